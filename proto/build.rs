@@ -1,0 +1,9 @@
+//! Generates the Rust side of `berth/v1/berth.proto`. The compiler is protox, in Rust, so that a fresh machine
+//! needs no protoc.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=berth");
+    let descriptors = protox::compile(["berth/v1/berth.proto"], ["."])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

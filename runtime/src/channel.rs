@@ -1,0 +1,177 @@
+//! What the runtime and the container's init say to each other while a container is made: a few small messages
+//! over one pair of sequenced-packet sockets, each side blocking until the other has spoken. When init executes
+//! the container's program its end closes, and that silence is the good news.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use crate::error::{Context, Error, Result};
+use crate::sys::socket;
+
+/// Longer texts are cut: an error message is one line.
+const TEXT_BYTES_MAX: usize = 4000;
+
+/// One message; who sends it stands beside it.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Init, from an intermediate process: this is the PID of the real one.
+    Pid(i32),
+    /// Runtime: you are in your cgroup, into which systemd has moved you.
+    Admitted,
+    /// Runtime: your user and group ids are mapped.
+    Mapped,
+    /// Init: the mounts are made; hooks that want to see them may run now.
+    Mounted,
+    /// Runtime: this is your pid; it is on record and your limits are set, so go on. When ready: wait at the gate.
+    Continue(i32),
+    /// Init: here is the master side of the terminal.
+    Terminal(OwnedFd),
+    /// Init: here is the descriptor on which seccomp notifies.
+    SeccompNotify(OwnedFd),
+    /// Runtime: the descriptor was handed over.
+    Taken,
+    /// Init: everything is ready. Without a gate, the container's program comes next.
+    Ready,
+    /// `start`, at the gate: go.
+    Start,
+    /// Init: this went wrong, and I am gone.
+    Failed(String),
+}
+
+/// One end.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+impl Channel {
+    pub(crate) fn pair() -> Result<(Self, Self)> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .context(|| "make a socket pair between runtime and init".into())?;
+        Ok((Self(ours), Self(theirs)))
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    pub(crate) fn send(&self, message: &Message) -> Result<()> {
+        let mut descriptor: Option<BorrowedFd<'_>> = None;
+        let mut bytes = Vec::new();
+        match message {
+            Message::Pid(pid) => {
+                bytes.push(b'p');
+                bytes.extend_from_slice(&pid.to_ne_bytes());
+            }
+            Message::Admitted => bytes.push(b'a'),
+            Message::Mapped => bytes.push(b'm'),
+            Message::Mounted => bytes.push(b'o'),
+            Message::Continue(pid) => {
+                bytes.push(b'c');
+                bytes.extend_from_slice(&pid.to_ne_bytes());
+            }
+            Message::Terminal(fd) => {
+                bytes.push(b't');
+                descriptor = Some(fd.as_fd());
+            }
+            Message::SeccompNotify(fd) => {
+                bytes.push(b'y');
+                descriptor = Some(fd.as_fd());
+            }
+            Message::Taken => bytes.push(b'k'),
+            Message::Ready => bytes.push(b'r'),
+            Message::Start => bytes.push(b's'),
+            Message::Failed(text) => {
+                bytes.push(b'f');
+                let end = text.floor_char_boundary(TEXT_BYTES_MAX);
+                bytes.extend_from_slice(&text.as_bytes()[..end]);
+            }
+        }
+        socket::send(&self.0, &bytes, descriptor.as_slice())
+            .context(|| "send to the other side of init".into())
+    }
+
+    /// The next message; `None` when the other side has closed or died.
+    pub(crate) fn receive(&self) -> Result<Option<Message>> {
+        let mut buffer = [0; TEXT_BYTES_MAX + 16];
+        let received = match socket::receive(&self.0, &mut buffer) {
+            // The other side died with a message of ours unread. What it said before still lies here.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => socket::receive(&self.0, &mut buffer),
+            other => other,
+        };
+        let (length, mut descriptors) = received.context(|| "receive from the other side of init".into())?;
+        let Some((tag, rest)) = buffer[..length].split_first() else {
+            return Ok(None);
+        };
+        let strange = || {
+            Error::Refused(format!(
+                "init and runtime don't understand each other (message {tag})"
+            ))
+        };
+        let message = match tag {
+            b'p' => Message::Pid(number(rest).ok_or_else(strange)?),
+            b'a' => Message::Admitted,
+            b'm' => Message::Mapped,
+            b'o' => Message::Mounted,
+            b'c' => Message::Continue(number(rest).ok_or_else(strange)?),
+            b't' => Message::Terminal(descriptors.pop().ok_or_else(strange)?),
+            b'y' => Message::SeccompNotify(descriptors.pop().ok_or_else(strange)?),
+            b'k' => Message::Taken,
+            b'r' => Message::Ready,
+            b's' => Message::Start,
+            b'f' => Message::Failed(String::from_utf8_lossy(rest).into_owned()),
+            _ => return Err(strange()),
+        };
+        Ok(Some(message))
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<i32> {
+    bytes.try_into().ok().map(i32::from_ne_bytes)
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_said_before_death_is_heard_though_our_message_was_unread() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        ours.send(&Message::Continue(1)).unwrap();
+        theirs.send(&Message::Failed("no such thing".into())).unwrap();
+        drop(theirs);
+        let heard = (0..2).find_map(|_| ours.receive().unwrap());
+        assert!(matches!(heard, Some(Message::Failed(text)) if text == "no such thing"));
+        assert!(ours.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        theirs.send(&Message::Failed("ä".repeat(TEXT_BYTES_MAX))).unwrap();
+        assert!(matches!(ours.receive().unwrap(), Some(Message::Failed(t)) if t.len() <= TEXT_BYTES_MAX));
+    }
+
+    #[test]
+    fn a_descriptor_arrives_with_its_message() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        theirs.send(&Message::Terminal(file.into())).unwrap();
+        assert!(matches!(ours.receive().unwrap(), Some(Message::Terminal(_))));
+    }
+}

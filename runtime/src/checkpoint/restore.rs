@@ -1,0 +1,341 @@
+//! `restore`: a container as `create` and `start` would leave it, with the processes of a checkpoint.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::sched::CloneFlags;
+
+use super::criu::{self, Criu, INHERITED_FROM, Kind, Moment, Place};
+use super::message::Message;
+use super::options::Options;
+use super::private_root::PrivateRoot;
+use super::{DESCRIPTORS, external_mount, external_namespace, with_configuration};
+use crate::bundle::{self, Bundle};
+use crate::cgroup;
+use crate::channel;
+use crate::clock;
+use crate::create::{cgroup_context, write_pid_file};
+use crate::delete::destroy_reaped;
+use crate::error::{Context, Error, Result};
+use crate::foreground;
+use crate::hooks;
+use crate::id::Id;
+use crate::init::ExitOnUnwind;
+use crate::mounts;
+use crate::namespaces::Namespaces;
+use crate::newborn::Newborn;
+use crate::state::{Container, Home, Record, Status, start_time_of};
+use crate::sys::clone::{Side, clone3};
+use crate::sys::process as own;
+use crate::terminal::{self, hand_over};
+
+const LOG: &str = "restore.log";
+
+/// What the command line says beside [`Options`].
+#[derive(Debug)]
+pub(crate) struct Restore<'a> {
+    pub(crate) root: &'a Path,
+    pub(crate) id: Id,
+    pub(crate) bundle: PathBuf,
+    pub(crate) systemd_cgroup: bool,
+    pub(crate) console_socket: Option<PathBuf>,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) detach: bool,
+    pub(crate) subreaper: bool,
+    pub(crate) lsm_profile: Option<String>,
+    pub(crate) lsm_mount_context: Option<String>,
+}
+
+/// Brings a container back. Returns the exit code of its program, or 0 when detached.
+pub(crate) fn restore(wanted: &Restore<'_>, options: &Options) -> Result<i32> {
+    let program = criu::find(options.program.as_deref())?;
+    let bundle = Bundle::open(&wanted.bundle)?;
+    let with_terminal = bundle
+        .spec
+        .process()
+        .as_ref()
+        .is_some_and(|process| process.terminal() == Some(true));
+    if with_terminal && wanted.detach && wanted.console_socket.is_none() {
+        let text = "cannot restore a terminal detached without --console-socket";
+        return Err(Error::Refused(text.into()));
+    }
+    if wanted.systemd_cgroup {
+        let text =
+            "restore with --systemd-cgroup is not supported yet (CRIU is put into a group that exists)";
+        return Err(Error::Refused(text.into()));
+    }
+    let plan = Plan {
+        namespaces: Namespaces::from_spec(&bundle.spec)?,
+        mounts: mounts::Plan::from_spec(&bundle.spec, &bundle.dir)?,
+        cgroup: cgroup::Plan::from_spec(&bundle.spec, wanted.id.as_str(), wanted.systemd_cgroup)?,
+        console: wanted
+            .console_socket
+            .as_deref()
+            .map(terminal::connect)
+            .transpose()?,
+        streams: bundle::parse_file(&options.images().join(DESCRIPTORS))?,
+        program,
+        bundle,
+    };
+    if !wanted.detach {
+        own::block_signals().context(|| "block signals".into())?;
+        if wanted.subreaper {
+            own::become_subreaper().context(|| "become a subreaper".into())?;
+        }
+    }
+    let Restored {
+        container,
+        pidfd,
+        terminal,
+    } = plan.carry_out(wanted, options)?;
+    if wanted.detach {
+        return Ok(0);
+    }
+    let pid = container.record.pid;
+    let exit = match &terminal {
+        Some(master) => foreground::follow_terminal(pid, &pidfd, master)?,
+        None => foreground::follow(pid, &pidfd)?,
+    };
+    destroy_reaped(&container, &plan.bundle.spec)?;
+    Ok(exit.code())
+}
+
+struct Plan {
+    program: PathBuf,
+    bundle: Bundle,
+    namespaces: Namespaces,
+    mounts: mounts::Plan,
+    cgroup: cgroup::Plan,
+    console: Option<UnixStream>,
+    /// What the standard streams were.
+    streams: Vec<String>,
+}
+
+struct Restored {
+    container: Container,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+}
+
+impl Plan {
+    /// On an error nothing of the container is left.
+    fn carry_out(&self, wanted: &Restore<'_>, options: &Options) -> Result<Restored> {
+        let rootfs = self.bundle.rootfs();
+        let home = Home::create(wanted.root, &wanted.id)?;
+        home.write_config(&self.bundle.config)?;
+        let group = self.cgroup.make()?;
+        group.limit()?;
+        self.make_mount_points(&group)?;
+        let private = PrivateRoot::enter(home.path(), &rootfs)?;
+        let folders = options.folders(false)?;
+
+        let mut request = options
+            .request(&folders, LOG, &private.path)
+            .switch(6, true)
+            .switch(26, true);
+        request = with_configuration(request, &self.bundle.spec);
+        if let Some(profile) = &wanted.lsm_profile {
+            request = request.text(53, profile);
+        }
+        if let Some(context) = &wanted.lsm_mount_context {
+            request = request.text(63, context);
+        }
+        let (request, namespaces) = self.with_namespaces(request)?;
+        let request = self.with_streams(self.with_mounts(request, &group)?);
+
+        let entries = group.entries()?;
+        let inherited: Vec<BorrowedFd<'_>> = namespaces.iter().map(AsFd::as_fd).collect();
+        let place = Place {
+            entries: &entries,
+            unified: group.into_fd(),
+            inherited: &inherited,
+        };
+        let criu = Criu::start(&self.program, &place)?;
+        drop(private);
+        let request = with_groups(request, criu.pid())?;
+        let mut terminal = None;
+        let on = |moment: Moment<'_>| match (moment.name, moment.descriptor) {
+            ("setup-namespaces", _) => self.run_hooks(wanted, moment.pid),
+            ("orphan-pts-master", Some(master)) => {
+                if let Some(socket) = &self.console {
+                    return hand_over(socket, master.as_fd(), "/dev/pts/ptmx");
+                }
+                terminal = Some(master);
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        let pid = criu
+            .carry_out(Kind::Restore, &request, on)
+            .map_err(|error| self.with_hint(folders.explain(error, LOG), options))?;
+        let pidfd = own::pidfd_open(pid).context(|| format!("open process {pid}"))?;
+        let newborn = Newborn::new(pid, pidfd);
+        let record = self.record(wanted, &group, pid)?;
+        home.write(&record)?;
+        if let Some(path) = &wanted.pid_file {
+            write_pid_file(path, pid)?;
+        }
+        let pidfd = newborn.keep()?;
+        group.keep();
+        home.keep();
+        Ok(Restored {
+            container: Container::of(wanted.root, record),
+            pidfd,
+            terminal,
+        })
+    }
+
+    /// In a user namespace it is the container's root, and not the host's, that reads most images.
+    fn with_hint(&self, error: Error, options: &Options) -> Error {
+        let text = error.to_string();
+        if !self.namespaces.has(CloneFlags::CLONE_NEWUSER) || !text.contains("ermission denied") {
+            return error;
+        }
+        let images = options.images().display();
+        Error::Refused(format!("{text} (may the container's root look into {images}?)"))
+    }
+
+    /// Makes in the root file system what `create` would make there: mounts need places. All of them are made as for
+    /// a new container, in a mount namespace that nobody sees and that ends at once.
+    fn make_mount_points(&self, group: &cgroup::Group) -> Result<()> {
+        let context = mounts::Context {
+            user_namespace: self.namespaces.has(CloneFlags::CLONE_NEWUSER),
+            sources: self.mounts.open_sources()?,
+            ..cgroup_context(&group.paths())
+        };
+        let (ours, theirs) = channel::Channel::pair()?;
+        let what = || "clone a process that makes mount points".into();
+        match clone3(CloneFlags::CLONE_NEWNS.bits(), None).context(what)? {
+            Side::Child => {
+                let _guard = ExitOnUnwind;
+                drop(ours);
+                if let Err(error) = self.mounts.build(&context) {
+                    let _ = theirs.send(&channel::Message::Failed(error.to_string()));
+                }
+                own::exit_now(0)
+            }
+            Side::Parent { pid, pidfd } => {
+                drop(theirs);
+                let said = ours.receive();
+                Newborn::new(pid, pidfd).wait()?;
+                match said? {
+                    Some(channel::Message::Failed(text)) => Err(Error::Refused(text)),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Those of others: network and PID are handed over open, the rest CRIU joins by path.
+    fn with_namespaces(&self, mut request: Message) -> Result<(Message, Vec<File>)> {
+        let mut files = Vec::new();
+        for (kind, path) in self.namespaces.joined() {
+            if let Some((_, key)) = external_namespace(kind) {
+                let file = File::open(path).context(|| format!("open namespace {}", path.display()))?;
+                let number = INHERITED_FROM as usize + files.len();
+                request = request.message(27, &Message::default().text(1, key).number(2, number as u64));
+                files.push(file);
+                continue;
+            }
+            let name = match kind {
+                CloneFlags::CLONE_NEWIPC => "ipc",
+                CloneFlags::CLONE_NEWUTS => "uts",
+                CloneFlags::CLONE_NEWUSER => "user",
+                _ => {
+                    let text = format!(
+                        "CRIU can't restore into the existing namespace {}",
+                        path.display()
+                    );
+                    return Err(Error::Refused(text));
+                }
+            };
+            let join = Message::default().text(1, name).text(2, &path.to_string_lossy());
+            request = request.message(39, &join);
+        }
+        Ok((request, files))
+    }
+
+    fn with_mounts(&self, mut request: Message, group: &cgroup::Group) -> Result<Message> {
+        for external in self.mounts.externals()? {
+            request = external_mount(request, &external.destination, &external.source);
+        }
+        if self.mounts.externally_masked().next().is_some() {
+            request = external_mount(request, Path::new("/dev/null"), Path::new("/dev/null"));
+        }
+        let context = cgroup_context(&group.paths());
+        if !context.unified {
+            for (name, path) in context.cgroups {
+                request = external_mount(request, &Path::new("/sys/fs/cgroup").join(name), &path);
+            }
+        }
+        Ok(request)
+    }
+
+    /// Those that somebody else holds; ours stand in for them.
+    fn with_streams(&self, mut request: Message) -> Message {
+        let external = |name: &str| name.starts_with("pipe:") || name.starts_with("file[");
+        for (number, name) in self
+            .streams
+            .iter()
+            .enumerate()
+            .take(3)
+            .filter(|(_, name)| external(name))
+        {
+            request = request.message(27, &Message::default().text(1, name).number(2, number as u64));
+        }
+        request
+    }
+
+    fn run_hooks(&self, wanted: &Restore<'_>, pid: i32) -> Result<()> {
+        let spec = &self.bundle.spec;
+        let none = std::collections::HashMap::new();
+        let state = hooks::State {
+            oci_version: spec.version(),
+            id: wanted.id.as_str(),
+            status: Status::Creating,
+            pid,
+            bundle: &self.bundle.dir,
+            annotations: spec.annotations().as_ref().unwrap_or(&none),
+        };
+        hooks::run(spec, hooks::Kind::Prestart, &state)?;
+        hooks::run(spec, hooks::Kind::CreateRuntime, &state)
+    }
+
+    fn record(&self, wanted: &Restore<'_>, group: &cgroup::Group, pid: i32) -> Result<Record> {
+        let spec = &self.bundle.spec;
+        Ok(Record {
+            oci_version: spec.version().clone(),
+            id: wanted.id.to_string(),
+            pid,
+            start_time: start_time_of(pid)?.ok_or(Error::Silent)?,
+            creating: false,
+            bundle: self.bundle.dir.clone(),
+            rootfs: self.bundle.rootfs(),
+            created: clock::now().rfc3339_nanos(),
+            owner: nix::unistd::getuid().as_raw(),
+            annotations: spec.annotations().clone().unwrap_or_default(),
+            new_keyring: true,
+            cgroups: group.paths(),
+            own_pid_namespace: self.namespaces.makes(CloneFlags::CLONE_NEWPID),
+        })
+    }
+}
+
+/// The groups that CRIU was put into are those of the container: what was in its groups goes into these.
+fn with_groups(mut request: Message, pid: i32) -> Result<Message> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = fs::read_to_string(&path).context(|| format!("read {path}"))?;
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        for controller in controllers.split(',') {
+            let root = Message::default().text(1, controller).text(2, group);
+            request = request.message(25, &root);
+        }
+    }
+    Ok(request)
+}

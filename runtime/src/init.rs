@@ -1,0 +1,325 @@
+//! The container's first process, from clone to `execve`: our code in the container's namespaces. It has one
+//! thread, a copy of everything that the runtime has planned, and a channel back; it can't be looked into by the
+//! container (it is not dumpable), and dies with the runtime until its pid is on record.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sched::CloneFlags;
+use nix::sys::signal::SigSet;
+use nix::sys::stat::Mode;
+use nix::unistd::{sethostname, setsid};
+
+use crate::cgroup;
+use crate::channel::{Channel, Message};
+use crate::create::{Options, Plans, hook_state};
+use crate::error::{Context, Error, Result};
+use crate::gate;
+use crate::hooks::{self, Kind};
+use crate::memory_policy::MemoryPolicy;
+use crate::mounts;
+use crate::namespaces::{self, Joined};
+use crate::phases;
+use crate::process::Located;
+use crate::standard_streams;
+use crate::state::Status;
+use crate::sys::credentials::{set_gid, set_groups, set_uid};
+use crate::sys::fd::close_spent;
+use crate::sys::network::loopback_up;
+use crate::sys::process as own;
+use crate::terminal::{Terminal, hand_over};
+
+/// What init inherits.
+pub(crate) struct Init<'a> {
+    pub(crate) plans: &'a Plans,
+    pub(crate) options: &'a Options<'a>,
+    pub(crate) mounts: mounts::Context,
+    /// `tasks` files of its v1 cgroups.
+    pub(crate) entries: Vec<OwnedFd>,
+    /// Namespaces to join.
+    pub(crate) joined: Vec<Joined>,
+    pub(crate) channel: Channel,
+    pub(crate) gate: Option<OwnedFd>,
+    /// Who gets the terminal.
+    pub(crate) console: Option<UnixStream>,
+}
+
+impl Init<'_> {
+    /// Lives the whole life of init. The runtime, or `start`, hears why when it ends.
+    pub(crate) fn run(self) -> ! {
+        let _guard = ExitOnUnwind;
+        let mut listener = None;
+        let error = match self.build() {
+            Ok(ready) => self.pass_gate(ready, &mut listener),
+            Err(error) => error,
+        };
+        let _ = listener
+            .as_ref()
+            .unwrap_or(&self.channel)
+            .send(&Message::Failed(error.to_string()));
+        own::exit_now(1)
+    }
+
+    /// Enters the v1 cgroups, or waits to be moved by systemd; the first thing of all, so that everything is counted
+    /// there.
+    pub(crate) fn enter_groups(&self) -> Result<()> {
+        cgroup::enter(&self.entries)?;
+        if !self.plans.cgroup.is_admitting() {
+            return Ok(());
+        }
+        match self.channel.receive()? {
+            Some(Message::Admitted) => Ok(()),
+            _ => Err(Error::Silent),
+        }
+    }
+
+    /// Joins the namespaces that exist already.
+    pub(crate) fn join_namespaces(&self) -> Result<()> {
+        namespaces::join_all(&self.joined)
+    }
+
+    /// Everything up to the point where only the gate is missing.
+    fn build(&self) -> Result<Ready> {
+        let (plans, spec) = (self.plans, &self.plans.bundle.spec);
+        let has = |kind| plans.namespaces.has(kind);
+        phases::reached("init.cloned");
+        own::die_with_parent().context(|| "ask to die with the runtime".into())?;
+        if !plans.namespaces.needs_intermediate() {
+            self.enter_groups()?;
+        }
+        phases::reached("init.groups");
+        if plans.namespaces.makes(CloneFlags::CLONE_NEWUSER) {
+            let Some(Message::Mapped) = self.channel.receive()? else {
+                return Err(Error::Silent);
+            };
+        }
+        if has(CloneFlags::CLONE_NEWUSER) {
+            become_root()?;
+            // The change of user has cleared this.
+            own::die_with_parent().context(|| "ask to die with the runtime".into())?;
+        }
+        own::set_dumpable(false).context(|| "make init not dumpable".into())?;
+        plans.namespaces.make_cgroup()?;
+        if !plans.namespaces.needs_intermediate() {
+            self.join_namespaces()?;
+        }
+        setsid().context(|| "make a session".into())?;
+        self.join_keyring()?;
+        if plans.namespaces.makes(CloneFlags::CLONE_NEWNET) {
+            loopback_up().context(|| "bring up the loopback device".into())?;
+        }
+        if let Some(name) = spec.hostname().as_ref().filter(|name| !name.is_empty()) {
+            sethostname(name).context(|| format!("set hostname {name:?}"))?;
+        }
+        if let Some(name) = spec.domainname().as_ref().filter(|name| !name.is_empty()) {
+            own::set_domain_name(name).context(|| format!("set domainname {name:?}"))?;
+        }
+        phases::reached("init.namespaces");
+        let rootfs = plans.mounts.build(&self.mounts)?;
+        phases::reached("init.mounts");
+        if !hooks::of(spec, Kind::Prestart).is_empty() || !hooks::of(spec, Kind::CreateRuntime).is_empty() {
+            self.channel.send(&Message::Mounted)?;
+        }
+
+        let Some(Message::Continue(pid)) = self.channel.receive()? else {
+            return Err(Error::Silent);
+        };
+        phases::reached("init.continue");
+        own::outlive_parent().context(|| "ask to outlive the runtime".into())?;
+        let as_creating = hook_state(spec, self.options, Status::Creating, pid, &plans.bundle.dir);
+        hooks::run(spec, Kind::CreateContainer, &as_creating)?;
+        let proc = self.host_proc()?;
+        self.write_sysctls(proc.as_ref())?;
+        rootfs.pivot(self.options.no_pivot)?;
+        phases::reached("init.pivot");
+        plans.process.make_working_directory()?;
+        if plans.process.terminal {
+            let terminal = Terminal::make(plans.process.console_size)?;
+            rootfs.bind_console(terminal.peer.as_fd())?;
+            terminal.take_over()?;
+            self.hand_over_terminal(terminal)?;
+        }
+        rootfs.finish()?;
+        close_spent();
+        phases::reached("init.masks");
+
+        plans.process.label_next_exec(proc.as_ref())?;
+        let stage = plans.process.make_trampoline()?;
+        plans.process.prepare(!has(CloneFlags::CLONE_NEWUSER))?;
+        if let Some(policy) = spec
+            .linux()
+            .as_ref()
+            .map(MemoryPolicy::from_spec)
+            .transpose()?
+            .flatten()
+        {
+            policy.apply()?;
+        }
+        if plans.process.no_new_privileges {
+            own::set_no_new_privileges().context(|| "set no_new_privs".into())?;
+        } else {
+            // Without no_new_privs a filter can only be loaded with the rights that we are about to give up.
+            self.load_seccomp()?;
+        }
+        standard_streams::give_to(plans.process.uid())?;
+        plans.process.become_user()?;
+        let located = plans.process.locate()?;
+        if plans.process.no_new_privileges && plans.seccomp_notifies() {
+            self.load_seccomp()?;
+        }
+        phases::reached("init.identity");
+        self.channel.send(&Message::Ready)?;
+        Ok(Ready { located, stage, pid })
+    }
+
+    /// Waits to be let go, and executes the container's program. Returns only when that fails.
+    fn pass_gate(&self, ready: Ready, listener: &mut Option<Channel>) -> Error {
+        match self.wait_at_gate() {
+            Ok(start) => *listener = start,
+            Err(error) => return error,
+        }
+        let spec = &self.plans.bundle.spec;
+        let state = hook_state(
+            spec,
+            self.options,
+            Status::Created,
+            ready.pid,
+            &self.plans.bundle.dir,
+        );
+        if let Err(error) = hooks::run(spec, Kind::StartContainer, &state) {
+            return error;
+        }
+        own::default_signal(libc::SIGPIPE);
+        if let Err(error) = SigSet::empty()
+            .thread_set_mask()
+            .context(|| "unblock signals".into())
+        {
+            return error;
+        }
+        let late = self.plans.process.no_new_privileges && !self.plans.seccomp_notifies();
+        if late && let Err(error) = self.load_seccomp() {
+            return error;
+        }
+        phases::reached("init.exec");
+        ready.located.execute(ready.stage.as_ref())
+    }
+
+    /// The channel to `start`, or `None` where there is no gate and nothing to wait for.
+    fn wait_at_gate(&self) -> Result<Option<Channel>> {
+        let Some(gate) = &self.gate else { return Ok(None) };
+        // The gate can be waited at once it is published.
+        let Some(Message::Continue(_)) = self.channel.receive()? else {
+            return Err(Error::Silent);
+        };
+        gate::wait(gate).map(Some)
+    }
+
+    fn join_keyring(&self) -> Result<()> {
+        if !self.options.new_keyring {
+            return Ok(());
+        }
+        let name = std::ffi::CString::new(format!("_ses.{}", self.options.id)).unwrap_or_default();
+        match own::join_session_keyring(&name) {
+            // A kernel without keyrings, or a quota or filter around us that forbids them: nothing to protect.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => Ok(()),
+            other => other.context(|| "join a new session keyring".into()),
+        }
+    }
+
+    /// The host's procfs, opened before the pivot. It can't be faked by the image, unlike the container's.
+    fn host_proc(&self) -> Result<Option<OwnedFd>> {
+        let linux = self.plans.bundle.spec.linux().as_ref();
+        let sysctls = linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|list| !list.is_empty()));
+        if !sysctls && !self.plans.process.has_label() {
+            return Ok(None);
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let proc =
+            openat(nix::fcntl::AT_FDCWD, "/proc", flags, Mode::empty()).context(|| "open /proc".into())?;
+        Ok(Some(proc))
+    }
+
+    fn write_sysctls(&self, proc: Option<&OwnedFd>) -> Result<()> {
+        let linux = self.plans.bundle.spec.linux().as_ref();
+        let sysctls = linux
+            .and_then(|linux| linux.sysctl().as_ref())
+            .into_iter()
+            .flatten();
+        let (Some(proc), sysctls) = (proc, sysctls) else {
+            return Ok(());
+        };
+        for (name, value) in sysctls {
+            let path = format!("sys/{}", sysctl_path(name));
+            let write = || -> std::io::Result<()> {
+                let file = openat(
+                    proc,
+                    path.as_str(),
+                    OFlag::O_WRONLY | OFlag::O_CLOEXEC,
+                    Mode::empty(),
+                )?;
+                File::from(file).write_all(value.as_bytes())
+            };
+            write().context(|| format!("write {value:?} to sysctl {name}"))?;
+        }
+        Ok(())
+    }
+
+    fn hand_over_terminal(&self, terminal: Terminal) -> Result<()> {
+        match &self.console {
+            Some(socket) => hand_over(socket, terminal.master.as_fd(), "/dev/pts/ptmx"),
+            None => self.channel.send(&Message::Terminal(terminal.master)),
+        }
+    }
+
+    fn load_seccomp(&self) -> Result<()> {
+        let Some(filter) = &self.plans.seccomp else {
+            return Ok(());
+        };
+        if let Some(fd) = filter.load()? {
+            self.channel.send(&Message::SeccompNotify(fd))?;
+            let Some(Message::Taken) = self.channel.receive()? else {
+                return Err(Error::Silent);
+            };
+        }
+        Ok(())
+    }
+}
+
+/// In a user namespace a process begins as a user that is not mapped, or as itself.
+pub(crate) fn become_root() -> Result<()> {
+    match set_groups(&[]) {
+        // Rootless: groups can't be dropped, which setgroups "deny" says to the container too.
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
+        other => other.context(|| "drop groups".into())?,
+    }
+    set_gid(0).context(|| "become group 0 of the user namespace".into())?;
+    set_uid(0).context(|| "become user 0 of the user namespace".into())
+}
+
+/// Keeps a panic from unwinding into the runtime's frames, of which init has a copy, and undoing its work.
+pub(crate) struct ExitOnUnwind;
+
+impl Drop for ExitOnUnwind {
+    fn drop(&mut self) {
+        own::exit_now(101)
+    }
+}
+
+/// Nothing is missing but the gate.
+struct Ready {
+    located: Located,
+    stage: Option<OwnedFd>,
+    pid: i32,
+}
+
+/// `net.ipv4.ip_forward` as a path. A name with slashes is one already (interfaces may have dots in their names).
+fn sysctl_path(name: &str) -> String {
+    if name.contains('/') {
+        name.to_owned()
+    } else {
+        name.replace('.', "/")
+    }
+}

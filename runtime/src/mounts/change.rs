@@ -1,0 +1,245 @@
+//! Attributes and propagation of a mount that exists, by `mount_setattr` or, before Linux 5.12, by mount(2).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use libc::{
+    MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MOUNT_ATTR_STRICTATIME,
+};
+use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::mount::MsFlags;
+use nix::sys::stat::Mode;
+use nix::sys::statfs::fstatfs;
+use nix::sys::statvfs::FsFlags;
+
+use super::options::Options;
+use crate::error::{Context as _, Result};
+use crate::sys::mount::{self, At, Attributes};
+
+/// One call's worth of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) recursive: bool,
+    pub(super) attributes: Attributes,
+}
+
+/// Set by the first `mount_setattr` that the kernel did not know.
+static MISSING: AtomicBool = AtomicBool::new(false);
+/// The same for `open_tree_attr`.
+static COPY_MISSING: AtomicBool = AtomicBool::new(false);
+
+impl Change {
+    pub(super) fn propagation(kind: u64, recursive: bool) -> Self {
+        Self {
+            recursive,
+            attributes: Attributes {
+                propagation: kind,
+                ..Attributes::default()
+            },
+        }
+    }
+
+    fn read_only() -> Self {
+        let attributes = Attributes {
+            set: MOUNT_ATTR_RDONLY,
+            ..Attributes::default()
+        };
+        Self {
+            recursive: false,
+            attributes,
+        }
+    }
+
+    /// What the options of a bind ask for, in as few calls as can be. A recursive attribute is applied last and wins.
+    pub(super) fn of_bind(options: &Options) -> Vec<Self> {
+        let mut changes = vec![
+            Self {
+                recursive: false,
+                attributes: options.attributes,
+            },
+            Self {
+                recursive: true,
+                attributes: options.recursive,
+            },
+        ];
+        for (index, propagation) in options.propagation.iter().enumerate() {
+            if index == 0 {
+                changes[usize::from(propagation.recursive)].attributes.propagation = propagation.kind;
+            } else {
+                changes.push(Self::propagation(propagation.kind, propagation.recursive));
+            }
+        }
+        changes.retain(|change| !change.attributes.is_empty());
+        changes
+    }
+
+    /// What is left for a new file system, whose attributes fsmount set.
+    pub(super) fn of_new(options: &Options) -> Vec<Self> {
+        options
+            .propagation
+            .iter()
+            .map(|p| Self::propagation(p.kind, p.recursive))
+            .collect()
+    }
+}
+
+/// A detached copy of the mount at a place with the changes made, in one call where the kernel has it. False if
+/// [`attached`] must follow.
+pub(super) fn copy(at: At, recursive: bool, changes: &[Change]) -> io::Result<(OwnedFd, bool)> {
+    if let Some((first, rest)) = changes.split_first()
+        && first.recursive == recursive
+        && !COPY_MISSING.load(Ordering::Relaxed)
+    {
+        match mount::open_tree_attr(at, recursive, first.attributes) {
+            Ok(tree) => {
+                let done = detached(tree.as_fd(), rest)?;
+                return Ok((tree, done));
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                COPY_MISSING.store(true, Ordering::Relaxed);
+            }
+            // What is wrong, and not only to a filter around us that does not know the call, shows below.
+            Err(_) => {}
+        }
+    }
+    let tree = mount::open_tree_clone(at, recursive)?;
+    let done = detached(tree.as_fd(), changes)?;
+    Ok((tree, done))
+}
+
+/// Changes a mount that may still be detached. False if the kernel can only change attached ones: then [`attached`]
+/// must follow.
+pub(super) fn detached(mount: BorrowedFd, changes: &[Change]) -> io::Result<bool> {
+    for change in changes {
+        if !set(At::fd(mount), *change)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Changes a mount that is in place.
+pub(super) fn attached(mount: BorrowedFd, changes: &[Change]) -> io::Result<()> {
+    for change in changes {
+        if !set(At::fd(mount), *change)? {
+            remount(mount, *change)?;
+        }
+    }
+    Ok(())
+}
+
+/// Changes the mount at the caller's root.
+pub(super) fn of_root(change: Change) -> io::Result<()> {
+    let path = Path::new("/");
+    let at = At {
+        folder: AT_FDCWD,
+        path,
+    };
+    if set(at, change)? {
+        return Ok(());
+    }
+    let root = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    remount(root.as_fd(), change)
+}
+
+/// Makes one mount read-only, not those below.
+pub(super) fn read_only(mount: BorrowedFd, what: impl FnOnce() -> String) -> Result<()> {
+    attached(mount, &[Change::read_only()]).context(what)
+}
+
+/// The descriptor's own name, for calls that take only a path.
+pub(super) fn proc_path(fd: BorrowedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+fn set(at: At, change: Change) -> io::Result<bool> {
+    if MISSING.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
+    match mount::mount_setattr(at, change.recursive, change.attributes, None) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            MISSING.store(true, Ordering::Relaxed);
+            Ok(false)
+        }
+        other => other.map(|()| true),
+    }
+}
+
+fn remount(mount: BorrowedFd, change: Change) -> io::Result<()> {
+    let target = proc_path(mount);
+    let nothing = Path::new("");
+    let Attributes {
+        set,
+        clear,
+        propagation,
+    } = change.attributes;
+    if set | clear != 0 {
+        if change.recursive {
+            let why = "recursive mount attributes need mount_setattr (Linux 5.12)";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
+        let flags = bits_of(fstatfs(mount)?.flags()) & !clear | set;
+        mount::mount(
+            nothing,
+            &target,
+            "",
+            MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags_of(flags),
+            "",
+        )?;
+    }
+    if propagation != 0 {
+        let recursion = if change.recursive {
+            MsFlags::MS_REC
+        } else {
+            MsFlags::empty()
+        };
+        mount::mount(
+            nothing,
+            &target,
+            "",
+            MsFlags::from_bits_truncate(propagation) | recursion,
+            "",
+        )?;
+    }
+    Ok(())
+}
+
+/// The attributes that a mount has now.
+fn bits_of(flags: FsFlags) -> u64 {
+    let pairs = [
+        (FsFlags::ST_RDONLY, MOUNT_ATTR_RDONLY),
+        (FsFlags::ST_NOSUID, MOUNT_ATTR_NOSUID),
+        (FsFlags::ST_NODEV, MOUNT_ATTR_NODEV),
+        (FsFlags::ST_NOEXEC, MOUNT_ATTR_NOEXEC),
+        (FsFlags::ST_NOATIME, MOUNT_ATTR_NOATIME),
+        (FsFlags::ST_NODIRATIME, MOUNT_ATTR_NODIRATIME),
+    ];
+    pairs
+        .iter()
+        .filter(|(flag, _)| flags.contains(*flag))
+        .fold(0, |bits, (_, bit)| bits | bit)
+}
+
+/// Attributes as mount(2) names them.
+pub(super) fn flags_of(bits: u64) -> MsFlags {
+    let pairs = [
+        (MOUNT_ATTR_RDONLY, MsFlags::MS_RDONLY),
+        (MOUNT_ATTR_NOSUID, MsFlags::MS_NOSUID),
+        (MOUNT_ATTR_NODEV, MsFlags::MS_NODEV),
+        (MOUNT_ATTR_NOEXEC, MsFlags::MS_NOEXEC),
+        (MOUNT_ATTR_NODIRATIME, MsFlags::MS_NODIRATIME),
+    ];
+    let flags = pairs
+        .iter()
+        .filter(|(bit, _)| bits & bit != 0)
+        .fold(MsFlags::empty(), |all, (_, flag)| all | *flag);
+    flags
+        | match bits & MOUNT_ATTR__ATIME {
+            MOUNT_ATTR_NOATIME => MsFlags::MS_NOATIME,
+            MOUNT_ATTR_STRICTATIME => MsFlags::MS_STRICTATIME,
+            _ => MsFlags::MS_RELATIME,
+        }
+}

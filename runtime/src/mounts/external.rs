@@ -1,0 +1,66 @@
+//! Mounts whose content comes from outside the container. Who saves and restores a container (CRIU) has to be told
+//! of them, because it can't find their content among the container's own mounts.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use super::inside;
+use super::plan::{Kind, Plan};
+use crate::error::{Context as _, Result};
+
+/// A place in the container, and what is mounted there.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct External {
+    pub(crate) destination: PathBuf,
+    pub(crate) source: PathBuf,
+}
+
+impl Plan {
+    /// All of them, with symbolic links of the root file system followed.
+    pub(crate) fn externals(&self) -> Result<Vec<External>> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let what = || format!("open rootfs {}", self.rootfs.display());
+        let root = open(&self.rootfs, flags, Mode::empty()).context(what)?;
+        let real = |fd: i32| fs::read_link(format!("/proc/self/fd/{fd}"));
+        let base = real(root.as_raw_fd()).context(what)?;
+        let resolve = |path: &Path| {
+            let found = inside::locate(root.as_fd(), path).ok();
+            let found = found.and_then(|found| real(found.fd.as_raw_fd()).ok());
+            let below = found.and_then(|found| found.strip_prefix(&base).ok().map(Path::to_owned));
+            inside::absolute(below.as_deref().unwrap_or(path))
+        };
+        let binds = self.mounts.iter().filter_map(|entry| match &entry.kind {
+            Kind::Bind { source, .. } => Some(External {
+                destination: resolve(&entry.destination),
+                source: source.clone(),
+            }),
+            _ => None,
+        });
+        let mut externals: Vec<External> = binds.collect();
+        if self.user_namespace {
+            // There device nodes are binds of the host's.
+            externals.extend(self.devices.iter().map(|device| External {
+                destination: resolve(&device.path),
+                source: inside::absolute(&device.path),
+            }));
+        }
+        Ok(externals)
+    }
+
+    /// Files that are covered by a null device from outside.
+    pub(crate) fn externally_masked(&self) -> impl Iterator<Item = PathBuf> {
+        let dev_is_ours = self
+            .mounts
+            .iter()
+            .any(|entry| entry.destination == Path::new("dev") && matches!(entry.kind, Kind::New { .. }));
+        let outside = self.user_namespace || !dev_is_ours;
+        self.masked_paths
+            .iter()
+            .filter(move |_| outside)
+            .map(|path| inside::absolute(path))
+    }
+}

@@ -1,0 +1,121 @@
+//! What the parent opens for the init process, as detached mounts that init inherits and puts in place: binds of a
+//! container with a user namespace, whose mapped root may not reach a source, and idmapped binds, which need rights
+//! in the user namespace of the file system itself.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use libc::MS_SHARED;
+use nix::fcntl::AT_FDCWD;
+use oci_spec::runtime::LinuxIdMapping;
+
+use super::change::{self, Change};
+use super::options::IdMap;
+use super::plan::{Entry, Kind, Mapping, Plan};
+use crate::error::{Context as _, Error, Result};
+use crate::sys::mount::{self, At, Attributes};
+use crate::sys::user_namespace;
+
+/// Detached mounts by index in `mounts`. Dropping it lets go of them.
+#[derive(Debug, Default)]
+pub(crate) struct Sources(BTreeMap<usize, OwnedFd>);
+
+impl Sources {
+    pub(super) fn get(&self, index: usize) -> Option<&OwnedFd> {
+        self.0.get(&index)
+    }
+}
+
+impl Plan {
+    /// Opens what only the parent may open. Must be called by the parent, single-threaded, before it makes the
+    /// init process; empty and free of system calls for most containers.
+    pub(crate) fn open_sources(&self) -> Result<Sources> {
+        let mut sources = BTreeMap::new();
+        for entry in &self.mounts {
+            if let Kind::Bind { source, idmap } = &entry.kind
+                && (self.user_namespace || idmap.is_some())
+            {
+                sources.insert(entry.index, self.open_source(entry, source, idmap.as_ref())?);
+            }
+        }
+        Ok(Sources(sources))
+    }
+
+    fn open_source(&self, entry: &Entry, source: &Path, mapping: Option<&Mapping>) -> Result<OwnedFd> {
+        let what = || format!("mounts[{}]: open {}", entry.index, source.display());
+        let at = At {
+            folder: AT_FDCWD,
+            path: source,
+        };
+        let tree = mount::open_tree_clone(at, entry.options.bind_recursive).context(what)?;
+        if self
+            .propagation
+            .is_none_or(|propagation| propagation.kind != MS_SHARED)
+        {
+            // A copy made outside the new namespace is a peer of the host's mount; see root::host_propagation.
+            let cut = [Change::propagation(libc::MS_SLAVE, true)];
+            if !change::detached(tree.as_fd(), &cut).context(what)? {
+                let why = "a bind with a user namespace or idmap needs mount_setattr (Linux 5.12)";
+                return Err(Error::Refused(format!("{}: {why}", what())));
+            }
+        }
+        if let Some(mapping) = mapping {
+            let what = || format!("mounts[{}]: map the owners of {}", entry.index, source.display());
+            let namespace = match mapping {
+                Mapping::Ids { uids, gids } => {
+                    user_namespace::with_maps(&lines(uids), &lines(gids)).context(what)?
+                }
+                Mapping::Namespace(path) => File::open(path).context(what)?.into(),
+            };
+            let recursive = entry.options.idmap == Some(IdMap::Recursive);
+            mount::mount_setattr(
+                At::fd(tree.as_fd()),
+                recursive,
+                Attributes::default(),
+                Some(namespace.as_fd()),
+            )
+            .context(what)?;
+        }
+        Ok(tree)
+    }
+}
+
+/// As `/proc/PID/uid_map` takes it. For an idmapped mount "container" is the owner on disk and "host" the one shown,
+/// as the specification has it.
+fn lines(mappings: &[LinuxIdMapping]) -> String {
+    mappings.iter().fold(String::new(), |mut text, mapping| {
+        let _ = writeln!(
+            text,
+            "{} {} {}",
+            mapping.container_id(),
+            mapping.host_id(),
+            mapping.size()
+        );
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::LinuxIdMappingBuilder;
+
+    #[test]
+    fn mappings_are_written_as_the_kernel_reads_them() {
+        let mapping = |container: u32, host: u32, size: u32| {
+            LinuxIdMappingBuilder::default()
+                .container_id(container)
+                .host_id(host)
+                .size(size)
+                .build()
+                .unwrap()
+        };
+        assert_eq!(
+            lines(&[mapping(0, 1000, 1), mapping(1, 100_000, 65536)]),
+            "0 1000 1\n1 100000 65536\n"
+        );
+    }
+}

@@ -1,0 +1,296 @@
+//! A process of a container as config.json describes it: checked and turned into what the kernel takes before
+//! anything is made, then put on by init or by an `exec`ed process, step by step, up to the last `execve`.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::resource::Resource;
+use nix::sys::stat::Mode;
+use oci_spec::runtime::{LinuxPersonality, LinuxPersonalityDomain, PosixRlimitType, Process};
+
+use crate::capabilities::Capabilities;
+use crate::error::{Context, Error, Result};
+use crate::program;
+use crate::scheduling::Scheduling;
+use crate::sys::credentials;
+use crate::sys::exec::{execute, execute_fd};
+use crate::sys::process as own;
+use crate::sys::terminal::Size;
+use crate::trampoline;
+use crate::user;
+
+/// `PER_LINUX32` of personality(2).
+const PER_LINUX32: u32 = 0x0008;
+
+/// Everything about one process.
+#[derive(Debug)]
+pub(crate) struct ProcessPlan {
+    arguments: Vec<String>,
+    environment: Vec<String>,
+    working_directory: PathBuf,
+    uid: u32,
+    gid: u32,
+    additional_gids: Vec<u32>,
+    umask: Option<u32>,
+    pub(crate) capabilities: Capabilities,
+    limits: Vec<Limit>,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) oom_score_adj: Option<i32>,
+    apparmor_profile: Option<String>,
+    selinux_label: Option<String>,
+    scheduling: Scheduling,
+    personality: Option<u32>,
+    pub(crate) terminal: bool,
+    pub(crate) console_size: Option<Size>,
+}
+
+#[derive(Debug)]
+struct Limit {
+    resource: Resource,
+    name: PosixRlimitType,
+    soft: u64,
+    hard: u64,
+}
+
+impl ProcessPlan {
+    pub(crate) fn from_spec(process: &Process, personality: Option<&LinuxPersonality>) -> Result<Self> {
+        let text = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        let limits = process.rlimits().as_deref().unwrap_or_default().iter();
+        Ok(Self {
+            arguments: process.args().clone().unwrap_or_default(),
+            environment: process.env().clone().unwrap_or_default(),
+            working_directory: process.cwd().clone(),
+            uid: process.user().uid(),
+            gid: process.user().gid(),
+            additional_gids: process.user().additional_gids().clone().unwrap_or_default(),
+            umask: process.user().umask(),
+            capabilities: Capabilities::from_spec(process.capabilities().as_ref())?,
+            limits: limits
+                .map(|limit| Limit {
+                    resource: resource(limit.typ()),
+                    name: limit.typ(),
+                    soft: limit.soft(),
+                    hard: limit.hard(),
+                })
+                .collect(),
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            oom_score_adj: process.oom_score_adj(),
+            apparmor_profile: text(process.apparmor_profile()),
+            selinux_label: text(process.selinux_label()),
+            scheduling: Scheduling::from_spec(process)?,
+            personality: personality.map(|wanted| match wanted.domain() {
+                LinuxPersonalityDomain::PerLinux => 0,
+                LinuxPersonalityDomain::PerLinux32 => PER_LINUX32,
+            }),
+            terminal: process.terminal().unwrap_or(false),
+            console_size: process.console_size().map(|size| Size {
+                rows: size.height() as u16,
+                columns: size.width() as u16,
+            }),
+        })
+    }
+
+    /// CPU affinity and memory: what an `exec`ed process gets before and after it has entered the cgroup.
+    pub(crate) fn scheduling(&self) -> &Scheduling {
+        &self.scheduling
+    }
+
+    pub(crate) fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Makes the working directory where the image has none. In the root, while it may still be written.
+    pub(crate) fn make_working_directory(&self) -> Result<()> {
+        let dir = &self.working_directory;
+        if dir == Path::new("/") || dir.is_dir() {
+            return Ok(());
+        }
+        std::fs::create_dir_all(dir).context(|| format!("make working directory {}", dir.display()))
+    }
+
+    /// Sets the resource limits of process `pid`, or of the caller with 0.
+    pub(crate) fn limit(&self, pid: i32) -> Result<()> {
+        for limit in &self.limits {
+            own::set_limit(pid, limit.resource as u32, limit.soft, limit.hard)
+                .context(|| format!("set {} to {}:{}", limit.name, limit.soft, limit.hard))?;
+        }
+        Ok(())
+    }
+
+    /// Everything that needs root or must come before the user changes. In a user namespace the runtime has set
+    /// the limits.
+    pub(crate) fn prepare(&self, with_limits: bool) -> Result<()> {
+        if let Some(persona) = self.personality {
+            own::set_personality(persona).context(|| format!("set personality {persona:#x}"))?;
+        }
+        self.scheduling.apply()?;
+        if with_limits { self.limit(0) } else { Ok(()) }
+    }
+
+    /// Becomes the user, with the capabilities that the user shall have and no others.
+    pub(crate) fn become_user(&self) -> Result<()> {
+        self.capabilities.drop_bounding()?;
+        let changes_user = self.uid != 0;
+        if changes_user {
+            credentials::keep_capabilities(true).context(|| "keep capabilities".into())?;
+        }
+        match credentials::set_groups(&self.additional_gids) {
+            // A rootless user namespace forbids setgroups; without groups wanted nothing is lost.
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) && self.additional_gids.is_empty() => {}
+            result => result.context(|| format!("set additional groups {:?}", self.additional_gids))?,
+        }
+        credentials::set_gid(self.gid).context(|| format!("become group {}", self.gid))?;
+        credentials::set_uid(self.uid).context(|| format!("become user {}", self.uid))?;
+        if changes_user {
+            credentials::keep_capabilities(false).context(|| "keep capabilities no more".into())?;
+        }
+        if let Some(mask) = self.umask {
+            own::set_umask(mask);
+        }
+        self.capabilities.apply()
+    }
+
+    /// Hands the label to the kernel, for the next `execve`. `proc` is a procfs of ours.
+    pub(crate) fn label_next_exec(&self, proc: Option<&OwnedFd>) -> Result<()> {
+        let labels = [
+            (
+                "attr/apparmor/exec",
+                self.apparmor_profile
+                    .as_ref()
+                    .map(|profile| format!("exec {profile}")),
+            ),
+            ("attr/exec", self.selinux_label.clone()),
+        ];
+        for (file, label) in labels {
+            let Some(label) = label else { continue };
+            let proc = proc.ok_or_else(|| Error::Refused("no procfs to write a label to".into()))?;
+            let path = format!("thread-self/{file}");
+            let write = || -> io::Result<()> {
+                let file = openat(
+                    proc,
+                    path.as_str(),
+                    OFlag::O_WRONLY | OFlag::O_CLOEXEC,
+                    Mode::empty(),
+                )?;
+                File::from(file).write_all(label.as_bytes())
+            };
+            write().context(|| format!("write label {label:?} to {file}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether `label_next_exec` has something to do.
+    pub(crate) fn has_label(&self) -> bool {
+        self.apparmor_profile.is_some() || self.selinux_label.is_some()
+    }
+
+    fn enter_working_directory(dir: &Path) -> Result<()> {
+        let what = || format!("chdir to cwd (\"{}\") set in config.json", dir.display());
+        std::env::set_current_dir(dir).context(what)?;
+        // A directory outside the root (reached through a descriptor that leaked, CVE-2024-21626) has no path:
+        // getcwd(3) fails for it.
+        std::env::current_dir().map_err(|_| {
+            Error::Refused("current working directory is outside of container mount namespace root".into())
+        })?;
+        Ok(())
+    }
+
+    /// What stands between us and the program. A label is taken by the next program that is executed, so a labelled
+    /// process can't have one (`protect` cares for it).
+    pub(crate) fn make_trampoline(&self) -> Result<Option<OwnedFd>> {
+        if self.has_label() {
+            Ok(None)
+        } else {
+            trampoline::make().map(Some)
+        }
+    }
+
+    /// Enters the working directory and finds the program there, as the user.
+    pub(crate) fn locate(&self) -> Result<Located> {
+        let dir = &self.working_directory;
+        // The root is where we are since we entered it.
+        if dir != Path::new("/") {
+            Self::enter_working_directory(dir)?;
+        }
+        let mut environment = self.environment.clone();
+        if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
+            environment.push(format!("HOME={}", user::home_of(self.uid)));
+        }
+        let path = environment
+            .iter()
+            .rev()
+            .find_map(|entry| entry.strip_prefix("PATH="))
+            .unwrap_or_default();
+        let program = program::find(&self.arguments[0], path)?;
+        let strings = |list: &[String]| list.iter().map(|text| c_string(text)).collect::<Result<Vec<_>>>();
+        Ok(Located {
+            program: c_string(&program)?,
+            arguments: strings(&self.arguments)?,
+            environment: strings(&environment)?,
+        })
+    }
+}
+
+/// A process with nothing left to do but to become its program.
+#[derive(Debug)]
+pub(crate) struct Located {
+    program: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Located {
+    /// Executes the program through the trampoline. Returns only when that fails.
+    pub(crate) fn execute(self, stage: Option<&OwnedFd>) -> Error {
+        let error = match stage {
+            Some(stage) => {
+                let arguments = trampoline::arguments(self.program.clone(), self.arguments);
+                execute_fd(stage.as_fd(), &arguments, &self.environment)
+            }
+            None => execute(&self.program, &self.arguments, &self.environment),
+        };
+        Error::Kernel {
+            what: format!("exec {:?}", self.program),
+            source: error,
+        }
+    }
+}
+
+/// Sets `oom_score_adj` of a process, which only the runtime's own user namespace may lower.
+pub(crate) fn set_oom_score_adj(pid: i32, score: i32) -> Result<()> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    match std::fs::write(&path, score.to_string()) {
+        // Rootless: it may not be lowered, as all runtimes tolerate.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root() => Ok(()),
+        result => result.context(|| format!("write {score} to {path}")),
+    }
+}
+
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::Refused(format!("{text:?} contains a NUL character")))
+}
+
+fn resource(name: PosixRlimitType) -> Resource {
+    match name {
+        PosixRlimitType::RlimitCpu => Resource::RLIMIT_CPU,
+        PosixRlimitType::RlimitFsize => Resource::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitData => Resource::RLIMIT_DATA,
+        PosixRlimitType::RlimitStack => Resource::RLIMIT_STACK,
+        PosixRlimitType::RlimitCore => Resource::RLIMIT_CORE,
+        PosixRlimitType::RlimitRss => Resource::RLIMIT_RSS,
+        PosixRlimitType::RlimitNproc => Resource::RLIMIT_NPROC,
+        PosixRlimitType::RlimitNofile => Resource::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitMemlock => Resource::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitAs => Resource::RLIMIT_AS,
+        PosixRlimitType::RlimitLocks => Resource::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => Resource::RLIMIT_NICE,
+        PosixRlimitType::RlimitRtprio => Resource::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => Resource::RLIMIT_RTTIME,
+    }
+}

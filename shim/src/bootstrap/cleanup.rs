@@ -1,0 +1,111 @@
+//! `delete`: what a shim that died left behind is found and taken away, and the exit is told as far as it is known.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use protobuf::Message;
+
+use crate::arguments::Arguments;
+use crate::bundle::{self, ADDRESS_FILE, ExitRecord, INIT_PID_FILE};
+use crate::delete::delete_response;
+use crate::options::Options;
+use crate::runtime::{CallLog, RUNTIME_FILE, Runtime};
+use crate::task::{Exit, is_valid_bundle, is_valid_id};
+use crate::{socket, sys};
+
+/// Nobody saw the container end: it counts as killed.
+const STATUS_UNKNOWN: u32 = 128 + 9;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CleanupError {
+    #[error("{0:?} is no container id")]
+    BadId(String),
+    #[error("bundle {} is no absolute path", .0.display())]
+    BadBundle(PathBuf),
+    #[error("unmount {}: {error}", path.display())]
+    Unmount { path: PathBuf, error: io::Error },
+    #[error("{what}: {error}")]
+    Io { what: &'static str, error: io::Error },
+}
+
+/// Goes through all steps even when one fails, and tells of what failed on stderr; only what would leave a mount in
+/// the bundle is an error, because the caller removes the bundle next.
+pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
+    let id = &arguments.id;
+    if !is_valid_id(id) {
+        return Err(CleanupError::BadId(id.clone()));
+    }
+    let bundle = bundle_path(arguments)?;
+    let pid = bundle::read_pid(&bundle.join(INIT_PID_FILE)).unwrap_or(0);
+    // A record of another pid tells of an earlier container in the same bundle.
+    let record =
+        ExitRecord::read(&bundle).filter(|record| record.id == *id && (pid == 0 || record.pid == pid));
+    delete_container(id, &bundle, &arguments.namespace);
+    remove_socket(&bundle, id);
+    let rootfs = bundle.join("rootfs");
+    sys::unmount_all(&rootfs).map_err(|error| CleanupError::Unmount { path: rootfs, error })?;
+    let exit = record.as_ref().map_or(
+        Exit {
+            status: STATUS_UNKNOWN,
+            at: SystemTime::now(),
+        },
+        ExitRecord::exit,
+    );
+    let response = delete_response(record.map_or(pid, |record| record.pid), exit);
+    let bytes = response.write_to_bytes().unwrap_or_default();
+    io::stdout()
+        .write_all(&bytes)
+        .and_then(|()| io::stdout().flush())
+        .map_err(|error| CleanupError::Io {
+            what: "print the exit",
+            error,
+        })
+}
+
+fn bundle_path(arguments: &Arguments) -> Result<PathBuf, CleanupError> {
+    let bundle = if arguments.bundle.is_empty() {
+        std::env::current_dir().map_err(|error| CleanupError::Io {
+            what: "find the bundle",
+            error,
+        })?
+    } else {
+        PathBuf::from(&arguments.bundle)
+    };
+    if is_valid_bundle(&bundle) {
+        Ok(bundle)
+    } else {
+        Err(CleanupError::BadBundle(bundle))
+    }
+}
+
+/// The runtime kills and removes the container. The bundle knows which runtime; one that never got as far as Create
+/// has no container either.
+fn delete_container(id: &str, bundle: &Path, namespace: &str) {
+    let created = bundle.join(RUNTIME_FILE).exists();
+    let runtime = Runtime::read(bundle).unwrap_or_else(|| Runtime::new(&Options::default(), namespace));
+    if !created {
+        return;
+    }
+    let log = CallLog::shared(bundle);
+    match runtime.delete(id, true, log.path()).status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => {
+            let why = log.last_error().unwrap_or_else(|| status.to_string());
+            eprintln!("{} delete --force {id}: {why}", runtime.name());
+        }
+        Err(error) => eprintln!("start the runtime {}: {error}", runtime.binary.display()),
+    }
+}
+
+/// The socket of the dead shim. A shim of a pod that still lives keeps its own.
+fn remove_socket(bundle: &Path, id: &str) {
+    if socket::live_address(bundle).is_some() {
+        eprintln!("a shim still listens at the address in the bundle of {id}; its socket stays");
+        return;
+    }
+    if let Some(path) = socket::read_address(bundle).and_then(|address| socket::path_of(&address)) {
+        socket::remove(&path);
+    }
+    let _ = std::fs::remove_file(bundle.join(ADDRESS_FILE));
+}

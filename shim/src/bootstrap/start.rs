@@ -1,0 +1,148 @@
+//! `start`: finds the shim that serves this container already, or makes one, and prints where it listens.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::params::{self, Params};
+use super::read_stdin;
+use crate::arguments::Arguments;
+use crate::bundle::{self, ADDRESS_FILE, Config, SHIM_PID_FILE};
+use crate::task::is_valid_id;
+use crate::{socket, sys};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0:?} is no container id")]
+    BadId(String),
+    #[error("{0}")]
+    Config(String),
+    #[error(transparent)]
+    Socket(#[from] socket::SocketError),
+    #[error("{what}: {error}")]
+    Io { what: &'static str, error: io::Error },
+}
+
+fn io(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |error| StartError::Io { what, error }
+}
+
+/// Runs in the bundle.
+pub fn start(arguments: &Arguments) -> Result<(), StartError> {
+    if !is_valid_id(&arguments.id) {
+        return Err(StartError::BadId(arguments.id.clone()));
+    }
+    let bundle = std::env::current_dir().map_err(io("find the bundle"))?;
+    let input = read_stdin().map_err(io("read stdin"))?;
+    let max_version = std::env::var("MAX_SHIM_VERSION").ok();
+    let params = Params::parse(
+        &input,
+        &arguments.id,
+        &arguments.namespace,
+        max_version.as_deref(),
+    );
+    let address = match existing(&bundle, &arguments.id)? {
+        Some(address) => {
+            bundle::write_file(&bundle, ADDRESS_FILE, address.as_bytes()).map_err(io("write address"))?;
+            address
+        }
+        None => spawn(arguments, &params, &bundle)?,
+    };
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(&params::answer(params.protocol, &address))
+        .map_err(io("print the address"))?;
+    stdout.flush().map_err(io("print the address"))
+}
+
+/// The address of a living shim for this container: its own from an earlier `start`, or that of its pod. The pod's
+/// bundle lies beside this one.
+fn existing(bundle: &Path, id: &str) -> Result<Option<String>, StartError> {
+    if let Some(address) = socket::live_address(bundle) {
+        return Ok(Some(address));
+    }
+    let config = Config::read(bundle).map_err(StartError::Config)?;
+    let group = config.group().filter(|group| *group != id && is_valid_id(group));
+    Ok(group.and_then(|group| socket::live_address(&bundle.parent()?.join(group))))
+}
+
+fn spawn(arguments: &Arguments, params: &Params, bundle: &Path) -> Result<String, StartError> {
+    let called_by_containerd = !arguments.publish_binary.is_empty();
+    let folder = socket::folder(&params.socket_folder, &arguments.address, called_by_containerd);
+    let (listener, path) = socket::listen(&folder)?;
+    let result = spawn_daemon(arguments, params, &listener, &path).and_then(|pid| {
+        let address = format!("unix://{}", path.display());
+        bundle::write_file(bundle, SHIM_PID_FILE, pid.to_string().as_bytes())
+            .and_then(|()| bundle::write_file(bundle, ADDRESS_FILE, address.as_bytes()))
+            .map(|()| address)
+            .map_err(|error| {
+                let _ = sys::kill(pid, libc::SIGKILL as u32);
+                StartError::Io {
+                    what: "write shim.pid and address",
+                    error,
+                }
+            })
+    });
+    result.inspect_err(|_| {
+        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(bundle.join(SHIM_PID_FILE));
+    })
+}
+
+fn spawn_daemon(
+    arguments: &Arguments,
+    params: &Params,
+    listener: &std::os::unix::net::UnixListener,
+    path: &Path,
+) -> Result<u32, StartError> {
+    let mut command = Command::new(this_program().map_err(io("find this program"))?);
+    command.args([
+        "-namespace",
+        &arguments.namespace,
+        "-id",
+        &arguments.id,
+        "-address",
+        &arguments.address,
+    ]);
+    if !arguments.publish_binary.is_empty() {
+        command.args(["-publish-binary", &arguments.publish_binary]);
+    }
+    command.arg("-socket").arg(path);
+    if arguments.debug || params.debug {
+        command.arg("-debug");
+    }
+    if !params.ttrpc_address.is_empty() {
+        command.env("TTRPC_ADDRESS", &params.ttrpc_address);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    sys::daemon_command(
+        &mut command,
+        sys::duplicate(listener).map_err(io("duplicate the socket"))?,
+    );
+    let daemon = command.spawn().map_err(io("start the daemon"))?;
+    adjust_oom_score(daemon.id());
+    Ok(daemon.id())
+}
+
+/// The name it was started by, so that `ps` shows `containerd-shim-berth-v1` where it is called that.
+fn this_program() -> io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// A shim is one step more likely to be killed for memory than its manager, so that the manager is never first: the
+/// rule of containerd's shims. Without the right to set it, it stays as inherited.
+fn adjust_oom_score(pid: u32) {
+    const SCORE_MAX: i32 = 1000;
+    let parent = std::os::unix::process::parent_id();
+    let score = std::fs::read_to_string(format!("/proc/{parent}/oom_score_adj"));
+    let Some(score) = score.ok().and_then(|text| text.trim().parse::<i32>().ok()) else {
+        return;
+    };
+    let _ = std::fs::write(
+        format!("/proc/{pid}/oom_score_adj"),
+        (score + 1).min(SCORE_MAX).to_string(),
+    );
+}

@@ -1,0 +1,182 @@
+//! The files of a bundle that the shim reads and writes.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::task::Exit;
+use crate::timestamp;
+
+pub const ADDRESS_FILE: &str = "address";
+pub const SHIM_PID_FILE: &str = "shim.pid";
+pub const INIT_PID_FILE: &str = "init.pid";
+pub const EXIT_FILE: &str = "exit.json";
+
+/// The parts of `config.json` that matter to a shim; the runtime judges the rest.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Config {
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    linux: Option<Linux>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+struct Linux {
+    #[serde(default)]
+    namespaces: Vec<Namespace>,
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    path: String,
+}
+
+impl Config {
+    pub fn read(bundle: &Path) -> Result<Self, String> {
+        const CONFIG_BYTES_MAX: u64 = 16 << 20;
+        let path = bundle.join("config.json");
+        let failed = |error: &dyn std::fmt::Display| format!("read {}: {error}", path.display());
+        let file = File::open(&path).map_err(|error| failed(&error))?;
+        let mut text = Vec::new();
+        file.take(CONFIG_BYTES_MAX)
+            .read_to_end(&mut text)
+            .map_err(|error| failed(&error))?;
+        serde_json::from_slice(&text).map_err(|error| failed(&error))
+    }
+
+    /// Whether all processes end with init.
+    pub fn has_private_pids(&self) -> bool {
+        let namespaces = self.linux.iter().flat_map(|linux| &linux.namespaces);
+        namespaces
+            .into_iter()
+            .any(|namespace| namespace.kind == "pid" && namespace.path.is_empty())
+    }
+
+    /// The container whose shim serves this one too: its pod's sandbox, or a group named outright.
+    pub fn group(&self) -> Option<&str> {
+        ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"]
+            .into_iter()
+            .find_map(|key| self.annotations.get(key))
+            .map(String::as_str)
+    }
+}
+
+/// `exit.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    pub id: String,
+    pub pid: u32,
+    pub exit_status: u32,
+    pub exited_at_unix_nanos: u64,
+    pub oom_killed: bool,
+}
+
+impl ExitRecord {
+    pub fn read(bundle: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(bundle.join(EXIT_FILE)).ok()?).ok()
+    }
+
+    /// On disk when this returns.
+    pub fn write(&self, bundle: &Path) -> io::Result<()> {
+        write_durably(bundle, EXIT_FILE, &serde_json::to_vec(self)?)
+    }
+
+    pub fn exit(&self) -> Exit {
+        Exit {
+            status: self.exit_status,
+            at: timestamp::from_unix_nanos(self.exited_at_unix_nanos),
+        }
+    }
+}
+
+/// Replaces a file of the bundle at once, without waiting for the disk.
+pub fn write_file(bundle: &Path, name: &str, contents: &[u8]) -> io::Result<()> {
+    replace(bundle, name, contents, false)
+}
+
+/// Replaces a file of the bundle at once; the change is on disk when this returns.
+pub fn write_durably(bundle: &Path, name: &str, contents: &[u8]) -> io::Result<()> {
+    replace(bundle, name, contents, true)
+}
+
+fn replace(bundle: &Path, name: &str, contents: &[u8], durable: bool) -> io::Result<()> {
+    let temporary = bundle.join(format!(".{name}.tmp"));
+    let result = (|| {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(contents)?;
+        if durable {
+            file.sync_all()?;
+        }
+        std::fs::rename(&temporary, bundle.join(name))?;
+        if durable {
+            File::open(bundle)?.sync_all()
+        } else {
+            Ok(())
+        }
+    })();
+    if result.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    result
+}
+
+pub fn read_pid(path: &Path) -> Option<u32> {
+    std::fs::read_to_string(path)
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+        .filter(|pid| *pid > 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_namespace_with_a_path_is_shared() {
+        let parse = |text: &str| serde_json::from_str::<Config>(text).unwrap();
+        assert!(parse(r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#).has_private_pids());
+        assert!(
+            !parse(r#"{"linux":{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}}"#).has_private_pids()
+        );
+        assert!(!parse(r#"{"linux":{"namespaces":[{"type":"ipc"}]}}"#).has_private_pids());
+        assert!(!parse("{}").has_private_pids());
+    }
+
+    #[test]
+    fn groups_come_from_annotations() {
+        let config: Config =
+            serde_json::from_str(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#).unwrap();
+        assert_eq!(config.group(), Some("pod"));
+        assert_eq!(Config::default().group(), None);
+    }
+
+    #[test]
+    fn an_exit_record_comes_back() {
+        let bundle = tempfile::tempdir().unwrap();
+        let record = ExitRecord {
+            id: "c".into(),
+            pid: 7,
+            exit_status: 137,
+            exited_at_unix_nanos: 12,
+            oom_killed: true,
+        };
+        record.write(bundle.path()).unwrap();
+        assert_eq!(ExitRecord::read(bundle.path()), Some(record));
+        assert_eq!(std::fs::read_dir(bundle.path()).unwrap().count(), 1);
+    }
+}

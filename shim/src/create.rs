@@ -1,0 +1,326 @@
+//! Create: from the client's request to a container whose init waits for its start.
+
+use std::path::PathBuf;
+
+use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
+use containerd_shim_protos::shim::shim::{CreateTaskRequest, CreateTaskResponse};
+use containerd_shim_protos::topics::TASK_CREATE_EVENT_TOPIC;
+use containerd_shim_protos::types::mount::Mount;
+
+use crate::bundle::{self, Config, EXIT_FILE, INIT_PID_FILE};
+use crate::cgroup::Cgroup;
+use crate::daemon::{Pending, Shim, Then};
+use crate::reactor::Token;
+use crate::runtime::{CallLog, Create, RUNTIME_FILE, Runtime};
+use crate::status::Status;
+use crate::stdio::pump::Pump;
+use crate::stdio::{Console, Prepared};
+use crate::task::{self, Container, OutOfMemory, Phase, Process, ProcessKey, Reply, StreamNames};
+use crate::{cgroup, mounts, options, shim_log, sys};
+
+/// A create that waits for its logger.
+#[derive(Debug)]
+pub(crate) struct PendingCreate {
+    reply: Reply,
+    id: String,
+    prepared: Prepared,
+}
+
+impl Shim {
+    pub(crate) fn create(&mut self, reply: Reply, request: CreateTaskRequest) -> Result<(), Status> {
+        let container = self.plan(&request)?;
+        let id = request.id;
+        let bundle = container.bundle.clone();
+        let rootfs = container.rootfs();
+        let environment = self.logger_environment(&id);
+        let console_path = self.console_path();
+        let mut prepared = Prepared::open(
+            &container.init.streams,
+            &container.options,
+            &console_path,
+            &environment,
+        )?;
+        mount(&request.rootfs, &rootfs)?;
+        let logger = prepared.logger.take();
+        let recorded = write_runtime_file(&container);
+        self.containers.insert(id.clone(), container);
+        let result = recorded.and_then(|()| match logger {
+            None => self.create_now(reply, &id, prepared),
+            Some(command) => {
+                let pending = PendingCreate {
+                    reply,
+                    id: id.clone(),
+                    prepared,
+                };
+                self.start_logger(command, Pending::Create(Box::new(pending)))
+                    .map(|number| {
+                        if let Some(container) = self.containers.get_mut(&id) {
+                            container.init.stdio.logger = Some(number);
+                        }
+                    })
+            }
+        });
+        result.inspect_err(|_| {
+            self.forget_container(&id);
+            let _ = std::fs::remove_file(bundle.join(RUNTIME_FILE));
+        })
+    }
+
+    /// Everything that can be wrong with the request is wrong here, before anything was touched.
+    fn plan(&mut self, request: &CreateTaskRequest) -> Result<Container, Status> {
+        let id = &request.id;
+        if !task::is_valid_id(id) {
+            return Err(Status::invalid_argument(format!("{id:?} is no container id")));
+        }
+        if self.containers.contains_key(id) {
+            return Err(Status::already_exists(format!("container {id} is here already")));
+        }
+        if self.ending {
+            return Err(Status::unavailable("this shim is ending"));
+        }
+        if !request.checkpoint.is_empty() {
+            return Err(Status::unimplemented(format!(
+                "create from the checkpoint {}",
+                request.checkpoint
+            )));
+        }
+        let bundle = PathBuf::from(&request.bundle);
+        if !task::is_valid_bundle(&bundle) {
+            return Err(Status::invalid_argument(format!(
+                "bundle {:?} is no absolute path",
+                request.bundle
+            )));
+        }
+        let config = Config::read(&bundle).map_err(Status::invalid_argument)?;
+        let options = options::parse(request.options.as_ref())?;
+        if !options.shim_cgroup.is_empty() && self.containers.is_empty() {
+            cgroup::join(&options.shim_cgroup).map_err(|error| {
+                Status::unknown(format!("join shim cgroup {}: {error}", options.shim_cgroup))
+            })?;
+        }
+        let streams = StreamNames {
+            terminal: request.terminal,
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+        };
+        self.last_number = self.last_number.wrapping_add(1);
+        Ok(Container {
+            number: self.last_number,
+            bundle,
+            runtime: Runtime::new(&options, &self.config.namespace),
+            options,
+            init: Process::new(streams, Phase::Creating),
+            execs: std::collections::BTreeMap::new(),
+            paused: false,
+            mounted: !request.rootfs.is_empty(),
+            private_pids: config.has_private_pids(),
+            cgroup: None,
+            out_of_memory: OutOfMemory::default(),
+            deleting: false,
+            created_rootfs: request.rootfs.clone(),
+        })
+    }
+
+    /// Calls the runtime. The streams are open and a logger is ready.
+    fn create_now(&mut self, reply: Reply, id: &str, mut prepared: Prepared) -> Result<(), Status> {
+        let container = self.container(id)?;
+        let bundle = container.bundle.clone();
+        // The pid and the exit of an earlier container in this bundle must not be taken for this one's.
+        let pid_file = bundle.join(INIT_PID_FILE);
+        let _ = std::fs::remove_file(&pid_file);
+        let _ = std::fs::remove_file(bundle.join(EXIT_FILE));
+        let log = CallLog::shared(&bundle);
+        let mut command = container.runtime.create(
+            id,
+            &Create {
+                bundle: &bundle,
+                pid_file: &pid_file,
+                console_socket: prepared.console.as_ref().map(|console| console.socket.path()),
+                log: log.path(),
+                no_pivot_root: container.options.no_pivot_root,
+                no_new_keyring: container.options.no_new_keyring,
+            },
+        );
+        command.current_dir(&bundle);
+        let own_streams = prepared.console.is_none();
+        if own_streams {
+            prepared.child.give_to(&mut command);
+        }
+        let console = prepared.console.take();
+        let then = Then::Created {
+            reply,
+            id: id.to_owned(),
+            console,
+        };
+        self.call("create", command, own_streams, log, then)?;
+        // The runtime writes its own errors there too, and they come back as the answer. A container that was never
+        // made has no output.
+        prepared.outputs.iter_mut().for_each(Pump::hold);
+        self.start_pumps(&ProcessKey::init(id), prepared);
+        Ok(())
+    }
+
+    /// The logger of a container is ready.
+    pub(crate) fn create_with_logger(&mut self, pending: PendingCreate) {
+        let PendingCreate { reply, id, prepared } = pending;
+        if let Err(status) = self.create_now(reply, &id, prepared) {
+            self.forget_container(&id);
+            self.answer_error(reply, status);
+        }
+    }
+
+    pub(crate) fn create_without_logger(&mut self, pending: &PendingCreate, status: Status) {
+        self.forget_container(&pending.id);
+        self.answer_error(pending.reply, status);
+    }
+
+    /// `runtime create` has ended.
+    pub(crate) fn created(
+        &mut self,
+        reply: Reply,
+        id: &str,
+        console: Option<Console>,
+        result: Result<(), Status>,
+    ) {
+        if let Err(status) = result {
+            self.forget_container(id);
+            self.answer_error(reply, status);
+            return;
+        }
+        if let Err(status) = self.adopt(id, console) {
+            self.discard(reply, id, status);
+            return;
+        }
+        self.release_outputs(&ProcessKey::init(id));
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        container.init.phase = Phase::Created;
+        let pid = container.init.pid;
+        let mut event = TaskCreate::new();
+        id.clone_into(&mut event.container_id);
+        event.bundle = container.bundle.display().to_string();
+        event.rootfs = std::mem::take(&mut container.created_rootfs);
+        event.pid = pid;
+        let mut io = TaskIO::new();
+        io.stdin.clone_from(&container.init.streams.stdin);
+        io.stdout.clone_from(&container.init.streams.stdout);
+        io.stderr.clone_from(&container.init.streams.stderr);
+        io.terminal = container.init.streams.terminal;
+        event.io = Some(io).into();
+        self.events.publish(
+            TASK_CREATE_EVENT_TOPIC,
+            "containerd.events.TaskCreate",
+            &event,
+            &mut self.reactor,
+        );
+        let mut response = CreateTaskResponse::new();
+        response.pid = pid;
+        self.answer(reply, &response);
+        self.take_early_exit(&ProcessKey::init(id), pid);
+    }
+
+    /// Learns the init process that the runtime left to us, and its terminal.
+    fn adopt(&mut self, id: &str, console: Option<Console>) -> Result<(), Status> {
+        let container = self.container(id)?;
+        let pid_file = container.bundle.join(INIT_PID_FILE);
+        let pid = bundle::read_pid(&pid_file).ok_or_else(|| {
+            Status::unknown(format!(
+                "the runtime reported success but no pid in {}",
+                pid_file.display()
+            ))
+        })?;
+        let key = ProcessKey::init(id);
+        if let Some(console) = console {
+            self.connect_terminal(&key, console)?;
+        }
+        let cgroup = Cgroup::of_process(pid);
+        let watch = cgroup.as_ref().map_or(Ok(None), Cgroup::watch_memory);
+        let watch = watch.unwrap_or_else(|error| {
+            shim_log::warn(format_args!(
+                "container {id}: no watch for out-of-memory kills: {error}"
+            ));
+            None
+        });
+        self.pids.insert(pid, key);
+        let container = self
+            .containers
+            .get_mut(id)
+            .ok_or_else(|| Status::unknown("container is gone"))?;
+        container.init.pid = pid;
+        container.cgroup = cgroup;
+        if let Some(watch) = &watch {
+            let _ = self
+                .reactor
+                .watch(watch, Token::OutOfMemory(container.number), watch.interest());
+        }
+        container.out_of_memory.watch = watch;
+        Ok(())
+    }
+
+    /// Takes back a container that the runtime made but that can't be served.
+    fn discard(&mut self, reply: Reply, id: &str, why: Status) {
+        let Some(container) = self.containers.get(id) else {
+            return;
+        };
+        let log = CallLog::shared(&container.bundle);
+        let command = container.runtime.delete(id, true, log.path());
+        let then = Then::Discarded {
+            reply,
+            id: id.to_owned(),
+            why: why.clone(),
+        };
+        if let Err(status) = self.call("delete", command, false, log, then) {
+            shim_log::error(format_args!("container {id} could not be taken back: {status}"));
+            self.discarded(reply, id, why);
+        }
+    }
+
+    pub(crate) fn discarded(&mut self, reply: Reply, id: &str, why: Status) {
+        self.forget_container(id);
+        self.answer_error(reply, why);
+    }
+
+    /// Drops a container with all that the shim holds for it: streams, mounts, sockets, watches.
+    pub(crate) fn forget_container(&mut self, id: &str) {
+        let Some(mut container) = self.containers.remove(id) else {
+            return;
+        };
+        if let Some(watch) = &container.out_of_memory.watch {
+            self.reactor.forget(watch);
+        }
+        for process in std::iter::once(&mut container.init).chain(container.execs.values_mut()) {
+            for waiter in std::mem::take(&mut process.waiters) {
+                self.answer_error(waiter, Status::not_found(format!("container {id} is gone")));
+            }
+            self.pids.remove(&process.pid);
+            let stdio = std::mem::take(&mut process.stdio);
+            self.close_stdio(&stdio);
+        }
+        if container.mounted
+            && let Err(error) = sys::unmount_all(&container.rootfs())
+        {
+            shim_log::error(format_args!("unmount {}: {error}", container.rootfs().display()));
+        }
+    }
+}
+
+fn mount(mounts: &[Mount], rootfs: &std::path::Path) -> Result<(), Status> {
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    if let Err(error) = std::fs::create_dir(rootfs)
+        && error.kind() != std::io::ErrorKind::AlreadyExists
+    {
+        return Err(Status::unknown(format!("make {}: {error}", rootfs.display())));
+    }
+    mounts::mount_rootfs(mounts, rootfs).map_err(Status::unknown)
+}
+
+/// So that `delete` after a dead shim knows which runtime has the container.
+fn write_runtime_file(container: &Container) -> Result<(), Status> {
+    let json = serde_json::to_vec(&container.runtime).map_err(Status::unknown)?;
+    bundle::write_file(&container.bundle, RUNTIME_FILE, &json)
+        .map_err(|error| Status::unknown(format!("write {RUNTIME_FILE} in the bundle: {error}")))
+}

@@ -1,0 +1,167 @@
+//! The end of a process: its output is drained, the exit of a container is on disk, and only then it is told. Also the
+//! watch for out-of-memory kills, which belong to the story of an exit.
+
+use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
+use containerd_shim_protos::topics::{TASK_EXIT_EVENT_TOPIC, TASK_OOM_EVENT_TOPIC};
+
+use crate::bundle::ExitRecord;
+use crate::daemon::{Shim, Then};
+use crate::runtime::CallLog;
+use crate::service::wait_response;
+use crate::status::Status;
+use crate::task::{Exit, Phase, ProcessKey};
+use crate::{shim_log, sys, timestamp};
+
+impl Shim {
+    /// A process of ours was reaped.
+    pub(crate) fn process_ended(&mut self, key: &ProcessKey, exit: Exit) {
+        let Some(container) = self.containers.get_mut(&key.container) else {
+            return;
+        };
+        let private_pids = container.private_pids;
+        let Some(process) = container.process_mut(&key.exec) else {
+            return;
+        };
+        if process.phase == Phase::Starting {
+            // Its start is told first.
+            process.early_exit = Some(exit);
+            return;
+        }
+        process.phase = Phase::Ending(exit);
+        if key.is_init() && !private_pids {
+            self.kill_survivors(&key.container);
+        } else {
+            self.tell_exit(key, exit);
+        }
+    }
+
+    /// Without a pid namespace of its own, a container's other processes do not end with its init.
+    fn kill_survivors(&mut self, id: &str) {
+        let Some(container) = self.containers.get(id) else {
+            return;
+        };
+        let log = CallLog::shared(&container.bundle);
+        let command = container.runtime.kill(id, libc::SIGKILL as u32, true, log.path());
+        let then = Then::SurvivorsKilled { id: id.to_owned() };
+        if let Err(status) = self.call("kill", command, false, log, then) {
+            self.survivors_killed(id, Err(status));
+        }
+    }
+
+    pub(crate) fn survivors_killed(&mut self, id: &str, result: Result<(), Status>) {
+        let Some(container) = self.containers.get(id) else {
+            return;
+        };
+        if let Err(status) = result {
+            // Some runtimes refuse to signal a container whose init is gone. Its group still lists who is left.
+            shim_log::debug(format_args!("container {id}: {status}"));
+            for pid in container.cgroup.iter().flat_map(crate::cgroup::Cgroup::pids) {
+                let _ = sys::kill(pid, libc::SIGKILL as u32);
+            }
+        }
+        if let Phase::Ending(exit) = container.init.phase {
+            self.tell_exit(&ProcessKey::init(id), exit);
+        }
+    }
+
+    fn tell_exit(&mut self, key: &ProcessKey, exit: Exit) {
+        let Some(process) = self.process_mut(key) else {
+            return;
+        };
+        let outputs = process.stdio.outputs.clone();
+        let pid = process.pid;
+        for number in outputs {
+            self.pumps.drain(number, &self.reactor);
+        }
+        if key.is_init() {
+            self.record_exit(&key.container, pid, exit);
+        }
+        let Some(process) = self.process_mut(key) else {
+            return;
+        };
+        process.phase = Phase::Stopped(exit);
+        let response = wait_response(exit);
+        for waiter in std::mem::take(&mut process.waiters) {
+            self.answer(waiter, &response);
+        }
+        let mut event = TaskExit::new();
+        event.container_id.clone_from(&key.container);
+        key.id().clone_into(&mut event.id);
+        event.pid = pid;
+        event.exit_status = exit.status;
+        event.exited_at = Some(timestamp::protobuf(exit.at)).into();
+        self.events.publish(
+            TASK_EXIT_EVENT_TOPIC,
+            "containerd.events.TaskExit",
+            &event,
+            &mut self.reactor,
+        );
+        self.exit_was_told(key);
+    }
+
+    /// Writes `exit.json`. A disk that refuses it must not keep the exit from being told, but it is a grave matter.
+    fn record_exit(&mut self, id: &str, pid: u32, exit: Exit) {
+        self.check_memory(id);
+        let Some(container) = self.containers.get(id) else {
+            return;
+        };
+        let record = ExitRecord {
+            id: id.to_owned(),
+            pid,
+            exit_status: exit.status,
+            exited_at_unix_nanos: timestamp::unix_nanos(exit.at),
+            oom_killed: container.out_of_memory.kills > 0,
+        };
+        if let Err(error) = record.write(&container.bundle) {
+            shim_log::error(format_args!(
+                "container {id}: exit status {} is not on disk: {error}",
+                exit.status
+            ));
+        }
+    }
+
+    pub(crate) fn memory_ran_out(&mut self, number: u32) {
+        let found = self
+            .containers
+            .iter_mut()
+            .find(|(_, container)| container.number == number);
+        let Some((id, container)) = found else { return };
+        let id = id.clone();
+        if let Some(watch) = &container.out_of_memory.watch {
+            watch.settle();
+        }
+        if !self.check_memory(&id)
+            && let Some(container) = self.containers.get_mut(&id)
+            && let Some(watch) = container.out_of_memory.watch.take()
+        {
+            // The group is gone, and its watch would be ready for ever.
+            self.reactor.forget(&watch);
+        }
+    }
+
+    /// Tells of kills that were not told yet. False when the group tells nothing any more.
+    fn check_memory(&mut self, id: &str) -> bool {
+        let Some(container) = self.containers.get_mut(id) else {
+            return false;
+        };
+        let Some(kills) = container
+            .cgroup
+            .as_ref()
+            .and_then(crate::cgroup::Cgroup::oom_kills)
+        else {
+            return false;
+        };
+        if kills > container.out_of_memory.kills {
+            container.out_of_memory.kills = kills;
+            let mut event = TaskOOM::new();
+            id.clone_into(&mut event.container_id);
+            self.events.publish(
+                TASK_OOM_EVENT_TOPIC,
+                "containerd.events.TaskOOM",
+                &event,
+                &mut self.reactor,
+            );
+        }
+        true
+    }
+}

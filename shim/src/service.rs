@@ -1,0 +1,139 @@
+//! The task service: which call goes where. Both names of it (v2, and v3 of containerd 2) have the same messages.
+
+use containerd_shim_protos::shim::shim as api;
+use containerd_shim_protos::ttrpc::Request;
+use protobuf::Message;
+use protobuf::well_known_types::empty::Empty;
+
+use crate::connections::CALLS_MAX;
+use crate::daemon::Shim;
+use crate::status::Status;
+use crate::task::{Phase, Reply};
+use crate::timestamp;
+
+const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+
+/// Carries a call out, or begins to: whoever finishes it answers.
+pub(crate) fn dispatch(shim: &mut Shim, reply: Reply, request: &Request) {
+    if let Err(status) = route(shim, reply, request) {
+        shim.answer_error(reply, status);
+    }
+}
+
+fn route(shim: &mut Shim, reply: Reply, request: &Request) -> Result<(), Status> {
+    if !SERVICES.contains(&request.service.as_str()) {
+        return Err(Status::unimplemented(format!(
+            "service {:?} is not served by this shim",
+            request.service
+        )));
+    }
+    let payload = request.payload.as_slice();
+    match request.method.as_str() {
+        "Create" => shim.create(reply, decode(payload)?),
+        "Start" => shim.start(reply, &decode(payload)?),
+        "Delete" => shim.delete(reply, &decode(payload)?),
+        "Exec" => shim.exec(reply, decode(payload)?),
+        "State" => shim.state(reply, &decode(payload)?),
+        "Wait" => shim.wait(reply, &decode(payload)?),
+        "Kill" => shim.kill(reply, &decode(payload)?),
+        "Pids" => shim.list_pids(reply, &decode(payload)?),
+        "Pause" => shim.pause(reply, &decode(payload)?),
+        "Resume" => shim.resume(reply, &decode(payload)?),
+        "Update" => shim.update(reply, &decode(payload)?),
+        "Checkpoint" => shim.checkpoint(reply, &decode(payload)?),
+        "Stats" => shim.stats(reply, &decode(payload)?),
+        "ResizePty" => shim.resize(reply, &decode(payload)?),
+        "CloseIO" => shim.close_stdin(reply, &decode(payload)?),
+        "Connect" => shim.connect(reply, &decode(payload)?),
+        "Shutdown" => {
+            shim.shutdown(reply, &decode(payload)?);
+            Ok(())
+        }
+        method => Err(Status::unimplemented(format!(
+            "method {method:?} of {}",
+            request.service
+        ))),
+    }
+}
+
+fn decode<M: Message>(payload: &[u8]) -> Result<M, Status> {
+    M::parse_from_bytes(payload)
+        .map_err(|error| Status::invalid_argument(format!("{} does not decode: {error}", M::NAME)))
+}
+
+impl Shim {
+    fn state(&mut self, reply: Reply, request: &api::StateRequest) -> Result<(), Status> {
+        let container = self.container(&request.id)?;
+        let process = container
+            .process(&request.exec_id)
+            .ok_or_else(|| no_process(&request.exec_id))?;
+        let mut response = api::StateResponse::new();
+        response.id.clone_from(&request.id);
+        response.exec_id.clone_from(&request.exec_id);
+        response.bundle = container.bundle.display().to_string();
+        response.pid = process.pid;
+        response.status = container.status(&request.exec_id);
+        response.stdin.clone_from(&process.streams.stdin);
+        response.stdout.clone_from(&process.streams.stdout);
+        response.stderr.clone_from(&process.streams.stderr);
+        response.terminal = process.streams.terminal;
+        if let Phase::Stopped(exit) = process.phase {
+            response.exit_status = exit.status;
+            response.exited_at = Some(timestamp::protobuf(exit.at)).into();
+        }
+        self.answer(reply, &response);
+        Ok(())
+    }
+
+    fn wait(&mut self, reply: Reply, request: &api::WaitRequest) -> Result<(), Status> {
+        // A client that gives up on a wait does not say so; the bound keeps such waits from filling memory.
+        let in_flight = self
+            .connections
+            .get(&reply.connection)
+            .map_or(0, |connection| connection.in_flight);
+        let container = self.container_mut(&request.id)?;
+        let process = container
+            .process_mut(&request.exec_id)
+            .ok_or_else(|| no_process(&request.exec_id))?;
+        if let Phase::Stopped(exit) = process.phase {
+            self.answer(reply, &wait_response(exit));
+        } else if in_flight > CALLS_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "{CALLS_MAX} calls of this connection wait already"
+            )));
+        } else {
+            process.waiters.push(reply);
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, reply: Reply, request: &api::ConnectRequest) -> Result<(), Status> {
+        let mut response = api::ConnectResponse::new();
+        response.shim_pid = std::process::id();
+        response.task_pid = self.container(&request.id)?.init.pid;
+        self.answer(reply, &response);
+        Ok(())
+    }
+
+    /// Without `now` only an empty shim ends; with it the containers are killed first, and their exits are told.
+    fn shutdown(&mut self, reply: Reply, request: &api::ShutdownRequest) {
+        self.answer(reply, &Empty::new());
+        if self.containers.is_empty() {
+            self.end();
+        } else if request.now {
+            self.kill_everything();
+            self.end();
+        }
+    }
+}
+
+pub(crate) fn wait_response(exit: crate::task::Exit) -> api::WaitResponse {
+    let mut response = api::WaitResponse::new();
+    response.exit_status = exit.status;
+    response.exited_at = Some(timestamp::protobuf(exit.at)).into();
+    response
+}
+
+pub(crate) fn no_process(exec: &str) -> Status {
+    Status::not_found(format!("no process {exec:?} in this container"))
+}

@@ -1,0 +1,504 @@
+//! Copies between a process's pipe or terminal and where its stream goes.
+//!
+//! A copy owns both ends and at most one buffer of what was read and not yet taken. It waits for its source or for its
+//! sink, never for both, and the side it does not wait for is not watched: a hang-up is always reported and would wake
+//! the loop for nothing. Big amounts go from pipe to fifo by splice(2), without a copy; small ones are read and
+//! written, so that many short lines share a page of the fifo.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::log::{self, Stream};
+use crate::reactor::{Reactor, Token};
+use crate::shim_log;
+use crate::sys::{self, Interest};
+
+/// What one read takes, and so the longest entry of a log.
+pub const CHUNK_BYTES: usize = 16 << 10;
+/// What one splice moves at most.
+const SPLICE_BYTES: usize = 64 << 10;
+/// How much one copy moves before the others have their turn.
+const TURN_BYTES: usize = 256 << 10;
+/// What a copy keeps back at most, see [`Pump::hold`].
+const HELD_BYTES_MAX: usize = 64 << 10;
+
+/// Where a copy goes.
+#[derive(Debug)]
+pub enum Sink {
+    /// A fifo or pipe, non-blocking.
+    Pipe(OwnedFd),
+    /// A terminal or another device, non-blocking.
+    Stream(OwnedFd),
+    /// A plain file.
+    File { file: File, lost_bytes: u64 },
+    /// The container's log.
+    Log(log::Shared, Stream),
+}
+
+impl Sink {
+    pub fn pipe(fd: OwnedFd) -> io::Result<Self> {
+        sys::set_nonblocking(&fd, true)?;
+        Ok(Sink::Pipe(fd))
+    }
+
+    pub fn append_to(path: &Path) -> io::Result<Self> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o640)
+            .open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file"));
+        }
+        Ok(Sink::File { file, lost_bytes: 0 })
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Sink::Pipe(fd) | Sink::Stream(fd) => Some(fd.as_fd()),
+            Sink::File { .. } | Sink::Log(..) => None,
+        }
+    }
+
+    /// Takes bytes; how many. `WouldBlock` when it is full. Files and logs always take all: a full disk must not stop
+    /// the container, so what they can't keep is counted and told.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Sink::Pipe(fd) | Sink::Stream(fd) => sys::write(fd, bytes),
+            Sink::File { file, lost_bytes } => {
+                if let Err(error) = file.write_all(bytes) {
+                    if *lost_bytes == 0 {
+                        shim_log::warn(format_args!("output file: {error}; output is being lost"));
+                    }
+                    *lost_bytes += bytes.len() as u64;
+                } else if std::mem::take(lost_bytes) > 0 {
+                    shim_log::warn(format_args!("output file: writing works again"));
+                }
+                Ok(bytes.len())
+            }
+            Sink::Log(log, stream) => {
+                log.borrow_mut().append(*stream, bytes);
+                Ok(bytes.len())
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// Not watched yet.
+    Unwatched,
+    ForSource,
+    ForSink,
+}
+
+/// One copy.
+#[derive(Debug)]
+pub struct Pump {
+    source: OwnedFd,
+    sink: Sink,
+    /// Read, and not yet taken by the sink.
+    pending: Vec<u8>,
+    waiting: Waiting,
+    source_is_pipe: bool,
+    held: bool,
+}
+
+/// What came of a turn.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    SourceEmpty,
+    SinkFull,
+    /// More could be done at once.
+    Unfinished,
+    /// All that will ever come was read, and is kept back.
+    Held,
+    /// The source ended, or the sink can take no more ever.
+    Over,
+}
+
+impl Pump {
+    /// A copy of what a process writes into a pipe.
+    pub fn output(pipe: OwnedFd, sink: Sink) -> io::Result<Self> {
+        sys::set_nonblocking(&pipe, true)?;
+        Ok(Self {
+            source: pipe,
+            sink,
+            pending: Vec::new(),
+            waiting: Waiting::Unwatched,
+            source_is_pipe: true,
+            held: false,
+        })
+    }
+
+    /// A copy from or to a terminal. `source` must be non-blocking.
+    pub fn terminal(source: OwnedFd, sink: Sink) -> Self {
+        Self {
+            source,
+            sink,
+            pending: Vec::new(),
+            waiting: Waiting::Unwatched,
+            source_is_pipe: false,
+            held: false,
+        }
+    }
+
+    /// A copy of what clients write into the stdin fifo.
+    pub fn input(fifo: OwnedFd, sink: Sink) -> io::Result<Self> {
+        Self::output(fifo, sink)
+    }
+
+    /// Keeps back what comes until [`Pumps::release`]; dropped before that, it was never there. No more than a pipe's
+    /// worth: whoever writes more than that is let through, so that a held copy never blocks its writer.
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Reads what can be read and keeps it.
+    fn hold_more(&mut self) -> Turn {
+        while self.pending.len() < HELD_BYTES_MAX {
+            let mut chunk = [0u8; CHUNK_BYTES];
+            match sys::read(&self.source, &mut chunk) {
+                Ok(0) => return Turn::Held,
+                Ok(count) => self.pending.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::SourceEmpty,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Turn::Held,
+            }
+        }
+        self.held = false;
+        Turn::Unfinished
+    }
+
+    /// Moves up to `budget` bytes.
+    fn turn(&mut self, budget: usize) -> Turn {
+        if self.held {
+            let turn = self.hold_more();
+            if self.held {
+                return turn;
+            }
+        }
+        let mut moved = 0;
+        while moved < budget {
+            if !self.pending.is_empty() {
+                let length = self.pending.len().min(CHUNK_BYTES);
+                match self.sink.take(&self.pending[..length]) {
+                    Ok(count) => {
+                        self.pending.drain(..count);
+                        continue;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::SinkFull,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(_) => return Turn::Over,
+                }
+            }
+            if self.source_is_pipe && matches!(self.sink, Sink::Pipe(_)) {
+                match self.splice() {
+                    Some(Ok(count)) => {
+                        moved += count;
+                        continue;
+                    }
+                    Some(Err(turn)) => return turn,
+                    None => {}
+                }
+            }
+            let mut chunk = [0u8; CHUNK_BYTES];
+            match sys::read(&self.source, &mut chunk) {
+                Ok(0) => return Turn::Over,
+                Ok(count) => {
+                    moved += count;
+                    match self.sink.take(&chunk[..count]) {
+                        Ok(taken) => self.pending.extend_from_slice(&chunk[taken..count]),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            self.pending.extend_from_slice(&chunk[..count]);
+                            return Turn::SinkFull;
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                            self.pending.extend_from_slice(&chunk[..count]);
+                        }
+                        Err(_) => return Turn::Over,
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::SourceEmpty,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // EIO: nobody has the other side of the terminal open any more.
+                Err(_) => return Turn::Over,
+            }
+        }
+        // A sink that took only a part is full.
+        if self.pending.is_empty() {
+            Turn::Unfinished
+        } else {
+            Turn::SinkFull
+        }
+    }
+
+    /// Moves pages when there is enough for it; `None` when reading and writing is better.
+    fn splice(&self) -> Option<Result<usize, Turn>> {
+        let Sink::Pipe(sink) = &self.sink else { return None };
+        if sys::bytes_readable(&self.source).ok()? < CHUNK_BYTES {
+            return None;
+        }
+        match sys::splice(&self.source, sink, SPLICE_BYTES) {
+            Ok(0) => Some(Err(Turn::Over)),
+            Ok(count) => Some(Ok(count)),
+            // There was enough to read a moment ago, so it is the sink that would block.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Err(Turn::SinkFull)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Some(Ok(0)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => None,
+            Err(_) => Some(Err(Turn::Over)),
+        }
+    }
+
+    /// Whether there is output that its reader has not taken: bytes here, or in the pipe behind a full sink.
+    fn has_unread(&self) -> bool {
+        !self.pending.is_empty()
+            || (self.waiting == Waiting::ForSink && sys::bytes_readable(&self.source).unwrap_or(0) > 0)
+    }
+
+    fn wait_for(&mut self, waiting: Waiting, number: u32, reactor: &Reactor) -> io::Result<()> {
+        if self.waiting == waiting {
+            return Ok(());
+        }
+        match self.waiting {
+            Waiting::ForSource => reactor.forget(&self.source),
+            Waiting::ForSink => {
+                if let Some(sink) = self.sink.descriptor() {
+                    reactor.forget(sink);
+                }
+            }
+            Waiting::Unwatched => {}
+        }
+        self.waiting = waiting;
+        match waiting {
+            Waiting::ForSource => reactor.watch(&self.source, Token::Source(number), Interest::Readable),
+            Waiting::ForSink => match self.sink.descriptor() {
+                Some(sink) => reactor.watch(sink, Token::Sink(number), Interest::Writable),
+                None => Ok(()),
+            },
+            Waiting::Unwatched => Ok(()),
+        }
+    }
+}
+
+/// All copies of the shim.
+#[derive(Debug, Default)]
+pub struct Pumps {
+    pumps: BTreeMap<u32, Pump>,
+    last_number: u32,
+}
+
+impl Pumps {
+    /// Starts a copy and returns its number.
+    pub fn start(&mut self, mut pump: Pump, reactor: &Reactor) -> io::Result<u32> {
+        self.last_number = self.last_number.wrapping_add(1);
+        let number = self.last_number;
+        pump.wait_for(Waiting::ForSource, number, reactor)?;
+        self.pumps.insert(number, pump);
+        Ok(number)
+    }
+
+    /// Moves what can be moved. True when the copy is over and gone.
+    pub fn advance(&mut self, number: u32, reactor: &Reactor) -> bool {
+        self.run(number, TURN_BYTES, reactor)
+    }
+
+    /// Moves everything that the process has written up to now, as far as the reader takes it. Bounded, because
+    /// another process that holds the pipe may be writing without end.
+    pub fn drain(&mut self, number: u32, reactor: &Reactor) {
+        const TERMINAL_BYTES: usize = 1 << 20;
+        let Some(pump) = self.pumps.get(&number) else {
+            return;
+        };
+        let budget = sys::pipe_capacity(&pump.source).unwrap_or(0).max(TERMINAL_BYTES) + CHUNK_BYTES;
+        self.run(number, budget, reactor);
+    }
+
+    fn run(&mut self, number: u32, budget: usize, reactor: &Reactor) -> bool {
+        let Some(pump) = self.pumps.get_mut(&number) else {
+            return true;
+        };
+        let waiting = match pump.turn(budget) {
+            Turn::Over => {
+                self.stop(number, reactor);
+                return true;
+            }
+            Turn::SourceEmpty | Turn::Unfinished => Waiting::ForSource,
+            // The end of the source would be reported again and again.
+            Turn::Held => Waiting::Unwatched,
+            Turn::SinkFull => Waiting::ForSink,
+        };
+        if let Err(error) = pump.wait_for(waiting, number, reactor) {
+            shim_log::warn(format_args!("watch a stream: {error}; it ends here"));
+            self.stop(number, reactor);
+            return true;
+        }
+        false
+    }
+
+    /// Lets through what a copy has kept back, and all that follows.
+    pub fn release(&mut self, number: u32, reactor: &Reactor) {
+        if let Some(pump) = self.pumps.get_mut(&number)
+            && std::mem::take(&mut pump.held)
+        {
+            self.advance(number, reactor);
+        }
+    }
+
+    /// What a copy that was never released has kept back.
+    pub fn held_text(&mut self, number: u32, reactor: &Reactor) -> Option<String> {
+        self.pumps.get(&number).filter(|pump| pump.held)?;
+        self.advance(number, reactor);
+        let pump = self.pumps.get(&number).filter(|pump| pump.held)?;
+        let text = String::from_utf8_lossy(&pump.pending).trim().to_owned();
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// Whether any of these copies holds output that was not read yet.
+    pub fn have_unread(&self, numbers: &[u32]) -> bool {
+        numbers
+            .iter()
+            .any(|number| self.pumps.get(number).is_some_and(Pump::has_unread))
+    }
+
+    /// Ends a copy and closes its ends.
+    pub fn stop(&mut self, number: u32, reactor: &Reactor) {
+        if let Some(mut pump) = self.pumps.remove(&number) {
+            // Taken off the list by hand: the file behind a descriptor may have another one.
+            let _ = pump.wait_for(Waiting::Unwatched, number, reactor);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(fd: &OwnedFd) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut chunk = vec![0; 1 << 16];
+        while let Ok(count) = sys::read(fd, &mut chunk) {
+            if count == 0 {
+                break;
+            }
+            all.extend_from_slice(&chunk[..count]);
+        }
+        all
+    }
+
+    /// (what the process writes into, the pump, what the reader reads from)
+    fn pump() -> (OwnedFd, Pump, OwnedFd) {
+        let (source, input) = sys::pipe().unwrap();
+        let (output, sink) = sys::pipe().unwrap();
+        sys::set_nonblocking(&input, true).unwrap();
+        sys::set_nonblocking(&output, true).unwrap();
+        (
+            input,
+            Pump::output(source, Sink::pipe(sink).unwrap()).unwrap(),
+            output,
+        )
+    }
+
+    #[test]
+    fn all_bytes_arrive_in_order_with_a_reader_that_stalls() {
+        let (input, pump, output) = pump();
+        let reactor = Reactor::new().unwrap();
+        let mut pumps = Pumps::default();
+        let number = pumps.start(pump, &reactor).unwrap();
+        let sent: Vec<u8> = (0..1_000_000u32).map(|n| (n * 7 % 251) as u8).collect();
+        let (mut written, mut received) = (0, Vec::new());
+        let mut sizes = [1, 10, 5000, 40_000, 70_000].into_iter().cycle();
+        while received.len() < sent.len() {
+            let end = sent.len().min(written + sizes.next().unwrap());
+            written += sys::write(&input, &sent[written..end]).unwrap_or(0);
+            pumps.advance(number, &reactor);
+            if written % 3 == 0 || written == sent.len() {
+                received.extend(read_all(&output));
+            }
+        }
+        assert!(received == sent);
+        drop(input);
+        assert!(pumps.advance(number, &reactor));
+    }
+
+    #[test]
+    fn what_is_held_comes_with_the_release_or_never() {
+        let reactor = Reactor::new().unwrap();
+        let mut pumps = Pumps::default();
+        for released in [true, false] {
+            let (input, mut pump, output) = pump();
+            pump.hold();
+            let number = pumps.start(pump, &reactor).unwrap();
+            sys::write(&input, b"said").unwrap();
+            assert!(!pumps.advance(number, &reactor));
+            drop(input);
+            // The end does not make a held copy go away.
+            assert!(!pumps.advance(number, &reactor));
+            assert!(read_all(&output).is_empty());
+            assert_eq!(pumps.held_text(number, &reactor).as_deref(), Some("said"));
+            if released {
+                pumps.release(number, &reactor);
+                assert_eq!(pumps.held_text(number, &reactor), None);
+            } else {
+                pumps.stop(number, &reactor);
+            }
+            let expected: &[u8] = if released { b"said" } else { b"" };
+            assert_eq!(read_all(&output), expected);
+        }
+    }
+
+    #[test]
+    fn a_held_copy_does_not_block_who_writes_much() {
+        let (input, mut pump, output) = pump();
+        let reactor = Reactor::new().unwrap();
+        let mut pumps = Pumps::default();
+        pump.hold();
+        let number = pumps.start(pump, &reactor).unwrap();
+        let (mut written, mut received) = (0, 0);
+        while written < 4 * HELD_BYTES_MAX {
+            written += sys::write(&input, &[7; 4096]).unwrap_or(0);
+            pumps.advance(number, &reactor);
+            received += read_all(&output).len();
+        }
+        drop(input);
+        while !pumps.advance(number, &reactor) {
+            received += read_all(&output).len();
+        }
+        received += read_all(&output).len();
+        assert_eq!(received, written);
+    }
+
+    #[test]
+    fn a_full_fifo_neither_blocks_nor_loses() {
+        let (input, pump, output) = pump();
+        let reactor = Reactor::new().unwrap();
+        let mut pumps = Pumps::default();
+        let number = pumps.start(pump, &reactor).unwrap();
+        let mut written = 0;
+        loop {
+            pumps.drain(number, &reactor);
+            match sys::write(&input, &[7; 4096]) {
+                Ok(count) => written += count,
+                Err(_) => break,
+            }
+        }
+        assert!(pumps.have_unread(&[number]));
+        drop(input);
+        let mut received = 0;
+        loop {
+            let over = pumps.advance(number, &reactor);
+            received += read_all(&output).len();
+            if over {
+                break;
+            }
+        }
+        assert_eq!(received, written);
+    }
+}

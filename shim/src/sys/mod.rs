@@ -1,0 +1,38 @@
+//! The only place with `unsafe`: one wrapper a system call, owned or borrowed descriptors in and out, `io::Error`
+//! for what the kernel refuses. Nothing above this module sees a raw descriptor or a C string.
+
+mod epoll;
+mod fd;
+mod mount;
+mod process;
+mod signals;
+
+pub(crate) use epoll::{Epoll, Interest, Ready};
+pub(crate) use fd::{
+    bytes_readable, close_inherited, connect_unix, duplicate, eventfd, memfd, peer_uid, pipe, pipe_capacity,
+    read, receive_descriptor, reserve_descriptors, set_nonblocking, set_window_size, splice, take_listener,
+    write,
+};
+pub(crate) use mount::{mount, mount_overlay_layers, unmount_all};
+pub(crate) use process::{become_subreaper, daemon_command, effective_uid, kill, logger_command, reap};
+pub(crate) use signals::SignalPipe;
+
+use std::io;
+
+/// Turns the C convention of -1 into the error that errno holds.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// The same for calls that return a size.
+fn check_size(result: libc::ssize_t) -> io::Result<usize> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as usize)
+    }
+}

@@ -1,0 +1,94 @@
+//! Processes: subreaper, reaping, signals, and what a child does between fork and exec.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use super::check;
+
+/// From now on orphans below this process become its children.
+pub(crate) fn become_subreaper() -> io::Result<()> {
+    // SAFETY: prctl with integer arguments.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
+}
+
+/// A child that ended, in containerd's terms: the exit code, or 128 + the signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reaped {
+    pub pid: u32,
+    pub status: u32,
+}
+
+/// Takes one ended child off the kernel's list; `None` when there is none at the moment.
+pub(crate) fn reap() -> Option<Reaped> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` lives through the call.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        if pid <= 0 {
+            if pid < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            return None;
+        }
+        let status = if libc::WIFEXITED(status) {
+            libc::WEXITSTATUS(status) as u32
+        } else if libc::WIFSIGNALED(status) {
+            128 + libc::WTERMSIG(status) as u32
+        } else {
+            continue;
+        };
+        return Some(Reaped {
+            pid: pid as u32,
+            status,
+        });
+    }
+}
+
+/// Sends a signal to a child of ours. Its pid cannot have been given to another process as long as it was not reaped.
+pub(crate) fn kill(pid: u32, signal: u32) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 1);
+    let Some(pid) = pid else {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    };
+    // SAFETY: no pointers.
+    check(unsafe { libc::kill(pid, signal as libc::c_int) }).map(drop)
+}
+
+/// Makes `command` a daemon: a session of its own, with `listener` as its descriptor 3.
+pub(crate) fn daemon_command(command: &mut Command, listener: OwnedFd) {
+    with_descriptors(command, vec![listener], true);
+}
+
+/// Gives `command` the descriptors 3, 4, … (those of containerd's logger protocol).
+pub(crate) fn logger_command(command: &mut Command, descriptors: Vec<OwnedFd>) {
+    with_descriptors(command, descriptors, false);
+}
+
+/// `descriptors` must be numbered 10 or more (see [`super::duplicate`]), so that no `dup2` closes one still to come.
+fn with_descriptors(command: &mut Command, descriptors: Vec<OwnedFd>, new_session: bool) {
+    debug_assert!(
+        descriptors
+            .iter()
+            .all(|fd| fd.as_raw_fd() >= 3 + descriptors.len() as i32)
+    );
+    let prepare = move || {
+        if new_session {
+            // SAFETY: async-signal-safe, no pointers.
+            check(unsafe { libc::setsid() })?;
+        }
+        for (number, fd) in (3..).zip(&descriptors) {
+            // SAFETY: async-signal-safe; the source is alive, the target number is reserved for this.
+            check(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure calls only async-signal-safe functions and does not allocate on its way to success.
+    unsafe { command.pre_exec(prepare) };
+}
+
+pub(crate) fn effective_uid() -> u32 {
+    // SAFETY: cannot fail, no pointers.
+    unsafe { libc::geteuid() }
+}

@@ -1,0 +1,192 @@
+//! The records of a PAX extended header: `length keyword=value\n`, length counting itself.
+
+use super::Time;
+
+const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
+
+/// What the records of one header say about its entry.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    pub(super) path: Option<Vec<u8>>,
+    pub(super) link: Option<Vec<u8>>,
+    pub(super) size: Option<u64>,
+    pub(super) uid: Option<i64>,
+    pub(super) gid: Option<i64>,
+    pub(super) modified: Option<Time>,
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Records {
+    /// Whether anything here would make an entry another one.
+    pub(super) fn changes_entries(&self) -> bool {
+        self.path.is_some()
+            || self.link.is_some()
+            || self.size.is_some()
+            || self.uid.is_some()
+            || self.gid.is_some()
+            || self.modified.is_some()
+            || !self.xattrs.is_empty()
+    }
+}
+
+pub(super) fn parse(mut content: &[u8]) -> Result<Records, String> {
+    let mut records = Records::default();
+    while !content.is_empty() {
+        let (key, value, rest) = record(content).ok_or("a PAX record is malformed")?;
+        content = rest;
+        records.set(key, value)?;
+    }
+    Ok(records)
+}
+
+fn record(content: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = content.iter().take(20).position(|b| *b == b' ')?;
+    let digits = std::str::from_utf8(&content[..space]).ok()?;
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let length: usize = digits.parse().ok()?;
+    if length > content.len() || length < space + 2 {
+        return None;
+    }
+    let (record, rest) = content.split_at(length);
+    let (newline, pair) = record[space + 1..].split_last()?;
+    let equals = pair.iter().position(|b| *b == b'=')?;
+    (*newline == b'\n' && equals > 0).then(|| (&pair[..equals], &pair[equals + 1..], rest))
+}
+
+impl Records {
+    fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let bad = || {
+            format!(
+                "PAX record {:?} has a value out of range",
+                String::from_utf8_lossy(key)
+            )
+        };
+        // An empty value takes back what an earlier record said.
+        let given = (!value.is_empty()).then_some(value);
+        match key {
+            b"path" => self.path = given.map(<[u8]>::to_vec),
+            b"linkpath" => self.link = given.map(<[u8]>::to_vec),
+            b"size" => {
+                let size = given.map(|v| decimal(v).ok_or_else(bad)).transpose()?;
+                self.size = size.map(i64::cast_unsigned);
+            }
+            b"uid" => self.uid = given.map(|v| decimal(v).ok_or_else(bad)).transpose()?,
+            b"gid" => self.gid = given.map(|v| decimal(v).ok_or_else(bad)).transpose()?,
+            b"mtime" => self.modified = given.map(|v| time(v).ok_or_else(bad)).transpose()?,
+            _ if key.starts_with(b"GNU.sparse.") => return Err("sparse files are not supported".into()),
+            _ => {
+                if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
+                    if name.is_empty() || name.contains(&0) {
+                        return Err("a PAX record names an extended attribute that cannot be".into());
+                    }
+                    self.xattrs.retain(|(n, _)| n != name);
+                    self.xattrs.push((name.to_vec(), value.to_vec()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn decimal(value: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(value).ok()?;
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
+}
+
+/// `-?seconds[.fraction]`, the fraction counting away from zero.
+fn time(value: &[u8]) -> Option<Time> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (negative, text) = text.strip_prefix('-').map_or((false, text), |t| (true, t));
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds = decimal(whole.as_bytes())?;
+    if !fraction.bytes().all(|b| b.is_ascii_digit()) || whole.is_empty() {
+        return None;
+    }
+    let mut nanoseconds = 0;
+    for i in 0..9 {
+        nanoseconds = nanoseconds * 10 + u32::from(fraction.as_bytes().get(i).map_or(0, |b| b - b'0'));
+    }
+    Some(match (negative, nanoseconds) {
+        (false, _) => Time { seconds, nanoseconds },
+        (true, 0) => Time {
+            seconds: -seconds,
+            nanoseconds,
+        },
+        (true, _) => Time {
+            seconds: -seconds - 1,
+            nanoseconds: 1_000_000_000 - nanoseconds,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_with_binary_values() {
+        let records = parse(b"12 path=a/b\n27 SCHILY.xattr.user.x=\0\n\xff\n").unwrap();
+        assert_eq!(records.path.unwrap(), b"a/b");
+        assert_eq!(records.xattrs, [(b"user.x".to_vec(), b"\0\n\xff".to_vec())]);
+    }
+
+    #[test]
+    fn times_before_the_epoch_round_down() {
+        assert_eq!(
+            time(b"1.5"),
+            Some(Time {
+                seconds: 1,
+                nanoseconds: 500_000_000
+            })
+        );
+        assert_eq!(
+            time(b"-1.25"),
+            Some(Time {
+                seconds: -2,
+                nanoseconds: 750_000_000
+            })
+        );
+        assert_eq!(
+            time(b"-3"),
+            Some(Time {
+                seconds: -3,
+                nanoseconds: 0
+            })
+        );
+        assert_eq!(
+            time(b"1.0000000019"),
+            Some(Time {
+                seconds: 1,
+                nanoseconds: 1
+            })
+        );
+        for bad in ["", "-", ".5", "1.x", "1e3", "99999999999999999999"] {
+            assert_eq!(time(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn malformed_records_are_refused() {
+        for bad in [
+            "x",
+            "5 a=b\n",
+            "7 a=b\n",
+            "6 a=b ",
+            "6 =ab\n",
+            "6 abc\n",
+            "0 a=b\n",
+            "-6 a=b\n",
+            "99999999999999999999999 a=b\n",
+            "11 size=-1\n",
+            "22 GNU.sparse.major=1\n",
+            "11 uid=1x2\n",
+        ] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+}

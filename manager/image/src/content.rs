@@ -1,0 +1,87 @@
+//! Files and folders in the making: they remove themselves unless they are published.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+
+/// A path below the store's `tmp` that is deleted when dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// An empty folder.
+    pub(crate) fn folder(path: PathBuf) -> Result<Scratch, Error> {
+        std::fs::create_dir(&path).map_err(|e| Error::io("make", &path, e))?;
+        Ok(Scratch { path })
+    }
+
+    /// What was moved to `path` and is to go.
+    pub(crate) fn doomed(path: PathBuf) -> Scratch {
+        Scratch { path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Move it to its place, where it stays.
+    pub(crate) fn publish(self, place: &Path) -> Result<(), Error> {
+        std::fs::rename(&self.path, place).map_err(|e| Error::io("move into place", place, e))?;
+        // Nothing is left at the old path for the drop to remove.
+        Ok(())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(e) = remove(&self.path) {
+            // The next open of the store tries again.
+            tracing::warn!(path = %self.path.display(), error = %e, "could not remove a temporary file");
+        }
+    }
+}
+
+/// Remove a file or a folder with all in it; one that is not there is fine.
+pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
+    let gone = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match gone {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// A blob while it is written.
+#[derive(Debug)]
+pub(crate) struct BlobWriter {
+    file: File,
+    scratch: Scratch,
+}
+
+impl BlobWriter {
+    pub(crate) fn create(path: PathBuf) -> Result<BlobWriter, Error> {
+        let file = File::create_new(&path).map_err(|e| Error::io("make", &path, e))?;
+        Ok(BlobWriter {
+            file,
+            scratch: Scratch { path },
+        })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file
+            .write_all(bytes)
+            .map_err(|e| Error::io("write blob", &self.scratch.path, e))
+    }
+
+    /// The written file, to be published.
+    pub(crate) fn finish(self) -> Scratch {
+        self.scratch
+    }
+}

@@ -1,0 +1,245 @@
+//! The one error type of the crate: each variant says what was tried on which object.
+//!
+//! Front doors map [`Error::kind`] to their own status; the message is meant for people as it is.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What a front door needs to know of an error to choose its own status code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The image, tag or container asked for does not exist, here or at the registry.
+    NotFound,
+    /// Something else uses it: a container's lease, or other names of the same image.
+    InUse,
+    /// The input breaks a rule: a reference, a manifest, a layer.
+    Invalid,
+    /// The registry does not answer, answers with errors, or refuses the credentials.
+    Unavailable,
+    /// The local system failed: disk full, I/O error, database.
+    Internal,
+}
+
+/// What can go wrong with images.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A reference that breaks docker's grammar.
+    #[error("invalid image reference {reference:?}: {rule}")]
+    Reference {
+        /// The text as given.
+        reference: String,
+        /// The rule that it breaks.
+        rule: String,
+    },
+    /// A platform that is not `os/arch[/variant]`.
+    #[error("invalid platform {0:?}: it has to be os/architecture or os/architecture/variant")]
+    Platform(String),
+    /// A container id that cannot name a folder.
+    #[error(
+        "invalid container id {0:?}: letters, digits, `_`, `.` and `-`, at most 128 of them, no leading mark"
+    )]
+    ContainerId(String),
+    /// No image here has this name or id.
+    #[error("no such image: {0}")]
+    NoSuchImage(String),
+    /// An id prefix that more than one image has.
+    #[error("image id {0:?} is ambiguous: more than one image begins with it")]
+    AmbiguousId(String),
+    /// No container holds a lease under this id.
+    #[error("no root file system was prepared for container {0}")]
+    NoSuchLease(String),
+    /// A container already holds a lease under this id.
+    #[error("a root file system is already prepared for container {0}")]
+    LeaseTaken(String),
+    /// The image cannot go while a container needs it.
+    #[error("image {image} is in use by container {container}")]
+    InUse {
+        /// Name or id as asked for.
+        image: String,
+        /// One container that uses it.
+        container: String,
+    },
+    /// The kernel cannot mount as many layers.
+    #[error(
+        "image {image}: the mount options of its {layers} layers are {bytes} bytes long, mount(2) takes \
+         {bytes_max}, and this kernel does not take layers one by one (lowerdir+, since Linux 6.5)"
+    )]
+    TooManyLayers {
+        /// The image id.
+        image: String,
+        /// How many it has.
+        layers: usize,
+        /// The length of their mount options.
+        bytes: usize,
+        /// What the kernel takes.
+        bytes_max: usize,
+    },
+    /// Deleting by id what several names point to needs `force`.
+    #[error("image {id} has several names ({names}): remove them one by one, or force it")]
+    SeveralNames {
+        /// The image id.
+        id: String,
+        /// Its names, comma-separated.
+        names: String,
+    },
+    /// The registry does not have it.
+    #[error("{registry} has no {what}")]
+    NotAtRegistry {
+        /// Host and port.
+        registry: String,
+        /// The manifest or blob.
+        what: String,
+    },
+    /// The registry asks for credentials, or refuses those given.
+    #[error("{registry} denied access to {what}: {reason}")]
+    Denied {
+        /// Host and port.
+        registry: String,
+        /// Manifest, blob or token.
+        what: String,
+        /// What the registry said.
+        reason: String,
+    },
+    /// The registry did not deliver, after all retries.
+    #[error("{registry}: {what}: {reason} (gave up after {})", times(*attempts))]
+    Registry {
+        /// Host and port.
+        registry: String,
+        /// What was being fetched.
+        what: String,
+        /// The last failure.
+        reason: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The registry answered with something that its protocol does not allow.
+    #[error("{registry}: {what}: {rule}")]
+    Protocol {
+        /// Host and port.
+        registry: String,
+        /// What was being fetched.
+        what: String,
+        /// The rule that the answer breaks.
+        rule: String,
+    },
+    /// A manifest, index or config that is not what it should be.
+    #[error("{what} {digest}: {rule}")]
+    Document {
+        /// `manifest`, `index` or `image config`.
+        what: &'static str,
+        /// Its digest, or the reference while that is unknown.
+        digest: String,
+        /// The rule that it breaks.
+        rule: String,
+    },
+    /// Content that is not what its digest says.
+    #[error("{what} {expected}: the content's digest is {actual}")]
+    Digest {
+        /// `manifest`, `blob` or `layer`, or `unpacked layer` for a diffID.
+        what: &'static str,
+        /// The digest asked for.
+        expected: String,
+        /// The digest of what came.
+        actual: String,
+    },
+    /// A layer whose stream breaks a rule.
+    #[error("layer {layer}: {rule}")]
+    Layer {
+        /// Digest of the compressed layer.
+        layer: String,
+        /// The rule that it breaks.
+        rule: String,
+    },
+    /// A tar entry that breaks a rule.
+    #[error("layer {layer}: entry {entry:?}: {rule}")]
+    Entry {
+        /// Digest of the compressed layer.
+        layer: String,
+        /// The entry's name in the tar.
+        entry: String,
+        /// The rule that it breaks.
+        rule: String,
+    },
+    /// The kernel refused an entry that breaks no rule: disk full, no such feature, I/O error.
+    #[error("layer {layer}: {action} {entry:?}: {source}")]
+    Unpack {
+        /// Digest of the compressed layer.
+        layer: String,
+        /// The entry's name in the tar.
+        entry: String,
+        /// The system call's purpose.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A system call on one of the store's own files.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The metadata database.
+    #[error("image database: {action}: {source}")]
+    Database {
+        /// What was tried.
+        action: &'static str,
+        /// What `SQLite` said.
+        source: rusqlite::Error,
+    },
+    /// The store cannot be used as it is.
+    #[error("image store {}: {rule}", path.display())]
+    Store {
+        /// Its root, or the file in question.
+        path: PathBuf,
+        /// What is wrong with it.
+        rule: String,
+    },
+    /// The pull was given up by its caller, or the program is ending.
+    #[error("pull of {0} was cancelled")]
+    Cancelled(String),
+}
+
+fn times(attempts: u32) -> String {
+    match attempts {
+        1 => "1 attempt".to_owned(),
+        more => format!("{more} attempts"),
+    }
+}
+
+impl Error {
+    /// The class of this error, for mapping to a status code.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::NoSuchImage(_) | Error::NoSuchLease(_) | Error::NotAtRegistry { .. } => Kind::NotFound,
+            Error::InUse { .. } | Error::SeveralNames { .. } | Error::LeaseTaken(_) => Kind::InUse,
+            Error::Reference { .. }
+            | Error::Platform(_)
+            | Error::ContainerId(_)
+            | Error::AmbiguousId(_)
+            | Error::Document { .. }
+            | Error::Digest { .. }
+            | Error::Layer { .. }
+            | Error::Entry { .. }
+            | Error::TooManyLayers { .. } => Kind::Invalid,
+            Error::Denied { .. } | Error::Registry { .. } | Error::Protocol { .. } | Error::Cancelled(_) => {
+                Kind::Unavailable
+            }
+            Error::Unpack { .. } | Error::Io { .. } | Error::Database { .. } | Error::Store { .. } => {
+                Kind::Internal
+            }
+        }
+    }
+
+    /// An I/O error on one of the store's own paths.
+    pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Error {
+        Error::Io {
+            action,
+            path: path.to_owned(),
+            source: source.into(),
+        }
+    }
+}

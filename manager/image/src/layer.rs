@@ -1,0 +1,441 @@
+//! The pass of one layer: bytes in as they arrive, a verified folder and blob out.
+//!
+//! Two threads share the work, as one core cannot inflate and make files as fast as a network delivers:
+//! the first hashes the compressed bytes, keeps them as a blob and inflates; the second hashes the inflated bytes and
+//! unpacks the tar. Both are fed through small bounded queues. Memory does not grow with the layer.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+
+use bytes::Bytes;
+
+use crate::Error;
+use crate::content::BlobWriter;
+use crate::digest::{Digest, Hasher};
+use crate::manifest::{Compression, Layer};
+use crate::progress::Counters;
+use crate::unpack::{self, Failure, Implied, Limits, unpack};
+
+/// Inflated bytes handed over at once, and how many such pieces may wait.
+const PIECE_BYTES: usize = 64 << 10;
+const PIECES_MAX: usize = 8;
+/// The largest zstd window that is accepted, as a power of two: 32 MiB. `zstd -19` uses 8 MiB.
+const ZSTD_WINDOW_LOG_MAX: u32 = 25;
+
+/// What one pass needs to know.
+pub(crate) struct Pass {
+    pub(crate) layer: Layer,
+    pub(crate) diff_id: Digest,
+    /// An empty folder to unpack into.
+    pub(crate) folder: PathBuf,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Pass {
+    /// Run the pass on this thread and one more. `source` gives the compressed bytes; `blob` keeps them, if it is
+    /// not here already. Nothing that was made is to be used unless this returns `Ok`.
+    pub(crate) fn run(
+        &self,
+        source: tokio::sync::mpsc::Receiver<Bytes>,
+        blob: Option<&mut BlobWriter>,
+    ) -> Result<Implied, Error> {
+        let (pieces, unpacker_in) = sync_channel(PIECES_MAX);
+        let (used, recycled) = channel();
+        let (packing, unpacking) = std::thread::scope(|scope| {
+            let unpacker = std::thread::Builder::new()
+                .name("layer-unpack".into())
+                .spawn_scoped(scope, || self.unpack(unpacker_in, used))
+                .map_err(|e| Error::io("start a thread for", &self.folder, e))?;
+            let packing = self.inflate(source, blob, &pieces, &recycled);
+            drop(pieces);
+            let unpacking = unpacker.join().unwrap_or_else(|_| {
+                Err(Error::Layer {
+                    layer: self.digest(),
+                    rule: "the unpacking thread panicked".into(),
+                })
+            });
+            Ok::<_, Error>((packing, unpacking))
+        })?;
+        match (packing, unpacking) {
+            // The unpacker stopped taking bytes: it knows why.
+            (Err(Stop::Unpacker) | Ok(()), Err(error)) | (Err(Stop::Error(error)), _) => Err(error),
+            (Err(Stop::Unpacker), Ok(_)) => Err(Error::Layer {
+                layer: self.digest(),
+                rule: "the unpacking thread ended early".into(),
+            }),
+            (Ok(()), Ok(implied)) => Ok(implied),
+        }
+    }
+
+    fn digest(&self) -> String {
+        self.layer.descriptor.digest.to_string()
+    }
+
+    fn broken(&self, rule: impl Into<String>) -> Error {
+        Error::Layer {
+            layer: self.digest(),
+            rule: rule.into(),
+        }
+    }
+
+    /// First thread: compressed bytes to inflated ones.
+    fn inflate(
+        &self,
+        source: tokio::sync::mpsc::Receiver<Bytes>,
+        blob: Option<&mut BlobWriter>,
+        pieces: &SyncSender<Vec<u8>>,
+        recycled: &Receiver<Vec<u8>>,
+    ) -> Result<(), Stop> {
+        let mut packed = Packed {
+            source,
+            current: Bytes::new(),
+            hasher: self.layer.descriptor.digest.hasher(),
+            taken: 0,
+            size: self.layer.descriptor.size,
+            blob,
+            fault: None,
+        };
+        let inflated = match self.layer.compression {
+            Compression::Plain => self.pump(&mut packed, pieces, recycled),
+            // Parallel compressors and eStargz write many members in one file.
+            Compression::Gzip => self.pump(
+                &mut flate2::read::MultiGzDecoder::new(&mut packed),
+                pieces,
+                recycled,
+            ),
+            Compression::Zstd => zstd::stream::read::Decoder::with_buffer(io::BufReader::new(&mut packed))
+                .and_then(|mut decoder| {
+                    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                    Ok(decoder)
+                })
+                .map_err(|e| Stop::Error(self.broken(format!("zstd: {e}"))))
+                .and_then(|mut decoder| self.pump(&mut decoder, pieces, recycled)),
+        };
+        if let Err(Stop::Unpacker) = inflated {
+            return inflated;
+        }
+        // Even when inflating failed, the rest is hashed: bytes damaged on their way are told from a bad layer.
+        let drained = io::copy(&mut packed, &mut io::sink());
+        match (packed.fault.take(), drained) {
+            (Some(fault), _) => return Err(Stop::Error(fault.explain(self))),
+            (None, Err(e)) => return Err(Stop::Error(self.broken(e.to_string()))),
+            (None, Ok(_)) => {}
+        }
+        let actual = packed.hasher.finish();
+        if actual != self.layer.descriptor.digest {
+            let expected = self.digest();
+            return Err(Stop::Error(Error::Digest {
+                what: "layer",
+                expected,
+                actual: actual.to_string(),
+            }));
+        }
+        inflated
+    }
+
+    fn pump(
+        &self,
+        from: &mut dyn PackedRead,
+        pieces: &SyncSender<Vec<u8>>,
+        recycled: &Receiver<Vec<u8>>,
+    ) -> Result<(), Stop> {
+        let mut total = 0u64;
+        loop {
+            let mut piece = recycled.try_recv().unwrap_or_default();
+            piece.resize(PIECE_BYTES, 0);
+            let mut filled = 0;
+            while filled < PIECE_BYTES {
+                match from.read(&mut piece[filled..]) {
+                    Ok(0) => break,
+                    Ok(got) => filled += got,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(Stop::Error(self.broken(self.decoder_rule(&e)))),
+                }
+            }
+            if filled == 0 {
+                return Ok(());
+            }
+            piece.truncate(filled);
+            total += filled as u64;
+            let ratio = self.limits.inflation_ratio;
+            if total > self.limits.inflated_free_bytes && total / ratio > from.taken() {
+                return Err(Stop::Error(self.broken(format!(
+                    "it inflates to more than {ratio} times its own size: this is a decompression bomb"
+                ))));
+            }
+            pieces.send(piece).map_err(|_| Stop::Unpacker)?;
+        }
+    }
+
+    fn decoder_rule(&self, error: &io::Error) -> String {
+        let media_type = &self.layer.descriptor.media_type;
+        format!("its content is not what its media type {media_type} says: {error}")
+    }
+
+    /// Second thread: inflated bytes to files.
+    fn unpack(&self, pieces: Receiver<Vec<u8>>, used: Sender<Vec<u8>>) -> Result<Implied, Error> {
+        let mut stream = Inflated {
+            pieces,
+            used,
+            current: Vec::new(),
+            position: 0,
+            hasher: self.diff_id.hasher(),
+            counters: &self.counters,
+        };
+        let implied =
+            unpack(&mut stream, &self.folder, &self.limits).map_err(|f| explain(f, &self.digest()))?;
+        let actual = stream.hasher.finish();
+        if actual != self.diff_id {
+            return Err(Error::Digest {
+                what: "unpacked layer",
+                expected: self.diff_id.to_string(),
+                actual: actual.to_string(),
+            });
+        }
+        Ok(implied)
+    }
+}
+
+/// Why the first thread stopped.
+enum Stop {
+    Unpacker,
+    Error(Error),
+}
+
+fn explain(failure: unpack::Failure, layer: &str) -> Error {
+    let layer = layer.to_owned();
+    let shown = |entry: Vec<u8>| String::from_utf8_lossy(&entry).chars().take(300).collect();
+    match failure {
+        Failure::Rule {
+            entry: Some(entry),
+            rule,
+        } => Error::Entry {
+            layer,
+            entry: shown(entry),
+            rule,
+        },
+        Failure::Rule { entry: None, rule } => Error::Layer { layer, rule },
+        Failure::System {
+            entry,
+            action,
+            source,
+        } => Error::Unpack {
+            layer,
+            entry: shown(entry),
+            action,
+            source,
+        },
+        Failure::Read(e) => Error::Layer {
+            layer,
+            rule: e.to_string(),
+        },
+    }
+}
+
+/// A reader over compressed bytes that knows how many were taken, even beneath a decoder.
+trait PackedRead: Read {
+    fn taken(&self) -> u64;
+}
+
+/// What ended the compressed stream, beside its end.
+enum Fault {
+    Short { taken: u64 },
+    Long,
+    Blob(Error),
+}
+
+impl Fault {
+    fn explain(self, pass: &Pass) -> Error {
+        let size = pass.layer.descriptor.size;
+        match self {
+            Fault::Short { taken } => pass.broken(format!("it ended after {taken} of {size} bytes")),
+            Fault::Long => pass.broken(format!(
+                "it is longer than the {size} bytes that its manifest says"
+            )),
+            Fault::Blob(error) => error,
+        }
+    }
+}
+
+/// The compressed bytes: counted, hashed and kept while they are read.
+struct Packed<'a> {
+    source: tokio::sync::mpsc::Receiver<Bytes>,
+    current: Bytes,
+    hasher: Hasher,
+    taken: u64,
+    size: u64,
+    blob: Option<&'a mut BlobWriter>,
+    fault: Option<Fault>,
+}
+
+impl Packed<'_> {
+    fn fail(&mut self, fault: Fault) -> io::Error {
+        self.fault.get_or_insert(fault);
+        io::Error::other("the compressed stream failed")
+    }
+}
+
+impl Read for Packed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.fault.is_some() {
+            return Err(io::Error::other("the compressed stream failed"));
+        }
+        while self.current.is_empty() {
+            let Some(bytes) = self.source.blocking_recv() else {
+                if self.taken < self.size {
+                    let fault = Fault::Short { taken: self.taken };
+                    return Err(self.fail(fault));
+                }
+                return Ok(0);
+            };
+            self.taken += bytes.len() as u64;
+            if self.taken > self.size {
+                return Err(self.fail(Fault::Long));
+            }
+            self.hasher.update(&bytes);
+            if let Some(blob) = &mut self.blob
+                && let Err(error) = blob.write(&bytes)
+            {
+                return Err(self.fail(Fault::Blob(error)));
+            }
+            self.current = bytes;
+        }
+        let length = buffer.len().min(self.current.len());
+        buffer[..length].copy_from_slice(&self.current.split_to(length));
+        Ok(length)
+    }
+}
+
+impl PackedRead for Packed<'_> {
+    fn taken(&self) -> u64 {
+        self.taken
+    }
+}
+
+impl PackedRead for flate2::read::MultiGzDecoder<&mut Packed<'_>> {
+    fn taken(&self) -> u64 {
+        self.get_ref().taken
+    }
+}
+
+impl PackedRead for zstd::stream::read::Decoder<'_, io::BufReader<&mut Packed<'_>>> {
+    fn taken(&self) -> u64 {
+        self.get_ref().get_ref().taken
+    }
+}
+
+/// The inflated bytes: hashed while they are read.
+struct Inflated<'a> {
+    pieces: Receiver<Vec<u8>>,
+    used: Sender<Vec<u8>>,
+    current: Vec<u8>,
+    position: usize,
+    hasher: Hasher,
+    counters: &'a Counters,
+}
+
+impl Read for Inflated<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.position == self.current.len() {
+            let Ok(piece) = self.pieces.recv() else {
+                return Ok(0);
+            };
+            self.hasher.update(&piece);
+            self.counters.add_unpacked(piece.len() as u64);
+            // The other thread may be gone already; then nobody needs the buffer.
+            let _ = self.used.send(std::mem::replace(&mut self.current, piece));
+            self.position = 0;
+        }
+        let length = buffer.len().min(self.current.len() - self.position);
+        buffer[..length].copy_from_slice(&self.current[self.position..self.position + length]);
+        self.position += length;
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::manifest::Descriptor;
+
+    /// Run a pass over a layer that is all in the queue.
+    fn run(packed: Vec<u8>, compression: Compression, inflated: &[u8]) -> Result<Implied, Error> {
+        let digest = Digest::of(&packed);
+        let descriptor = Descriptor {
+            media_type: "type".into(),
+            digest,
+            size: packed.len() as u64,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let pass = Pass {
+            layer: Layer {
+                descriptor,
+                compression,
+            },
+            diff_id: Digest::of(inflated),
+            folder: folder.path().to_owned(),
+            limits: Limits {
+                inflated_free_bytes: 1 << 20,
+                inflation_ratio: 100,
+                ..Limits::default()
+            },
+            counters: Arc::new(Counters::new(String::new(), 0)),
+        };
+        let (sink, source) = tokio::sync::mpsc::channel(1);
+        sink.try_send(packed.into()).unwrap();
+        drop(sink);
+        pass.run(source, None)
+    }
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn bombs_are_told_by_their_ratio() {
+        // Zero blocks are the end of an empty archive, then padding.
+        let (small, large) = (vec![0; 512 << 10], vec![0; 8 << 20]);
+        run(gzip(&small), Compression::Gzip, &small).unwrap();
+        for (packed, compression) in [
+            (gzip(&large), Compression::Gzip),
+            (zstd::encode_all(large.as_slice(), 1).unwrap(), Compression::Zstd),
+        ] {
+            let error = run(packed, compression, &large).unwrap_err().to_string();
+            assert!(error.contains("bomb"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_stream_of_several_members_is_one_layer() {
+        let content = vec![0; 4096];
+        let gzips = [gzip(&content[..1000]), gzip(&content[1000..])].concat();
+        run(gzips, Compression::Gzip, &content).unwrap();
+        let zstd = |part: &[u8]| zstd::encode_all(part, 1).unwrap();
+        // A skippable frame between them, as zstd:chunked has.
+        let skippable = [0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
+        let frames = [zstd(&content[..1000]), skippable.to_vec(), zstd(&content[1000..])].concat();
+        run(frames, Compression::Zstd, &content).unwrap();
+    }
+
+    #[test]
+    fn a_zstd_window_larger_than_our_memory_is_refused() {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(27).unwrap();
+        encoder.write_all(&vec![0; 1 << 20]).unwrap();
+        let packed = encoder.finish().unwrap();
+        let error = run(packed, Compression::Zstd, &vec![0; 1 << 20])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("media type") && error.contains("memory"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! Images: pulled from registries in one pass, kept by digest, handed to containers as overlay layers.
+//!
+//! [`Images`] is the whole of it for callers. A pull ([`Images::pull`]) streams each layer from its socket through
+//! digest check, inflation, diffID check and tar reader into a folder; a container gets a root file system
+//! ([`Images::prepare`]) made of those folders and an upper one of its own. This crate never mounts anything and
+//! never talks to a container.
+//!
+//! ```text
+//! pull.rs ── registry.rs (HTTP, auth.rs, credentials.rs, patience.rs) ── bytes ──┐
+//!    │                                                                            ▼
+//!    │   layer.rs: hash → blob (content.rs) → inflate ═ queue ═ hash → archive.rs → unpack.rs
+//!    ▼
+//! store.rs (files and holds) ── database.rs (metadata) ── rootfs.rs (containers) ── reconcile.rs (at open)
+//! ```
+
+mod archive;
+mod content;
+mod credentials;
+mod database;
+mod digest;
+mod error;
+mod images;
+mod layer;
+mod manifest;
+mod patience;
+mod platform;
+mod progress;
+mod pull;
+mod reconcile;
+mod reference;
+mod registry;
+mod rootfs;
+mod store;
+mod unpack;
+
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+
+pub use error::{Error, Kind};
+pub use images::{Credentials, Image, Images, LayerProgress, Phase, PullOptions, Removed};
+pub use patience::Config;
+pub use platform::Platform;
+pub use rootfs::Rootfs;
+
+/// Run blocking work away from the threads that wait for the network.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        // The runtime is shutting down.
+        Err(_) => Err(Error::Cancelled("images".into())),
+    }
+}

@@ -1,0 +1,214 @@
+//! One layer of a pull: found, or made by one pass and put in its place above those below it.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::{Pull, removed_on_a_blocking_thread};
+use crate::content::{BlobWriter, Scratch};
+use crate::digest::Digest;
+use crate::layer::Pass;
+use crate::manifest::Layer;
+use crate::progress::Counters;
+use crate::registry::Registry;
+use crate::store::{Held, Key};
+use crate::unpack::{Implied, Limits, adopt};
+use crate::{Error, Phase, blocking};
+
+/// Pieces of a layer that wait between the network and its first thread.
+const PIECES_MAX: usize = 4;
+
+/// One layer in its place.
+pub(super) struct Placed {
+    pub(super) layer: Arc<Held>,
+    pub(super) blob: Option<Arc<Held>>,
+}
+
+/// The layers below, base first, handed up when they are in their places.
+pub(super) type Below = Vec<Arc<Held>>;
+
+/// One layer of a pull.
+pub(super) struct LayerJob<'a> {
+    pub(super) pull: &'a Pull,
+    pub(super) registry: &'a Registry,
+    pub(super) layer: Layer,
+    pub(super) diff_id: Digest,
+    pub(super) chain_id: Digest,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl LayerJob<'_> {
+    pub(super) async fn run(
+        &self,
+        permits: &Semaphore,
+        below: oneshot::Receiver<Below>,
+        above: oneshot::Sender<Below>,
+    ) -> Result<Placed, Error> {
+        let lock = self.pull.shared.lock_of(&self.chain_id);
+        let _making = self.wait_for_turn(&lock).await?;
+        let (placed, mut below) = if let Some(placed) = self.here().await? {
+            self.counters.enter(Phase::Present);
+            (placed, self.wait_for(below).await?)
+        } else {
+            let made = {
+                let permit = async { permits.acquire().await.map_err(|_| self.cancelled()) };
+                let _permit = self.pull.or_cancelled(permit).await?;
+                self.make().await?
+            };
+            // The permit is free again: waiting for the layers below must not keep them from running.
+            self.counters.enter(Phase::Verifying);
+            failpoint::reach("pull.layer-made");
+            match self.wait_for(below).await {
+                Ok(below) => self.place(made, below).await?,
+                Err(e) => return Err(removed_on_a_blocking_thread(made, e).await),
+            }
+        };
+        below.push(Arc::clone(&placed.layer));
+        // Nobody is above the top layer.
+        let _ = above.send(below);
+        Ok(placed)
+    }
+
+    /// Wait while another pull makes this layer. `None`: that takes too long, and this one goes on beside it. Whoever
+    /// is ready first gives the layer its place, and the other's work is dropped.
+    async fn wait_for_turn<'lock>(
+        &self,
+        lock: &'lock tokio::sync::Mutex<()>,
+    ) -> Result<Option<tokio::sync::MutexGuard<'lock, ()>>, Error> {
+        let patience = self.pull.shared.config.share_timeout;
+        self.pull
+            .or_cancelled(async { Ok(tokio::time::timeout(patience, lock.lock()).await.ok()) })
+            .await
+    }
+
+    fn cancelled(&self) -> Error {
+        Error::Cancelled(self.pull.reference.to_string())
+    }
+
+    async fn wait_for(&self, below: oneshot::Receiver<Below>) -> Result<Below, Error> {
+        self.pull
+            .or_cancelled(async { below.await.map_err(|_| self.cancelled()) })
+            .await
+    }
+
+    /// The layer, if it was made before.
+    async fn here(&self) -> Result<Option<Placed>, Error> {
+        let store = Arc::clone(&self.pull.shared.store);
+        let (chain_id, digest) = (self.chain_id.clone(), self.layer.descriptor.digest.clone());
+        blocking(move || {
+            let Some(layer) = store.hold(&Key::Layer(chain_id))? else {
+                return Ok(None);
+            };
+            Ok(Some(Placed {
+                layer,
+                blob: store.hold(&Key::Blob(digest))?,
+            }))
+        })
+        .await
+    }
+
+    /// Download, verify and unpack in one pass, or unpack the blob that is here.
+    async fn make(&self) -> Result<Made, Error> {
+        self.counters.enter(Phase::Downloading);
+        let store = Arc::clone(&self.pull.shared.store);
+        let digest = self.layer.descriptor.digest.clone();
+        let held = blocking({
+            let store = Arc::clone(&store);
+            move || store.hold(&Key::Blob(digest))
+        })
+        .await?;
+        let (sink, source) = mpsc::channel::<Bytes>(PIECES_MAX);
+        let (layer, diff_id) = (self.layer.clone(), self.diff_id.clone());
+        let (counters, old_blob) = (Arc::clone(&self.counters), held.clone());
+        let pass = blocking(move || {
+            let folder = store.scratch_folder()?;
+            let mut new_blob = if old_blob.is_none() {
+                Some(store.blob_writer()?)
+            } else {
+                None
+            };
+            let pass = Pass {
+                layer,
+                diff_id,
+                folder: folder.path().to_owned(),
+                limits: Limits::default(),
+                counters,
+            };
+            let implied = pass.run(source, new_blob.as_mut())?;
+            Ok(Made {
+                folder,
+                implied,
+                new_blob: new_blob.map(BlobWriter::finish),
+                old_blob,
+            })
+        });
+        let feed = async {
+            // Moved in, so that the pass sees the stream's end when this ends.
+            let sink = sink;
+            match held {
+                None => {
+                    let stream = self
+                        .registry
+                        .stream_blob(&self.layer.descriptor, &sink, &self.counters);
+                    self.pull.or_cancelled(stream).await
+                }
+                Some(blob) => {
+                    let counters = Arc::clone(&self.counters);
+                    let file = blocking(move || feed_file(blob.path(), &sink, &counters));
+                    // Ends soon when the pass does: its receiver is gone then.
+                    file.await
+                }
+            }
+        };
+        let (delivery, made) = tokio::join!(feed, pass);
+        delivery?;
+        made
+    }
+
+    /// Give the made layer its place, once those below it are in theirs.
+    async fn place(&self, made: Made, below: Below) -> Result<(Placed, Below), Error> {
+        let store = Arc::clone(&self.pull.shared.store);
+        let (chain_id, digest) = (self.chain_id.clone(), self.layer.descriptor.digest.clone());
+        let placed = blocking(move || {
+            let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
+            let folder = made.folder.path();
+            adopt(folder, &made.implied, &paths)
+                .map_err(|e| Error::io("complete the layer in", folder, e))?;
+            let blob = match (made.new_blob, made.old_blob) {
+                (Some(blob), _) => Some(store.publish(&Key::Blob(digest), blob)?),
+                (None, old) => old,
+            };
+            let layer = store.publish(&Key::Layer(chain_id), made.folder)?;
+            Ok((Placed { layer, blob }, below))
+        })
+        .await?;
+        self.counters.enter(Phase::Done);
+        Ok(placed)
+    }
+}
+
+/// A layer that was verified and unpacked, not yet in its place.
+struct Made {
+    folder: Scratch,
+    implied: Implied,
+    new_blob: Option<Scratch>,
+    old_blob: Option<Arc<Held>>,
+}
+
+fn feed_file(path: &Path, sink: &mpsc::Sender<Bytes>, counters: &Counters) -> Result<(), Error> {
+    let mut file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let mut sent = 0;
+    loop {
+        let mut buffer = vec![0; 64 << 10];
+        let got = file.read(&mut buffer).map_err(|e| Error::io("read", path, e))?;
+        buffer.truncate(got);
+        sent += got as u64;
+        counters.set_downloaded(sent);
+        if got == 0 || sink.blocking_send(buffer.into()).is_err() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! One repository of one registry: manifests whole, blobs as streams.
+//!
+//! Speaks the OCI distribution API, which is Docker's registry API v2. Each request is tried again while that may
+//! help; a blob goes on where it broke off. Plain HTTP is spoken to this machine only.
+
+mod auth;
+mod challenge;
+mod http;
+
+#[cfg(feature = "fuzzing")]
+pub(crate) use challenge::parse as parse_challenge;
+pub(crate) use http::Attempt;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE,
+};
+use reqwest::{Method, Response, StatusCode, Url};
+use tokio::sync::mpsc;
+
+use crate::Error;
+use crate::credentials::Found;
+use crate::digest::{Digest, quote};
+use crate::manifest::{self, Descriptor};
+use crate::patience::{Attempts, Config, Failed, GiveUp};
+use crate::progress::Counters;
+use crate::reference::Reference;
+use auth::Auth;
+use http::{Http, read_bounded, redirect};
+
+/// Where docker's own images are, whatever they are called.
+const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
+const REDIRECTS_MAX: usize = 5;
+const DIGEST_HEADER: &str = "docker-content-digest";
+
+/// A manifest or index as the registry sent it, its digest computed here.
+pub(crate) struct Fetched {
+    pub(crate) content: Vec<u8>,
+    pub(crate) media_type: String,
+    pub(crate) digest: Digest,
+}
+
+/// A repository that answers.
+pub(crate) struct Registry {
+    http: Http,
+    auth: Auth,
+    /// `https://host/v2/repository/`
+    base: Url,
+    /// As the user wrote it.
+    host: String,
+    repository: String,
+    config: Config,
+}
+
+impl Registry {
+    /// Find out how to speak to the registry of `reference`. Nothing is sent but to this machine.
+    pub(crate) async fn connect(
+        reference: &Reference,
+        credentials: Found,
+        config: &Config,
+    ) -> Result<Registry, Error> {
+        let host = reference.host.clone();
+        let address = if host == "docker.io" {
+            DOCKER_HUB_HOST
+        } else {
+            &host
+        };
+        let base = Url::parse(&format!("https://{address}/v2/{}/", reference.repository)).map_err(|e| {
+            Error::Reference {
+                reference: reference.to_string(),
+                rule: e.to_string(),
+            }
+        })?;
+        let local = is_loopback(&base);
+        let (http_host, http_config) = (host.clone(), config.clone());
+        let http = crate::blocking(move || Http::new(&http_host, local, &http_config)).await?;
+        let mut registry = Registry {
+            http,
+            auth: Auth::new(credentials),
+            base,
+            host,
+            repository: reference.repository.clone(),
+            config: config.clone(),
+        };
+        if local && !registry.http.speaks_tls(registry.base.clone()).await {
+            registry
+                .base
+                .set_scheme("http")
+                .map_err(|()| registry.wrong("its URL", "it cannot be http"))?;
+        }
+        Ok(registry)
+    }
+
+    fn wrong(&self, what: &str, rule: impl Into<String>) -> Error {
+        Error::Protocol {
+            registry: self.host.clone(),
+            what: what.to_owned(),
+            rule: rule.into(),
+        }
+    }
+
+    /// The digest that a tag points to now, if the registry tells it without sending the manifest.
+    pub(crate) async fn resolve(&self, target: &str) -> Result<Option<Digest>, Error> {
+        let what = format!("manifest {target} of {}", self.repository);
+        let url = self.url(&format!("manifests/{target}"))?;
+        let mut attempts = Attempts::new(&self.config);
+        let response = loop {
+            match self.head(&url).await {
+                Ok(response) => break response,
+                Err(attempt) => self.pause(&what, &mut attempts, 0, attempt).await?,
+            }
+        };
+        Ok(header(response.headers(), DIGEST_HEADER).and_then(|text| Digest::parse(text).ok()))
+    }
+
+    /// Fetch a manifest or index by tag, or by a descriptor that it has to match.
+    pub(crate) async fn manifest(
+        &self,
+        target: &str,
+        expected: Option<&Descriptor>,
+        expected_digest: Option<&Digest>,
+    ) -> Result<Fetched, Error> {
+        let what = format!("manifest {target} of {}", self.repository);
+        let url = self.url(&format!("manifests/{target}"))?;
+        let mut attempts = Attempts::new(&self.config);
+        let (content, media_type, announced) = loop {
+            match self.document(&url).await {
+                Ok(document) => break document,
+                Err(attempt) => self.pause(&what, &mut attempts, 0, attempt).await?,
+            }
+        };
+        let announced = match (expected_digest, announced) {
+            (Some(digest), _) => Some(digest.clone()),
+            (None, Some(text)) => Some(Digest::parse(&text).map_err(|rule| self.wrong(&what, rule))?),
+            (None, None) => None,
+        };
+        // The digest that is kept is in the algorithm that was asked for.
+        let mut hasher = announced
+            .as_ref()
+            .map_or_else(Digest::sha256_hasher, Digest::hasher);
+        hasher.update(&content);
+        let digest = hasher.finish();
+        if let Some(announced) = announced.filter(|announced| *announced != digest) {
+            return Err(Error::Digest {
+                what: "manifest",
+                expected: announced.to_string(),
+                actual: digest.to_string(),
+            });
+        }
+        if let Some(expected) = expected {
+            check_descriptor(expected, &content, &media_type, &digest)?;
+        }
+        Ok(Fetched {
+            content,
+            media_type,
+            digest,
+        })
+    }
+
+    /// Fetch a small blob whole.
+    pub(crate) async fn small_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        let what = format!("blob {} of {}", descriptor.digest, self.repository);
+        let url = self.url(&format!("blobs/{}", descriptor.digest))?;
+        let mut attempts = Attempts::new(&self.config);
+        let content = loop {
+            match self.bytes(&url, descriptor.size).await {
+                Ok(content) => break content,
+                Err(attempt) => self.pause(&what, &mut attempts, 0, attempt).await?,
+            }
+        };
+        let mut hasher = descriptor.digest.hasher();
+        hasher.update(&content);
+        let actual = hasher.finish();
+        if actual != descriptor.digest {
+            let expected = descriptor.digest.to_string();
+            return Err(Error::Digest {
+                what: "blob",
+                expected,
+                actual: actual.to_string(),
+            });
+        }
+        Ok(content)
+    }
+
+    /// Send a blob's bytes to `sink`, going on where a connection breaks off.
+    ///
+    /// Ends well when all bytes were sent, or when nobody takes them any more. The receiver checks the digest.
+    pub(crate) async fn stream_blob(
+        &self,
+        descriptor: &Descriptor,
+        sink: &mpsc::Sender<Bytes>,
+        counters: &Arc<Counters>,
+    ) -> Result<(), Error> {
+        let what = format!("layer {} of {}", descriptor.digest, self.repository);
+        let url = self.url(&format!("blobs/{}", descriptor.digest))?;
+        let mut attempts = Attempts::new(&self.config);
+        let mut offset = 0;
+        loop {
+            match self
+                .stream_from(&url, descriptor, &mut offset, sink, counters)
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(attempt) => self.pause(&what, &mut attempts, offset, attempt).await?,
+            }
+        }
+    }
+
+    async fn stream_from(
+        &self,
+        url: &Url,
+        descriptor: &Descriptor,
+        offset: &mut u64,
+        sink: &mpsc::Sender<Bytes>,
+        counters: &Arc<Counters>,
+    ) -> Result<(), Attempt> {
+        let mut headers = HeaderMap::new();
+        if *offset > 0 {
+            let range =
+                HeaderValue::from_str(&format!("bytes={offset}-")).expect("digits are a header value");
+            headers.insert(RANGE, range);
+        }
+        let mut response = self.get(Method::GET, url.clone(), &headers).await?;
+        // How much of what comes was here before: a server may ignore the range.
+        let mut known = match response.status() {
+            StatusCode::OK => *offset,
+            StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), *offset) => 0,
+            StatusCode::PARTIAL_CONTENT => {
+                return Err(Attempt::Rule(format!(
+                    "it answered with another range than from byte {offset}"
+                )));
+            }
+            _ => return Err(self.http.refusal(response).await),
+        };
+        let length = header(response.headers(), CONTENT_LENGTH.as_str()).and_then(|t| t.parse::<u64>().ok());
+        let begin = *offset - known;
+        if let Some(total) = length.map(|length| begin.saturating_add(length))
+            && total != descriptor.size
+        {
+            let size = descriptor.size;
+            return Err(Attempt::Rule(format!(
+                "it has {total} bytes, its manifest says {size}"
+            )));
+        }
+        let mut pace = self.http.pace();
+        while let Some(mut bytes) = self.http.chunk(&mut response, &mut pace).await? {
+            let skip = known.min(bytes.len() as u64);
+            known -= skip;
+            bytes = bytes.slice(skip as usize..);
+            if bytes.is_empty() {
+                continue;
+            }
+            *offset += bytes.len() as u64;
+            counters.set_downloaded((*offset).min(descriptor.size));
+            // The receiver ends when it has failed, and tells why itself: it refuses a byte too many.
+            if sink.send(bytes).await.is_err() || *offset > descriptor.size {
+                return Ok(());
+            }
+        }
+        if *offset < descriptor.size {
+            return Err(Attempt::again(format!(
+                "it ended after {offset} of {} bytes",
+                descriptor.size
+            )));
+        }
+        Ok(())
+    }
+
+    fn url(&self, rest: &str) -> Result<Url, Error> {
+        // A relative reference with a colon in its first segment would be taken for a scheme.
+        self.base
+            .join(&format!("./{rest}"))
+            .map_err(|e| self.wrong(rest, e.to_string()))
+    }
+
+    /// One request: proves who we are if asked to, and follows redirects.
+    async fn get(&self, method: Method, url: Url, headers: &HeaderMap) -> Result<Response, Attempt> {
+        let mut url = url;
+        let mut answered = 0;
+        for _ in 0..=REDIRECTS_MAX + 2 {
+            // The proof is for the registry alone: not for where it sends us, nor for itself without encryption.
+            let is_registry = url.origin() == self.base.origin();
+            let sent = if is_registry {
+                self.auth.header().await
+            } else {
+                None
+            };
+            let mut request = self
+                .http
+                .client
+                .request(method.clone(), url.clone())
+                .headers(headers.clone());
+            if let Some(proof) = &sent {
+                request = request.header(AUTHORIZATION, proof.clone());
+            }
+            let response = self.http.exchange(request).await?;
+            if response.status() == StatusCode::UNAUTHORIZED && is_registry && answered < 2 {
+                // Twice: a token may have run out between its check and its use.
+                answered += 1;
+                self.auth
+                    .answer(&self.http, &response, &self.repository, sent.as_ref())
+                    .await?;
+                continue;
+            }
+            match redirect(&response) {
+                None if response.status() == StatusCode::UNAUTHORIZED => {
+                    return Err(match self.http.refusal(response).await {
+                        Attempt::Denied(reason) => Attempt::Denied(self.auth.missing(&reason)),
+                        other => other,
+                    });
+                }
+                None => return Ok(response),
+                Some(target) => {
+                    let target = target?;
+                    let is_safe = target.scheme() == "https"
+                        || (target.scheme() == "http" && is_loopback(&target) && is_loopback(&self.base));
+                    if !is_safe {
+                        let host = target.host_str().unwrap_or_default().to_owned();
+                        return Err(Attempt::Rule(format!(
+                            "it redirects to {} without https",
+                            quote(&host)
+                        )));
+                    }
+                    url = target;
+                }
+            }
+        }
+        Err(Attempt::Rule(format!(
+            "it redirects more than {REDIRECTS_MAX} times"
+        )))
+    }
+
+    async fn head(&self, url: &Url) -> Result<Response, Attempt> {
+        let response = self.get(Method::HEAD, url.clone(), &accept_manifests()).await?;
+        match response.status() {
+            // Some registries do not have it; then nothing is known.
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => Ok(response),
+            status if status.is_success() => Ok(response),
+            _ => Err(self.http.refusal(response).await),
+        }
+    }
+
+    /// A manifest's content, its media type, and the digest that the registry says it has.
+    async fn document(&self, url: &Url) -> Result<(Vec<u8>, String, Option<String>), Attempt> {
+        let response = self.get(Method::GET, url.clone(), &accept_manifests()).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.http.refusal(response).await);
+        }
+        let media_type = header(response.headers(), CONTENT_TYPE.as_str()).unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        let announced = header(response.headers(), DIGEST_HEADER).map(ToOwned::to_owned);
+        let content = read_bounded(&self.http, response, manifest::DOCUMENT_BYTES_MAX).await?;
+        Ok((content, media_type, announced))
+    }
+
+    async fn bytes(&self, url: &Url, size: u64) -> Result<Vec<u8>, Attempt> {
+        let response = self.get(Method::GET, url.clone(), &HeaderMap::new()).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.http.refusal(response).await);
+        }
+        let content = read_bounded(&self.http, response, size).await?;
+        if (content.len() as u64) < size {
+            return Err(Attempt::again(format!(
+                "it ended after {} of {size} bytes",
+                content.len()
+            )));
+        }
+        Ok(content)
+    }
+
+    /// Wait before the next attempt, or give up with the error that tells what happened.
+    async fn pause(
+        &self,
+        what: &str,
+        attempts: &mut Attempts,
+        offset: u64,
+        attempt: Attempt,
+    ) -> Result<(), Error> {
+        let registry = self.host.clone();
+        let what = what.to_owned();
+        let (reason, failed) = match attempt {
+            Attempt::NotFound => return Err(Error::NotAtRegistry { registry, what }),
+            Attempt::Denied(reason) => {
+                return Err(Error::Denied {
+                    registry,
+                    what,
+                    reason,
+                });
+            }
+            Attempt::Rule(rule) => return Err(Error::Protocol { registry, what, rule }),
+            Attempt::NotTls => {
+                let rule = "it does not speak TLS, and plain HTTP is spoken to this machine only".into();
+                return Err(Error::Protocol { registry, what, rule });
+            }
+            Attempt::Unanswered(reason) => (reason, Failed::Unanswered),
+            Attempt::Again { reason, retry_after } => (reason, Failed::Answered { retry_after }),
+        };
+        let reason = match attempts.failed_at(offset, failed) {
+            Ok(pause) => {
+                tracing::debug!(registry, what, reason, ?pause, "trying again");
+                tokio::time::sleep(pause).await;
+                return Ok(());
+            }
+            Err(GiveUp::AskedToWait(wait)) => {
+                format!("{reason}; it asks to wait {wait:?} before the next try")
+            }
+            Err(GiveUp::Enough) => reason,
+        };
+        Err(Error::Registry {
+            registry,
+            what,
+            reason,
+            attempts: attempts.failed(),
+        })
+    }
+}
+
+fn accept_manifests() -> HeaderMap {
+    HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(manifest::ACCEPT))])
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn starts_at(headers: &HeaderMap, offset: u64) -> bool {
+    header(headers, CONTENT_RANGE.as_str())
+        .and_then(|text| text.strip_prefix("bytes "))
+        .and_then(|text| text.split('-').next())
+        .is_some_and(|start| start.parse() == Ok(offset))
+}
+
+fn check_descriptor(
+    expected: &Descriptor,
+    content: &[u8],
+    media_type: &str,
+    digest: &Digest,
+) -> Result<(), Error> {
+    let refuse = |rule| {
+        Err(Error::Document {
+            what: "manifest",
+            digest: digest.to_string(),
+            rule,
+        })
+    };
+    if content.len() as u64 != expected.size {
+        return refuse(format!(
+            "it has {} bytes, its index says {}",
+            content.len(),
+            expected.size
+        ));
+    }
+    if media_type != expected.media_type {
+        return refuse(format!(
+            "it came as {}, its index says {}",
+            quote(media_type),
+            quote(&expected.media_type)
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a URL's host is this machine, by its name or number: no look-up is trusted with that.
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let number = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || number.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for (url, local) in [
+            ("http://localhost:5000/", true),
+            ("http://127.0.0.1/", true),
+            ("http://127.8.8.8:1/", true),
+            ("http://[::1]:5000/", true),
+            ("http://localhost.example/", false),
+            ("http://10.0.0.1/", false),
+            ("http://[::2]/", false),
+            ("http://127.0.0.1.nip.io/", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), local, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_range_answer_has_to_start_where_asked() {
+        let with =
+            |value: &str| HeaderMap::from_iter([(CONTENT_RANGE, HeaderValue::from_str(value).unwrap())]);
+        assert!(starts_at(&with("bytes 5-9/10"), 5));
+        assert!(!starts_at(&with("bytes 0-9/10"), 5));
+        assert!(!starts_at(&with("items 5-9/10"), 5));
+        assert!(!starts_at(&HeaderMap::new(), 5));
+    }
+}

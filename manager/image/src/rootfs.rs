@@ -1,0 +1,238 @@
+//! A container's root file system: the image's layers and two folders of its own, under a lease.
+
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::database;
+use crate::store::{EMPTY_LAYER, Store};
+
+/// mount(2) takes one page, with the NUL at its end.
+const MOUNT_DATA_BYTES_MAX: usize = 4096;
+
+/// A container's root file system, as folders for an overlay mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rootfs {
+    /// Read-only layers, top layer first; never empty.
+    pub lower: Vec<PathBuf>,
+    /// The container's own layer.
+    pub upper: PathBuf,
+    /// The overlay file system's working folder.
+    pub work: PathBuf,
+}
+
+impl Rootfs {
+    /// Options for a mount of type `overlay`.
+    ///
+    /// All of them together can be longer than the page that mount(2) takes when an image has very many layers
+    /// (about 120 under a root path of 20 bytes). Who mounts it then has to give the layers to the kernel one by
+    /// one, as `lowerdir+` by fsconfig(2). That the kernel takes them so is known when there is such a `Rootfs`.
+    pub fn overlay_options(&self) -> Vec<String> {
+        let lower: Vec<String> = self.lower.iter().map(|path| path.display().to_string()).collect();
+        vec![
+            format!("lowerdir={}", lower.join(":")),
+            format!("upperdir={}", self.upper.display()),
+            format!("workdir={}", self.work.display()),
+            // An index ties an upper folder to its lower ones by file handle, which copies and restores break.
+            "index=off".to_owned(),
+        ]
+    }
+}
+
+/// Take a lease on an image for a container and make its folders. Undone as a whole if anything fails.
+pub(crate) fn prepare(store: &Store, image_id: &str, container_id: &str) -> Result<Rootfs, Error> {
+    check_container_id(container_id)?;
+    let numbers = {
+        let mut connection = store.database();
+        let transaction = database::write(&mut connection)?;
+        if database::image(&transaction, image_id)?.is_none() {
+            return Err(Error::NoSuchImage(image_id.to_owned()));
+        }
+        if database::lease(&transaction, container_id)?.is_some() {
+            return Err(Error::LeaseTaken(container_id.to_owned()));
+        }
+        database::insert_lease(&transaction, container_id, image_id)?;
+        let numbers = database::image_layer_numbers(&transaction, image_id)?;
+        transaction.commit().map_err(database::doing("commit a lease"))?;
+        failpoint::reach("lease.recorded");
+        numbers
+    };
+    let rootfs = folders(store, &numbers, container_id);
+    let made = check_length(&rootfs, image_id, takes_layers_one_by_one)
+        .and_then(|()| make(store, &rootfs, container_id));
+    made.inspect_err(|_| {
+        if let Err(e) = release(store, container_id) {
+            tracing::warn!(container_id, error = %e, "could not undo a half-made root file system");
+        }
+    })?;
+    Ok(rootfs)
+}
+
+/// The root file system that [`prepare`] made.
+pub(crate) fn find(store: &Store, container_id: &str) -> Result<Rootfs, Error> {
+    check_container_id(container_id)?;
+    let connection = store.database();
+    let image_id = database::lease(&connection, container_id)?
+        .ok_or_else(|| Error::NoSuchLease(container_id.to_owned()))?;
+    let numbers = database::image_layer_numbers(&connection, &image_id)?;
+    drop(connection);
+    let rootfs = folders(store, &numbers, container_id);
+    if !rootfs.upper.is_dir() {
+        // Its process died between lease and folders, or somebody else removed them.
+        return Err(Error::NoSuchLease(container_id.to_owned()));
+    }
+    Ok(rootfs)
+}
+
+/// Give the lease back and remove the folders. What is not there is fine.
+pub(crate) fn release(store: &Store, container_id: &str) -> Result<(), Error> {
+    check_container_id(container_id)?;
+    let own = store.container_path(container_id);
+    let released = database::delete_lease(&store.database(), container_id);
+    failpoint::reach("release.recorded");
+    drop(store.doom(&own));
+    if released.is_err() {
+        // On a full disk there is room for that only now.
+        database::delete_lease(&store.database(), container_id)?;
+    }
+    if own.exists() {
+        let rule = "it could not be moved away, something may be mounted there".into();
+        return Err(Error::Store { path: own, rule });
+    }
+    Ok(())
+}
+
+fn folders(store: &Store, numbers: &[u64], container_id: &str) -> Rootfs {
+    let mut lower: Vec<PathBuf> = numbers.iter().rev().map(|n| store.layer_path(*n)).collect();
+    if lower.is_empty() {
+        lower.push(store.layer_path(EMPTY_LAYER));
+    }
+    let own = store.container_path(container_id);
+    Rootfs {
+        lower,
+        upper: own.join("upper"),
+        work: own.join("work"),
+    }
+}
+
+fn make(store: &Store, rootfs: &Rootfs, container_id: &str) -> Result<(), Error> {
+    let own = store.container_path(container_id);
+    let make = |path: &Path, mode| {
+        std::fs::DirBuilder::new()
+            .mode(mode)
+            .create(path)
+            .map_err(|e| Error::io("make", path, e))
+    };
+    make(&own, 0o700)?;
+    make(&rootfs.work, 0o700)?;
+    make(&rootfs.upper, 0o755)?;
+    // The upper folder is the container's `/`: it has to look like the image's.
+    let model = &rootfs.lower[0];
+    let look = || -> std::io::Result<()> {
+        let metadata = model.metadata()?;
+        std::os::unix::fs::chown(&rootfs.upper, Some(metadata.uid()), Some(metadata.gid()))?;
+        std::fs::set_permissions(
+            &rootfs.upper,
+            std::fs::Permissions::from_mode(metadata.permissions().mode() & 0o7777),
+        )
+    };
+    look().map_err(|e| Error::io("copy owner and mode to", &rootfs.upper, e))
+}
+
+/// Many layers are only for a kernel that takes them one by one.
+fn check_length(
+    rootfs: &Rootfs,
+    image_id: &str,
+    takes_layers_one_by_one: impl FnOnce() -> bool,
+) -> Result<(), Error> {
+    let bytes: usize = rootfs
+        .overlay_options()
+        .iter()
+        .map(|option| option.len() + 1)
+        .sum();
+    if bytes < MOUNT_DATA_BYTES_MAX || takes_layers_one_by_one() {
+        return Ok(());
+    }
+    Err(Error::TooManyLayers {
+        image: image_id.to_owned(),
+        layers: rootfs.lower.len(),
+        bytes,
+        bytes_max: MOUNT_DATA_BYTES_MAX,
+    })
+}
+
+/// Since 6.5, `lowerdir+` appends one layer. A kernel that knows it tells a wrong value from an unknown name, but
+/// with the same error number; so it is asked with a right one.
+fn takes_layers_one_by_one() -> bool {
+    use rustix::mount::{FsOpenFlags, fsconfig_set_string, fsopen};
+    let tried = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .and_then(|context| fsconfig_set_string(&context, "lowerdir+", "/"));
+    tried.is_ok()
+}
+
+/// A container id names a folder.
+fn check_container_id(id: &str) -> Result<(), Error> {
+    let word = |b: u8| b.is_ascii_alphanumeric();
+    let fine = (1..=128).contains(&id.len())
+        && id.as_bytes().first().is_some_and(|b| word(*b))
+        && id.bytes().all(|b| word(b) || b"_.-".contains(&b));
+    if fine {
+        Ok(())
+    } else {
+        Err(Error::ContainerId(id.chars().take(128).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlay_options_name_the_top_layer_first() {
+        let rootfs = Rootfs {
+            lower: vec!["/r/s/2".into(), "/r/s/1".into()],
+            upper: "/r/containers/a/upper".into(),
+            work: "/r/containers/a/work".into(),
+        };
+        assert_eq!(
+            rootfs.overlay_options(),
+            [
+                "lowerdir=/r/s/2:/r/s/1",
+                "upperdir=/r/containers/a/upper",
+                "workdir=/r/containers/a/work",
+                "index=off"
+            ]
+        );
+    }
+
+    fn with_layers(count: usize) -> Rootfs {
+        Rootfs {
+            lower: (0..count)
+                .map(|i| format!("/var/lib/berth/images/layers/{i}").into())
+                .collect(),
+            upper: "/var/lib/berth/images/containers/a/upper".into(),
+            work: "/var/lib/berth/images/containers/a/work".into(),
+        }
+    }
+
+    #[test]
+    fn more_layers_than_a_page_of_options_need_a_kernel_that_takes_them_one_by_one() {
+        assert!(check_length(&with_layers(100), "sha256:a", || false).is_ok());
+        assert!(check_length(&with_layers(400), "sha256:a", || true).is_ok());
+        let refused = check_length(&with_layers(400), "sha256:a", || false)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("sha256:a") && refused.contains("400 layers") && refused.contains("4096"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn container_ids_cannot_leave_their_folder() {
+        assert!(check_container_id("0a1b2c-d_e.f").is_ok());
+        for id in ["", ".", "..", "a/b", "-a", "a b", "a\0", &"a".repeat(129)] {
+            assert!(check_container_id(id).is_err(), "{id:?}");
+        }
+    }
+}

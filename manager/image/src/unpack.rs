@@ -1,0 +1,160 @@
+//! One layer's tar into one folder that an overlay mount can use as a lower layer.
+//!
+//! The order of an entry's life: its name is checked, its parent is opened beneath the layer's root, what stood in
+//! its place goes, it is made, and then owner, xattrs, mode and time follow in the order that keeps them. Times of
+//! folders come last. What is written never leaves the root: see [`tree`].
+
+mod adopt;
+mod name;
+mod tree;
+mod xattr;
+
+pub(crate) use adopt::adopt;
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::archive::{Archive, Entry, Failure as ArchiveFailure, Kind};
+use name::Role;
+use tree::Tree;
+
+/// The most that one layer may have.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// Headers in the archive, extensions included.
+    pub(crate) entries: u64,
+    /// Bytes of all files together.
+    pub(crate) content_bytes: u64,
+    /// Bytes that the layer may inflate to whatever its own size, …
+    pub(crate) inflated_free_bytes: u64,
+    /// … and how many times its own size beyond them. More is a bomb: gzip can reach 1000, zstd 20,000.
+    pub(crate) inflation_ratio: u64,
+    /// Bytes of all extended attributes of one entry.
+    pub(crate) xattr_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            entries: 4_000_000,
+            content_bytes: 256 << 30,
+            inflated_free_bytes: 2 << 30,
+            inflation_ratio: 200,
+            xattr_bytes: 64 << 10,
+        }
+    }
+}
+
+/// Why a layer was not unpacked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The archive or an entry breaks a rule.
+    Rule { entry: Option<Vec<u8>>, rule: String },
+    /// The kernel refused.
+    System {
+        entry: Vec<u8>,
+        action: &'static str,
+        source: std::io::Error,
+    },
+    /// The stream below failed; whoever feeds it knows why.
+    Read(std::io::Error),
+}
+
+impl From<ArchiveFailure> for Failure {
+    fn from(failure: ArchiveFailure) -> Failure {
+        match failure {
+            ArchiveFailure::Rule(entry, rule) => Failure::Rule { entry, rule },
+            ArchiveFailure::Read(e) => Failure::Read(e),
+        }
+    }
+}
+
+/// Folders that an archive has files in but no entry for. They take their looks from the layers below.
+pub(crate) type Implied = Vec<Vec<u8>>;
+
+/// Unpack `stream` into the empty folder `root`, to the stream's last byte.
+pub(crate) fn unpack(stream: impl Read, root: &Path, limits: &Limits) -> Result<Implied, Failure> {
+    let mut archive = Archive::new(stream, limits.entries);
+    let mut tree = Tree::open(root).map_err(|source| Failure::System {
+        entry: b"/".to_vec(),
+        action: "open the layer's root",
+        source,
+    })?;
+    let mut content_bytes = 0u64;
+    while let Some(entry) = archive.next()? {
+        content_bytes = content_bytes.saturating_add(entry.size);
+        let named = |problem: Problem| problem.named(&entry.path);
+        check(&entry, content_bytes, limits).map_err(|rule| named(Problem::Rule(rule)))?;
+        place(&mut tree, &mut archive, &entry).map_err(named)?;
+    }
+    archive.drain().map_err(Failure::Read)?;
+    tree.finish()
+}
+
+fn check(entry: &Entry, content_bytes: u64, limits: &Limits) -> Result<(), String> {
+    if content_bytes > limits.content_bytes {
+        return Err(format!(
+            "the layer's files are larger than {} bytes",
+            limits.content_bytes
+        ));
+    }
+    xattr::check(&entry.xattrs, limits.xattr_bytes)
+}
+
+fn place<R: Read>(tree: &mut Tree, archive: &mut Archive<R>, entry: &Entry) -> Result<(), Problem> {
+    let path = name::components(&entry.path)?;
+    match name::role(&path)? {
+        Role::Skipped => Ok(()),
+        // aufs, where the format comes from, made its marks as hard links of one file.
+        _ if name::is_mark(&path) && !matches!(entry.kind, Kind::File | Kind::HardLink) => {
+            Err(Problem::Rule("a whiteout has to be a regular file".into()))
+        }
+        Role::Whiteout(hidden) => tree.whiteout(&path[..path.len() - 1], hidden),
+        Role::Opaque => tree.opaque(&path[..path.len() - 1]),
+        Role::Entry => match entry.kind {
+            Kind::Directory => tree.directory(&path, entry),
+            _ if path.is_empty() => Err(Problem::Rule("the layer's root can only be a directory".into())),
+            Kind::File => tree.file(&path, entry, |buffer| archive.read_data(buffer)),
+            Kind::HardLink => tree.hard_link(&path, &name::components(&entry.link)?),
+            Kind::Symlink => {
+                name::check_symlink(&path, &entry.link)?;
+                tree.symlink(&path, entry)
+            }
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => tree.node(&path, entry),
+        },
+    }
+}
+
+/// A failure that does not know its entry yet.
+#[derive(Debug)]
+enum Problem {
+    Rule(String),
+    System(&'static str, std::io::Error),
+    Read(std::io::Error),
+}
+
+impl Problem {
+    fn named(self, entry: &[u8]) -> Failure {
+        match self {
+            Problem::Rule(rule) => Failure::Rule {
+                entry: Some(entry.to_vec()),
+                rule,
+            },
+            Problem::System(action, source) => Failure::System {
+                entry: entry.to_vec(),
+                action,
+                source,
+            },
+            Problem::Read(e) => Failure::Read(e),
+        }
+    }
+}
+
+impl From<String> for Problem {
+    fn from(rule: String) -> Problem {
+        Problem::Rule(rule)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,422 @@
+//! The folder that a layer becomes: every object is made by descriptor, beneath the root.
+//!
+//! Paths are opened with openat2: first allowing no symlink at all, then, as some archives do put entries through a
+//! link of their own, only such links as stay beneath the root. The last component is never followed. Nobody but
+//! this thread writes in the folder, so what was looked at is what is changed.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+
+use super::{Failure, Implied, Problem, xattr};
+use crate::archive::{Entry, Kind, Time};
+
+/// Folders kept open: archives list a folder's files together.
+const OPEN_FOLDERS_MAX: usize = 32;
+const COPY_BUFFER_BYTES: usize = 64 << 10;
+
+pub(super) struct Tree {
+    root: Rc<OwnedFd>,
+    /// Most recently used last.
+    open: Vec<(Vec<u8>, Rc<OwnedFd>)>,
+    implied: HashSet<Vec<u8>>,
+    /// What has to wait until nothing more is made in a folder.
+    last: HashMap<Vec<u8>, Last>,
+    buffer: Vec<u8>,
+}
+
+struct Last {
+    modified: Time,
+    default_acl: Option<Vec<u8>>,
+}
+
+fn system(action: &'static str) -> impl Fn(Errno) -> Problem {
+    move |e| Problem::System(action, e.into())
+}
+
+impl Tree {
+    pub(super) fn open(root: &Path) -> io::Result<Tree> {
+        let root = rustix::fs::open(root, folder_flags() | OFlags::NOFOLLOW, Mode::empty())?;
+        Ok(Tree {
+            root: Rc::new(root),
+            open: Vec::new(),
+            implied: HashSet::from([Vec::new()]),
+            last: HashMap::new(),
+            buffer: vec![0; COPY_BUFFER_BYTES],
+        })
+    }
+
+    pub(super) fn directory(&mut self, path: &[&[u8]], entry: &Entry) -> Result<(), Problem> {
+        let folder = match path.split_last() {
+            None => Rc::clone(&self.root),
+            Some((name, parents)) => {
+                let parent = self.folder(parents)?;
+                self.make_folder(&parent, name, Mode::from_raw_mode(0o700))?;
+                Rc::new(
+                    rustix::fs::openat(&parent, *name, folder_flags() | OFlags::NOFOLLOW, Mode::empty())
+                        .map_err(system("open"))?,
+                )
+            }
+        };
+        rustix::fs::fchown(
+            &folder,
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+        )
+        .map_err(system("change the owner of"))?;
+        xattr::set_open(folder.as_fd(), &entry.xattrs)?;
+        rustix::fs::fchmod(&folder, Mode::from_raw_mode(entry.mode)).map_err(system("change the mode of"))?;
+        let default_acl = entry
+            .xattrs
+            .iter()
+            .find(|(name, _)| name == xattr::DEFAULT_ACL)
+            .map(|(_, v)| v.clone());
+        let key = path.join(&b'/');
+        self.implied.remove(&key);
+        self.last.insert(
+            key,
+            Last {
+                modified: entry.modified,
+                default_acl,
+            },
+        );
+        Ok(())
+    }
+
+    pub(super) fn file(
+        &mut self,
+        path: &[&[u8]],
+        entry: &Entry,
+        mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
+    ) -> Result<(), Problem> {
+        let (parent, name) = self.place(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = self.make(&parent, name, |parent| {
+            rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
+        })?;
+        let mut file = File::from(fd);
+        loop {
+            let got = read(&mut self.buffer).map_err(Problem::Read)?;
+            if got == 0 {
+                break;
+            }
+            file.write_all(&self.buffer[..got])
+                .map_err(|e| Problem::System("write", e))?;
+        }
+        rustix::fs::fchown(
+            &file,
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+        )
+        .map_err(system("change the owner of"))?;
+        // chown takes away setuid bits and capabilities, so both come after it.
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode)).map_err(system("change the mode of"))?;
+        xattr::set_open(file.as_fd(), &entry.xattrs)?;
+        rustix::fs::futimens(&file, &times(entry.modified)).map_err(system("set the times of"))
+    }
+
+    pub(super) fn symlink(&mut self, path: &[&[u8]], entry: &Entry) -> Result<(), Problem> {
+        let (parent, name) = self.place(path)?;
+        self.make(&parent, name, |parent| {
+            rustix::fs::symlinkat(entry.link.as_slice(), parent, name)
+        })?;
+        looks(&parent, name, entry)
+    }
+
+    pub(super) fn node(&mut self, path: &[&[u8]], entry: &Entry) -> Result<(), Problem> {
+        let kind = match entry.kind {
+            Kind::CharDevice => FileType::CharacterDevice,
+            Kind::BlockDevice => FileType::BlockDevice,
+            _ => FileType::Fifo,
+        };
+        // This is what overlayfs takes for a whiteout.
+        if entry.kind == Kind::CharDevice && entry.device == (0, 0) {
+            return Err(Problem::Rule(
+                "character device 0:0 is overlayfs's mark of a whiteout".into(),
+            ));
+        }
+        if entry.device.0 >= 1 << 12 || entry.device.1 >= 1 << 20 {
+            return Err(Problem::Rule("its device number is larger than Linux has".into()));
+        }
+        let (parent, name) = self.place(path)?;
+        let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+        let mode = Mode::from_raw_mode(entry.mode);
+        self.make(&parent, name, |parent| {
+            rustix::fs::mknodat(parent, name, kind, mode, device)
+        })?;
+        rustix::fs::chownat(
+            &parent,
+            name,
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(system("change the owner of"))?;
+        rustix::fs::chmodat(&parent, name, mode, AtFlags::empty()).map_err(system("change the mode of"))?;
+        looks(&parent, name, entry)
+    }
+
+    pub(super) fn hard_link(&mut self, path: &[&[u8]], target: &[&[u8]]) -> Result<(), Problem> {
+        let shown = || String::from_utf8_lossy(&target.join(&b'/')).into_owned();
+        let missing = || Problem::Rule(format!("its link target {:?} is not in this layer", shown()));
+        if path == target {
+            return Err(Problem::Rule("it is a hard link to itself".into()));
+        }
+        let Some((target_name, target_parents)) = target.split_last() else {
+            return Err(Problem::Rule("its link target is the layer's root".into()));
+        };
+        let Some(from) = self.lookup(target_parents)? else {
+            return Err(missing());
+        };
+        match status(&from, target_name)? {
+            None => return Err(missing()),
+            Some(status) if is_whiteout(&status) => return Err(missing()),
+            Some(status) if file_type(&status) == FileType::Directory => {
+                return Err(Problem::Rule(format!(
+                    "its link target {:?} is a folder",
+                    shown()
+                )));
+            }
+            Some(_) => {}
+        }
+        let (parent, name) = self.place(path)?;
+        self.make(&parent, name, |parent| {
+            rustix::fs::linkat(&from, *target_name, parent, name, AtFlags::empty())
+        })
+    }
+
+    /// Hide `name` of this folder in the layers below. What this layer itself has there stays.
+    pub(super) fn whiteout(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<(), Problem> {
+        let parent = self.folder(parents)?;
+        match status(&parent, name)? {
+            None => rustix::fs::mknodat(&parent, name, FileType::CharacterDevice, Mode::empty(), 0)
+                .map_err(system("make the whiteout")),
+            Some(status) if file_type(&status) == FileType::Directory => {
+                let folder =
+                    rustix::fs::openat(&parent, name, folder_flags() | OFlags::NOFOLLOW, Mode::empty())
+                        .map_err(system("open"))?;
+                xattr::set_opaque(folder.as_fd())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Hide all of this folder in the layers below.
+    pub(super) fn opaque(&mut self, path: &[&[u8]]) -> Result<(), Problem> {
+        let folder = self.folder(path)?;
+        xattr::set_opaque(folder.as_fd())
+    }
+
+    /// Do what had to wait, and tell which folders had no entry.
+    pub(super) fn finish(mut self) -> Result<Implied, Failure> {
+        self.open.clear();
+        for path in &self.implied {
+            // They were made under whatever umask this process has.
+            let Ok(folder) = beneath(&self.root, path, ResolveFlags::NO_SYMLINKS) else {
+                continue;
+            };
+            rustix::fs::fchmod(&folder, Mode::from_raw_mode(0o755))
+                .map_err(|e| system("change the mode of")(e).named(path))?;
+        }
+        for (path, last) in &self.last {
+            // What was a folder may have been replaced by a later entry.
+            let Ok(folder) = beneath(&self.root, path, ResolveFlags::NO_SYMLINKS) else {
+                continue;
+            };
+            let done = match &last.default_acl {
+                Some(acl) => xattr::set_open_acl(folder.as_fd(), acl),
+                None => Ok(()),
+            };
+            done.and_then(|()| {
+                rustix::fs::futimens(&folder, &times(last.modified)).map_err(system("set the times of"))
+            })
+            .map_err(|problem| problem.named(path))?;
+        }
+        Ok(self.implied.into_iter().collect())
+    }
+
+    /// The open parent and the name of an entry that is to be made.
+    fn place<'p>(&mut self, path: &[&'p [u8]]) -> Result<(Rc<OwnedFd>, &'p [u8]), Problem> {
+        let (name, parents) = path
+            .split_last()
+            .ok_or_else(|| Problem::Rule("it has no name".into()))?;
+        Ok((self.folder(parents)?, name))
+    }
+
+    /// Make one object; what an earlier entry made in its place goes first, as in any tar.
+    fn make<T>(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        make: impl Fn(&OwnedFd) -> Result<T, Errno>,
+    ) -> Result<T, Problem> {
+        match make(parent) {
+            Err(Errno::EXIST) => {
+                self.clear(parent, name)?;
+                make(parent).map_err(system("make"))
+            }
+            result => result.map_err(system("make")),
+        }
+    }
+
+    fn clear(&mut self, parent: &OwnedFd, name: &[u8]) -> Result<(), Problem> {
+        // Open folders may lie beneath what goes.
+        self.open.clear();
+        match status(parent, name)? {
+            Some(status) if file_type(&status) == FileType::Directory => {
+                use std::os::unix::ffi::OsStrExt;
+                let path = format!("/proc/self/fd/{}", parent.as_raw_fd());
+                let path = Path::new(&path).join(std::ffi::OsStr::from_bytes(name));
+                std::fs::remove_dir_all(path).map_err(|e| Problem::System("replace", e))
+            }
+            _ => rustix::fs::unlinkat(parent, name, AtFlags::empty()).map_err(system("replace")),
+        }
+    }
+
+    /// Make a folder, or keep the one that is there. One that takes a whiteout's place hides what lies below.
+    fn make_folder(&mut self, parent: &OwnedFd, name: &[u8], mode: Mode) -> Result<(), Problem> {
+        match rustix::fs::mkdirat(parent, name, mode) {
+            Err(Errno::EXIST) => {}
+            result => return result.map_err(system("make")),
+        }
+        let Some(status) = status(parent, name)? else {
+            return Err(system("make")(Errno::NOENT));
+        };
+        if file_type(&status) == FileType::Directory {
+            return Ok(());
+        }
+        self.clear(parent, name)?;
+        rustix::fs::mkdirat(parent, name, mode).map_err(system("make"))?;
+        if is_whiteout(&status) {
+            let folder = rustix::fs::openat(parent, name, folder_flags() | OFlags::NOFOLLOW, Mode::empty())
+                .map_err(system("open"))?;
+            xattr::set_opaque(folder.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// An open folder; it and its parents are made where the archive had no entry for them.
+    fn folder(&mut self, path: &[&[u8]]) -> Result<Rc<OwnedFd>, Problem> {
+        if let Some(folder) = self.lookup(path)? {
+            return Ok(folder);
+        }
+        let Some((name, parents)) = path.split_last() else {
+            return Ok(Rc::clone(&self.root));
+        };
+        let parent = self.folder(parents)?;
+        let key = path.join(&b'/');
+        match status(&parent, name)? {
+            Some(status) if is_whiteout(&status) => {}
+            Some(status) if file_type(&status) != FileType::Directory => {
+                return Err(Problem::Rule(format!(
+                    "its parent {:?} is not a folder",
+                    String::from_utf8_lossy(&key)
+                )));
+            }
+            _ => {
+                self.implied.insert(key);
+            }
+        }
+        self.make_folder(&parent, name, Mode::from_raw_mode(0o755))?;
+        self.lookup(path)?
+            .ok_or_else(|| system("open the parent of")(Errno::NOENT))
+    }
+
+    /// An open folder if there is one at this path.
+    fn lookup(&mut self, path: &[&[u8]]) -> Result<Option<Rc<OwnedFd>>, Problem> {
+        if path.is_empty() {
+            return Ok(Some(Rc::clone(&self.root)));
+        }
+        let key = path.join(&b'/');
+        if let Some(position) = self.open.iter().rposition(|(k, _)| *k == key) {
+            let found = self.open.remove(position);
+            let folder = Rc::clone(&found.1);
+            self.open.push(found);
+            return Ok(Some(folder));
+        }
+        let mut opened = beneath(&self.root, &key, ResolveFlags::NO_SYMLINKS);
+        if matches!(opened, Err(Errno::LOOP)) {
+            opened = beneath(&self.root, &key, ResolveFlags::empty());
+            if let Err(Errno::XDEV | Errno::LOOP | Errno::NOENT) = opened {
+                return Err(Problem::Rule(
+                    "its path goes through a symbolic link that leads out of the layer, or to nothing".into(),
+                ));
+            }
+        }
+        match opened {
+            Ok(folder) => {
+                if self.open.len() == OPEN_FOLDERS_MAX {
+                    self.open.remove(0);
+                }
+                let folder = Rc::new(folder);
+                self.open.push((key, Rc::clone(&folder)));
+                Ok(Some(folder))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(system("open the parent of")(e)),
+        }
+    }
+}
+
+pub(super) fn folder_flags() -> OFlags {
+    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC
+}
+
+/// Open the folder at `path` without leaving `root`, its mount, or the ordinary links.
+pub(super) fn beneath(root: &OwnedFd, path: &[u8], more: ResolveFlags) -> Result<OwnedFd, Errno> {
+    let path: &[u8] = if path.is_empty() { b"." } else { path };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV | more;
+    loop {
+        match rustix::fs::openat2(root, path, folder_flags(), Mode::empty(), resolve) {
+            // The kernel could not tell whether a concurrent rename moved a `..` out.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+fn status(parent: &OwnedFd, name: &[u8]) -> Result<Option<rustix::fs::Stat>, Problem> {
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(status) => Ok(Some(status)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(system("look at")(e)),
+    }
+}
+
+fn file_type(status: &rustix::fs::Stat) -> FileType {
+    FileType::from_raw_mode(status.st_mode)
+}
+
+fn is_whiteout(status: &rustix::fs::Stat) -> bool {
+    file_type(status) == FileType::CharacterDevice && status.st_rdev == 0
+}
+
+/// Owner, attributes and times of what has no descriptor of its own.
+fn looks(parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Problem> {
+    let parent: BorrowedFd<'_> = parent.as_fd();
+    if entry.kind == Kind::Symlink {
+        let owner = (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)));
+        rustix::fs::chownat(parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(system("change the owner of"))?;
+    }
+    xattr::set(parent, name, &entry.xattrs)?;
+    rustix::fs::utimensat(parent, name, &times(entry.modified), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(system("set the times of"))
+}
+
+pub(super) fn times(modified: Time) -> Timestamps {
+    let time = Timespec {
+        tv_sec: modified.seconds,
+        tv_nsec: modified.nanoseconds.into(),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}

@@ -1,0 +1,223 @@
+//! A container's end of the network: a veth pair from its network namespace to the bridge.
+//!
+//! The pair's end on the host is named from the container's id, so its owner can be found, and is all that has
+//! to be deleted: the other end goes with it. When a container's namespace ends, the kernel takes both away.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
+use std::panic::resume_unwind;
+use std::thread;
+use std::time::Duration;
+
+use crate::bridge::{Bridge, delete_if_there};
+use crate::netlink::Route;
+use crate::route::{self, Link};
+use crate::subnet::{Subnet, mac_of};
+use crate::{Error, namespace, owner};
+
+const PREFIX: &str = "bth";
+const NAME_DIGITS: usize = 12;
+/// How often a link that is being deleted is looked for.
+const DETACH_POLL: Duration = Duration::from_micros(100);
+/// The link's name inside the container.
+const INSIDE: &str = "eth0";
+
+/// What is to be attached, and with which address.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoint<'a> {
+    /// The container's id.
+    pub container_id: &'a str,
+    /// Its address: free, and of the bridge's subnet.
+    pub address: Ipv4Addr,
+    /// Its network namespace, as `/proc/<pid>/ns/net` opened.
+    pub netns: BorrowedFd<'a>,
+}
+
+impl Bridge {
+    /// Attaches a container: inside, `eth0` with the address and a default route by the gateway, and `lo`,
+    /// both up; on the host a port of the bridge. If the bridge is gone or has lost its mark, it is made again
+    /// first.
+    ///
+    /// # Errors
+    /// An address outside the subnet or the gateway's own; a container attached already; a namespace that has
+    /// an `eth0`; whatever the kernel refuses. Nothing is left then on the host or in the namespace, except
+    /// that `lo` may be up.
+    pub fn attach(&self, endpoint: &Endpoint<'_>) -> Result<(), Error> {
+        let subnet = self.checked_subnet()?;
+        self.check_address(endpoint, subnet)?;
+        let name = link_name(endpoint.container_id);
+
+        // Before anything is made, so that a descriptor which is no namespace leaves no trace.
+        let mut inside = namespace::open_route(endpoint.netns)?;
+        let mut host = Route::open()?;
+        let bridge = self.bridge_link(&mut host)?;
+        let pair = route::create_veth(
+            &name,
+            bridge.index,
+            INSIDE,
+            mac_of(endpoint.address),
+            endpoint.netns,
+        );
+        let mut changes = vec![pair];
+        if !self.owner.is_empty() {
+            // With the pair in one message, for nothing may come in between; a new link cannot have an alias yet.
+            let alias = owner::of_container(&self.owner, endpoint.container_id);
+            changes.push(route::set_alias(&name, alias));
+        }
+        if let Err(error) = host.change(changes) {
+            let attached = error.errno() == Some(libc::EEXIST) && host.link(&name)?.is_some();
+            return Err(if attached {
+                Error::AlreadyAttached {
+                    container_id: endpoint.container_id.to_owned(),
+                    link: name,
+                }
+            } else {
+                error
+            });
+        }
+        let configured = self.configure(&mut inside, endpoint.address, subnet);
+        if configured.is_err() {
+            // The first error is the one to tell; a link that stays has its owner in its name.
+            let _ = delete_if_there(&mut host, &name);
+        }
+        configured
+    }
+
+    /// Detaches a container; fine if it is not attached, or was never.
+    ///
+    /// The kernel takes a link off the bridge and out of sight within a millisecond, but answers only when
+    /// no CPU can hold a reference any more, 20 to 50 ms later. So a thread waits for that, and this returns
+    /// when the link is out of sight: its name and the address may be used again.
+    pub fn detach(&self, container_id: &str) -> Result<(), Error> {
+        let name = link_name(container_id);
+        let mut host = Route::open()?;
+        if host.link(&name)?.is_none() {
+            return Ok(());
+        }
+        let mut deleting = Route::open()?;
+        let link = name.clone();
+        let deleter = thread::Builder::new()
+            .name("detach".to_owned())
+            .spawn(move || delete_if_there(&mut deleting, &link))
+            .map_err(|source| Error::System {
+                action: format!("start a thread to delete {name}"),
+                source,
+            })?;
+        while !deleter.is_finished() {
+            if host.link(&name)?.is_none() {
+                return Ok(());
+            }
+            thread::sleep(DETACH_POLL);
+        }
+        deleter.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    fn configure(&self, inside: &mut Route, address: Ipv4Addr, subnet: Subnet) -> Result<(), Error> {
+        inside.change(vec![route::set_loopback_up(), route::set_up(INSIDE)])?;
+        let index = inside.link(INSIDE)?.ok_or_else(|| missing(INSIDE))?.index;
+        inside.change(vec![
+            route::add_address(index, INSIDE, address, subnet),
+            route::add_default_route(index, self.gateway),
+        ])
+    }
+
+    fn bridge_link(&self, host: &mut Route) -> Result<Link, Error> {
+        if let Some(link) = host.link(&self.name)?
+            && self.owns(&link)
+        {
+            return Ok(link);
+        }
+        self.ensure()?;
+        host.link(&self.name)?.ok_or_else(|| missing(&self.name))
+    }
+
+    fn check_address(&self, endpoint: &Endpoint<'_>, subnet: Subnet) -> Result<(), Error> {
+        if endpoint.container_id.is_empty() {
+            return Err(Error::invalid("container id", &"\"\"", "must not be empty"));
+        }
+        if !subnet.is_host(endpoint.address) {
+            let rule = format!("must be a host's address in {subnet}, not its first or last");
+            return Err(Error::address(endpoint.address, rule));
+        }
+        if endpoint.address == self.gateway {
+            return Err(Error::address(
+                endpoint.address,
+                format!("is the gateway's, of bridge {}", self.name),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The name of a container's link on the host: `bth` and the first 12 hex digits of its id. An id that does
+/// not begin so is hashed.
+pub fn link_name(container_id: &str) -> String {
+    match container_id.get(..NAME_DIGITS) {
+        Some(digits) if is_hex(digits) => format!("{PREFIX}{digits}"),
+        _ => format!("{PREFIX}{:012x}", fnv1a(container_id.as_bytes()) >> 16),
+    }
+}
+
+/// Whether a link of this name may be a container's.
+pub(crate) fn is_ours(name: &str) -> bool {
+    name.strip_prefix(PREFIX)
+        .is_some_and(|digits| digits.len() == NAME_DIGITS && is_hex(digits))
+}
+
+fn is_hex(digits: &str) -> bool {
+    digits
+        .bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// 64-bit FNV-1a: the same in every version, as names outlive the program, which the standard library's hash
+/// does not promise.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+fn missing(name: &str) -> Error {
+    Error::System {
+        action: format!("look up link {name} just made"),
+        source: io::Error::from_raw_os_error(libc::ENODEV),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_links_name_tells_its_container() {
+        let id = "4f66ad9a0b2e51c6f7bd2bb5a2c1a6d4d0a4c9d8e5f60718293a4b5c6d7e8f90";
+        assert_eq!(link_name(id), "bth4f66ad9a0b2e");
+        assert!(is_ours(&link_name(id)));
+    }
+
+    #[test]
+    fn any_id_has_a_name_that_fits_and_lasts() {
+        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+        for id in ["web", "", "4F66AD9A0B2E51", "äöüäöüäöü", "4f66ad9a0b2"] {
+            let name = link_name(id);
+            assert!(name.len() < libc::IFNAMSIZ && is_ours(&name), "{name}");
+        }
+        assert_ne!(link_name("web"), link_name("web2"));
+    }
+
+    #[test]
+    fn other_links_are_not_ours() {
+        for name in [
+            "berth0",
+            "bth",
+            "bthxyz",
+            "veth4f66ad9a0b2",
+            "bth4f66ad9a0b2",
+            "bth4F66AD9A0B2E",
+        ] {
+            assert!(!is_ours(name), "{name}");
+        }
+    }
+}

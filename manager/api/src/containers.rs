@@ -1,0 +1,226 @@
+//! The `Containers` service.
+
+use std::time::Duration;
+
+use engine::{AttachRequest, Engine, ExecRequest, LogsRequest, Record, Stream};
+use proto::v1;
+use proto::v1::containers_server::Containers as Service;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::status::status;
+use crate::stop::{Answers, Stopping};
+use crate::streams;
+use crate::translate;
+
+pub(crate) struct Containers(pub(crate) Engine, pub(crate) Stopping);
+
+#[tonic::async_trait]
+impl Service for Containers {
+    type LogsStream = Answers<v1::LogChunk>;
+    type AttachStream = Answers<v1::AttachOutput>;
+    type ExecStream = Answers<v1::AttachOutput>;
+
+    async fn create(
+        &self,
+        request: Request<v1::CreateContainerRequest>,
+    ) -> Result<Response<v1::CreateContainerResponse>, Status> {
+        let request = translate::create_request(request.into_inner()).map_err(status)?;
+        let (container, warnings) = self.0.create(request).await.map_err(status)?;
+        Ok(Response::new(v1::CreateContainerResponse {
+            id: container.id.clone(),
+            name: container.name.clone(),
+            warnings,
+        }))
+    }
+
+    async fn start(
+        &self,
+        request: Request<v1::StartContainerRequest>,
+    ) -> Result<Response<v1::StartContainerResponse>, Status> {
+        self.0
+            .start(&request.into_inner().container)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::StartContainerResponse {}))
+    }
+
+    async fn stop(
+        &self,
+        request: Request<v1::StopContainerRequest>,
+    ) -> Result<Response<v1::StopContainerResponse>, Status> {
+        let request = request.into_inner();
+        let timeout = request
+            .timeout_seconds
+            .map(|seconds| Duration::from_secs(seconds.into()));
+        self.0
+            .stop(&request.container, timeout, &request.signal)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::StopContainerResponse {}))
+    }
+
+    async fn kill(
+        &self,
+        request: Request<v1::KillContainerRequest>,
+    ) -> Result<Response<v1::KillContainerResponse>, Status> {
+        let request = request.into_inner();
+        self.0
+            .kill(&request.container, &request.signal)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::KillContainerResponse {}))
+    }
+
+    async fn wait(
+        &self,
+        request: Request<v1::WaitContainerRequest>,
+    ) -> Result<Response<v1::WaitContainerResponse>, Status> {
+        let request = request.into_inner();
+        let mut stopping = self.1.clone();
+        let exit = tokio::select! {
+            exit = self.0.wait(&request.container) => exit.map_err(status)?,
+            stops = stopping.status() => return Err(stops),
+        };
+        Ok(Response::new(v1::WaitContainerResponse {
+            exit: exit.map(translate::exit),
+        }))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveContainerRequest>,
+    ) -> Result<Response<v1::RemoveContainerResponse>, Status> {
+        let request = request.into_inner();
+        self.0
+            .remove(&request.container, request.force)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::RemoveContainerResponse {}))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListContainersRequest>,
+    ) -> Result<Response<v1::ListContainersResponse>, Status> {
+        let prefix = self.0.subnet_prefix();
+        let containers = self.0.list(request.into_inner().all);
+        let containers = containers
+            .iter()
+            .map(|container| translate::container(container, prefix))
+            .collect();
+        Ok(Response::new(v1::ListContainersResponse { containers }))
+    }
+
+    async fn inspect(
+        &self,
+        request: Request<v1::InspectContainerRequest>,
+    ) -> Result<Response<v1::InspectContainerResponse>, Status> {
+        let inspection = self
+            .0
+            .inspect(&request.into_inner().container)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::InspectContainerResponse {
+            container: Some(translate::container(
+                &inspection.container,
+                self.0.subnet_prefix(),
+            )),
+            bundle_config_json: inspection.bundle_config_json,
+            log_path: inspection.log_path.to_string_lossy().into_owned(),
+            request: Some(translate::create_message(&inspection.container.request)),
+        }))
+    }
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let request = request.into_inner();
+        let records = self
+            .0
+            .logs(LogsRequest {
+                container: request.container,
+                follow: request.follow,
+                tail_lines: request.tail_lines,
+                since_unix_nanos: request.since_unix_nanos,
+            })
+            .await
+            .map_err(status)?;
+        let chunks = ReceiverStream::new(records).map(|record| record.map(chunk).map_err(status));
+        Ok(Response::new(self.1.cut(chunks)))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::AttachInput>>,
+    ) -> Result<Response<Answers<v1::AttachOutput>>, Status> {
+        let mut inputs = request.into_inner();
+        let first = inputs.message().await?.and_then(|input| input.kind);
+        let Some(v1::attach_input::Kind::Start(start)) = first else {
+            return Err(Status::invalid_argument(
+                "the first input of an attach has to be `start`",
+            ));
+        };
+        let request = AttachRequest {
+            container: start.container,
+            stdin: start.stdin,
+            replay: start.replay,
+        };
+        let attachment = self.0.attach(request).await.map_err(status)?;
+        let attached = v1::Attached {
+            tty: attachment.tty,
+            exec_id: String::new(),
+        };
+        streams::feed(inputs, attachment.input);
+        let outputs = streams::outputs(attached, attachment.output);
+        Ok(Response::new(self.1.cut(outputs)))
+    }
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<v1::ExecInput>>,
+    ) -> Result<Response<Answers<v1::AttachOutput>>, Status> {
+        let mut inputs = request.into_inner();
+        let first = inputs.message().await?.and_then(|input| input.kind);
+        let Some(v1::exec_input::Kind::Start(start)) = first else {
+            return Err(Status::invalid_argument(
+                "the first input of an exec has to be `start`",
+            ));
+        };
+        let tty = start.tty;
+        let attachment = self
+            .0
+            .exec(ExecRequest {
+                container: start.container,
+                args: start.args,
+                env: start.env,
+                working_dir: start.working_dir,
+                user: start.user,
+                tty,
+                stdin: start.stdin,
+                detach: start.detach,
+                privileged: start.privileged,
+                window: start.window.map(|size| (size.columns, size.rows)),
+            })
+            .await
+            .map_err(status)?;
+        let attached = v1::Attached {
+            tty,
+            exec_id: attachment.exec_id,
+        };
+        streams::feed(inputs, attachment.input);
+        let outputs = streams::outputs(attached, attachment.output);
+        Ok(Response::new(self.1.cut(outputs)))
+    }
+}
+
+fn chunk(record: Record) -> v1::LogChunk {
+    let stream = match record.stream {
+        Stream::Stdout => v1::log_chunk::Stream::Stdout,
+        Stream::Stderr => v1::log_chunk::Stream::Stderr,
+    };
+    v1::LogChunk {
+        stream: stream.into(),
+        data: record.data,
+        at_unix_nanos: record.at_unix_nanos,
+    }
+}

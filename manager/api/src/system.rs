@@ -1,0 +1,68 @@
+//! The `System` service.
+
+use engine::Engine;
+use proto::v1;
+use proto::v1::system_server::System as Service;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::status::status;
+use crate::stop::{Answers, Stopping};
+
+const API_VERSION: &str = "berth.v1";
+const EVENT_QUEUE_MAX: usize = 16;
+
+pub(crate) struct System(pub(crate) Engine, pub(crate) Stopping);
+
+#[tonic::async_trait]
+impl Service for System {
+    type EventsStream = Answers<v1::Event>;
+
+    async fn version(
+        &self,
+        _request: Request<v1::VersionRequest>,
+    ) -> Result<Response<v1::VersionResponse>, Status> {
+        let version = self.0.version().await;
+        Ok(Response::new(v1::VersionResponse {
+            version: version.version.to_owned(),
+            api_version: API_VERSION.to_owned(),
+            runtime_version: version.runtime_version,
+            os: std::env::consts::OS.to_owned(),
+            architecture: std::env::consts::ARCH.to_owned(),
+            kernel: version.kernel,
+            cgroups: version.cgroups.to_owned(),
+            root: version.root.to_string_lossy().into_owned(),
+        }))
+    }
+
+    async fn events(
+        &self,
+        _request: Request<v1::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        let mut listener = self.0.events();
+        let (sender, receiver) = mpsc::channel(EVENT_QUEUE_MAX);
+        tokio::spawn(async move {
+            loop {
+                let event = tokio::select! {
+                    event = listener.next() => event,
+                    () = sender.closed() => return,
+                };
+                let Some(event) = event else { return };
+                // A client that missed something has to know, so its stream ends with that.
+                let last = event.is_err();
+                let message = event.map_err(status).map(|event| v1::Event {
+                    at_unix_nanos: event.at_unix_nanos,
+                    kind: event.kind.to_owned(),
+                    action: event.action.to_owned(),
+                    subject: event.subject.clone(),
+                    attributes: event.attributes.iter().cloned().collect(),
+                });
+                if sender.send(message).await.is_err() || last {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(self.1.cut(ReceiverStream::new(receiver))))
+    }
+}

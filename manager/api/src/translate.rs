@@ -1,0 +1,199 @@
+//! Between the API's messages and the engine's types.
+
+use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
+use proto::v1;
+
+pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<CreateRequest, Error> {
+    Ok(CreateRequest {
+        name: message.name,
+        image: message.image,
+        command: message.command,
+        entrypoint: message.entrypoint.map(|entrypoint| entrypoint.args),
+        env: message.env,
+        working_dir: message.working_dir,
+        user: message.user,
+        hostname: message.hostname,
+        tty: message.tty,
+        open_stdin: message.open_stdin,
+        stdin_once: message.stdin_once,
+        auto_remove: message.auto_remove,
+        binds: message
+            .binds
+            .into_iter()
+            .map(|bind| Bind {
+                source: bind.source,
+                target: bind.target,
+                read_only: bind.read_only,
+            })
+            .collect(),
+        network: Network::parse(&message.network)?,
+        memory_bytes: message.memory_bytes,
+        cpu_quota_millis: message.cpu_quota_millis,
+        pids_limit: message.pids_limit,
+        labels: message.labels.into_iter().collect(),
+        stop_signal: message.stop_signal,
+        read_only: message.read_only,
+        privileged: message.privileged,
+        cap_add: message.cap_add,
+        cap_drop: message.cap_drop,
+        tty_columns: message.tty_columns,
+        tty_rows: message.tty_rows,
+    })
+}
+
+pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequest {
+    let request = request.clone();
+    v1::CreateContainerRequest {
+        name: request.name,
+        image: request.image,
+        command: request.command,
+        entrypoint: request.entrypoint.map(|args| v1::Entrypoint { args }),
+        env: request.env,
+        working_dir: request.working_dir,
+        user: request.user,
+        hostname: request.hostname,
+        tty: request.tty,
+        open_stdin: request.open_stdin,
+        stdin_once: request.stdin_once,
+        auto_remove: request.auto_remove,
+        binds: request
+            .binds
+            .into_iter()
+            .map(|bind| v1::Bind {
+                source: bind.source,
+                target: bind.target,
+                read_only: bind.read_only,
+            })
+            .collect(),
+        network: request.network.name().to_owned(),
+        memory_bytes: request.memory_bytes,
+        cpu_quota_millis: request.cpu_quota_millis,
+        pids_limit: request.pids_limit,
+        labels: request.labels.into_iter().collect(),
+        stop_signal: request.stop_signal,
+        read_only: request.read_only,
+        privileged: request.privileged,
+        cap_add: request.cap_add,
+        cap_drop: request.cap_drop,
+        tty_columns: request.tty_columns,
+        tty_rows: request.tty_rows,
+    }
+}
+
+pub(crate) fn container(container: &Container, subnet_prefix: u8) -> v1::Container {
+    let request = &container.request;
+    v1::Container {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        image: request.image.clone(),
+        image_id: container.image_id.clone(),
+        command: container.command.clone(),
+        state: state(container.state).into(),
+        pid: container.pid,
+        exit: container.exit.map(exit),
+        created_unix_nanos: container.created_unix_nanos,
+        started_unix_nanos: container.started_unix_nanos,
+        address: container
+            .address
+            .map(|address| format!("{address}/{subnet_prefix}"))
+            .unwrap_or_default(),
+        network: request.network.name().to_owned(),
+        labels: request.labels.clone().into_iter().collect(),
+        tty: request.tty,
+        open_stdin: request.open_stdin,
+        error: container.error.clone(),
+        auto_remove: request.auto_remove,
+    }
+}
+
+fn state(state: State) -> v1::container::State {
+    match state {
+        State::Created => v1::container::State::Created,
+        State::Running => v1::container::State::Running,
+        State::Exited => v1::container::State::Exited,
+        State::Removing => v1::container::State::Removing,
+    }
+}
+
+pub(crate) fn exit(exit: Exit) -> v1::Exit {
+    v1::Exit {
+        code: exit.code,
+        at_unix_nanos: exit.at_unix_nanos,
+        oom_killed: exit.oom_killed,
+    }
+}
+
+pub(crate) fn image(image: &image::Image) -> v1::Image {
+    v1::Image {
+        id: image.id.clone(),
+        names: image.names.clone(),
+        manifest_digest: image.manifest_digest.clone(),
+        size_bytes: image.size_bytes,
+        created_unix_seconds: image.created_unix_seconds,
+        architecture: image.architecture.clone(),
+        os: image.os.clone(),
+    }
+}
+
+pub(crate) fn layer(progress: image::LayerProgress) -> v1::PullProgress {
+    let phase = match progress.phase {
+        image::Phase::Waiting => v1::layer_progress::Phase::Waiting,
+        image::Phase::Downloading => v1::layer_progress::Phase::Downloading,
+        image::Phase::Verifying => v1::layer_progress::Phase::Verifying,
+        image::Phase::Done => v1::layer_progress::Phase::Done,
+        image::Phase::Present => v1::layer_progress::Phase::Present,
+    };
+    let layer = v1::LayerProgress {
+        digest: progress.digest,
+        phase: phase.into(),
+        downloaded_bytes: progress.downloaded_bytes,
+        total_bytes: progress.total_bytes,
+        unpacked_bytes: progress.unpacked_bytes,
+    };
+    v1::PullProgress {
+        kind: Some(v1::pull_progress::Kind::Layer(layer)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_create_request_comes_back_as_it_was_asked_for() {
+        let message = v1::CreateContainerRequest {
+            name: "one".to_owned(),
+            image: "busybox".to_owned(),
+            command: vec!["sh".to_owned()],
+            entrypoint: Some(v1::Entrypoint {
+                args: vec!["/init".to_owned()],
+            }),
+            env: vec!["A=b".to_owned()],
+            working_dir: "/srv".to_owned(),
+            user: "1:2".to_owned(),
+            hostname: "h".to_owned(),
+            tty: true,
+            open_stdin: true,
+            auto_remove: true,
+            binds: vec![v1::Bind {
+                source: "/a".to_owned(),
+                target: "/b".to_owned(),
+                read_only: true,
+            }],
+            network: "none".to_owned(),
+            memory_bytes: 1,
+            cpu_quota_millis: 2,
+            pids_limit: 3,
+            labels: [("k".to_owned(), "v".to_owned())].into(),
+            stop_signal: "INT".to_owned(),
+            read_only: true,
+            privileged: true,
+            cap_add: vec!["NET_ADMIN".to_owned()],
+            cap_drop: vec!["CHOWN".to_owned()],
+            tty_columns: 80,
+            tty_rows: 24,
+            stdin_once: true,
+        };
+        assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);
+    }
+}

@@ -1,0 +1,123 @@
+//! The `manager` binary: configuration, one instance per root and per state folder, the socket, signals. It dies without taking any
+//! container along, and finds them again at its next start.
+
+mod listen;
+mod lock;
+mod memory;
+mod options;
+mod sys;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use engine::Engine;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use options::Options;
+
+/// Threads for waiting; what waits for the kernel has its own.
+const WORKER_THREADS: usize = 2;
+/// Threads for kernel work. Each is there only while it is needed, and shortly after.
+const BLOCKING_THREADS_MAX: usize = 64;
+const BLOCKING_THREAD_KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(2);
+/// A manager before this one, that is ending, gets this long to be gone.
+const PREDECESSOR: std::time::Duration = std::time::Duration::from_secs(5);
+/// At a stop, what clients wait for is told off at once; what is being done may end within this.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("manager: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&options.log_level)
+        .with_context(|| format!("--log-level {:?}", options.log_level))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    sys::few_arenas();
+    many_descriptors();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_keep_alive(BLOCKING_THREAD_KEEP_ALIVE)
+        .enable_all()
+        .build()
+        .context("start the runtime of tasks")?
+        .block_on(serve(options))
+}
+
+async fn serve(options: Options) -> anyhow::Result<()> {
+    let config = options.config()?;
+    make_folder(&options.root, 0o711)?;
+    make_folder(&options.state, 0o711)?;
+    // All else is nobody else's; what others are to reach gets its mode explicitly.
+    umask(Mode::from_bits_truncate(0o077));
+    // Before anything is put right there: what has no record in this root may be another manager's.
+    let locks = (
+        lock::take(&options.root, "manager.lock", PREDECESSOR)?,
+        lock::take(&options.state, "state.lock", PREDECESSOR)?,
+    );
+    let socket = options.socket();
+    let engine = Engine::open(config).await.context("open the engine")?;
+    let listener = listen::bind(&socket)?;
+    tokio::spawn(memory::give_back_when_idle());
+    tracing::info!(socket = %socket.display(), root = %options.root.display(), "ready");
+
+    let mut stops = [
+        signal(SignalKind::terminate()).context("watch SIGTERM")?,
+        signal(SignalKind::interrupt()).context("watch SIGINT")?,
+    ];
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let stopping = api::Stopping::new(stopped.clone());
+    let at_signal = async {
+        let [terminate, interrupt] = &mut stops;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping; containers run on");
+        stop.send_replace(true);
+    };
+    let served = api::grpc(&engine, &stopping).serve_with_incoming_shutdown(listener, at_signal);
+    tokio::select! {
+        served = served => served.context("serve the API")?,
+        () = async {
+            let _ = stopped.wait_for(|stops| *stops).await;
+            tokio::time::sleep(GRACE).await;
+        } => {}
+    }
+    listen::remove(&socket);
+    drop(locks);
+    Ok(())
+}
+
+fn make_folder(path: &Path, mode: u32) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .with_context(|| format!("make the folder {}", path.display()))
+}
+
+/// Each running container, each log that is followed and each client needs one.
+fn many_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it was");
+    }
+}

@@ -1,0 +1,155 @@
+//! The command line.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use engine::Config;
+use network::Bridge;
+
+/// What fits into `sun_path` of unix(7), with the NUL behind it.
+const SOCKET_PATH_MAX_BYTES: usize = 107;
+/// Linux names of links are at most this long.
+const LINK_NAME_MAX_BYTES: usize = 15;
+
+/// The manager of containers, images and their network.
+#[derive(Debug, Parser)]
+#[command(name = "manager", version, about)]
+pub(crate) struct Options {
+    /// What has to survive a reboot: images, containers, logs.
+    #[arg(
+        long,
+        env = "BERTH_ROOT",
+        default_value = "/var/lib/berth",
+        value_name = "DIR"
+    )]
+    pub(crate) root: PathBuf,
+    /// What goes with a reboot: sockets, bundles, the runtime's state.
+    #[arg(long, env = "BERTH_STATE", default_value = "/run/berth", value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    /// Serve the API here [default: manager.sock in the state directory].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The shim's binary [default: `shim` beside this binary].
+    #[arg(long, value_name = "PATH")]
+    shim: Option<PathBuf>,
+    /// The runtime's binary [default: `runtime` beside the shim].
+    #[arg(long, value_name = "PATH")]
+    runtime: Option<PathBuf>,
+    /// The bridge of containers' network; made if it is not there.
+    #[arg(long, default_value = "berth0", value_name = "NAME")]
+    bridge_name: String,
+    /// The bridge's own address, which is the containers' gateway, and the length of their subnet's prefix.
+    #[arg(long, default_value = "172.30.0.1/16", value_name = "ADDRESS/PREFIX")]
+    bridge_subnet: String,
+    /// What is logged to standard error: error, warn, info, debug, trace, or a filter by module.
+    #[arg(long, env = "BERTH_LOG", default_value = "info", value_name = "LEVEL")]
+    pub(crate) log_level: String,
+}
+
+impl Options {
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.socket
+            .clone()
+            .unwrap_or_else(|| self.state.join("manager.sock"))
+    }
+
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        let (gateway, prefix) = subnet(&self.bridge_subnet)
+            .with_context(|| format!("--bridge-subnet {:?}", self.bridge_subnet))?;
+        let name = &self.bridge_name;
+        if name.is_empty() || name.len() > LINK_NAME_MAX_BYTES || name.contains(['/', ' ', ':', '\0']) {
+            bail!(
+                "--bridge-name {name:?}: the name of a link has 1 to {LINK_NAME_MAX_BYTES} characters, no / : or space"
+            );
+        }
+        let socket = absolute(&self.socket())?;
+        if socket.as_os_str().len() > SOCKET_PATH_MAX_BYTES {
+            bail!(
+                "the socket's path {} is longer than the {SOCKET_PATH_MAX_BYTES} bytes that Linux allows: choose another with --socket or --state",
+                socket.display()
+            );
+        }
+        let shim = match &self.shim {
+            Some(shim) => absolute(shim)?,
+            None => std::env::current_exe()
+                .context("find this binary")?
+                .with_file_name("shim"),
+        };
+        for program in std::iter::once(&shim).chain(&self.runtime) {
+            if !program.is_file() {
+                bail!(
+                    "{} is not there: --shim and --runtime say where these programs are",
+                    program.display()
+                );
+            }
+        }
+        Ok(Config {
+            root: absolute(&self.root)?,
+            state: absolute(&self.state)?,
+            socket,
+            shim,
+            runtime: self.runtime.as_deref().map(absolute).transpose()?,
+            bridge: Bridge {
+                name: name.clone(),
+                gateway,
+                prefix,
+                ..Bridge::default()
+            },
+        })
+    }
+}
+
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("make {} absolute", path.display()))
+}
+
+/// `172.30.0.1/16`; of a subnet's own address, the first one after it.
+fn subnet(text: &str) -> anyhow::Result<(Ipv4Addr, u8)> {
+    let (address, prefix) = text.split_once('/').context("it has to be ADDRESS/PREFIX")?;
+    let address: Ipv4Addr = address.parse().context("it has to begin with an IPv4 address")?;
+    let prefix: u8 = prefix
+        .parse()
+        .context("it has to end with the length of a prefix")?;
+    if !(8..=30).contains(&prefix) {
+        bail!("the prefix has to be 8 to 30 bits long");
+    }
+    let host = u32::MAX >> prefix;
+    let bits = u32::from(address);
+    match bits & host {
+        0 => Ok((Ipv4Addr::from(bits + 1), prefix)),
+        last if last == host => bail!("{address} is the broadcast address of its subnet"),
+        _ => Ok((address, prefix)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn a_subnet_is_a_gateway_and_a_prefix() {
+        assert_eq!(
+            subnet("172.30.0.1/16").unwrap(),
+            (Ipv4Addr::new(172, 30, 0, 1), 16)
+        );
+        assert_eq!(subnet("10.1.0.0/24").unwrap(), (Ipv4Addr::new(10, 1, 0, 1), 24));
+        for bad in [
+            "10.0.0.1",
+            "10.0.0.1/31",
+            "10.0.0.255/24",
+            "x/24",
+            "10.0.0.1/a",
+            "::1/64",
+        ] {
+            assert!(subnet(bad).is_err(), "{bad}");
+        }
+    }
+}

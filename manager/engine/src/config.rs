@@ -1,0 +1,67 @@
+//! Where the engine keeps things, and which programs it uses.
+
+use std::path::PathBuf;
+
+use network::Bridge;
+
+use crate::store::Subnet;
+
+/// How an engine is set up.
+#[derive(Debug)]
+pub struct Config {
+    /// What must survive a reboot: images, the database, containers' logs and own files.
+    pub root: PathBuf,
+    /// What goes with a reboot: bundles, sockets, the runtime's state.
+    pub state: PathBuf,
+    /// The socket on which the API is served; shims are told it as their manager's address.
+    pub socket: PathBuf,
+    /// The shim's binary.
+    pub shim: PathBuf,
+    /// The runtime's binary; None: the shim finds the one beside itself.
+    pub runtime: Option<PathBuf>,
+    /// The network of containers.
+    pub bridge: Bridge,
+}
+
+impl Config {
+    pub(crate) fn database(&self) -> PathBuf {
+        self.root.join("engine.db")
+    }
+
+    pub(crate) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    /// The folder of a container's log and of its own files in /etc.
+    pub(crate) fn container(&self, id: &str) -> PathBuf {
+        self.root.join("containers").join(id)
+    }
+
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    pub(crate) fn log(&self, id: &str) -> PathBuf {
+        self.container(id).join(crate::logs::FILE_NAME)
+    }
+
+    pub(crate) fn bundles(&self) -> PathBuf {
+        self.state.join("bundles")
+    }
+
+    pub(crate) fn bundle(&self, id: &str) -> PathBuf {
+        self.bundles().join(id)
+    }
+
+    /// The runtime's `--root`.
+    pub(crate) fn runtime_root(&self) -> PathBuf {
+        self.state.join("runtime")
+    }
+
+    pub(crate) fn subnet(&self) -> Subnet {
+        Subnet {
+            gateway: self.bridge.gateway,
+            prefix: self.bridge.prefix,
+        }
+    }
+}

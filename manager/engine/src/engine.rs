@@ -1,0 +1,180 @@
+//! The engine: what there is, and the short operations. The longer ones have files of their own.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::sync::Arc;
+
+use image::Images;
+use network::Bridge;
+
+use crate::config::Config;
+use crate::container::Container;
+use crate::events::{Events, Listener};
+use crate::lifecycle::Handle;
+use crate::logs::watch::Watcher;
+use crate::registry::Registry;
+use crate::store::Store;
+use crate::{Error, bundle, owner, reconcile};
+
+/// All that operations share.
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) images: Images,
+    pub(crate) store: Store,
+    pub(crate) containers: Registry,
+    pub(crate) events: Events,
+    pub(crate) log_watcher: Watcher,
+}
+
+/// The engine. Clones share it.
+#[derive(Clone)]
+pub struct Engine(pub(crate) Arc<Inner>);
+
+/// All that is known of a container.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// Its record.
+    pub container: Arc<Container>,
+    /// The config.json of its run; empty while it is not running.
+    pub bundle_config_json: String,
+    /// Where its output is kept.
+    pub log_path: std::path::PathBuf,
+}
+
+impl Engine {
+    /// Open the engine, and put right what a manager before this one has left: containers that still run are
+    /// watched again, those that ended get their exits, and what has no owner is removed.
+    pub async fn open(mut config: Config) -> Result<Engine, Error> {
+        owner::check_before(&config)?;
+        for folder in [
+            config.images(),
+            config.containers(),
+            config.bundles(),
+            config.runtime_root(),
+        ] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder)
+                .map_err(Error::file("make the folder", &folder))?;
+        }
+        hide_databases(&config);
+        let (store, containers) = Store::open(&config.database())?;
+        owner::claim(&config, store.root_id())?;
+        store.root_id().clone_into(&mut config.bridge.owner);
+        let images = Images::open(&config.images()).await?;
+        config.bridge.ensure()?;
+        warn_of_dropping_chains();
+        let engine = Arc::new(Inner {
+            images,
+            store,
+            containers: Registry::default(),
+            events: Events::new(),
+            log_watcher: Watcher::new()?,
+            config,
+        });
+        reconcile::all(&engine, containers).await?;
+        Ok(Engine(engine))
+    }
+
+    /// Start a container. Nothing happens if it is running.
+    pub async fn start(&self, container: &str) -> Result<(), Error> {
+        self.0.containers.find(container)?.start().await
+    }
+
+    /// Remove a container and its writable layer; one that is running only if `force` says so.
+    pub async fn remove(&self, container: &str, force: bool) -> Result<(), Error> {
+        self.0.containers.find(container)?.remove(force).await
+    }
+
+    /// The containers, newest first; without `all` only the running ones.
+    pub fn list(&self, all: bool) -> Vec<Arc<Container>> {
+        let handles = self.0.containers.all();
+        let mut containers: Vec<_> = handles
+            .iter()
+            .map(|handle| handle.snapshot())
+            .filter(|snapshot| !snapshot.gone && (all || snapshot.container.is_running()))
+            .map(|snapshot| snapshot.container)
+            .collect();
+        containers.sort_by_key(|container| std::cmp::Reverse(container.created_unix_nanos));
+        containers
+    }
+
+    /// All that is known of a container.
+    pub async fn inspect(&self, container: &str) -> Result<Inspection, Error> {
+        let handle = self.0.containers.find(container)?;
+        let container = handle.snapshot().container;
+        let (engine, id) = (Arc::clone(&self.0), handle.id.clone());
+        // While it ends or begins, the file may just not be there.
+        let config =
+            blocking(move || Ok(bundle::config(&engine.config.bundle(&id)).unwrap_or_default())).await?;
+        let log_path = self.0.config.log(&container.id);
+        Ok(Inspection {
+            container,
+            bundle_config_json: config,
+            log_path,
+        })
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> Listener {
+        self.0.events.listen()
+    }
+
+    /// The length of the prefix that all addresses of containers share.
+    pub fn subnet_prefix(&self) -> u8 {
+        self.0.config.bridge.prefix
+    }
+}
+
+/// The databases tell containers' environments, with what secrets are in them. An older manager made them
+/// readable for all.
+fn hide_databases(config: &Config) {
+    let databases = [config.database(), config.images().join("images.db")];
+    for database in databases {
+        for end in ["", "-wal", "-shm"] {
+            let mut path = database.clone().into_os_string();
+            path.push(end);
+            let hidden = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600));
+            if let Err(error) = hidden
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "its permissions stay as they were");
+            }
+        }
+    }
+}
+
+/// Firewalls of others may keep containers from the outside, and nothing of ours can overrule them.
+fn warn_of_dropping_chains() {
+    match Bridge::dropping_forward_chains() {
+        Ok(chains) => {
+            for chain in chains {
+                tracing::warn!(
+                    chain,
+                    "drops forwarded packets by policy: containers reach the outside only if it accepts the bridge's"
+                );
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot look for chains that drop forwarded packets"),
+    }
+}
+
+impl Inner {
+    pub(crate) fn adopt(self: &Arc<Self>, handle: Arc<Handle>) {
+        self.containers.insert(handle);
+    }
+}
+
+/// Run work that waits for the kernel where it holds nobody up.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::ShuttingDown),
+        },
+    }
+}

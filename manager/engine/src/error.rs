@@ -1,0 +1,237 @@
+//! What an operation of the engine can answer instead of what it was asked for.
+
+use std::path::PathBuf;
+
+/// Why the engine did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No container has this id, name or id prefix.
+    #[error("no such container: {0}")]
+    NoSuchContainer(String),
+    /// An id prefix that more than one container begins with.
+    #[error("the id prefix {prefix:?} is ambiguous: {count} containers begin with it")]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+        /// How many it could be.
+        count: usize,
+    },
+    /// The name belongs to another container.
+    #[error(
+        "the container name {name:?} is in use by container {holder}: remove that container, or choose another name"
+    )]
+    NameTaken {
+        /// The name that was asked for.
+        name: String,
+        /// The id of the container that has it.
+        holder: String,
+    },
+    /// A field of a request breaks its rule.
+    #[error("{field}: {rule}")]
+    Invalid {
+        /// The field, as the API names it.
+        field: &'static str,
+        /// What is wrong with its value.
+        rule: String,
+    },
+    /// The container is not in a state in which this can be done.
+    #[error("{action} container {container}: {why}")]
+    WrongState {
+        /// What was asked for.
+        action: &'static str,
+        /// The container's name.
+        container: String,
+        /// What stands in the way.
+        why: String,
+    },
+    /// The user that a process is to run as is not in the image.
+    #[error("user {user:?}: {why}")]
+    User {
+        /// As it was asked for.
+        user: String,
+        /// What was looked for and where.
+        why: String,
+    },
+    /// All addresses of the bridge's subnet are taken.
+    #[error("the subnet {0} has no free address left: remove a container or configure a larger subnet")]
+    NoAddress(String),
+    /// The image store.
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    /// A pull.
+    #[error("pull {reference}: {source}")]
+    Pull {
+        /// The image, as it was asked for.
+        reference: String,
+        /// What the image store met.
+        source: image::Error,
+    },
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] network::Error),
+    /// The database of containers.
+    #[error("{what} in the engine's database: {why}")]
+    Database {
+        /// The statement's purpose.
+        what: &'static str,
+        /// What `SQLite` said.
+        why: String,
+    },
+    /// The database cannot grow.
+    #[error(
+        "{what} in the engine's database: {why}: there is no room on the root's file system; remove containers or images"
+    )]
+    DiskFull {
+        /// The statement's purpose.
+        what: &'static str,
+        /// What `SQLite` said.
+        why: String,
+    },
+    /// The state folder has containers of another root.
+    #[error(
+        "the state folder {} has containers of another root ({owner}), not of {}: is the right root mounted? If those containers are to be given up, end them and remove {}",
+        state.display(), root.display(), state.join("bundles").display()
+    )]
+    OthersState {
+        /// The state folder.
+        state: PathBuf,
+        /// The root that was to be used with it.
+        root: PathBuf,
+        /// What is known of the root that owns it.
+        owner: String,
+    },
+    /// The database was written by a newer Berth.
+    #[error(
+        "the engine's database has schema version {found}, this manager knows versions up to {known}: start a newer manager"
+    )]
+    SchemaTooNew {
+        /// Found in the file.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// A system call on a file.
+    #[error("{action} {}: {source}", path.display())]
+    File {
+        /// The verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The shim could not be started or does not answer.
+    #[error("shim of container {container}: {why}")]
+    Shim {
+        /// The container's id.
+        container: String,
+        /// What was tried and what came of it.
+        why: String,
+    },
+    /// The shim or the runtime below it answered a request with an error.
+    #[error("{action}: {why}")]
+    Runtime {
+        /// What it was asked for.
+        action: &'static str,
+        /// Its words.
+        why: String,
+    },
+    /// A reader was too slow for a stream that waits for nobody.
+    #[error("this reader was too slow: {0} events were dropped for it")]
+    Lagged(u64),
+    /// The engine is shutting down.
+    #[error("the manager is shutting down")]
+    ShuttingDown,
+}
+
+/// The class of an error, by which a front door chooses its status code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What was named is not there.
+    NotFound,
+    /// What was to be made is there already.
+    AlreadyExists,
+    /// Not in this state.
+    Precondition,
+    /// The request breaks a rule.
+    Invalid,
+    /// Something that is asked for its service does not answer; trying again may help.
+    Unavailable,
+    /// A limit is reached.
+    Exhausted,
+    /// The machine or Berth itself failed.
+    Internal,
+}
+
+impl Error {
+    /// The class of this error.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::NoSuchContainer(_) => Kind::NotFound,
+            Error::NameTaken { .. } => Kind::AlreadyExists,
+            Error::Ambiguous { .. } | Error::Invalid { .. } | Error::User { .. } => Kind::Invalid,
+            Error::WrongState { .. } | Error::Runtime { .. } | Error::OthersState { .. } => {
+                Kind::Precondition
+            }
+            Error::Shim { .. } | Error::ShuttingDown => Kind::Unavailable,
+            Error::NoAddress(_) | Error::Lagged(_) | Error::DiskFull { .. } => Kind::Exhausted,
+            Error::Image(error) | Error::Pull { source: error, .. } => image_kind(error),
+            Error::Network(_) | Error::Database { .. } | Error::SchemaTooNew { .. } | Error::File { .. } => {
+                Kind::Internal
+            }
+        }
+    }
+
+    pub(crate) fn invalid(field: &'static str, rule: impl Into<String>) -> Error {
+        Error::Invalid {
+            field,
+            rule: rule.into(),
+        }
+    }
+
+    pub(crate) fn shim(container: &str, why: impl Into<String>) -> Error {
+        Error::Shim {
+            container: short(container).to_owned(),
+            why: why.into(),
+        }
+    }
+
+    pub(crate) fn database(what: &'static str) -> impl FnOnce(rusqlite::Error) -> Error {
+        move |error| Error::of_database(what, &error)
+    }
+
+    pub(crate) fn of_database(what: &'static str, error: &rusqlite::Error) -> Error {
+        let why = error.to_string();
+        if crate::store::is_full(error) {
+            Error::DiskFull { what, why }
+        } else {
+            Error::Database { what, why }
+        }
+    }
+
+    pub(crate) fn file<'a>(
+        action: &'static str,
+        path: &'a std::path::Path,
+    ) -> impl FnOnce(std::io::Error) -> Error + 'a {
+        move |source| Error::File {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+fn image_kind(error: &image::Error) -> Kind {
+    match error.kind() {
+        image::Kind::NotFound => Kind::NotFound,
+        image::Kind::InUse => Kind::Precondition,
+        image::Kind::Invalid => Kind::Invalid,
+        image::Kind::Unavailable => Kind::Unavailable,
+        image::Kind::Internal => Kind::Internal,
+    }
+}
+
+/// The short form of an id, as people see it.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}

@@ -1,0 +1,330 @@
+//! One more process in a running container. Its streams are fifos between shim and manager; a client that
+//! leaves does not end it, its output is then thrown away.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+
+use crate::container::{Container, Exit};
+use crate::engine::{Engine, Inner, blocking};
+use crate::events::Event;
+use crate::input::{self, INPUT_QUEUE_MAX, Input, OUTPUT_QUEUE_MAX, Output};
+use crate::request::{check_env, check_strings, check_working_dir};
+use crate::shim::{Shim, Streams};
+use crate::spec::{self, layers::Layers};
+use crate::{Error, bundle, names};
+
+/// A process that has ended may have left children that keep its streams open; after this time without
+/// output they are not waited for.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+const BLOCK_BYTES: usize = 32 << 10;
+
+/// What is to run, and how.
+#[derive(Debug, Clone, Default)]
+pub struct ExecRequest {
+    /// Id, name, or prefix of an id.
+    pub container: String,
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// `A=b`, over the container's own.
+    pub env: Vec<String>,
+    /// Absolute; empty: the container's.
+    pub working_dir: String,
+    /// Empty: the container's.
+    pub user: String,
+    /// Give it a terminal.
+    pub tty: bool,
+    /// Give it standard input.
+    pub stdin: bool,
+    /// Give it no streams at all, and do not wait for it.
+    pub detach: bool,
+    /// With all capabilities.
+    pub privileged: bool,
+    /// Columns and rows of the terminal.
+    pub window: Option<(u32, u32)>,
+}
+
+/// The client's ends of a process. Dropping both leaves it running.
+pub struct ExecAttachment {
+    /// Names the process.
+    pub exec_id: String,
+    /// What it writes; the last one is its exit. Ends at once for a detached one.
+    pub output: mpsc::Receiver<Result<Output, Error>>,
+    /// What the client sends.
+    pub input: mpsc::Sender<Input>,
+}
+
+/// The manager's ends of the fifos.
+struct Pipes {
+    stdout: Option<pipe::Receiver>,
+    stderr: Option<pipe::Receiver>,
+}
+
+impl Engine {
+    /// Run a process in a running container.
+    pub async fn exec(&self, request: ExecRequest) -> Result<ExecAttachment, Error> {
+        request.validate()?;
+        let (snapshot, shim) = self.running(&request.container, "exec in")?;
+        let exec_id = names::random_id()?;
+        let folder = folder(&self.0.config.bundle(&snapshot.container.id), &exec_id);
+
+        let process = prepare(&self.0, &snapshot.container, &request, &folder).await?;
+        let begun = begin(&shim, &exec_id, &request, &process, &folder).await;
+        let pipes = match begun {
+            Ok(pipes) => pipes,
+            Err(error) => {
+                remove(&folder).await;
+                return Err(error);
+            }
+        };
+        let mut attributes = snapshot.container.attributes();
+        attributes.push(("exec_id".to_owned(), exec_id.clone()));
+        self.0.events.send(Event::of_container(
+            "exec_start",
+            &snapshot.container.id,
+            attributes.clone(),
+        ));
+
+        let (sender, output) = mpsc::channel(OUTPUT_QUEUE_MAX);
+        let (input, inputs) = mpsc::channel(INPUT_QUEUE_MAX);
+        let fifo = request.stdin.then(|| folder.join("stdin"));
+        let sender = (!request.detach).then_some(sender);
+        let process = Process {
+            shim,
+            exec_id: exec_id.clone(),
+            folder,
+            fifo,
+        };
+        let (engine, id) = (Arc::clone(&self.0), snapshot.container.id.clone());
+        tokio::spawn(async move {
+            if let Some(exit) = process.tend(pipes, inputs, sender).await {
+                attributes.push(("exit_code".to_owned(), exit.code.to_string()));
+                engine
+                    .events
+                    .send(Event::of_container("exec_die", &id, attributes));
+            }
+        });
+        Ok(ExecAttachment {
+            exec_id,
+            output,
+            input,
+        })
+    }
+}
+
+impl ExecRequest {
+    fn validate(&self) -> Result<(), Error> {
+        if self.args.first().is_none_or(String::is_empty) {
+            return Err(Error::invalid("args", "no program is named"));
+        }
+        check_strings("args", &self.args)?;
+        check_env(&self.env)?;
+        check_strings("user", std::slice::from_ref(&self.user))?;
+        check_working_dir(&self.working_dir)
+    }
+}
+
+fn folder(bundle: &Path, exec_id: &str) -> PathBuf {
+    bundle.join("exec").join(exec_id)
+}
+
+/// Describe the process, and make its fifos.
+async fn prepare(
+    engine: &Arc<Inner>,
+    container: &Arc<Container>,
+    request: &ExecRequest,
+    folder: &Path,
+) -> Result<Value, Error> {
+    let (engine, container) = (Arc::clone(engine), Arc::clone(container));
+    let (request, folder) = (request.clone(), folder.to_owned());
+    blocking(move || {
+        let text = bundle::config(&engine.config.bundle(&container.id))?;
+        let config: Value = serde_json::from_str(&text)
+            .map_err(|error| Error::shim(&container.id, format!("read its config.json: {error}")))?;
+        let user = match request.user.as_str() {
+            "" => None,
+            wanted => {
+                let rootfs = engine.images.rootfs(&container.id)?;
+                Some(spec::user::resolve(&Layers::new(&rootfs), wanted)?)
+            }
+        };
+        let process = spec::process::exec(&config["process"], &request, user.as_ref());
+        if !request.detach {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder)
+                .map_err(Error::file("make the folder", &folder))?;
+            let streams = [
+                ("stdin", request.stdin),
+                ("stdout", true),
+                ("stderr", !request.tty),
+            ];
+            for (name, _) in streams.into_iter().filter(|(_, wanted)| *wanted) {
+                bundle::make_fifo(&folder.join(name))?;
+            }
+        }
+        Ok(process)
+    })
+    .await
+}
+
+/// Start the process. The fifos are opened for reading first, so that the shim finds them so.
+async fn begin(
+    shim: &Shim,
+    exec_id: &str,
+    request: &ExecRequest,
+    process: &Value,
+    folder: &Path,
+) -> Result<Pipes, Error> {
+    let path = |name: &str, wanted: bool| {
+        if wanted && !request.detach {
+            folder.join(name).to_string_lossy().into_owned()
+        } else {
+            String::new()
+        }
+    };
+    let streams = Streams {
+        terminal: request.tty,
+        stdin: path("stdin", request.stdin),
+        stdout: path("stdout", true),
+        stderr: path("stderr", !request.tty),
+    };
+    let open = |path: &str| match path {
+        "" => Ok(None),
+        path => pipe::OpenOptions::new()
+            .open_receiver(path)
+            .map(Some)
+            .map_err(Error::file("open the fifo", Path::new(path))),
+    };
+    let pipes = Pipes {
+        stdout: open(&streams.stdout)?,
+        stderr: open(&streams.stderr)?,
+    };
+    shim.exec(exec_id, process, streams).await?;
+    match shim.start(exec_id).await {
+        Ok(_) => Ok(pipes),
+        Err(error) => {
+            if let Err(error) = shim.delete(exec_id).await {
+                tracing::warn!(exec_id, %error, "a process that did not start was not deleted");
+            }
+            Err(error)
+        }
+    }
+}
+
+struct Process {
+    shim: Shim,
+    exec_id: String,
+    folder: PathBuf,
+    fifo: Option<PathBuf>,
+}
+
+impl Process {
+    /// See the process through to its end. None: the shim was lost.
+    async fn tend(
+        self,
+        pipes: Pipes,
+        inputs: mpsc::Receiver<Input>,
+        sender: Option<mpsc::Sender<Result<Output, Error>>>,
+    ) -> Option<Exit> {
+        let (ended, end) = watch::channel(false);
+        let wait = async {
+            let exit = self.shim.wait(&self.exec_id).await;
+            let _ = ended.send(true);
+            exit
+        };
+        let mut over = end.clone();
+        let input = async {
+            tokio::select! {
+                // An exec's standard input has one client; it goes with that one.
+                () = input::forward(inputs, &self.shim, &self.exec_id, self.fifo.as_deref(), true) => {}
+                _ = over.wait_for(|over| *over) => {}
+            }
+        };
+        let stdout = copy(pipes.stdout, end.clone(), sender.clone(), Output::Stdout);
+        let stderr = copy(pipes.stderr, end, sender.clone(), Output::Stderr);
+        let (exit, (), (), ()) = tokio::join!(wait, input, stdout, stderr);
+        if exit.is_ok()
+            && let Err(error) = self.shim.delete(&self.exec_id).await
+        {
+            tracing::debug!(exec_id = self.exec_id, %error, "an ended process was not deleted");
+        }
+        remove(&self.folder).await;
+        let told = exit.as_ref().ok().copied();
+        if let Some(sender) = sender {
+            let _ = sender.send(exit.map(Output::Exit)).await;
+        }
+        told
+    }
+}
+
+/// Copy a stream to the client until it ends; to nobody, when there is no client any more.
+async fn copy(
+    pipe: Option<pipe::Receiver>,
+    mut end: watch::Receiver<bool>,
+    mut sender: Option<mpsc::Sender<Result<Output, Error>>>,
+    output: fn(Vec<u8>) -> Output,
+) {
+    let Some(mut pipe) = pipe else { return };
+    let mut block = vec![0; BLOCK_BYTES];
+    loop {
+        let silence = async {
+            let _ = end.wait_for(|over| *over).await;
+            tokio::time::sleep(SILENCE_MAX).await;
+        };
+        let length = tokio::select! {
+            read = pipe.read(&mut block) => match read {
+                Ok(0) | Err(_) => return,
+                Ok(length) => length,
+            },
+            () = silence => return,
+        };
+        if let Some(client) = &sender
+            && client.send(Ok(output(block[..length].to_vec()))).await.is_err()
+        {
+            sender = None;
+        }
+    }
+}
+
+async fn remove(folder: &Path) {
+    let folder = folder.to_owned();
+    let done = blocking(move || match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::file("remove", &folder)(error))
+        }
+        _ => Ok(()),
+    });
+    if let Err(error) = done.await {
+        tracing::warn!(%error, "left behind, until the container ends");
+    }
+}
+
+/// After a manager has died: read the output of the processes it had started to nowhere, so that they do not
+/// wait for a reader, and remove their fifos when they end.
+pub(crate) fn drain_abandoned(bundle: &Path) {
+    let Ok(folders) = fs::read_dir(bundle.join("exec")) else {
+        return;
+    };
+    for folder in folders.flatten().map(|entry| entry.path()) {
+        let open = |name: &str| pipe::OpenOptions::new().open_receiver(folder.join(name)).ok();
+        let (stdout, stderr) = (open("stdout"), open("stderr"));
+        tokio::spawn(async move {
+            let (never, end) = watch::channel(false);
+            tokio::join!(
+                copy(stdout, end.clone(), None, Output::Stdout),
+                copy(stderr, end, None, Output::Stderr)
+            );
+            drop(never);
+            remove(&folder).await;
+        });
+    }
+}

@@ -1,0 +1,62 @@
+//! Images as the engine's clients see them: the store's operations, with events.
+
+use std::sync::Arc;
+
+use image::{Image, LayerProgress, PullOptions, Removed};
+
+use crate::Error;
+use crate::engine::{Engine, blocking};
+use crate::events::Event;
+
+/// Many errors name a digest or a file; who asked for an image knows neither.
+fn pull_failed(reference: &str, error: image::Error) -> Error {
+    match error {
+        image::Error::Reference { .. } | image::Error::Cancelled(_) => Error::Image(error),
+        source => Error::Pull {
+            reference: reference.to_owned(),
+            source,
+        },
+    }
+}
+
+impl Engine {
+    /// Pull an image; `progress` is called for each layer as it goes on.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        options: PullOptions,
+        progress: &(dyn Fn(LayerProgress) + Send + Sync),
+    ) -> Result<Image, Error> {
+        let pulled = self.0.images.pull(reference, options, progress).await;
+        let image = pulled.map_err(|error| pull_failed(reference, error))?;
+        let attributes = vec![("name".to_owned(), reference.to_owned())];
+        self.0.events.send(Event::of_image("pull", &image.id, attributes));
+        Ok(image)
+    }
+
+    /// All images.
+    pub async fn images(&self) -> Result<Vec<Image>, Error> {
+        let engine = Arc::clone(&self.0);
+        blocking(move || Ok(engine.images.list()?)).await
+    }
+
+    /// One image, by name, id or unique prefix of an id.
+    pub async fn image(&self, name_or_id: &str) -> Result<Image, Error> {
+        let (engine, wanted) = (Arc::clone(&self.0), name_or_id.to_owned());
+        blocking(move || Ok(engine.images.get(&wanted)?)).await
+    }
+
+    /// Take a name from an image, and the image away with its last one.
+    pub async fn remove_image(&self, name_or_id: &str, force: bool) -> Result<Removed, Error> {
+        let (engine, wanted) = (Arc::clone(&self.0), name_or_id.to_owned());
+        let removed = blocking(move || Ok(engine.images.remove(&wanted, force)?)).await?;
+        for name in &removed.untagged {
+            let attributes = vec![("name".to_owned(), name.clone())];
+            self.0.events.send(Event::of_image("untag", name, attributes));
+        }
+        for id in &removed.deleted {
+            self.0.events.send(Event::of_image("delete", id, Vec::new()));
+        }
+        Ok(removed)
+    }
+}

@@ -1,0 +1,392 @@
+//! The owner of one container: a task through which every change of its state goes, one after the other. It
+//! takes commands, watches the running process, and publishes each new state, on which others wait.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::container::{Container, Exit, State};
+use crate::engine::{Inner, blocking};
+use crate::events::Event;
+use crate::logs::LogFolder;
+use crate::shim::Shim;
+use crate::{Error, run, teardown};
+
+/// A process that got SIGKILL is gone within this, or it hangs in the kernel.
+const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+const SIGKILL: u32 = 9;
+/// An end that could not be put on record is tried again after this long: the disk is full, mostly.
+const RECORD_RETRY: Duration = Duration::from_secs(2);
+/// Commands wait here while one is carried out; more senders wait outside.
+const COMMANDS_MAX: usize = 16;
+
+/// A container at one moment.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) container: Arc<Container>,
+    /// The shim, while the container runs.
+    pub(crate) shim: Option<Shim>,
+    /// It has been removed; nothing follows.
+    pub(crate) gone: bool,
+}
+
+impl Snapshot {
+    /// Has the run with this number ended, for good? What removes itself has ended when it is removed.
+    pub(crate) fn has_ended(&self, run: u64) -> bool {
+        let past = self.container.runs > run || (self.container.runs == run && !self.container.is_running());
+        self.gone || (past && self.container.state != State::Removing)
+    }
+}
+
+/// How others reach a container.
+pub(crate) struct Handle {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    commands: mpsc::Sender<Command>,
+    state: watch::Receiver<Snapshot>,
+    pub(crate) logs: Arc<LogFolder>,
+}
+
+type Reply = oneshot::Sender<Result<(), Error>>;
+
+enum Command {
+    Start(Reply),
+    Remove { force: bool, reply: Reply },
+}
+
+impl Handle {
+    /// Start the owner of a container that is on record as it is.
+    pub(crate) fn new(engine: &Arc<Inner>, container: Container) -> Arc<Handle> {
+        Handle::resume(engine, container, None, None)
+    }
+
+    /// Start the owner of a container that was there before this manager. `shim` is that of a running one;
+    /// `unrecorded` is an end that the database has yet to learn of.
+    pub(crate) fn resume(
+        engine: &Arc<Inner>,
+        container: Container,
+        shim: Option<Shim>,
+        unrecorded: Option<Exit>,
+    ) -> Arc<Handle> {
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let logs = Arc::new(LogFolder::new(engine.config.container(&container.id)));
+        let container = Arc::new(container);
+        let (publish, state) = watch::channel(Snapshot {
+            container: Arc::clone(&container),
+            shim: shim.clone(),
+            gone: false,
+        });
+        let handle = Handle {
+            id: container.id.clone(),
+            name: container.name.clone(),
+            commands,
+            state,
+            logs: Arc::clone(&logs),
+        };
+        let mut owner = Owner {
+            engine: Arc::clone(engine),
+            container,
+            shim: None,
+            end: never(),
+            unrecorded,
+            publish,
+            logs,
+        };
+        if let Some(shim) = shim {
+            owner.watch(shim);
+        }
+        tokio::spawn(owner.run(inbox));
+        Arc::new(handle)
+    }
+
+    /// The container as it is now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.state.borrow().clone()
+    }
+
+    /// Changes from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<Snapshot> {
+        self.state.clone()
+    }
+
+    /// Start it. Nothing happens if it is running.
+    pub(crate) async fn start(&self) -> Result<(), Error> {
+        self.command(Command::Start).await
+    }
+
+    /// Remove it; one that is running only if `force` says so.
+    pub(crate) async fn remove(&self, force: bool) -> Result<(), Error> {
+        self.command(|reply| Command::Remove { force, reply }).await
+    }
+
+    async fn command(&self, command: impl FnOnce(Reply) -> Command) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Error::NoSuchContainer(self.name.clone());
+        self.commands.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+/// The end of the running process, as the shim tells it.
+type End = Pin<Box<dyn Future<Output = Result<Exit, Error>> + Send>>;
+
+fn never() -> End {
+    Box::pin(std::future::pending())
+}
+
+struct Owner {
+    engine: Arc<Inner>,
+    container: Arc<Container>,
+    shim: Option<Shim>,
+    end: End,
+    /// How the last run ended, while only its bundle has that on disk.
+    unrecorded: Option<Exit>,
+    publish: watch::Sender<Snapshot>,
+    logs: Arc<LogFolder>,
+}
+
+impl Owner {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        let mut gone = false;
+        while !gone {
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(Command::Start(reply)) => {
+                        let result = self.start().await;
+                        // As with docker: what was to go at its end does not stay when it cannot even begin.
+                        if result.is_err() && self.container.request.auto_remove {
+                            gone = self.forget().await.is_ok();
+                        }
+                        let _ = reply.send(result);
+                    }
+                    Some(Command::Remove { force, reply }) => {
+                        let result = self.remove(force).await;
+                        gone = result.is_ok();
+                        let _ = reply.send(result);
+                    }
+                    None => return,
+                },
+                told = &mut self.end => gone = self.ended(told).await,
+                () = tokio::time::sleep(RECORD_RETRY), if self.unrecorded.is_some() => {
+                    gone = self.record_end().await.unwrap_or(false);
+                }
+            }
+        }
+    }
+
+    async fn start(&mut self) -> Result<(), Error> {
+        if self.container.is_running() {
+            return Ok(());
+        }
+        // Before its bundle makes place for the next run's.
+        self.record_end().await?;
+        match run::start(&self.engine, &self.container).await {
+            Ok(started) => {
+                let container = Arc::make_mut(&mut self.container);
+                container.state = State::Running;
+                container.pid = started.pid;
+                container.runs += 1;
+                container.started_unix_nanos = started.at_unix_nanos;
+                container.error.clear();
+                self.watch(started.shim);
+                self.publish();
+                self.tell("start", &[]);
+                Ok(())
+            }
+            Err(error) => {
+                Arc::make_mut(&mut self.container).error = error.to_string();
+                if let Err(error) = self
+                    .engine
+                    .store
+                    .start_failed(&self.container.id, &error.to_string())
+                    .await
+                {
+                    tracing::warn!(id = self.container.id, %error, "a failed start is not on record");
+                }
+                self.publish();
+                Err(error)
+            }
+        }
+    }
+
+    /// Wait for the end of the process that `shim` watches.
+    fn watch(&mut self, shim: Shim) {
+        let watched = shim.clone();
+        self.end = Box::pin(async move { watched.wait("").await });
+        self.shim = Some(shim);
+    }
+
+    /// Put an end on record that could not be before. Whether the container is gone with it.
+    async fn record_end(&mut self) -> Result<bool, Error> {
+        let Some(exit) = self.unrecorded else {
+            return Ok(false);
+        };
+        teardown::record(&self.engine, &self.container, exit, &self.container.error).await?;
+        self.unrecorded = None;
+        tracing::info!(id = self.container.id, "the exit is on record now");
+        teardown::discard(&self.engine, &self.container.id).await;
+        if self.container.request.auto_remove {
+            self.vanish().await;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// The process has ended, or the shim is lost. Whether the container is gone with it.
+    async fn ended(&mut self, told: Result<Exit, Error>) -> bool {
+        self.end = never();
+        let (exit, error, recorded) = match (told, self.shim.take()) {
+            (Ok(told), Some(shim)) => {
+                failpoint::reach("exit.told");
+                let (exit, recorded) = teardown::settle(&self.engine, &self.container, &shim, told).await;
+                (exit, String::new(), recorded)
+            }
+            (told, _) => {
+                let why = told.err().map(|error| error.to_string()).unwrap_or_default();
+                tracing::warn!(id = self.container.id, why, "lost the shim; ending the container");
+                let exit = teardown::end(&self.engine, &self.container.id).await;
+                let error = format!("the shim was lost: {why}");
+                (
+                    exit,
+                    error.clone(),
+                    teardown::record(&self.engine, &self.container, exit, &error).await,
+                )
+            }
+        };
+        failpoint::reach("exit.recorded");
+        let container = Arc::make_mut(&mut self.container);
+        container.state = State::Exited;
+        container.pid = 0;
+        container.exit = Some(exit);
+        container.error = error;
+        match recorded {
+            Ok(()) => teardown::remove_bundle(&self.engine, &self.container.id).await,
+            // The bundle is left: in it is the exit, for a later attempt or the next start of the manager.
+            Err(error) => {
+                tracing::error!(id = self.container.id, %error, "an exit is not on record");
+                self.unrecorded = Some(exit);
+                self.publish();
+                self.tell_end(exit);
+                return false;
+            }
+        }
+        self.tell_end(exit);
+        if self.container.request.auto_remove {
+            self.vanish().await;
+            return true;
+        }
+        self.publish();
+        false
+    }
+
+    async fn remove(&mut self, force: bool) -> Result<(), Error> {
+        if self.container.is_running() {
+            if !force {
+                return Err(Error::WrongState {
+                    action: "remove",
+                    container: self.container.name.clone(),
+                    why: "it is running; stop it first, or force the removal".to_owned(),
+                });
+            }
+            if self.kill().await? {
+                return Ok(());
+            }
+        }
+        self.forget().await
+    }
+
+    /// Kill the main process and see it out. Whether the container is gone with it.
+    async fn kill(&mut self) -> Result<bool, Error> {
+        if let Some(shim) = &self.shim {
+            shim.kill("", SIGKILL).await?;
+        }
+        match tokio::time::timeout(KILL_TIMEOUT, &mut self.end).await {
+            Ok(told) => Ok(self.ended(told).await),
+            Err(_) => Err(Error::WrongState {
+                action: "remove",
+                container: self.container.name.clone(),
+                why: format!(
+                    "its process did not end within {} seconds of SIGKILL",
+                    KILL_TIMEOUT.as_secs()
+                ),
+            }),
+        }
+    }
+
+    /// Delete the record; what else there is of the container has no owner then, and goes.
+    async fn forget(&mut self) -> Result<(), Error> {
+        let before = self.container.state;
+        Arc::make_mut(&mut self.container).state = State::Removing;
+        self.publish();
+        let mut deleted = self.engine.store.delete(&self.container.id).await;
+        if let Err(Error::DiskFull { .. }) = deleted {
+            // It was not to stay, so what it has may go before its record and make room for that.
+            self.remove_files().await;
+            deleted = self.engine.store.delete(&self.container.id).await;
+        }
+        if let Err(error) = deleted {
+            Arc::make_mut(&mut self.container).state = before;
+            self.publish();
+            return Err(error);
+        }
+        failpoint::reach("remove.recorded");
+        if self.engine.config.bundle(&self.container.id).exists() {
+            teardown::discard(&self.engine, &self.container.id).await;
+        }
+        self.vanish().await;
+        Ok(())
+    }
+
+    /// The record is deleted: remove the log and the writable layer, and tell everybody.
+    async fn vanish(&mut self) {
+        self.remove_files().await;
+        self.engine.containers.remove(&self.container.id);
+        self.publish.send_replace(Snapshot {
+            container: Arc::clone(&self.container),
+            shim: None,
+            gone: true,
+        });
+        self.tell("destroy", &[]);
+    }
+
+    /// Remove the log and the writable layer. What is not there is fine.
+    async fn remove_files(&mut self) {
+        let id = self.container.id.clone();
+        let (engine, owned, logs) = (Arc::clone(&self.engine), id.clone(), Arc::clone(&self.logs));
+        let removed = blocking(move || {
+            let folder = logs.remove();
+            engine.images.release(&owned)?;
+            engine.store.keep_ballast();
+            folder
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(id, %error, "left behind, until the next start of the manager");
+        }
+    }
+
+    fn tell_end(&self, exit: Exit) {
+        self.tell("die", &[("exit_code", exit.code.to_string())]);
+    }
+
+    fn publish(&self) {
+        let _ = self.publish.send_replace(Snapshot {
+            container: Arc::clone(&self.container),
+            shim: self.shim.clone(),
+            gone: false,
+        });
+    }
+
+    fn tell(&self, action: &'static str, more: &[(&str, String)]) {
+        let mut attributes = self.container.attributes();
+        attributes.extend(
+            more.iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone())),
+        );
+        self.engine
+            .events
+            .send(Event::of_container(action, &self.container.id, attributes));
+    }
+}

@@ -1,0 +1,245 @@
+//! Putting right, at the manager's start, what is with what should be: the database says which containers there
+//! are; bundles, layers, links and folders carry the id of their owner in their name. What has no owner is
+//! removed; a running container is watched again; one that ended meanwhile gets its exit.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+
+use crate::container::{Container, Exit, State};
+use crate::engine::{Inner, blocking};
+use crate::lifecycle::Handle;
+use crate::shim::Shim;
+use crate::{Error, bundle, exec, sys, teardown};
+
+/// As many shims are asked at once. Each answers in well under a millisecond.
+const AT_ONCE: usize = 32;
+/// Between the end of a process and its shim's word of it: output is drained, and the exit written to disk.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Put everything right. Errors with single containers are logged; an error is returned when the engine cannot
+/// work at all.
+pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Result<(), Error> {
+    let known: BTreeSet<String> = containers.iter().map(|container| container.id.clone()).collect();
+    let settled: Vec<_> = stream::iter(containers)
+        .map(|container| settle(engine, container))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+
+    let mut running = BTreeSet::new();
+    let mut needed = BTreeSet::new();
+    for settled in settled.into_iter().flatten() {
+        let Settled {
+            container,
+            shim,
+            unrecorded,
+        } = settled;
+        if shim.is_some() {
+            running.insert(container.id.clone());
+        }
+        if shim.is_some() || unrecorded.is_some() {
+            needed.insert(container.id.clone());
+        }
+        engine.adopt(Handle::resume(engine, container, shim, unrecorded));
+    }
+    failpoint::reach("reconcile.settled");
+    remove_bundles(engine, &needed).await;
+    let engine = Arc::clone(engine);
+    blocking(move || {
+        remove_links(&engine, &running);
+        remove_layers(&engine, &known);
+        remove_folders(&engine, &known);
+        Ok(())
+    })
+    .await
+}
+
+/// A container as it is now.
+struct Settled {
+    container: Container,
+    /// That of a running one.
+    shim: Option<Shim>,
+    /// How it ended, if only its bundle keeps that.
+    unrecorded: Option<Exit>,
+}
+
+/// Find out what became of one container. None: it was to be removed at its end, and is.
+async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled> {
+    let mut unrecorded = None;
+    if container.is_running() {
+        let exit = match find_shim(engine, &container).await {
+            Ok((shim, None)) => {
+                take_over(engine, &container, &shim).await;
+                return Some(Settled {
+                    container,
+                    shim: Some(shim),
+                    unrecorded,
+                });
+            }
+            Ok((shim, Some(told))) => {
+                let (exit, recorded) = teardown::settle(engine, &container, &shim, told).await;
+                match recorded {
+                    Ok(()) => teardown::remove_bundle(engine, &container.id).await,
+                    Err(error) => {
+                        tracing::error!(id = container.id, %error, "an exit is not on record");
+                        unrecorded = Some(exit);
+                    }
+                }
+                exit
+            }
+            Err(error) => {
+                tracing::info!(id = container.id, %error, "its shim is gone");
+                let exit = teardown::end(engine, &container.id).await;
+                if let Err(error) = teardown::record(engine, &container, exit, "").await {
+                    tracing::error!(id = container.id, %error, "an exit is not on record");
+                    unrecorded = Some(exit);
+                }
+                exit
+            }
+        };
+        container.state = State::Exited;
+        container.pid = 0;
+        container.exit = Some(exit);
+    }
+    let is_over = container.state == State::Exited || was_starting(engine, &container);
+    if container.request.auto_remove && unrecorded.is_none() && is_over {
+        return forget(engine, container).await;
+    }
+    Some(Settled {
+        container,
+        shim: None,
+        unrecorded,
+    })
+}
+
+/// Was it new, and its first start under way or refused? Whoever asked for that went away with the manager.
+fn was_starting(engine: &Inner, container: &Container) -> bool {
+    let begun = engine.config.bundle(&container.id).exists() || !container.error.is_empty();
+    container.state == State::Created && begun
+}
+
+/// The shim of a container that is on record as running, and its exit if it has ended meanwhile. An error means
+/// that there is no shim.
+async fn find_shim(engine: &Arc<Inner>, container: &Container) -> Result<(Shim, Option<Exit>), Error> {
+    let shim = Shim::reconnect(&engine.config, &container.id).await?;
+    if bundle::exit(&engine.config.bundle(&container.id)).is_none() && sys::is_alive(container.pid) {
+        return Ok((shim, None));
+    }
+    // It has ended, and the shim may still be at seeing it out. Nobody is to be told that it runs.
+    match tokio::time::timeout(ENDING_TIMEOUT, shim.wait("")).await {
+        Ok(Ok(exit)) => Ok((shim, Some(exit))),
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            tracing::warn!(
+                id = container.id,
+                "its process is gone, but its shim does not say so"
+            );
+            Ok((shim, None))
+        }
+    }
+}
+
+/// Go on where the manager before this one was with a running container.
+async fn take_over(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
+    let request = &container.request;
+    // The client that had it open went away with the manager it was connected to.
+    if request.stdin_once
+        && !request.tty
+        && let Err(error) = shim.close_stdin("").await
+    {
+        tracing::debug!(id = container.id, %error, "standard input stays open");
+    }
+    exec::drain_abandoned(&engine.config.bundle(&container.id));
+}
+
+async fn forget(engine: &Arc<Inner>, container: Container) -> Option<Settled> {
+    match engine.store.delete(&container.id).await {
+        // Its layer and folder go with those that have no owner.
+        Ok(()) => None,
+        Err(error) => {
+            tracing::error!(id = container.id, %error, "could not be removed");
+            Some(Settled {
+                container,
+                shim: None,
+                unrecorded: None,
+            })
+        }
+    }
+}
+
+/// Starts that were not recorded, and ends that were not finished; not what is needed still.
+async fn remove_bundles(engine: &Arc<Inner>, needed: &BTreeSet<String>) {
+    let orphans = names_in(&engine.config.bundles())
+        .into_iter()
+        .filter(|id| !needed.contains(id));
+    let remove = |id: String| async move {
+        tracing::info!(id, "removing an orphaned bundle");
+        teardown::discard(engine, &id).await;
+    };
+    stream::iter(orphans).for_each_concurrent(AT_ONCE, remove).await;
+}
+
+fn remove_links(engine: &Inner, running: &BTreeSet<String>) {
+    let bridge = &engine.config.bridge;
+    let links = match bridge.attached() {
+        Ok(links) => links,
+        Err(error) => {
+            tracing::warn!(%error, "cannot look for orphaned links");
+            return;
+        }
+    };
+    let owned: BTreeSet<String> = running.iter().map(|id| network::link_name(id)).collect();
+    for link in links.iter().filter(|link| !owned.contains(*link)) {
+        tracing::info!(link, "removing an orphaned link");
+        // A link's name is made from the beginning of its owner's id, so that beginning names it as well.
+        let id = link.strip_prefix("bth").unwrap_or(link);
+        if let Err(error) = bridge.detach(id) {
+            tracing::warn!(link, %error, "cannot remove an orphaned link");
+        }
+    }
+}
+
+fn remove_layers(engine: &Inner, known: &BTreeSet<String>) {
+    let leases = match engine.images.leases() {
+        Ok(leases) => leases,
+        Err(error) => {
+            tracing::warn!(%error, "cannot look for orphaned layers");
+            return;
+        }
+    };
+    for id in leases.iter().filter(|id| !still_there(engine, known, id)) {
+        tracing::info!(id, "removing an orphaned layer");
+        if let Err(error) = engine.images.release(id) {
+            tracing::warn!(id, %error, "cannot remove an orphaned layer");
+        }
+    }
+}
+
+fn remove_folders(engine: &Inner, known: &BTreeSet<String>) {
+    let folder = engine.config.containers();
+    for id in names_in(&folder)
+        .iter()
+        .filter(|id| !still_there(engine, known, id))
+    {
+        tracing::info!(id, "removing an orphaned folder");
+        if let Err(error) = std::fs::remove_dir_all(folder.join(id)) {
+            tracing::warn!(id, %error, "cannot remove an orphaned folder");
+        }
+    }
+}
+
+/// Is it on record, and was it not removed just now?
+fn still_there(engine: &Inner, known: &BTreeSet<String>, id: &str) -> bool {
+    known.contains(id) && engine.containers.find(id).is_ok()
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}

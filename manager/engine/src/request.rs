@@ -1,0 +1,115 @@
+//! What a client asks for when it makes a container.
+
+mod rules;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+pub(crate) use rules::{check_env, check_strings, check_working_dir};
+
+/// What a container is to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CreateRequest {
+    /// Empty: one is made up.
+    pub name: String,
+    /// Name or id of an image that is in the store.
+    pub image: String,
+    /// Empty: the image's.
+    pub command: Vec<String>,
+    /// None: the image's.
+    pub entrypoint: Option<Vec<String>>,
+    /// `A=b`; replaces the image's values.
+    pub env: Vec<String>,
+    /// Absolute; empty: the image's.
+    pub working_dir: String,
+    /// `name`, `uid`, `name:group`, `uid:gid`; empty: the image's.
+    pub user: String,
+    /// Empty: the first 12 digits of the id.
+    pub hostname: String,
+    /// Give the process a terminal.
+    pub tty: bool,
+    /// Keep standard input open for clients that attach.
+    pub open_stdin: bool,
+    /// Close it for good when the first client that attached it leaves.
+    pub stdin_once: bool,
+    /// Remove the container when it ends.
+    pub auto_remove: bool,
+    /// Directories and files of the host.
+    pub binds: Vec<Bind>,
+    /// Which network it is on.
+    pub network: Network,
+    /// 0: no limit.
+    pub memory_bytes: i64,
+    /// Thousandths of a CPU; 0: no limit.
+    pub cpu_quota_millis: i64,
+    /// 0: no limit.
+    pub pids_limit: i64,
+    /// For people and tools; Berth does not read them.
+    pub labels: BTreeMap<String, String>,
+    /// Empty: the image's, or TERM.
+    pub stop_signal: String,
+    /// The root file system is mounted read-only.
+    pub read_only: bool,
+    /// No confinement but namespaces.
+    pub privileged: bool,
+    /// Capabilities above the default ones; `ALL` for all.
+    pub cap_add: Vec<String>,
+    /// Default capabilities that it does not get; `ALL` for all.
+    pub cap_drop: Vec<String>,
+    /// First size of the terminal; 0: not known.
+    pub tty_columns: u32,
+    /// First size of the terminal; 0: not known.
+    pub tty_rows: u32,
+}
+
+/// A directory or file of the host that a container sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Absolute path on the host. A directory is made if there is nothing.
+    pub source: String,
+    /// Absolute path in the container.
+    pub target: String,
+    /// The container cannot write there.
+    pub read_only: bool,
+}
+
+/// The network of a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// An address of its own on the bridge, NAT to the world.
+    #[default]
+    Bridge,
+    /// A loopback device, nothing else.
+    None,
+    /// The host's own.
+    Host,
+}
+
+impl Network {
+    /// Read the API's name of a network; empty is the default.
+    pub fn parse(name: &str) -> Result<Network, Error> {
+        match name {
+            "" | "bridge" | "default" => Ok(Network::Bridge),
+            "none" => Ok(Network::None),
+            "host" => Ok(Network::Host),
+            other => Err(Error::invalid(
+                "network",
+                format!("{other:?} is not known: this version has \"bridge\", \"none\" and \"host\""),
+            )),
+        }
+    }
+
+    /// The API's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Network::Bridge => "bridge",
+            Network::None => "none",
+            Network::Host => "host",
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Ending a container from outside, and waiting for its end.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::container::Exit;
+use crate::engine::Engine;
+use crate::lifecycle::Snapshot;
+use crate::shim::Shim;
+use crate::{Error, signal};
+
+/// What a container gets to end by itself, unless the client says otherwise; docker's number.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// A process that got SIGKILL is gone within this, or it hangs in the kernel.
+const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+/// `kill` waits as long for the end, as docker does.
+const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between the end of a process and the moment at which all know of it.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
+const SIGKILL: u32 = 9;
+
+impl Engine {
+    /// Ask a container to end, by `signal` or the one it was made with, and kill it after `timeout`. Returns
+    /// when it has ended; at once when it is not running.
+    pub async fn stop(&self, container: &str, timeout: Option<Duration>, signal: &str) -> Result<(), Error> {
+        let handle = self.0.containers.find(container)?;
+        let asked = if signal.is_empty() {
+            None
+        } else {
+            Some(signal::parse("signal", signal)?)
+        };
+        let mut state = handle.watch();
+        let snapshot = handle.snapshot();
+        let Some(shim) = &snapshot.shim else { return Ok(()) };
+        let run = snapshot.container.runs;
+
+        let grace = timeout.unwrap_or(STOP_TIMEOUT);
+        let attempts = [
+            (asked.unwrap_or(snapshot.container.stop_signal), grace),
+            (SIGKILL, KILL_TIMEOUT),
+        ];
+        for (number, patience) in attempts {
+            if !send(shim, number, &mut state, run).await? {
+                return Ok(());
+            }
+            if tokio::time::timeout(patience, ended(&mut state, run))
+                .await
+                .is_ok()
+            {
+                return Ok(());
+            }
+        }
+        Err(outlives_sigkill("stop", &snapshot, KILL_TIMEOUT))
+    }
+
+    /// Send a signal to the main process; KILL if none is named. After KILL, this returns when the container has
+    /// ended, so that it can be started or removed then.
+    pub async fn kill(&self, container: &str, signal: &str) -> Result<(), Error> {
+        let number = if signal.is_empty() {
+            SIGKILL
+        } else {
+            signal::parse("signal", signal)?
+        };
+        let handle = self.0.containers.find(container)?;
+        let snapshot = handle.snapshot();
+        let not_running = || not_running("kill", &snapshot);
+        let shim = snapshot.shim.as_ref().ok_or_else(not_running)?;
+        let (mut state, run) = (handle.watch(), snapshot.container.runs);
+        if !send(shim, number, &mut state, run).await? {
+            return Err(not_running());
+        }
+        if number == SIGKILL {
+            tokio::time::timeout(KILLED_TIMEOUT, ended(&mut state, run))
+                .await
+                .map_err(|_| outlives_sigkill("kill", &snapshot, KILLED_TIMEOUT))?;
+        }
+        Ok(())
+    }
+
+    /// Return when the container is not running, with its last exit; None if it never ran. One that removes
+    /// itself has then been removed.
+    pub async fn wait(&self, container: &str) -> Result<Option<Exit>, Error> {
+        let handle = self.0.containers.find(container)?;
+        let mut state = handle.watch();
+        let run = handle.snapshot().container.runs;
+        Ok(ended(&mut state, run).await)
+    }
+
+    /// A container that is running, and its shim.
+    pub(crate) fn running(&self, container: &str, action: &'static str) -> Result<(Snapshot, Shim), Error> {
+        let snapshot = self.0.containers.find(container)?.snapshot();
+        let shim = snapshot
+            .shim
+            .clone()
+            .ok_or_else(|| not_running(action, &snapshot))?;
+        Ok((snapshot, shim))
+    }
+}
+
+fn not_running(action: &'static str, snapshot: &Snapshot) -> Error {
+    Error::WrongState {
+        action,
+        container: snapshot.container.name.clone(),
+        why: "it is not running".to_owned(),
+    }
+}
+
+fn outlives_sigkill(action: &'static str, snapshot: &Snapshot, waited: Duration) -> Error {
+    Error::WrongState {
+        action,
+        container: snapshot.container.name.clone(),
+        why: format!(
+            "its process did not end within {} seconds of SIGKILL",
+            waited.as_secs()
+        ),
+    }
+}
+
+/// Send a signal to the process of run number `run`. False: the run was ending, and has ended now.
+async fn send(
+    shim: &Shim,
+    number: u32,
+    state: &mut watch::Receiver<Snapshot>,
+    run: u64,
+) -> Result<bool, Error> {
+    match shim.kill("", number).await {
+        Ok(()) => Ok(true),
+        // The shim goes away a moment before the end is known to all.
+        Err(error) => match tokio::time::timeout(ENDING_TIMEOUT, ended(state, run)).await {
+            Ok(_) => Ok(false),
+            Err(_) => Err(error),
+        },
+    }
+}
+
+/// Wait for the end of run number `run`, and return the exit on record then.
+pub(crate) async fn ended(state: &mut watch::Receiver<Snapshot>, run: u64) -> Option<Exit> {
+    // Fails when the owner is gone; its last word stays readable.
+    let _ = state.wait_for(|snapshot| snapshot.has_ended(run)).await;
+    state.borrow().container.exit
+}

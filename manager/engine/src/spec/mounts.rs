@@ -1,0 +1,93 @@
+//! What a container sees besides its image.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::request::CreateRequest;
+
+/// Size of /dev/shm, as with docker.
+const SHM_BYTES: u64 = 64 << 20;
+
+/// All mounts in the order in which they are made: the kernel's file systems, the container's own files in
+/// /etc, then the binds, those higher up in the tree first.
+pub(super) fn all(request: &CreateRequest, etc: &Path) -> Value {
+    let mut binds: Vec<_> = request.binds.iter().collect();
+    binds.sort_by_key(|bind| depth(&bind.target));
+    let replaced = |target: &str| binds.iter().any(|bind| normal(&bind.target).eq(normal(target)));
+
+    let mut mounts = kernel_file_systems(request.privileged);
+    for name in ["resolv.conf", "hostname", "hosts"] {
+        mounts.push(bind(
+            &etc.join(name).to_string_lossy(),
+            &format!("/etc/{name}"),
+            request.read_only,
+        ));
+    }
+    mounts.retain(|mount| !mount["destination"].as_str().is_some_and(replaced));
+    mounts.extend(
+        binds
+            .iter()
+            .map(|wanted| bind(&wanted.source, &wanted.target, wanted.read_only)),
+    );
+    Value::Array(mounts)
+}
+
+fn kernel_file_systems(privileged: bool) -> Vec<Value> {
+    let access = if privileged { "rw" } else { "ro" };
+    let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": source, "options": options});
+    let shm_size = format!("size={SHM_BYTES}");
+    vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &[access, "nosuid", "noexec", "nodev"],
+        ),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount(
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            &["nosuid", "noexec", "nodev", "mode=1777", &shm_size],
+        ),
+    ]
+}
+
+fn bind(source: &str, target: &str, read_only: bool) -> Value {
+    let mut options = vec!["rbind", "rprivate"];
+    if read_only {
+        options.push("ro");
+    }
+    json!({"destination": target, "type": "bind", "source": source, "options": options})
+}
+
+/// The names of a path, without what changes nothing.
+fn normal(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|name| !name.is_empty() && *name != ".")
+}
+
+fn depth(path: &str) -> usize {
+    normal(path).count()
+}

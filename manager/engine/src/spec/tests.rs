@@ -1,0 +1,235 @@
+//! What config.json says.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::container::State;
+use crate::exec::ExecRequest;
+use crate::request::Bind;
+
+fn image(config: &Value) -> ImageConfiguration {
+    serde_json::from_value(json!({
+        "architecture": "amd64", "os": "linux", "config": config,
+        "rootfs": {"type": "layers", "diff_ids": []},
+    }))
+    .unwrap()
+}
+
+fn built(request: CreateRequest, config: &Value) -> Value {
+    let image = image(config);
+    let container = Container {
+        id: "0123456789abcdef".repeat(4),
+        name: "one".to_owned(),
+        image_id: String::new(),
+        command: process::command(&request, &image).unwrap(),
+        stop_signal: 15,
+        request: Arc::new(request),
+        state: State::Created,
+        pid: 0,
+        runs: 0,
+        exit: None,
+        created_unix_nanos: 0,
+        started_unix_nanos: 0,
+        address: None,
+        error: String::new(),
+    };
+    let user = User {
+        home: "/root".to_owned(),
+        ..User::default()
+    };
+    super::config(&container, &image, &user, Path::new("/c"))
+}
+
+fn request() -> CreateRequest {
+    CreateRequest {
+        image: "x".to_owned(),
+        ..CreateRequest::default()
+    }
+}
+
+fn strings(list: &[&str]) -> Vec<String> {
+    list.iter().map(|&item| item.to_owned()).collect()
+}
+
+#[test]
+fn the_request_goes_over_the_image() {
+    let image = json!({
+        "Env": ["A=image", "PATH=/bin", "broken"], "Cmd": ["sh"], "Entrypoint": ["/init"], "WorkingDir": "/srv",
+    });
+    let plain = built(request(), &image);
+    assert_eq!(plain["process"]["args"], json!(["/init", "sh"]));
+    assert_eq!(plain["process"]["cwd"], "/srv");
+    assert_eq!(
+        plain["process"]["env"],
+        json!(["PATH=/bin", "HOSTNAME=0123456789ab", "A=image", "HOME=/root"])
+    );
+
+    let asked = CreateRequest {
+        env: strings(&["A=asked", "HOME=/x"]),
+        command: strings(&["ls"]),
+        working_dir: "/tmp".to_owned(),
+        tty: true,
+        ..request()
+    };
+    let asked = built(asked, &image);
+    assert_eq!(asked["process"]["args"], json!(["/init", "ls"]));
+    assert_eq!(asked["process"]["cwd"], "/tmp");
+    assert_eq!(
+        asked["process"]["env"],
+        json!([
+            "PATH=/bin",
+            "HOSTNAME=0123456789ab",
+            "TERM=xterm",
+            "A=asked",
+            "HOME=/x"
+        ])
+    );
+}
+
+#[test]
+fn an_entrypoint_puts_the_images_command_aside() {
+    let image = json!({"Cmd": ["sh"], "Entrypoint": ["/init"]});
+    let own = CreateRequest {
+        entrypoint: Some(strings(&["/other"])),
+        ..request()
+    };
+    assert_eq!(built(own, &image)["process"]["args"], json!(["/other"]));
+    let none = CreateRequest {
+        entrypoint: Some(strings(&[""])),
+        command: strings(&["id"]),
+        ..request()
+    };
+    assert_eq!(built(none, &image)["process"]["args"], json!(["id"]));
+}
+
+#[test]
+fn nothing_to_run_is_refused() {
+    let empty = image(&json!({}));
+    assert!(
+        process::command(&request(), &empty)
+            .unwrap_err()
+            .to_string()
+            .contains("what to run")
+    );
+}
+
+#[test]
+fn limits_become_resources() {
+    let limited = CreateRequest {
+        memory_bytes: 64 << 20,
+        cpu_quota_millis: 1500,
+        pids_limit: 9,
+        ..request()
+    };
+    let config = built(limited, &json!({"Cmd": ["x"]}));
+    let resources = &config["linux"]["resources"];
+    assert_eq!(resources["memory"]["limit"], 64 << 20);
+    assert_eq!(resources["cpu"], json!({"period": 100_000, "quota": 150_000}));
+    assert_eq!(resources["pids"], json!({"limit": 9}));
+}
+
+#[test]
+fn a_privileged_container_is_confined_by_namespaces_only() {
+    let plain = built(request(), &json!({"Cmd": ["x"]}));
+    assert!(plain["linux"]["seccomp"].is_object() && plain["linux"]["maskedPaths"].is_array());
+    let privileged = built(
+        CreateRequest {
+            privileged: true,
+            ..request()
+        },
+        &json!({"Cmd": ["x"]}),
+    );
+    assert!(privileged["linux"]["seccomp"].is_null() && privileged["linux"]["maskedPaths"].is_null());
+    assert_eq!(
+        privileged["linux"]["resources"]["devices"],
+        json!([{"allow": true, "access": "rwm"}])
+    );
+}
+
+#[test]
+fn the_hosts_network_has_no_namespace_of_its_own() {
+    let has = |config: &Value| {
+        config["linux"]["namespaces"]
+            .as_array()
+            .unwrap()
+            .contains(&json!({"type": "network"}))
+    };
+    assert!(has(&built(request(), &json!({"Cmd": ["x"]}))));
+    let host = built(
+        CreateRequest {
+            network: Network::Host,
+            ..request()
+        },
+        &json!({"Cmd": ["x"]}),
+    );
+    assert!(!has(&host) && host["linux"]["sysctl"].is_null());
+}
+
+#[test]
+fn a_bind_replaces_the_default_mount_of_its_place_and_outer_ones_come_first() {
+    let bind = |target: &str, read_only| Bind {
+        source: "/s".to_owned(),
+        target: target.to_owned(),
+        read_only,
+    };
+    let binds = vec![
+        bind("/data/deep/er", false),
+        bind("/dev/shm/", false),
+        bind("/data", true),
+    ];
+    let config = built(CreateRequest { binds, ..request() }, &json!({"Cmd": ["x"]}));
+    let mounts = config["mounts"].as_array().unwrap();
+    let targets: Vec<_> = mounts
+        .iter()
+        .map(|mount| mount["destination"].as_str().unwrap())
+        .collect();
+    assert!(!targets.contains(&"/dev/shm"));
+    assert_eq!(
+        targets[targets.len() - 3..],
+        ["/data", "/dev/shm/", "/data/deep/er"]
+    );
+    assert_eq!(
+        mounts[targets.len() - 3]["options"],
+        json!(["rbind", "rprivate", "ro"])
+    );
+}
+
+#[test]
+fn an_exec_keeps_what_it_does_not_change() {
+    let base = built(
+        request(),
+        &json!({"Cmd": ["x"], "Env": ["A=1"], "WorkingDir": "/srv"}),
+    );
+    let request = ExecRequest {
+        args: strings(&["id"]),
+        env: strings(&["A=2"]),
+        tty: true,
+        ..ExecRequest::default()
+    };
+    let exec = process::exec(&base["process"], &request, None);
+    assert_eq!(exec["args"], json!(["id"]));
+    assert_eq!(exec["cwd"], "/srv");
+    assert_eq!(
+        exec["env"],
+        json!([
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOSTNAME=0123456789ab",
+            "A=2",
+            "HOME=/root",
+            "TERM=xterm"
+        ])
+    );
+    assert_eq!(exec["capabilities"], base["process"]["capabilities"]);
+    let user = User {
+        uid: 5,
+        gid: 6,
+        additional_gids: vec![7],
+        home: "/h".to_owned(),
+    };
+    let exec = process::exec(&base["process"], &request, Some(&user));
+    assert_eq!(
+        exec["user"],
+        json!({"uid": 5, "gid": 6, "additionalGids": [6, 7]})
+    );
+    assert!(exec["env"].as_array().unwrap().contains(&json!("HOME=/h")));
+}

@@ -1,0 +1,262 @@
+//! The engine's database: which containers there are, their states, and who has which address.
+//!
+//! One thread owns the connection. Others send it writes and wait until they are on disk. Writes that arrive
+//! while it is busy share its next transaction, so that many at once pay for one fsync; a write that fails is
+//! rolled back alone, by its savepoint. What frees space is tried again without the ballast when the disk is full.
+
+mod ballast;
+mod rows;
+mod schema;
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::oneshot;
+
+use crate::Error;
+use crate::container::{Container, Exit};
+
+pub(crate) use ballast::Ballast;
+
+/// As many writes share one transaction at most.
+const BATCH_MAX: usize = 64;
+
+/// Addresses that containers may get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subnet {
+    pub(crate) gateway: Ipv4Addr,
+    pub(crate) prefix: u8,
+}
+
+/// A handle to the owner thread. The thread ends when the last handle is dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    writes: mpsc::Sender<Box<dyn Write>>,
+    ballast: Arc<Ballast>,
+    root_id: Arc<str>,
+}
+
+impl Store {
+    /// Open or make the database, bring it to the current schema, and read all containers.
+    pub(crate) fn open(path: &Path) -> Result<(Store, Vec<Container>), Error> {
+        let ballast = Arc::new(Ballast::at(path.with_file_name("ballast")));
+        let connection = match open(path) {
+            // Even that needs room, for the journal's index.
+            Err(Error::DiskFull { .. }) if ballast.throw_off() => open(path),
+            other => other,
+        }?;
+        let containers = rows::load(&connection)?;
+        let root_id = schema::root_id(&connection)?.into();
+        ballast.keep();
+        let owned = Arc::clone(&ballast);
+        let (writes, inbox) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("engine-db".to_owned())
+            .stack_size(512 << 10)
+            .spawn(move || own(&connection, &owned, &inbox))
+            .map_err(Error::file("start the thread for", path))?;
+        let store = Store {
+            writes,
+            ballast,
+            root_id,
+        };
+        Ok((store, containers))
+    }
+
+    /// The id of this root, made with its database: by it the root knows what is its own elsewhere.
+    pub(crate) fn root_id(&self) -> &str {
+        &self.root_id
+    }
+
+    /// Space was freed: set some aside again, if none is.
+    pub(crate) fn keep_ballast(&self) {
+        self.ballast.keep();
+    }
+
+    /// Remember a new container and give it an address of `subnet`, if it wants one.
+    pub(crate) async fn insert(
+        &self,
+        container: Container,
+        subnet: Option<Subnet>,
+    ) -> Result<Option<Ipv4Addr>, Error> {
+        self.write("insert a container", Room::Needed, move |connection| {
+            rows::insert(connection, &container)?;
+            subnet
+                .map(|subnet| rows::allocate(connection, &container.id, subnet))
+                .transpose()
+        })
+        .await
+    }
+
+    /// A run has begun.
+    pub(crate) async fn started(&self, id: &str, pid: u32, at_unix_nanos: i64) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write("record a start", Room::Needed, move |connection| {
+            rows::started(connection, &id, pid, at_unix_nanos)
+        })
+        .await
+    }
+
+    /// A start did not work.
+    pub(crate) async fn start_failed(&self, id: &str, error: &str) -> Result<(), Error> {
+        let (id, error) = (id.to_owned(), error.to_owned());
+        self.write("record a failed start", Room::SetAside, move |connection| {
+            rows::start_failed(connection, &id, &error)
+        })
+        .await
+    }
+
+    /// A run has ended.
+    pub(crate) async fn exited(&self, id: &str, exit: Exit, error: &str) -> Result<(), Error> {
+        let (id, error) = (id.to_owned(), error.to_owned());
+        self.write("record an exit", Room::SetAside, move |connection| {
+            rows::exited(connection, &id, exit, &error)
+        })
+        .await
+    }
+
+    /// Forget a container; its name and address are free again.
+    pub(crate) async fn delete(&self, id: &str) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write("delete a container", Room::SetAside, move |connection| {
+            rows::delete(connection, &id)
+        })
+        .await
+    }
+
+    /// Run `work` in a transaction on the owner thread; returns after its commit.
+    async fn write<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        room: Room,
+        work: impl Fn(&Connection) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let write = Pending {
+            what,
+            room,
+            work,
+            result: None,
+            reply,
+        };
+        self.writes
+            .send(Box::new(write))
+            .map_err(|_| Error::ShuttingDown)?;
+        answer.await.map_err(|_| Error::ShuttingDown)?
+    }
+}
+
+/// Whether a write may have the space that is set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// It takes space for long: what is free has to do.
+    Needed,
+    /// It is on the way to freeing some.
+    SetAside,
+}
+
+/// Is this how `SQLite` says that the disk is full? For its shared memory it only says that the call failed.
+pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
+    let Some(code) = error.sqlite_error() else {
+        return false;
+    };
+    code.code == ErrorCode::DiskFull || code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+}
+
+fn open(path: &Path) -> Result<Connection, Error> {
+    let mut connection = Connection::open(path).map_err(Error::database("open the file"))?;
+    schema::prepare(&mut connection)?;
+    Ok(connection)
+}
+
+/// A write on its way through the owner thread.
+trait Write: Send {
+    /// Do it, inside the transaction. Whether it may stay.
+    fn run(&mut self, connection: &Connection) -> bool;
+    /// Whether it was refused, or its transaction was, for want of room, and may have what is set aside.
+    fn may_have_ballast(&self, transaction: Result<(), &rusqlite::Error>) -> bool;
+    /// Tell the sender what became of it.
+    fn finish(self: Box<Self>, transaction: Result<(), &rusqlite::Error>);
+}
+
+struct Pending<T, F> {
+    what: &'static str,
+    room: Room,
+    work: F,
+    result: Option<Result<T, Error>>,
+    reply: oneshot::Sender<Result<T, Error>>,
+}
+
+impl<T: Send, F: Fn(&Connection) -> Result<T, Error> + Send> Write for Pending<T, F> {
+    fn run(&mut self, connection: &Connection) -> bool {
+        self.result = Some((self.work)(connection));
+        matches!(self.result, Some(Ok(_)))
+    }
+
+    fn may_have_ballast(&self, transaction: Result<(), &rusqlite::Error>) -> bool {
+        let refused = matches!(self.result, Some(Err(Error::DiskFull { .. })));
+        self.room == Room::SetAside && (refused || transaction.is_err_and(is_full))
+    }
+
+    fn finish(self: Box<Self>, transaction: Result<(), &rusqlite::Error>) {
+        let answer = match (transaction, self.result) {
+            // Its own error says more than that of the transaction around it.
+            (_, Some(Err(error))) => Err(error),
+            (Ok(()), Some(result)) => result,
+            (Err(error), _) => Err(Error::of_database(self.what, error)),
+            (Ok(()), None) => Err(Error::ShuttingDown),
+        };
+        // The sender may have stopped waiting; what is written is written.
+        let _ = self.reply.send(answer);
+    }
+}
+
+fn own(connection: &Connection, ballast: &Ballast, inbox: &mpsc::Receiver<Box<dyn Write>>) {
+    while let Ok(first) = inbox.recv() {
+        let mut batch = vec![first];
+        batch.extend(inbox.try_iter().take(BATCH_MAX - 1));
+        let mut outcome = transact(connection, &mut batch);
+        let starved = batch
+            .iter()
+            .any(|write| write.may_have_ballast(outcome.as_ref().copied()));
+        if starved && ballast.throw_off() {
+            outcome = transact(connection, &mut batch);
+        } else if outcome.is_ok() {
+            ballast.keep();
+        }
+        for write in batch {
+            write.finish(outcome.as_ref().copied());
+        }
+    }
+}
+
+fn transact(connection: &Connection, batch: &mut [Box<dyn Write>]) -> Result<(), rusqlite::Error> {
+    let outcome = commit(connection, batch);
+    if let Err(error) = &outcome {
+        tracing::error!(%error, writes = batch.len(), "transaction failed");
+    }
+    if !connection.is_autocommit() {
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    outcome
+}
+
+fn commit(connection: &Connection, batch: &mut [Box<dyn Write>]) -> Result<(), rusqlite::Error> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    for write in batch {
+        connection.execute_batch("SAVEPOINT one")?;
+        if !write.run(connection) {
+            connection.execute_batch("ROLLBACK TO one")?;
+        }
+        connection.execute_batch("RELEASE one")?;
+    }
+    failpoint::reach("store.before-commit");
+    connection.execute_batch("COMMIT")?;
+    failpoint::reach("store.after-commit");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

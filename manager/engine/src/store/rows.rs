@@ -1,0 +1,236 @@
+//! Containers and addresses as rows. Each function is one step inside a transaction of the owner thread.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
+
+use super::Subnet;
+use crate::Error;
+use crate::container::{Container, Exit, State};
+
+/// All containers, oldest first.
+pub(super) fn load(connection: &Connection) -> Result<Vec<Container>, Error> {
+    let read = Error::database("read the containers");
+    let query = || -> Result<Vec<Container>, rusqlite::Error> {
+        connection
+            .prepare(
+                "SELECT id, name, image_id, request, command, stop_signal, created_ns, state, runs, pid, started_ns,
+                        exit_code, exit_ns, oom_killed, error, address
+                 FROM containers LEFT JOIN addresses ON container = id ORDER BY created_ns",
+            )?
+            .query_map([], container)?
+            .collect()
+    };
+    query().map_err(read)
+}
+
+fn container(row: &Row<'_>) -> Result<Container, rusqlite::Error> {
+    let exit = match (
+        row.get::<_, Option<u32>>("exit_code")?,
+        row.get::<_, Option<i64>>("exit_ns")?,
+    ) {
+        (Some(code), Some(at_unix_nanos)) => Some(Exit {
+            code,
+            at_unix_nanos,
+            oom_killed: row.get::<_, Option<bool>>("oom_killed")?.unwrap_or(false),
+        }),
+        _ => None,
+    };
+    Ok(Container {
+        id: row.get("id")?,
+        name: row.get("name")?,
+        image_id: row.get("image_id")?,
+        request: Arc::new(json(row, "request")?),
+        command: json(row, "command")?,
+        stop_signal: row.get("stop_signal")?,
+        state: match row.get::<_, String>("state")?.as_str() {
+            "running" => State::Running,
+            "exited" => State::Exited,
+            _ => State::Created,
+        },
+        pid: row.get("pid")?,
+        runs: row.get::<_, i64>("runs")?.unsigned_abs(),
+        exit,
+        created_unix_nanos: row.get("created_ns")?,
+        started_unix_nanos: row.get("started_ns")?,
+        address: row.get::<_, Option<u32>>("address")?.map(Ipv4Addr::from),
+        error: row.get("error")?,
+    })
+}
+
+fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T, rusqlite::Error> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+pub(super) fn insert(connection: &Connection, container: &Container) -> Result<(), Error> {
+    let text = |value: Result<String, serde_json::Error>| {
+        value.map_err(|error| Error::Database {
+            what: "write a request",
+            why: error.to_string(),
+        })
+    };
+    let inserted = connection.execute(
+        "INSERT INTO containers (id, name, image_id, request, command, stop_signal, created_ns, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'created')",
+        params![
+            container.id,
+            container.name,
+            container.image_id,
+            text(serde_json::to_string(&*container.request))?,
+            text(serde_json::to_string(&container.command))?,
+            container.stop_signal,
+            container.created_unix_nanos,
+        ],
+    );
+    match inserted {
+        Ok(_) => Ok(()),
+        Err(rusqlite::Error::SqliteFailure(failure, _)) if failure.code == ErrorCode::ConstraintViolation => {
+            Err(name_taken(connection, &container.name))
+        }
+        Err(error) => Err(Error::database("insert a container")(error)),
+    }
+}
+
+fn name_taken(connection: &Connection, name: &str) -> Error {
+    let holder = connection
+        .query_row("SELECT id FROM containers WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })
+        .optional();
+    match holder {
+        Ok(Some(holder)) => Error::NameTaken {
+            name: name.to_owned(),
+            holder,
+        },
+        Ok(None) => Error::Database {
+            what: "insert a container",
+            why: "its id is taken".to_owned(),
+        },
+        Err(error) => Error::database("look who has a name")(error),
+    }
+}
+
+/// Give the lowest free address of `subnet` to the container.
+pub(super) fn allocate(connection: &Connection, id: &str, subnet: Subnet) -> Result<Ipv4Addr, Error> {
+    let taken = || -> Result<Vec<u32>, rusqlite::Error> {
+        connection
+            .prepare_cached("SELECT address FROM addresses ORDER BY address")?
+            .query_map([], |row| row.get(0))?
+            .collect()
+    };
+    let taken = taken().map_err(Error::database("read the addresses"))?;
+    let address = lowest_free(subnet, &taken)
+        .ok_or_else(|| Error::NoAddress(format!("{}/{}", subnet.gateway, subnet.prefix)))?;
+    connection
+        .execute(
+            "INSERT INTO addresses (address, container) VALUES (?1, ?2)",
+            params![u32::from(address), id],
+        )
+        .map_err(Error::database("take an address"))?;
+    Ok(address)
+}
+
+/// The lowest address of the subnet that is neither its first, its last, the gateway, nor in `taken` (sorted).
+fn lowest_free(subnet: Subnet, taken: &[u32]) -> Option<Ipv4Addr> {
+    let gateway = u32::from(subnet.gateway);
+    let host_bits = 32u32.checked_sub(u32::from(subnet.prefix))?;
+    let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
+    let (network, broadcast) = (gateway & mask, gateway | !mask);
+    let first = network.checked_add(1)?;
+    let mut taken = taken
+        .iter()
+        .copied()
+        .skip_while(|&address| address < first)
+        .peekable();
+    (first..broadcast)
+        .find(|&address| {
+            let used = taken.next_if_eq(&address).is_some();
+            !used && address != gateway
+        })
+        .map(Ipv4Addr::from)
+}
+
+pub(super) fn started(connection: &Connection, id: &str, pid: u32, at_unix_nanos: i64) -> Result<(), Error> {
+    connection
+        .execute(
+            "UPDATE containers SET state = 'running', pid = ?2, started_ns = ?3, runs = runs + 1, error = ''
+             WHERE id = ?1",
+            params![id, pid, at_unix_nanos],
+        )
+        .map_err(Error::database("record a start"))?;
+    Ok(())
+}
+
+pub(super) fn start_failed(connection: &Connection, id: &str, error: &str) -> Result<(), Error> {
+    connection
+        .execute(
+            "UPDATE containers SET error = ?2 WHERE id = ?1",
+            params![id, error],
+        )
+        .map_err(Error::database("record a failed start"))?;
+    Ok(())
+}
+
+pub(super) fn exited(connection: &Connection, id: &str, exit: Exit, error: &str) -> Result<(), Error> {
+    connection
+        .execute(
+            "UPDATE containers
+             SET state = 'exited', pid = 0, exit_code = ?2, exit_ns = ?3, oom_killed = ?4, error = ?5
+             WHERE id = ?1",
+            params![id, exit.code, exit.at_unix_nanos, exit.oom_killed, error],
+        )
+        .map_err(Error::database("record an exit"))?;
+    Ok(())
+}
+
+pub(super) fn delete(connection: &Connection, id: &str) -> Result<(), Error> {
+    connection
+        .execute("DELETE FROM containers WHERE id = ?1", [id])
+        .map_err(Error::database("delete a container"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subnet(prefix: u8) -> Subnet {
+        Subnet {
+            gateway: Ipv4Addr::new(172, 30, 0, 1),
+            prefix,
+        }
+    }
+
+    fn number(last: u8) -> u32 {
+        u32::from(Ipv4Addr::new(172, 30, 0, last))
+    }
+
+    #[test]
+    fn the_lowest_free_address_fills_gaps_and_skips_the_gateway() {
+        assert_eq!(lowest_free(subnet(16), &[]), Some(Ipv4Addr::new(172, 30, 0, 2)));
+        assert_eq!(
+            lowest_free(subnet(16), &[number(2), number(4)]),
+            Some(Ipv4Addr::new(172, 30, 0, 3))
+        );
+        assert_eq!(
+            lowest_free(subnet(16), &[number(2), number(3)]),
+            Some(Ipv4Addr::new(172, 30, 0, 4))
+        );
+        // Addresses of an earlier configuration of the bridge do not disturb.
+        assert_eq!(
+            lowest_free(subnet(16), &[1, number(2)]),
+            Some(Ipv4Addr::new(172, 30, 0, 3))
+        );
+    }
+
+    #[test]
+    fn a_full_subnet_has_no_address() {
+        assert_eq!(lowest_free(subnet(30), &[number(2)]), None);
+        assert_eq!(lowest_free(subnet(32), &[]), None);
+        assert_eq!(lowest_free(subnet(31), &[]), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! The tables, and how an older database becomes a newer one: one step a version, numbered by `user_version`.
+
+use rusqlite::Connection;
+
+use crate::Error;
+
+/// Step `n` brings a database from version `n` to `n + 1`.
+const STEPS: [&str; 2] = [
+    "
+    CREATE TABLE containers (
+        id          TEXT PRIMARY KEY,
+        name        TEXT NOT NULL UNIQUE,
+        image_id    TEXT NOT NULL,
+        request     TEXT NOT NULL,              -- CreateRequest as JSON
+        command     TEXT NOT NULL,              -- JSON array
+        stop_signal INTEGER NOT NULL,
+        created_ns  INTEGER NOT NULL,
+        state       TEXT NOT NULL CHECK (state IN ('created', 'running', 'exited')),
+        runs        INTEGER NOT NULL DEFAULT 0,
+        pid         INTEGER NOT NULL DEFAULT 0,
+        started_ns  INTEGER NOT NULL DEFAULT 0,
+        exit_code   INTEGER,                    -- of the last run that ended
+        exit_ns     INTEGER,
+        oom_killed  INTEGER,
+        error       TEXT NOT NULL DEFAULT ''
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE addresses (
+        address     INTEGER PRIMARY KEY,        -- IPv4, as a number
+        container   TEXT NOT NULL UNIQUE REFERENCES containers (id) ON DELETE CASCADE
+    ) STRICT;
+",
+    "
+    CREATE TABLE root (id TEXT NOT NULL) STRICT;    -- one row
+    INSERT INTO root VALUES (lower(hex(randomblob(8))));
+",
+];
+
+/// Set the connection up and bring the schema up to date.
+pub(super) fn prepare(connection: &mut Connection) -> Result<(), Error> {
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL;
+             PRAGMA foreign_keys = ON;
+             PRAGMA cache_size = -512;
+             PRAGMA busy_timeout = 5000;",
+        )
+        .map_err(Error::database("set the journal mode"))?;
+    let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    let found: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(Error::database("read the schema version"))?;
+    if found < 0 || found > known {
+        return Err(Error::SchemaTooNew { found, known });
+    }
+    for (version, step) in (0..).zip(STEPS).skip(usize::try_from(found).unwrap_or(0)) {
+        let transaction = connection
+            .transaction()
+            .map_err(Error::database("begin a migration"))?;
+        transaction
+            .execute_batch(step)
+            .map_err(Error::database("migrate the schema"))?;
+        transaction
+            .pragma_update(None, "user_version", version + 1)
+            .map_err(Error::database("set the schema version"))?;
+        transaction
+            .commit()
+            .map_err(Error::database("commit a migration"))?;
+    }
+    Ok(())
+}
+
+/// The id that this root got when its database was made.
+pub(super) fn root_id(connection: &Connection) -> Result<String, Error> {
+    connection
+        .query_row("SELECT id FROM root", [], |row| row.get(0))
+        .map_err(Error::database("read the root's id"))
+}

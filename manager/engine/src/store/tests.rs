@@ -1,0 +1,138 @@
+//! What the database must keep.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::container::State;
+use crate::request::CreateRequest;
+
+fn container(id: &str, name: &str) -> Container {
+    Container {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        image_id: "sha256:1".to_owned(),
+        command: vec!["true".to_owned()],
+        stop_signal: 15,
+        request: Arc::new(CreateRequest {
+            image: "busybox".to_owned(),
+            ..CreateRequest::default()
+        }),
+        state: State::Created,
+        pid: 0,
+        runs: 0,
+        exit: None,
+        created_unix_nanos: 1,
+        started_unix_nanos: 0,
+        address: None,
+        error: String::new(),
+    }
+}
+
+const SUBNET: Option<Subnet> = Some(Subnet {
+    gateway: Ipv4Addr::new(10, 0, 0, 1),
+    prefix: 29,
+});
+
+#[tokio::test]
+async fn what_is_acknowledged_is_there_after_a_reopen() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("engine.db");
+    let (store, none) = Store::open(&path).unwrap();
+    assert!(none.is_empty());
+    let address = store.insert(container("a1", "one"), SUBNET).await.unwrap();
+    assert_eq!(address, Some(Ipv4Addr::new(10, 0, 0, 2)));
+    store.started("a1", 42, 7).await.unwrap();
+    let (_, read) = Store::open(&path).unwrap();
+    assert_eq!(
+        (read[0].state, read[0].pid, read[0].runs),
+        (State::Running, 42, 1)
+    );
+    assert_eq!(read[0].address, address);
+
+    let exit = Exit {
+        code: 137,
+        at_unix_nanos: 9,
+        oom_killed: true,
+    };
+    store.exited("a1", exit, "").await.unwrap();
+    let (_, read) = Store::open(&path).unwrap();
+    assert_eq!(
+        (read[0].state, read[0].pid, read[0].exit),
+        (State::Exited, 0, Some(exit))
+    );
+}
+
+#[tokio::test]
+async fn a_second_container_of_the_same_name_is_told_who_has_it_and_takes_no_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(&folder.path().join("engine.db")).unwrap();
+    store.insert(container("a1", "one"), SUBNET).await.unwrap();
+    let error = store.insert(container("b2", "one"), SUBNET).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::NameTaken { name, holder } if name == "one" && holder == "a1"),
+        "{error}"
+    );
+    let address = store.insert(container("c3", "three"), SUBNET).await.unwrap();
+    assert_eq!(address, Some(Ipv4Addr::new(10, 0, 0, 3)));
+}
+
+#[tokio::test]
+async fn a_deleted_container_gives_its_name_and_address_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(&folder.path().join("engine.db")).unwrap();
+    for _ in 0..3 {
+        let address = store.insert(container("a1", "one"), SUBNET).await.unwrap();
+        assert_eq!(address, Some(Ipv4Addr::new(10, 0, 0, 2)));
+        store.delete("a1").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn without_a_free_address_no_container_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("engine.db");
+    let (store, _) = Store::open(&path).unwrap();
+    for index in 0..5 {
+        store
+            .insert(container(&format!("a{index}"), &format!("n{index}")), SUBNET)
+            .await
+            .unwrap();
+    }
+    let error = store.insert(container("a9", "n9"), SUBNET).await.unwrap_err();
+    assert!(matches!(error, Error::NoAddress(_)), "{error}");
+    assert_eq!(Store::open(&path).unwrap().1.len(), 5);
+}
+
+#[tokio::test]
+async fn many_writes_at_once_are_each_answered_for_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(&folder.path().join("engine.db")).unwrap();
+    let inserts = (0..100).map(|index| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            store
+                .insert(container(&format!("{index}"), &format!("n{}", index / 2)), None)
+                .await
+        })
+    });
+    let inserts: Vec<_> = inserts.collect();
+    let mut kept = 0;
+    for insert in inserts {
+        kept += usize::from(insert.await.unwrap().is_ok());
+    }
+    assert_eq!(kept, 50);
+}
+
+#[test]
+fn a_database_of_the_future_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("engine.db");
+    Connection::open(&path)
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
+    assert!(matches!(
+        Store::open(&path).unwrap_err(),
+        Error::SchemaTooNew { found: 99, .. }
+    ));
+}

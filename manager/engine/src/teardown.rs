@@ -1,0 +1,111 @@
+//! The end of a run: what the start made goes, whether the run ended by itself or its shim is lost. Errors are
+//! logged and the rest is done; what cannot be removed now is found again by reconcile.
+
+use std::sync::Arc;
+
+use crate::container::{Container, Exit, now_unix_nanos};
+use crate::engine::{Inner, blocking};
+use crate::shim::{self, Shim};
+use crate::{Error, bundle};
+
+/// 128 + SIGKILL: what a process gets that is ended because nobody watches it any more.
+const KILLED: u32 = 137;
+
+/// See a run out whose end its shim has told: the exit goes on record while what the run had goes away. The
+/// bundle stays; it is to be removed when the exit is on record, for it keeps the exit until then.
+pub(crate) async fn settle(
+    engine: &Arc<Inner>,
+    container: &Container,
+    shim: &Shim,
+    told: Exit,
+) -> (Exit, Result<(), Error>) {
+    let exit = shim::with_record(&engine.config, &container.id, told);
+    let (recorded, ()) = tokio::join!(
+        record(engine, container, exit, ""),
+        release(engine, container, shim)
+    );
+    (exit, recorded)
+}
+
+/// Put an end on record; for a container that removes itself, that is the end of its record.
+pub(crate) async fn record(
+    engine: &Inner,
+    container: &Container,
+    exit: Exit,
+    error: &str,
+) -> Result<(), Error> {
+    if container.request.auto_remove {
+        engine.store.delete(&container.id).await
+    } else {
+        engine.store.exited(&container.id, exit, error).await
+    }
+}
+
+/// Let the shim of an ended run remove the container and end itself, and disconnect the network. The bundle
+/// stays: in it is the only record of the exit until the database has it.
+async fn release(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
+    let id = container.id.as_str();
+    let runtime = async {
+        match shim.delete("").await {
+            Ok(()) => shim.shutdown().await,
+            Err(error) => {
+                tracing::warn!(id, %error, "the shim could not delete its container; cleaning up after it");
+                report(id, shim::clean_up(&engine.config, id).await);
+            }
+        }
+    };
+    let network = async {
+        if container.address.is_some() {
+            disconnect_network(engine, id).await;
+        }
+    };
+    tokio::join!(runtime, network);
+    failpoint::reach("exit.released");
+}
+
+/// End whatever there is of a run that did not get far or whose shim is lost, and say how it ended. The bundle
+/// stays here, too.
+pub(crate) async fn end(engine: &Arc<Inner>, id: &str) -> Exit {
+    let folder = engine.config.bundle(id);
+    let lost = || Exit {
+        code: KILLED,
+        at_unix_nanos: now_unix_nanos(),
+        oom_killed: false,
+    };
+    if !folder.exists() {
+        disconnect_network(engine, id).await;
+        return lost();
+    }
+    // What the shim wrote itself is truer than what is found out afterwards.
+    let told = bundle::exit(&folder);
+    let (cleaned, ()) = tokio::join!(shim::clean_up(&engine.config, id), disconnect_network(engine, id));
+    report(id, cleaned);
+    failpoint::reach("end.cleaned");
+    told.or_else(|| bundle::exit(&folder)).unwrap_or_else(lost)
+}
+
+/// End what there is of a run, and remove its bundle: nothing of it is to be remembered.
+pub(crate) async fn discard(engine: &Arc<Inner>, id: &str) {
+    end(engine, id).await;
+    remove_bundle(engine, id).await;
+}
+
+/// Remove the bundle; the exit is on record.
+pub(crate) async fn remove_bundle(engine: &Arc<Inner>, id: &str) {
+    let folder = engine.config.bundle(id);
+    report(id, blocking(move || bundle::remove(&folder)).await);
+}
+
+async fn disconnect_network(engine: &Arc<Inner>, id: &str) {
+    let (engine, owned) = (Arc::clone(engine), id.to_owned());
+    report(
+        id,
+        blocking(move || Ok(engine.config.bridge.detach(&owned)?)).await,
+    );
+}
+
+fn report(id: &str, result: Result<(), Error>) {
+    if let Err(error) = result {
+        tracing::warn!(id, %error, "left behind, until the next start of the manager");
+    }
+}

@@ -1,0 +1,507 @@
+//! The command line: what can be typed, and the help for it. Names and letters are docker's.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::detach::DetachKeys;
+use crate::{size, time};
+
+/// Run containers, by way of the Berth manager.
+#[derive(Debug, Parser)]
+#[command(name = "managerctl", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// The manager's UNIX socket
+    #[arg(
+        long,
+        global = true,
+        env = "BERTH_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/berth/manager.sock"
+    )]
+    pub(crate) socket: PathBuf,
+
+    /// How to print what is asked for
+    #[arg(long, global = true, value_enum)]
+    pub(crate) format: Option<Format>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetch an image from a registry
+    Pull(Pull),
+    /// List images
+    Images(Images),
+    /// Remove images
+    Rmi(RemoveImages),
+    // `-h` is --hostname there, as in docker.
+    /// Create a container, start it, and attach to it
+    #[command(disable_help_flag = true)]
+    Run(Run),
+    /// Create a container
+    #[command(disable_help_flag = true)]
+    Create(Create),
+    /// Start containers that are created or have exited
+    Start(Start),
+    /// Ask containers to end, and make them if they do not
+    Stop(Stop),
+    /// Send a signal to containers
+    Kill(Kill),
+    /// Wait until containers have exited, and print their exit codes
+    Wait(Containers),
+    /// Remove containers
+    Rm(Remove),
+    /// List containers
+    Ps(List),
+    /// Show what a container has written
+    Logs(Logs),
+    /// Run a command in a running container
+    Exec(Exec),
+    /// Join the terminal or pipes of a running container
+    Attach(Attach),
+    /// Show all that is known of containers or images, as JSON
+    Inspect(Inspect),
+    /// Show the versions of client and manager
+    Version,
+    /// Show what happens, as it happens
+    Events,
+    /// Print a script that completes this command's words
+    Completion { shell: clap_complete::Shell },
+}
+
+impl Command {
+    /// Whether `--format` means anything to it.
+    pub(crate) fn has_format(&self) -> bool {
+        matches!(
+            self,
+            Self::Images(_) | Self::Ps(_) | Self::Inspect(_) | Self::Version | Self::Events
+        )
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// Variant of the image, as os/architecture[/variant]; else this machine's
+    #[arg(long, value_name = "PLATFORM", default_value = "", hide_default_value = true)]
+    pub(crate) platform: String,
+    /// Print only the image's name, at the end
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Image, as registry/name:tag or name@digest; what is left out is as in docker
+    #[arg(value_name = "IMAGE")]
+    pub(crate) reference: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Images {
+    /// Print only IDs
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print IDs whole
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveImages {
+    /// Remove an image of several names, with all of them
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullPolicy {
+    /// When the image is not here
+    Missing,
+    /// Even when it is
+    Always,
+    Never,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+    /// Keep stdin open
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the container a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Remove the container when it has exited
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Name of the container; else one is made up
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) name: String,
+    /// Set a variable, or hand on one of your own
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Set the variables that a file lists, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Show a directory or file of this machine in the container
+    #[arg(short, long, value_name = "SOURCE:TARGET[:ro]")]
+    pub(crate) volume: Vec<String>,
+    /// Directory to start in
+    #[arg(
+        short,
+        long,
+        value_name = "DIRECTORY",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) workdir: String,
+    /// User to run as
+    #[arg(
+        short,
+        long,
+        value_name = "USER[:GROUP]",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) user: String,
+    /// Host name of the container
+    #[arg(
+        short = 'h',
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) hostname: String,
+    /// Network: bridge, none or host
+    #[arg(long, alias = "net", value_name = "NETWORK", default_value = "bridge")]
+    pub(crate) network: String,
+    /// Program in place of the image's entrypoint; empty: none
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Limit of memory: a number and b, k, m or g
+    #[arg(short, long, value_name = "BYTES", value_parser = size::parse_bytes)]
+    pub(crate) memory: Option<i64>,
+    /// Limit of CPU time: a number of CPUs, such as 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = size::parse_cpus)]
+    pub(crate) cpus: Option<i64>,
+    /// Limit of processes; -1: none
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i64).range(-1..))]
+    pub(crate) pids_limit: Option<i64>,
+    /// Set a label
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub(crate) label: Vec<String>,
+    /// Make the root file system read-only
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Give the container all that root of this machine may
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// Add a capability
+    #[arg(long, value_name = "CAPABILITY")]
+    pub(crate) cap_add: Vec<String>,
+    /// Take a capability away
+    #[arg(long, value_name = "CAPABILITY")]
+    pub(crate) cap_drop: Vec<String>,
+    /// Signal by which the container is stopped
+    #[arg(long, value_name = "SIGNAL", default_value = "", hide_default_value = true)]
+    pub(crate) stop_signal: String,
+    /// When to pull the image
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "missing")]
+    pub(crate) pull: PullPolicy,
+    /// Variant of the image to pull, as os/architecture[/variant]
+    #[arg(long, value_name = "PLATFORM", default_value = "", hide_default_value = true)]
+    pub(crate) platform: String,
+    // One list, because all that follows the image belongs to the container's command, flags or not.
+    /// Image, and the command to run in place of the image's own
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
+    pub(crate) image_and_command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Leave the container in the background, and print its ID
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) session: SessionFlags,
+    #[command(flatten)]
+    pub(crate) create: Create,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SessionFlags {
+    /// Keys that leave the container without ending it
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub(crate) detach_keys: DetachKeys,
+    /// Pass signals on to the container, when it has no terminal
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) sig_proxy: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// Show the output, and exit as the container does
+    #[arg(short, long)]
+    pub(crate) attach: bool,
+    /// Attach stdin too
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    #[command(flatten)]
+    pub(crate) session: SessionFlags,
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Attach {
+    /// Do not attach stdin
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    #[command(flatten)]
+    pub(crate) session: SessionFlags,
+    pub(crate) container: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// How long to wait before the container is killed
+    #[arg(short = 't', long = "time", alias = "timeout", value_name = "SECONDS")]
+    pub(crate) timeout_seconds: Option<u32>,
+    /// Signal to send first
+    #[arg(short, long, default_value = "", hide_default_value = true)]
+    pub(crate) signal: String,
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Kill {
+    /// Signal to send, by name or number
+    #[arg(short, long, default_value = "KILL")]
+    pub(crate) signal: String,
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Containers {
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// Remove running containers too
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// List all containers, not only those that run
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Print only IDs
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print IDs and commands whole
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Go on as the container writes more
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Begin so many lines before the end, or with all
+    #[arg(short = 'n', long, value_name = "LINES", default_value = "all", value_parser = tail_lines)]
+    pub(crate) tail: TailLines,
+    /// Show when each line was written
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    /// Begin at a time, or so long ago (10m)
+    #[arg(long, value_name = "TIME", value_parser = time::parse_since)]
+    pub(crate) since: Option<i64>,
+    pub(crate) container: String,
+}
+
+/// How many last lines; `None`: all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TailLines(pub(crate) Option<u64>);
+
+fn tail_lines(text: &str) -> Result<TailLines, String> {
+    if text == "all" {
+        return Ok(TailLines(None));
+    }
+    text.parse()
+        .map(|lines| TailLines(Some(lines)))
+        .map_err(|_| "is neither a number of lines nor `all`".to_owned())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Keep stdin open
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Leave the command in the background
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Set a variable, or hand on one of your own
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Set the variables that a file lists, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Directory to start in
+    #[arg(
+        short,
+        long,
+        value_name = "DIRECTORY",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) workdir: String,
+    /// User to run as
+    #[arg(
+        short,
+        long,
+        value_name = "USER[:GROUP]",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) user: String,
+    /// Give the command all that root of this machine may
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// Keys that leave the command without ending it
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub(crate) detach_keys: DetachKeys,
+    // One list, because all that follows the container belongs to the command, flags or not.
+    /// Container, and the command to run in it
+    #[arg(required = true, trailing_var_arg = true, num_args = 2.., value_names = ["CONTAINER", "COMMAND"])]
+    pub(crate) container_and_command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Kind of thing; else containers are looked for first, then images
+    #[arg(long = "type", value_enum, value_name = "KIND")]
+    pub(crate) kind: Option<Kind>,
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    Container,
+    Image,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(format!("managerctl {line}").split(' ')).map(|cli| cli.command)
+    }
+
+    fn run(line: &str) -> Run {
+        match parse(line) {
+            Ok(Command::Run(run)) => run,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn all_that_follows_the_image_is_the_command() {
+        let parsed = run("run -it --rm -e A=1 -eB=2 image ls -la --rm -i -- -x --socket=y");
+        assert!(parsed.create.interactive && parsed.create.tty && parsed.create.rm && !parsed.detach);
+        assert_eq!(parsed.create.env, ["A=1", "B=2"]);
+        let expected = ["image", "ls", "-la", "--rm", "-i", "--", "-x", "--socket=y"];
+        assert_eq!(parsed.create.image_and_command, expected);
+        assert_eq!(
+            run("run image -d --help").create.image_and_command,
+            ["image", "-d", "--help"]
+        );
+    }
+
+    #[test]
+    fn limits_are_numbers_with_units() {
+        let parsed = run("run -m 64m --cpus 1.5 --pids-limit -1 -h host image");
+        assert_eq!(parsed.create.memory, Some(64 << 20));
+        assert_eq!(parsed.create.cpus, Some(1500));
+        assert_eq!(parsed.create.pids_limit, Some(-1));
+        assert_eq!(parsed.create.hostname, "host");
+        for line in [
+            "run -m 64x image",
+            "run --cpus 0 image",
+            "run --pids-limit=-2 image",
+            "run -p 80:80 image",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn signals_are_passed_on_unless_refused() {
+        assert!(run("run image").session.sig_proxy);
+        assert!(run("run --sig-proxy image").session.sig_proxy);
+        assert!(!run("run --sig-proxy=false image").session.sig_proxy);
+    }
+
+    #[test]
+    fn exec_needs_a_command() {
+        assert!(parse("exec container").is_err());
+        let Ok(Command::Exec(exec)) = parse("exec -it container sh -c -i") else {
+            panic!()
+        };
+        assert_eq!(exec.container_and_command, ["container", "sh", "-c", "-i"]);
+    }
+
+    #[test]
+    fn logs_begin_where_asked() {
+        let Ok(Command::Logs(logs)) = parse("logs -f --tail 10 --since 1700000000 c") else {
+            panic!()
+        };
+        assert_eq!(
+            (logs.tail, logs.since),
+            (TailLines(Some(10)), Some(1_700_000_000_000_000_000))
+        );
+        let Ok(Command::Logs(logs)) = parse("logs c") else {
+            panic!()
+        };
+        assert_eq!((logs.tail, logs.since), (TailLines(None), None));
+        assert!(parse("logs --tail -1 c").is_err());
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_command() {
+        for line in ["managerctl --format json ps -a", "managerctl ps -a --format json"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.format, Some(Format::Json));
+        }
+    }
+}

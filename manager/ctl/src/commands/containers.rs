@@ -1,0 +1,282 @@
+//! Commands on containers that exist: `start`, `attach`, `stop`, `kill`, `wait`, `rm`, `ps`.
+
+use futures_util::future::join_all;
+use proto::v1::container::State;
+use proto::v1::{
+    AttachStart, Container, InspectContainerRequest, KillContainerRequest, ListContainersRequest,
+    RemoveContainerRequest, StartContainerRequest, StopContainerRequest, WaitContainerRequest,
+};
+use tonic::Status;
+
+use super::run::require_terminal;
+use crate::cli::{Attach, Format, Kill, List, Remove, SessionFlags, Start, Stop};
+use crate::client::Client;
+use crate::failure::{Failure, Result};
+use crate::output::{self, Colour, Table, cell};
+use crate::session::{Options, Session};
+use crate::{time, views};
+
+/// Characters of an ID that are shown.
+const SHORT_ID: usize = 12;
+/// Characters of a command that are shown.
+const SHORT_COMMAND: usize = 20;
+
+pub(super) async fn start(client: &Client, flags: Start) -> Result<u8> {
+    if !flags.attach && !flags.interactive {
+        return each(client, flags.containers, async |client, container| {
+            client
+                .containers()
+                .start(StartContainerRequest {
+                    container: container.clone(),
+                })
+                .await?;
+            Ok(container)
+        })
+        .await;
+    }
+    let [container] = &flags.containers[..] else {
+        return Err(Failure::new("only one container can be attached to at once"));
+    };
+    let container = inspect(client, container).await?;
+    if matches!(container.state(), State::Running | State::Paused) {
+        return Err(Failure::new(format!("{} is running already", container.name))
+            .with_hint(format!("managerctl attach {}", container.name)));
+    }
+    join(client, &container, flags.interactive, flags.session, true).await
+}
+
+pub(super) async fn attach(client: &Client, flags: Attach) -> Result<u8> {
+    let container = inspect(client, &flags.container).await?;
+    if container.state() != State::Running {
+        let state = views::state_name(container.state());
+        return Err(Failure::new(format!(
+            "{} is {state}, and only a running container has a terminal",
+            container.name
+        ))
+        .with_hint(format!("managerctl start -a {}", container.name)));
+    }
+    join(client, &container, !flags.no_stdin, flags.session, false).await
+}
+
+async fn inspect(client: &Client, container: &str) -> Result<Container> {
+    let request = InspectContainerRequest {
+        container: container.to_owned(),
+    };
+    let reply = client
+        .containers()
+        .inspect(request)
+        .await
+        .map_err(|status| client.failure(&status))?;
+    reply
+        .into_inner()
+        .container
+        .ok_or_else(|| Failure::new(format!("{container}: the manager tells nothing of it")))
+}
+
+async fn join(
+    client: &Client,
+    container: &Container,
+    stdin: bool,
+    flags: SessionFlags,
+    start: bool,
+) -> Result<u8> {
+    // A container without stdin has nothing that could read it.
+    let stdin = stdin && container.open_stdin;
+    if stdin && container.tty {
+        require_terminal()?;
+    }
+    let attach = AttachStart {
+        container: container.id.clone(),
+        stdin,
+        replay: false,
+    };
+    let session = Session::attach(client, attach).await?;
+    let options = Options {
+        stdin,
+        detach_keys: flags.detach_keys,
+        window: None,
+        repaint: !start,
+        signals_to: flags.sig_proxy.then(|| container.id.clone()),
+        start: start.then(|| container.id.clone()),
+    };
+    Ok(session.relay(options).await?.exit_code())
+}
+
+pub(super) async fn stop(client: &Client, flags: Stop) -> Result<u8> {
+    let (timeout_seconds, signal) = (flags.timeout_seconds, flags.signal);
+    each(client, flags.containers, async |client, container| {
+        let request = StopContainerRequest {
+            container: container.clone(),
+            timeout_seconds,
+            signal: signal.clone(),
+        };
+        client.containers().stop(request).await?;
+        Ok(container)
+    })
+    .await
+}
+
+pub(super) async fn kill(client: &Client, flags: Kill) -> Result<u8> {
+    let signal = flags.signal;
+    each(client, flags.containers, async |client, container| {
+        let request = KillContainerRequest {
+            container: container.clone(),
+            signal: signal.clone(),
+        };
+        client.containers().kill(request).await?;
+        Ok(container)
+    })
+    .await
+}
+
+pub(super) async fn wait(client: &Client, containers: Vec<String>) -> Result<u8> {
+    each(client, containers, async |client, container| {
+        let reply = client
+            .containers()
+            .wait(WaitContainerRequest { container })
+            .await?;
+        Ok(reply.into_inner().exit.unwrap_or_default().code.to_string())
+    })
+    .await
+}
+
+pub(super) async fn remove(client: &Client, flags: Remove) -> Result<u8> {
+    let force = flags.force;
+    each(client, flags.containers, async |client, container| {
+        client
+            .containers()
+            .remove(RemoveContainerRequest {
+                container: container.clone(),
+                force,
+            })
+            .await?;
+        Ok(container)
+    })
+    .await
+}
+
+/// Does one thing to several containers at once, and prints one line for each, in the order in which they were
+/// named. One that fails does not keep the others from it.
+async fn each(
+    client: &Client,
+    containers: Vec<String>,
+    act: impl AsyncFn(&Client, String) -> std::result::Result<String, Status>,
+) -> Result<u8> {
+    let act = &act;
+    let acts = containers.into_iter().map(|container| act(client, container));
+    let mut code = 0;
+    for outcome in join_all(acts).await {
+        match outcome {
+            Ok(line) => output::print_line(&line)?,
+            Err(status) => {
+                client.failure(&status).report();
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
+}
+
+pub(super) async fn list(client: &Client, flags: &List, format: Format) -> Result<u8> {
+    let request = ListContainersRequest { all: flags.all };
+    let reply = client
+        .containers()
+        .list(request)
+        .await
+        .map_err(|status| client.failure(&status))?;
+    let mut containers = reply.into_inner().containers;
+    containers.sort_by_key(|container| std::cmp::Reverse(container.created_unix_nanos));
+    let shorten = |text: &str, length| {
+        if flags.no_trunc {
+            text.to_owned()
+        } else {
+            first(text, length)
+        }
+    };
+    if flags.quiet {
+        let ids: String = containers
+            .iter()
+            .map(|container| shorten(&container.id, SHORT_ID) + "\n")
+            .collect();
+        output::print(&ids)?;
+    } else if format == Format::Json {
+        output::print_json(&containers.iter().map(views::Container::from).collect::<Vec<_>>())?;
+    } else {
+        let mut table = Table::new(&[
+            "CONTAINER ID",
+            "IMAGE",
+            "COMMAND",
+            "CREATED",
+            "STATUS",
+            "ADDRESS",
+            "NAMES",
+        ]);
+        for container in &containers {
+            let mut command = container.command.join(" ");
+            if !flags.no_trunc && command.chars().count() > SHORT_COMMAND {
+                command = first(&command, SHORT_COMMAND - 1) + "…";
+            }
+            let address = container.address.split('/').next().unwrap_or_default();
+            table.row([
+                cell(shorten(&container.id, SHORT_ID)),
+                cell(&container.image),
+                cell(format!("{command:?}")),
+                cell(format!("{} ago", time::elapsed(container.created_unix_nanos))),
+                status(container),
+                cell(address),
+                cell(&container.name),
+            ]);
+        }
+        table.print()?;
+    }
+    Ok(0)
+}
+
+fn first(text: &str, length: usize) -> String {
+    text.chars().take(length).collect()
+}
+
+/// The state, and since when, in docker's words.
+fn status(container: &Container) -> (String, Colour) {
+    let up = || format!("Up {}", time::elapsed(container.started_unix_nanos));
+    match (container.state(), &container.exit) {
+        (State::Running, _) => (up(), Colour::Green),
+        (State::Paused, _) => (format!("{} (Paused)", up()), Colour::Yellow),
+        (State::Exited, Some(exit)) => {
+            let colour = if exit.code == 0 { Colour::None } else { Colour::Red };
+            (
+                format!("Exited ({}) {} ago", exit.code, time::elapsed(exit.at_unix_nanos)),
+                colour,
+            )
+        }
+        (State::Exited, None) => ("Exited".to_owned(), Colour::None),
+        (State::Created, _) => ("Created".to_owned(), Colour::None),
+        (State::Removing, _) => ("Removing".to_owned(), Colour::Yellow),
+        (State::Unspecified, _) => ("Unknown".to_owned(), Colour::None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::v1::Exit;
+
+    #[test]
+    fn an_exit_is_told_with_its_code() {
+        let container = Container {
+            state: State::Exited.into(),
+            exit: Some(Exit {
+                code: 137,
+                at_unix_nanos: 0,
+                oom_killed: true,
+            }),
+            ..Default::default()
+        };
+        let (text, colour) = status(&container);
+        assert!(
+            text.starts_with("Exited (137) ") && text.ends_with(" years ago"),
+            "{text}"
+        );
+        assert_eq!(colour, Colour::Red);
+    }
+}

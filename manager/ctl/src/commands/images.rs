@@ -1,0 +1,177 @@
+//! `pull`, `images`, `rmi`.
+
+use proto::v1::pull_progress::Kind;
+use proto::v1::{Image, ListImagesRequest, PullRequest, RemoveImageRequest};
+
+use super::credentials;
+use crate::cli::{Format, Images, Pull, RemoveImages};
+use crate::client::Client;
+use crate::failure::{Failure, Result};
+use crate::output::{self, Table, cell};
+use crate::progress::{Progress, short_digest};
+use crate::{size, time, views};
+
+const NONE: &str = "<none>";
+
+pub(super) async fn pull(client: &Client, flags: &Pull) -> Result<u8> {
+    let image = fetch(client, &flags.reference, &flags.platform, flags.quiet).await?;
+    if !flags.quiet {
+        output::print_line(&format!("Digest: {}", image.manifest_digest))?;
+    }
+    output::print_line(image.names.first().unwrap_or(&image.id))?;
+    Ok(0)
+}
+
+/// Pulls, and shows how it goes on stderr.
+pub(super) async fn fetch(client: &Client, reference: &str, platform: &str, quiet: bool) -> Result<Image> {
+    let request = PullRequest {
+        reference: reference.to_owned(),
+        platform: platform.to_owned(),
+        credentials: credentials::of_registry(reference)?,
+    };
+    let mut progress = Progress::new(reference, quiet);
+    let reply = client
+        .images()
+        .pull(request)
+        .await
+        .map_err(|status| client.failure(&status))?;
+    let mut messages = reply.into_inner();
+    let mut pulled = None;
+    while let Some(message) = messages
+        .message()
+        .await
+        .map_err(|status| client.failure(&status))?
+    {
+        match message.kind {
+            Some(Kind::Layer(layer)) => progress.update(&layer),
+            Some(Kind::Image(image)) => pulled = Some(image),
+            None => {}
+        }
+    }
+    pulled.ok_or_else(|| {
+        Failure::new(format!(
+            "pull {reference}: the manager did not say what it pulled"
+        ))
+    })
+}
+
+pub(super) async fn list(client: &Client, flags: &Images, format: Format) -> Result<u8> {
+    let reply = client
+        .images()
+        .list(ListImagesRequest {})
+        .await
+        .map_err(|status| client.failure(&status))?;
+    let mut images = reply.into_inner().images;
+    images.sort_by(|a, b| {
+        b.created_unix_seconds
+            .cmp(&a.created_unix_seconds)
+            .then_with(|| a.id.cmp(&b.id))
+    });
+    let id = |image: &Image| {
+        if flags.no_trunc {
+            image.id.clone()
+        } else {
+            short_digest(&image.id)
+        }
+    };
+    if flags.quiet {
+        let ids: String = images.iter().map(|image| id(image) + "\n").collect();
+        output::print(&ids)?;
+    } else if format == Format::Json {
+        output::print_json(&images.iter().map(views::Image::from).collect::<Vec<_>>())?;
+    } else {
+        let mut table = Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]);
+        for image in &images {
+            for (repository, tag) in repositories_and_tags(&image.names) {
+                let created = match image.created_unix_seconds {
+                    0 => "N/A".to_owned(),
+                    seconds => format!("{} ago", time::elapsed(seconds.saturating_mul(1_000_000_000))),
+                };
+                let size = size::format_bytes(image.size_bytes);
+                table.row([
+                    cell(repository),
+                    cell(tag),
+                    cell(id(image)),
+                    cell(created),
+                    cell(size),
+                ]);
+            }
+        }
+        table.print()?;
+    }
+    Ok(0)
+}
+
+pub(super) async fn remove(client: &Client, flags: RemoveImages) -> Result<u8> {
+    let mut code = 0;
+    for image in flags.images {
+        let request = RemoveImageRequest {
+            image,
+            force: flags.force,
+        };
+        match client.images().remove(request).await {
+            Ok(reply) => {
+                let removed = reply.into_inner();
+                let untagged = removed.untagged.iter().map(|name| format!("Untagged: {name}\n"));
+                let deleted = removed.deleted.iter().map(|id| format!("Deleted: {id}\n"));
+                output::print(&untagged.chain(deleted).collect::<String>())?;
+            }
+            Err(status) => {
+                client.failure(&status).report();
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// A row for each name, as docker shows them; one without names for an image that has none.
+fn repositories_and_tags(names: &[String]) -> Vec<(String, String)> {
+    if names.is_empty() {
+        return vec![(NONE.to_owned(), NONE.to_owned())];
+    }
+    names.iter().map(|name| repository_and_tag(name)).collect()
+}
+
+fn repository_and_tag(name: &str) -> (String, String) {
+    let (name, has_digest) = match name.split_once('@') {
+        Some((name, _)) => (name, true),
+        None => (name, false),
+    };
+    // A colon before the last slash is a port's.
+    let tag_at = name
+        .rfind(':')
+        .filter(|&colon| name.rfind('/').is_none_or(|slash| slash < colon));
+    let (repository, tag) = match tag_at {
+        Some(colon) => (&name[..colon], &name[colon + 1..]),
+        None if has_digest => (name, NONE),
+        None => (name, "latest"),
+    };
+    let familiar = repository.strip_prefix("docker.io/").unwrap_or(repository);
+    (
+        familiar.strip_prefix("library/").unwrap_or(familiar).to_owned(),
+        tag.to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_as_people_type_them() {
+        let shown = |name: &str| {
+            let (repository, tag) = repository_and_tag(name);
+            format!("{repository} {tag}")
+        };
+        assert_eq!(shown("docker.io/library/debian:12"), "debian 12");
+        assert_eq!(shown("docker.io/user/app:latest"), "user/app latest");
+        assert_eq!(shown("localhost:5000/a/b:tag"), "localhost:5000/a/b tag");
+        assert_eq!(shown("localhost:5000/a/b"), "localhost:5000/a/b latest");
+        assert_eq!(shown("quay.io/a@sha256:00"), "quay.io/a <none>");
+        assert_eq!(
+            repositories_and_tags(&[]),
+            [("<none>".to_owned(), "<none>".to_owned())]
+        );
+    }
+}

@@ -1,0 +1,48 @@
+//! What each command does: one function a command, in the file of its theme.
+
+mod containers;
+mod credentials;
+mod exec;
+mod images;
+mod logs;
+mod mounts;
+mod run;
+mod system;
+
+use crate::cli::{Cli, Command, Format};
+use crate::client::Client;
+use crate::failure::{Failure, Result};
+
+/// Does what was typed, and gives the exit code.
+pub(crate) async fn execute(cli: Cli) -> Result<u8> {
+    if cli.format.is_some() && !cli.command.has_format() {
+        return Err(Failure::new(
+            "--format means nothing to this command, which prints neither table nor JSON",
+        ));
+    }
+    let client = Client::new(&cli.socket).map_err(|failure| match cli.command {
+        Command::Run(_) => failure.of_run(),
+        _ => failure,
+    })?;
+    let format = cli.format.unwrap_or(Format::Table);
+    match cli.command {
+        Command::Pull(flags) => images::pull(&client, &flags).await,
+        Command::Images(flags) => images::list(&client, &flags, format).await,
+        Command::Rmi(flags) => images::remove(&client, flags).await,
+        Command::Run(flags) => run::run(&client, flags).await.map_err(Failure::of_run),
+        Command::Create(flags) => run::create_only(&client, &flags).await,
+        Command::Start(flags) => containers::start(&client, flags).await,
+        Command::Stop(flags) => containers::stop(&client, flags).await,
+        Command::Kill(flags) => containers::kill(&client, flags).await,
+        Command::Wait(flags) => containers::wait(&client, flags.containers).await,
+        Command::Rm(flags) => containers::remove(&client, flags).await,
+        Command::Ps(flags) => containers::list(&client, &flags, format).await,
+        Command::Attach(flags) => containers::attach(&client, flags).await,
+        Command::Logs(flags) => logs::logs(&client, flags).await,
+        Command::Exec(flags) => exec::exec(&client, flags).await,
+        Command::Inspect(flags) => system::inspect(&client, flags, cli.format).await,
+        Command::Version => system::version(&client, format).await,
+        Command::Events => system::events(&client, format).await,
+        Command::Completion { shell } => system::completion(shell),
+    }
+}

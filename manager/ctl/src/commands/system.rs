@@ -1,0 +1,133 @@
+//! `inspect`, `version`, `events`, `completion`.
+
+use clap::CommandFactory as _;
+use proto::v1::{EventsRequest, InspectContainerRequest, InspectImageRequest, VersionRequest};
+use tonic::Code;
+
+use crate::cli::{Cli, Format, Inspect, Kind};
+use crate::client::Client;
+use crate::failure::{Failure, Result};
+use crate::{output, views};
+
+/// Prints what was found, and then complains of what was not: as docker does.
+pub(super) async fn inspect(client: &Client, flags: Inspect, format: Option<Format>) -> Result<u8> {
+    if format == Some(Format::Table) {
+        return Err(Failure::new("inspect prints JSON only"));
+    }
+    let mut found = Vec::new();
+    let mut failures = Vec::new();
+    for name in flags.names {
+        match inspect_one(client, name, flags.kind).await {
+            Ok(details) => found.push(details),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    output::print_json(&found)?;
+    for failure in &failures {
+        failure.report();
+    }
+    Ok(u8::from(!failures.is_empty()))
+}
+
+async fn inspect_one(client: &Client, name: String, kind: Option<Kind>) -> Result<serde_json::Value> {
+    if kind != Some(Kind::Image) {
+        let request = InspectContainerRequest {
+            container: name.clone(),
+        };
+        match client.containers().inspect(request).await {
+            Ok(reply) => return as_json(&views::ContainerDetails::from(&reply.into_inner())),
+            Err(status) if status.code() == Code::NotFound && kind.is_none() => {}
+            Err(status) => return Err(client.failure(&status)),
+        }
+    }
+    match client
+        .images()
+        .inspect(InspectImageRequest { image: name.clone() })
+        .await
+    {
+        Ok(reply) => as_json(&views::ImageDetails::from(&reply.into_inner())),
+        Err(status) if status.code() == Code::NotFound && kind.is_none() => Err(Failure::new(format!(
+            "{name}: there is neither a container nor an image of this name"
+        ))),
+        Err(status) => Err(client.failure(&status)),
+    }
+}
+
+fn as_json(details: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(details).map_err(|error| Failure::new(format!("write as JSON: {error}")))
+}
+
+/// The client's version is told even when no manager answers.
+pub(super) async fn version(client: &Client, format: Format) -> Result<u8> {
+    let answer = client.system().version(VersionRequest {}).await;
+    let (manager, failure) = match answer {
+        Ok(reply) => (Some(views::ManagerVersion::from(reply.into_inner())), None),
+        Err(status) => (None, Some(client.failure(&status))),
+    };
+    let version = views::Version {
+        client: views::ClientVersion {
+            version: env!("CARGO_PKG_VERSION"),
+            os: std::env::consts::OS,
+            architecture: std::env::consts::ARCH,
+        },
+        manager,
+    };
+    if format == Format::Json {
+        output::print_json(&version)?;
+    } else {
+        output::print(&version_text(&version))?;
+    }
+    failure.map_or(Ok(0), Err)
+}
+
+fn version_text(version: &views::Version) -> String {
+    let views::ClientVersion {
+        version: client,
+        os,
+        architecture,
+    } = &version.client;
+    let mut lines = vec![
+        ("Client", client.to_string()),
+        ("  platform", format!("{os}/{architecture}")),
+    ];
+    if let Some(manager) = &version.manager {
+        lines.extend([
+            ("Manager", manager.version.clone()),
+            ("  API", manager.api_version.clone()),
+            ("  runtime", manager.runtime_version.clone()),
+            ("  platform", format!("{}/{}", manager.os, manager.architecture)),
+            ("  kernel", manager.kernel.clone()),
+            ("  cgroups", manager.cgroups.clone()),
+            ("  root", manager.root.clone()),
+        ]);
+    }
+    let lines = lines
+        .iter()
+        .map(|(name, value)| format!("{:<12} {value}", format!("{name}:")));
+    lines.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+pub(super) async fn events(client: &Client, format: Format) -> Result<u8> {
+    let reply = client
+        .system()
+        .events(EventsRequest {})
+        .await
+        .map_err(|status| client.failure(&status))?;
+    let mut events = reply.into_inner();
+    while let Some(event) = events.message().await.map_err(|status| client.failure(&status))? {
+        let event = views::Event::from(&event);
+        if format == Format::Json {
+            output::print_json_line(&event)?;
+        } else {
+            output::print_line(&event.line())?;
+        }
+    }
+    Ok(0)
+}
+
+pub(super) fn completion(shell: clap_complete::Shell) -> Result<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "managerctl", &mut script);
+    output::print(&String::from_utf8_lossy(&script))?;
+    Ok(0)
+}

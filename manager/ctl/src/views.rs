@@ -1,0 +1,379 @@
+//! The API's messages in the shape that JSON output promises. Field names are a contract: they are only added.
+
+use std::collections::{BTreeMap, HashMap};
+
+use proto::v1;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::time::rfc3339;
+
+/// A map whose order does not change from one call to the next.
+fn sorted(map: &HashMap<String, String>) -> BTreeMap<String, String> {
+    map.iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+fn unless_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn unless_zero<T: Default + PartialEq>(number: T) -> Option<T> {
+    (number != T::default()).then_some(number)
+}
+
+/// JSON that others wrote, as it is; a text, should it not be JSON.
+fn embedded(json: &str) -> Option<Value> {
+    unless_empty(json).map(|json| serde_json::from_str(&json).unwrap_or(Value::String(json)))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Image {
+    id: String,
+    names: Vec<String>,
+    manifest_digest: String,
+    size_bytes: u64,
+    created_at: Option<String>,
+    architecture: String,
+    os: String,
+}
+
+impl From<&v1::Image> for Image {
+    fn from(image: &v1::Image) -> Self {
+        Self {
+            id: image.id.clone(),
+            names: image.names.clone(),
+            manifest_digest: image.manifest_digest.clone(),
+            size_bytes: image.size_bytes,
+            created_at: unless_zero(image.created_unix_seconds)
+                .map(|seconds| rfc3339(seconds.saturating_mul(1_000_000_000))),
+            architecture: image.architecture.clone(),
+            os: image.os.clone(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ImageDetails {
+    #[serde(flatten)]
+    image: Image,
+    /// The image config as its publisher wrote it.
+    config: Option<Value>,
+    /// diffIDs, base first.
+    layers: Vec<String>,
+}
+
+impl From<&v1::InspectImageResponse> for ImageDetails {
+    fn from(found: &v1::InspectImageResponse) -> Self {
+        Self {
+            image: Image::from(&found.image.clone().unwrap_or_default()),
+            config: embedded(&found.config_json),
+            layers: found.layers.clone(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Exit {
+    code: u32,
+    at: String,
+    oom_killed: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Container {
+    id: String,
+    name: String,
+    image: String,
+    image_id: String,
+    command: Vec<String>,
+    state: &'static str,
+    pid: Option<u32>,
+    /// Of the last run.
+    exit: Option<Exit>,
+    created_at: String,
+    started_at: Option<String>,
+    address: Option<String>,
+    network: String,
+    labels: BTreeMap<String, String>,
+    tty: bool,
+    open_stdin: bool,
+    error: Option<String>,
+    auto_remove: bool,
+}
+
+impl From<&v1::Container> for Container {
+    fn from(container: &v1::Container) -> Self {
+        let exit = |exit: &v1::Exit| Exit {
+            code: exit.code,
+            at: rfc3339(exit.at_unix_nanos),
+            oom_killed: exit.oom_killed,
+        };
+        Self {
+            id: container.id.clone(),
+            name: container.name.clone(),
+            image: container.image.clone(),
+            image_id: container.image_id.clone(),
+            command: container.command.clone(),
+            state: state_name(container.state()),
+            pid: unless_zero(container.pid),
+            exit: container.exit.as_ref().map(exit),
+            created_at: rfc3339(container.created_unix_nanos),
+            started_at: unless_zero(container.started_unix_nanos).map(rfc3339),
+            address: unless_empty(&container.address),
+            network: container.network.clone(),
+            labels: sorted(&container.labels),
+            tty: container.tty,
+            open_stdin: container.open_stdin,
+            error: unless_empty(&container.error),
+            auto_remove: container.auto_remove,
+        }
+    }
+}
+
+/// A state in one word.
+pub(crate) fn state_name(state: v1::container::State) -> &'static str {
+    use v1::container::State;
+    match state {
+        State::Unspecified => "unknown",
+        State::Created => "created",
+        State::Running => "running",
+        State::Paused => "paused",
+        State::Exited => "exited",
+        State::Removing => "removing",
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ContainerDetails {
+    #[serde(flatten)]
+    container: Container,
+    log_path: Option<String>,
+    /// What `create` asked for.
+    request: Option<Request>,
+    /// config.json of the last start.
+    bundle_config: Option<Value>,
+}
+
+impl From<&v1::InspectContainerResponse> for ContainerDetails {
+    fn from(found: &v1::InspectContainerResponse) -> Self {
+        Self {
+            container: Container::from(&found.container.clone().unwrap_or_default()),
+            log_path: unless_empty(&found.log_path),
+            request: found.request.as_ref().map(Request::from),
+            bundle_config: embedded(&found.bundle_config_json),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    entrypoint: Option<Vec<String>>,
+    command: Vec<String>,
+    env: Vec<String>,
+    working_dir: Option<String>,
+    user: Option<String>,
+    hostname: Option<String>,
+    binds: Vec<Bind>,
+    network: Option<String>,
+    memory_bytes: Option<i64>,
+    cpu_quota_millis: Option<i64>,
+    pids_limit: Option<i64>,
+    stop_signal: Option<String>,
+    read_only: bool,
+    privileged: bool,
+    cap_add: Vec<String>,
+    cap_drop: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Bind {
+    source: String,
+    target: String,
+    read_only: bool,
+}
+
+impl From<&v1::CreateContainerRequest> for Request {
+    fn from(request: &v1::CreateContainerRequest) -> Self {
+        let bind = |bind: &v1::Bind| Bind {
+            source: bind.source.clone(),
+            target: bind.target.clone(),
+            read_only: bind.read_only,
+        };
+        Self {
+            entrypoint: request
+                .entrypoint
+                .as_ref()
+                .map(|entrypoint| entrypoint.args.clone()),
+            command: request.command.clone(),
+            env: request.env.clone(),
+            working_dir: unless_empty(&request.working_dir),
+            user: unless_empty(&request.user),
+            hostname: unless_empty(&request.hostname),
+            binds: request.binds.iter().map(bind).collect(),
+            network: unless_empty(&request.network),
+            memory_bytes: unless_zero(request.memory_bytes),
+            cpu_quota_millis: unless_zero(request.cpu_quota_millis),
+            pids_limit: unless_zero(request.pids_limit),
+            stop_signal: unless_empty(&request.stop_signal),
+            read_only: request.read_only,
+            privileged: request.privileged,
+            cap_add: request.cap_add.clone(),
+            cap_drop: request.cap_drop.clone(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Event {
+    at: String,
+    kind: String,
+    action: String,
+    subject: String,
+    attributes: BTreeMap<String, String>,
+}
+
+impl From<&v1::Event> for Event {
+    fn from(event: &v1::Event) -> Self {
+        Self {
+            at: rfc3339(event.at_unix_nanos),
+            kind: event.kind.clone(),
+            action: event.action.clone(),
+            subject: event.subject.clone(),
+            attributes: sorted(&event.attributes),
+        }
+    }
+}
+
+impl Event {
+    /// Docker's line for it: when, what, of which, and what else is known.
+    pub(crate) fn line(&self) -> String {
+        let attributes: Vec<_> = self
+            .attributes
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let attributes = if attributes.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", attributes.join(", "))
+        };
+        format!(
+            "{} {} {} {}{attributes}",
+            self.at, self.kind, self.action, self.subject
+        )
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Version {
+    pub(crate) client: ClientVersion,
+    /// Null: no manager answers.
+    pub(crate) manager: Option<ManagerVersion>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ClientVersion {
+    pub(crate) version: &'static str,
+    pub(crate) os: &'static str,
+    pub(crate) architecture: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ManagerVersion {
+    pub(crate) version: String,
+    pub(crate) api_version: String,
+    pub(crate) runtime_version: String,
+    pub(crate) os: String,
+    pub(crate) architecture: String,
+    pub(crate) kernel: String,
+    pub(crate) cgroups: String,
+    pub(crate) root: String,
+}
+
+impl From<v1::VersionResponse> for ManagerVersion {
+    fn from(version: v1::VersionResponse) -> Self {
+        let v1::VersionResponse {
+            version,
+            api_version,
+            runtime_version,
+            os,
+            architecture,
+            kernel,
+            cgroups,
+            root,
+        } = version;
+        Self {
+            version,
+            api_version,
+            runtime_version,
+            os,
+            architecture,
+            kernel,
+            cgroups,
+            root,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_have_stable_field_names() {
+        let container = v1::Container {
+            id: "c0ffee".to_owned(),
+            state: v1::container::State::Exited.into(),
+            exit: Some(v1::Exit {
+                code: 3,
+                at_unix_nanos: 1,
+                oom_killed: false,
+            }),
+            ..Default::default()
+        };
+        let json = serde_json::to_value(Container::from(&container)).unwrap();
+        assert_eq!(json["id"], "c0ffee");
+        assert_eq!(json["state"], "exited");
+        assert_eq!(json["exit"]["code"], 3);
+        assert_eq!(json["exit"]["oomKilled"], false);
+        assert_eq!(json["startedAt"], Value::Null);
+        assert_eq!(json["address"], Value::Null);
+    }
+
+    #[test]
+    fn details_hold_the_configs_as_json() {
+        let found = v1::InspectImageResponse {
+            config_json: r#"{"os":"linux"}"#.to_owned(),
+            ..Default::default()
+        };
+        let json = serde_json::to_value(ImageDetails::from(&found)).unwrap();
+        assert_eq!(json["config"]["os"], "linux");
+        assert_eq!(json["sizeBytes"], 0);
+    }
+
+    #[test]
+    fn an_event_is_a_line() {
+        let event = v1::Event {
+            at_unix_nanos: 0,
+            kind: "container".to_owned(),
+            action: "die".to_owned(),
+            subject: "c0ffee".to_owned(),
+            attributes: HashMap::from([("exit_code".to_owned(), "1".to_owned())]),
+        };
+        let expected = "1970-01-01T00:00:00.000000000Z container die c0ffee (exit_code=1)";
+        assert_eq!(Event::from(&event).line(), expected);
+    }
+}

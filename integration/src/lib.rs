@@ -1,0 +1,30 @@
+//! What the tests under `tests/` share: a sandbox that finds leaks, bundles and images made by code, a real
+//! registry, a manager on a host of its own, and pseudo-terminals.
+//!
+//! Every fixture cleans up after itself, and `Sandbox` then looks whether the product did too.
+//!
+//! - [`Sandbox::new`]: a scratch folder and a unique container id; at the end of the test it asserts that no
+//!   mount, cgroup, process or (with [`Sandbox::owns`]) file is left.
+//! - [`Bundle`]: a bundle with busybox as its rootfs and the default config, to be edited.
+//! - [`Runtime`]: the built `runtime` with a state folder in the sandbox.
+//! - [`Manager`]: a network namespace with a registry in it and a manager beside it; [`Manager::ctl`].
+//! - [`Terminal`]: a command on a pseudo-terminal, to be typed at and read.
+//! - [`eventually`]: waits for a condition, with a deadline far beyond what a slow machine needs.
+
+mod bundle;
+mod image;
+mod manager;
+mod process;
+mod registry;
+mod sandbox;
+mod sys;
+mod terminal;
+
+pub use bundle::{Bundle, Runtime, busybox_rootfs};
+pub use image::{Image, Layer};
+pub use manager::Manager;
+pub use process::{Done, binary, command_exists, eventually, finish, run};
+pub use registry::Registry;
+pub use sandbox::Sandbox;
+pub use sys::receive;
+pub use terminal::Terminal;

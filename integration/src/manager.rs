@@ -1,0 +1,244 @@
+//! A manager on a host of its own: a network namespace with a registry in it.
+
+use crate::image::Image;
+use crate::process::{Done, binary, eventually, run};
+use crate::registry::{Registry, inside};
+use crate::sandbox::Sandbox;
+use crate::terminal::Terminal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// The built `manager`, with its folders in the sandbox and its links and rules in a network namespace that
+/// goes with it; containers have names and cgroups that no other test has. All containers are removed at the end.
+pub struct Manager {
+    child: Child,
+    registry: Option<Registry>,
+    netns: PathBuf,
+    name: String,
+    folder: PathBuf,
+    failpoint: Option<String>,
+}
+
+impl Manager {
+    /// Start a registry and a manager, and wait until it answers.
+    #[track_caller]
+    pub fn start(sandbox: &Sandbox) -> Self {
+        let name = format!("berth-{}", sandbox.id());
+        run(Command::new("ip").args(["netns", "add", &name])).ok();
+        let netns = Path::new("/run/netns").join(&name);
+        run(Command::new("ip").args(["-n", &name, "link", "set", "lo", "up"])).ok();
+        let registry = Some(Registry::start(sandbox, &netns));
+        let folder = sandbox.path().join("manager");
+        fs::create_dir_all(&folder).expect("make the manager's folder");
+        let child = spawn(&netns, &folder, None);
+        let mut manager = Self {
+            child,
+            registry,
+            netns,
+            name,
+            folder,
+            failpoint: None,
+        };
+        manager.await_answer();
+        manager
+    }
+
+    fn await_answer(&mut self) {
+        eventually("the manager answers", || {
+            let early = self.child.try_wait().expect("look at the manager");
+            assert!(early.is_none(), "the manager ended: {early:?}\n{}", self.log());
+            (run(&mut self.ctl_command(&["version"])).code == 0).then_some(())
+        });
+    }
+
+    /// The registry on this host.
+    ///
+    /// # Panics
+    /// After [`Manager::stop_registry`].
+    pub fn registry(&self) -> &Registry {
+        self.registry.as_ref().expect("the registry runs")
+    }
+
+    /// Take the registry away.
+    pub fn stop_registry(&mut self) {
+        self.registry = None;
+    }
+
+    /// Push busybox and pull it; returns its reference.
+    #[track_caller]
+    pub fn busybox(&self) -> String {
+        let reference = self.registry().push(&Image::busybox(), "busybox:1");
+        self.ctl(&["pull", &reference]).ok();
+        reference
+    }
+
+    /// `managerctl ARGS`, to its end.
+    #[track_caller]
+    pub fn ctl(&self, args: &[&str]) -> Done {
+        run(&mut self.ctl_command(args))
+    }
+
+    /// A `managerctl` command line, to be spawned.
+    pub fn ctl_command(&self, args: &[&str]) -> Command {
+        let mut command = self.inside(&binary("managerctl").to_string_lossy());
+        command.arg("--socket").arg(self.socket()).args(args);
+        command
+    }
+
+    /// `managerctl ARGS` on a pseudo-terminal.
+    pub fn ctl_on_terminal(&self, args: &[&str]) -> Terminal {
+        Terminal::spawn(self.ctl_command(args))
+    }
+
+    /// A program in the manager's network namespace.
+    pub fn inside(&self, program: &str) -> Command {
+        inside(&self.netns, program)
+    }
+
+    /// The gRPC socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("run/manager.sock")
+    }
+
+    /// `--root`.
+    pub fn root(&self) -> PathBuf {
+        self.folder.join("lib")
+    }
+
+    /// `--state`.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("run")
+    }
+
+    /// The process id of `manager` itself.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the manager has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// kill -9, and nothing else.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("kill the manager");
+        self.child.wait().expect("wait for the manager");
+    }
+
+    /// The failpoint at which the next manager aborts.
+    pub fn set_failpoint(&mut self, name: Option<&str>) {
+        self.failpoint = name.map(str::to_owned);
+    }
+
+    /// Wait until the manager has ended by itself, at a failpoint.
+    pub fn await_end(&mut self) {
+        eventually("the manager ends at its failpoint", || {
+            self.child.try_wait().expect("look at the manager")
+        });
+    }
+
+    /// Start a manager over the same folders, and wait until it answers.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.netns, &self.folder, self.failpoint.as_deref());
+        self.await_answer();
+    }
+
+    /// SIGTERM, and wait for its end.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("signal the manager");
+        eventually("the manager ends at SIGTERM", || {
+            self.child.try_wait().expect("look at the manager")
+        });
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        if failed {
+            eprintln!("--- log of the manager\n{}", self.log());
+            self.sweep();
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        } else {
+            if self.child.try_wait().is_ok_and(|ended| ended.is_some()) {
+                self.failpoint = None;
+                self.start_again();
+            }
+            let ids = self.ctl(&["ps", "-a", "-q", "--no-trunc"]).ok();
+            for id in ids.lines() {
+                self.ctl(&["rm", "-f", id]).ok();
+                assert!(!cgroup_exists(id), "removing container {id} left its cgroup");
+            }
+            self.stop();
+        }
+        self.registry = None;
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+impl Manager {
+    /// After a failed test: end what its containers run, so that the next test finds a clean machine.
+    fn sweep(&mut self) {
+        let _ = self.child.kill();
+        for entry in fs::read_dir(self.state().join("bundles"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let id = entry.file_name().to_string_lossy().into_owned();
+            let mut delete = Command::new(binary("runtime"));
+            delete
+                .arg("--root")
+                .arg(self.state().join("runtime/berth"))
+                .args(["delete", "--force", &id]);
+            let _ = delete.status();
+        }
+    }
+}
+
+/// Whether any hierarchy still has the group of a container.
+fn cgroup_exists(container_id: &str) -> bool {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    hierarchies
+        .chain(["/sys/fs/cgroup".into()])
+        .any(|folder| folder.join("berth").join(container_id).exists())
+}
+
+fn spawn(netns: &Path, folder: &Path, failpoint: Option<&str>) -> Child {
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .expect("make the manager's log");
+    let mut command = inside(netns, &binary("manager").to_string_lossy());
+    command
+        .arg("--root")
+        .arg(folder.join("lib"))
+        .arg("--state")
+        .arg(folder.join("run"));
+    command
+        .arg("--shim")
+        .arg(binary("shim"))
+        .arg("--runtime")
+        .arg(binary("runtime"));
+    if let Some(name) = failpoint {
+        command.env("BERTH_FAILPOINT", name);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("share the log"))
+        .stderr(log)
+        .spawn()
+        .expect("start the manager")
+}

@@ -1,0 +1,193 @@
+//! Running programs and waiting for things, with deadlines that only a hang can reach.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Far beyond what a loaded machine needs: who reaches it hangs.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+
+/// What a finished program left: its exit code (128 + signal when it was killed) and what it wrote.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// What was run, for messages.
+    pub command: String,
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    /// The output, of a program that must have worked.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self}");
+        self.stdout
+    }
+
+    /// What stands on stderr, of a program that must have refused.
+    #[track_caller]
+    pub fn refused(self) -> String {
+        assert_ne!(self.code, 0, "this was to be refused: {self}");
+        self.stderr
+    }
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            command,
+            code,
+            stdout,
+            stderr,
+        } = self;
+        write!(
+            out,
+            "`{command}` ended with {code}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
+        )
+    }
+}
+
+/// A binary of the project, from `BERTH_BIN_DIR` or the folder that these tests were built into.
+///
+/// # Panics
+/// When it has not been built: `hack/test` builds all of them first.
+pub fn binary(name: &str) -> PathBuf {
+    let folder = std::env::var_os("BERTH_BIN_DIR").map_or_else(
+        || {
+            let test = std::env::current_exe().expect("this test's own path");
+            test.parent()
+                .and_then(|deps| deps.parent())
+                .expect("the build folder")
+                .to_owned()
+        },
+        PathBuf::from,
+    );
+    let path = folder.join(name);
+    assert!(
+        path.is_file(),
+        "{} is not there: run hack/test, or cargo build first",
+        path.display()
+    );
+    path
+}
+
+/// Whether a program is in `PATH` (a peer that a test compares with).
+pub fn command_exists(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|folder| folder.join(name).is_file())
+}
+
+/// Run a program to its end, without input; one that hangs is killed and fails the test.
+#[track_caller]
+pub fn run(command: &mut Command) -> Done {
+    finish(spawn_captured(command), describe(command))
+}
+
+pub(crate) fn describe(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[track_caller]
+pub(crate) fn spawn_captured(command: &mut Command) -> Child {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("start {}: {error}", describe(command)))
+}
+
+/// Wait for a child whose output is piped. Its end is its exit, not the end of its pipes: what it leaves
+/// running may hold them.
+#[track_caller]
+pub fn finish(mut child: Child, command: String) -> Done {
+    let stdout = child.stdout.take().map(collect);
+    let stderr = child.stderr.take().map(collect);
+    let until = Instant::now() + DEADLINE;
+    let (status, hung) = loop {
+        if let Some(status) = child.try_wait().expect("wait for a child") {
+            break (status, false);
+        }
+        if Instant::now() > until {
+            child.kill().expect("kill a child that hangs");
+            break (child.wait().expect("wait for a child"), true);
+        }
+        thread::sleep(Duration::from_millis(2));
+    };
+    let text = |reader: Option<Reader>| reader.map(Reader::text).unwrap_or_default();
+    let done = Done {
+        command,
+        code: code_of(status),
+        stdout: text(stdout),
+        stderr: text(stderr),
+    };
+    assert!(!hung, "this hung: {done}");
+    done
+}
+
+fn code_of(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+struct Reader {
+    bytes: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
+    thread: thread::JoinHandle<()>,
+}
+
+fn collect(mut pipe: impl std::io::Read + Send + 'static) -> Reader {
+    let bytes = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = bytes.clone();
+    let thread = thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+            sink.lock()
+                .expect("no reader panics")
+                .extend_from_slice(&buffer[..n]);
+        }
+    });
+    Reader { bytes, thread }
+}
+
+impl Reader {
+    /// All that came, once the pipe ends, or (held open by a process that runs on) has been quiet for a while.
+    fn text(self) -> String {
+        let mut last = 0;
+        let mut quiet = 0;
+        while !self.thread.is_finished() && quiet < 100 {
+            thread::sleep(Duration::from_millis(5));
+            let now = self.bytes.lock().expect("no reader panics").len();
+            quiet = if now == last { quiet + 1 } else { 0 };
+            last = now;
+        }
+        String::from_utf8_lossy(&self.bytes.lock().expect("no reader panics")).into_owned()
+    }
+}
+
+/// Wait until `condition` gives something, or fail the test, naming `what` was waited for.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(
+            Instant::now() < until,
+            "this did not come about in {} s: {what}",
+            DEADLINE.as_secs()
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+}

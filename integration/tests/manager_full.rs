@@ -1,0 +1,144 @@
+//! A full disk, and a database that cannot be written: nothing that was told is forgotten, and what is removed
+//! makes room.
+
+use integration::{Manager, Sandbox, eventually, run};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::statvfs::statvfs;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A small ext4 that is mounted until the value goes.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    #[track_caller]
+    fn at(file: &Path, mount_point: &Path) -> Self {
+        fs::File::create(file)
+            .and_then(|file| file.set_len(64 << 20))
+            .expect("make the disk");
+        run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(file)).ok();
+        fs::create_dir_all(mount_point).expect("make the mount point");
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(file)
+            .arg(mount_point))
+        .ok();
+        Self(mount_point.to_owned())
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let found = statvfs(&self.0).expect("look at the disk");
+        found.blocks_available() * found.fragment_size()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[track_caller]
+fn inspect(manager: &Manager, container: &str) -> serde_json::Value {
+    let text = manager.ctl(&["inspect", container]).ok();
+    let mut all: serde_json::Value = serde_json::from_str(&text).expect("inspect prints JSON");
+    all[0].take()
+}
+
+const ENDS_WITH_7: &str = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done";
+
+#[track_caller]
+fn start_teller(manager: &Manager, image: &str) {
+    manager
+        .ctl(&["run", "-d", "--name", "teller", image, "sh", "-c", ENDS_WITH_7])
+        .ok();
+    eventually("its trap is set", || {
+        manager
+            .ctl(&["logs", "teller"])
+            .ok()
+            .contains("ready")
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_full_disk_forgets_no_exit_and_is_freed_by_a_removal() {
+    let sandbox = Sandbox::new();
+    let disk = SmallDisk::at(&sandbox.path().join("disk"), &sandbox.path().join("manager/lib"));
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let ballast = manager.root().join("ballast");
+    assert!(ballast.exists(), "no space is set aside");
+    manager
+        .ctl(&["run", "-d", "--name", "other", &image, "sleep", "1000"])
+        .ok();
+    start_teller(&manager, &image);
+    // Whatever is freed is taken at once.
+    let fill = "while :; do dd if=/dev/zero bs=4k >>/full 2>/dev/null; sleep 0.05; done";
+    manager
+        .ctl(&["run", "-d", "--name", "filler", &image, "sh", "-c", fill])
+        .ok();
+    eventually("the disk is full", || (disk.free_bytes() < 4096).then_some(()));
+
+    manager.ctl(&["stop", "teller"]).ok();
+    assert_eq!(manager.ctl(&["wait", "teller"]).ok(), "7\n");
+    manager.kill();
+    manager.start_again();
+    assert_eq!(inspect(&manager, "teller")["exit"]["code"], 7);
+    assert_eq!(manager.ctl(&["exec", "other", "echo", "alive"]).ok(), "alive\n");
+
+    manager.ctl(&["rm", "-f", "filler"]).ok();
+    eventually("the space is back", || {
+        (disk.free_bytes() > 20 << 20).then_some(())
+    });
+    assert_eq!(
+        manager.ctl(&["run", "--rm", &image, "echo", "again"]).ok(),
+        "again\n"
+    );
+    assert!(ballast.exists(), "no space is set aside any more");
+    assert_eq!(manager.ctl(&["exec", "other", "echo", "alive"]).ok(), "alive\n");
+}
+
+/// Keep others from writing an `SQLite` database with a write-ahead log, until the value goes: byte 120 of its
+/// shared memory is the lock of writers (`WAL_WRITE_LOCK` in its wal.c).
+#[track_caller]
+fn hold_writers_off(database: &Path) -> fs::File {
+    let memory = database.with_extension("db-shm");
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&memory)
+        .expect("open the database's shared memory");
+    let lock = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 120,
+        l_len: 1,
+        l_pid: 0,
+    };
+    fcntl(&file, FcntlArg::F_SETLKW(&lock)).expect("take the lock of writers");
+    file
+}
+
+#[test]
+fn an_exit_that_cannot_be_recorded_is_kept_and_recorded_later() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    start_teller(&manager, &image);
+    let id = manager.ctl(&["ps", "-q", "--no-trunc"]).ok();
+    let bundle = manager.state().join("bundles").join(id.trim());
+    let held = hold_writers_off(&manager.root().join("engine.db"));
+    manager.ctl(&["kill", "-s", "TERM", "teller"]).ok();
+    eventually("the record fails", || {
+        manager.log().contains("an exit is not on record").then_some(())
+    });
+    assert!(bundle.join("exit.json").exists(), "the exit is nowhere on disk");
+    assert_eq!(manager.ctl(&["wait", "teller"]).ok(), "7\n");
+    drop(held);
+    eventually("the exit is on record", || (!bundle.exists()).then_some(()));
+    manager.kill();
+    manager.start_again();
+    assert_eq!(inspect(&manager, "teller")["exit"]["code"], 7);
+}

@@ -1,0 +1,230 @@
+//! kill -9 of the manager at moments that a seed decides, while clients work: each of them knows what was
+//! acknowledged to it, and holds the next manager to that.
+
+use crate::{Witness, assert_no_strays, spawn_unattended};
+use integration::{Done, Image, Layer, Manager, Sandbox, binary, run};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// `BERTH_SEED` in the environment repeats another run's decisions.
+const SEED: u64 = 0x0062_6572_7468;
+const CLIENTS: u64 = 3;
+/// No new round begins after this.
+const PATIENCE: Duration = Duration::from_secs(12);
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// Marsaglia's xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) % bound
+    }
+}
+
+/// What a client knows of its container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Absent,
+    Created,
+    Running,
+    Exited,
+}
+
+struct Client<'a> {
+    socket: PathBuf,
+    name: String,
+    image: String,
+    over: &'a AtomicBool,
+    acknowledged: &'a AtomicU32,
+}
+
+impl Client<'_> {
+    fn ctl(&self, args: &[&str]) -> Done {
+        run(Command::new(binary("managerctl"))
+            .arg("--socket")
+            .arg(&self.socket)
+            .args(args))
+    }
+
+    /// What the manager, or the next one, says of the container.
+    fn look(&self) -> Known {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let done = self.ctl(&["inspect", "--type", "container", &self.name]);
+            if done.code == 0 {
+                let all: Value = serde_json::from_str(&done.stdout).expect("inspect prints JSON");
+                return match all[0]["state"].as_str() {
+                    Some("created") => Known::Created,
+                    Some("running") => Known::Running,
+                    Some("exited") => Known::Exited,
+                    other => panic!("{} is {other:?}", self.name),
+                };
+            }
+            if done.stderr.contains("no such container") {
+                return Known::Absent;
+            }
+            assert!(Instant::now() < until, "no manager answers: {done}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ask for something. What is acknowledged is so from then on. What is not has to be looked for: it is as
+    /// before, as asked for, or at `halfway`.
+    fn ask(&self, before: Known, args: &[&str], asked: Known, halfway: Known) -> Known {
+        let done = self.ctl(args);
+        let now = self.look();
+        if done.code == 0 {
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(now, asked, "{args:?} was acknowledged: {done}");
+        } else {
+            assert!(
+                [before, asked, halfway].contains(&now),
+                "{args:?} made {now:?} of {before:?}: {done}"
+            );
+        }
+        now
+    }
+
+    /// Ask for an end. Without an answer it may be on its way and come at any time, so then it is asked for until
+    /// it has come.
+    fn ask_for_end(&self, args: &[&str], asked: Known) -> Known {
+        let done = self.ctl(args);
+        if done.code == 0 {
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+            let now = self.look();
+            assert_eq!(now, asked, "{args:?} was acknowledged: {done}");
+            return now;
+        }
+        let until = Instant::now() + DEADLINE;
+        while self.look() != Known::Absent {
+            let done = self.ctl(&["rm", "-f", &self.name]);
+            assert!(Instant::now() < until, "it can't be removed: {done}");
+        }
+        Known::Absent
+    }
+
+    fn work(&self, mut random: Random) {
+        use Known::{Absent, Created, Exited, Running};
+        let (name, image) = (self.name.as_str(), self.image.as_str());
+        let mut known = Absent;
+        while !self.over.load(Ordering::Relaxed) {
+            known = match (known, random.below(4)) {
+                (Absent, 0) => {
+                    let args = ["create", "--name", name, image, "sleep", "1000"];
+                    self.ask(known, &args, Created, Absent)
+                }
+                (Absent, 1) => self.ask_for_end(&["run", "--rm", "--name", name, image, "true"], Absent),
+                (Absent, _) => {
+                    let args = ["run", "-d", "--name", name, image, "sleep", "1000"];
+                    self.ask(known, &args, Running, Created)
+                }
+                (Created | Exited, 0..=2) => self.ask(known, &["start", name], Running, known),
+                (Running, 0 | 1) => {
+                    let done = self.ctl(&["exec", name, "echo", "hello"]);
+                    assert!(done.code != 0 || done.stdout == "hello\n", "{done}");
+                    let now = self.look();
+                    assert_eq!(now, Running, "an exec ended it: {done}");
+                    now
+                }
+                (Running, 2) => self.ask_for_end(&["kill", name], Exited),
+                (_, _) => self.ask_for_end(&["rm", "-f", name], Absent),
+            };
+        }
+        self.ask_for_end(&["rm", "-f", name], Absent);
+    }
+
+    /// Pull and remove an image over and over.
+    fn pull(&self) {
+        while !self.over.load(Ordering::Relaxed) {
+            for (verb, there) in [("pull", true), ("rmi", false)] {
+                let done = self.ctl(&[verb, &self.image]);
+                let until = Instant::now() + DEADLINE;
+                let mut list = self.ctl(&["images"]);
+                while list.code != 0 {
+                    assert!(Instant::now() < until, "no manager answers: {list}");
+                    thread::sleep(Duration::from_millis(5));
+                    list = self.ctl(&["images"]);
+                }
+                if done.code == 0 {
+                    self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                    assert_eq!(
+                        list.stdout.contains("/other"),
+                        there,
+                        "{verb} was acknowledged: {list}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Ends the clients' work when the test ends, however it does.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_kills_at_any_moment() {
+    let seed = std::env::var("BERTH_SEED").map_or(SEED, |text| text.parse().expect("a number"));
+    println!("BERTH_SEED={seed}");
+    let mut random = Random::new(seed);
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let witness = Witness::start(&manager, &image);
+    let other = Image::new(vec![Layer::from_files(&[("motd", "hello\n")])]);
+    let other = manager.registry().push(&other, "other:1");
+    let (over, acknowledged) = (AtomicBool::new(false), AtomicU32::new(0));
+    let client = |name: String, image: &str| Client {
+        socket: manager.socket(),
+        name,
+        image: image.to_owned(),
+        over: &over,
+        acknowledged: &acknowledged,
+    };
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|i| client(format!("client{i}"), &image))
+        .collect();
+    let puller = client(String::new(), &other);
+    thread::scope(|scope| {
+        let _over = Over(&over);
+        for client in &clients {
+            let random = Random::new(random.below(u64::MAX));
+            scope.spawn(move || client.work(random));
+        }
+        scope.spawn(|| puller.pull());
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            thread::sleep(Duration::from_millis(random.below(600)));
+            manager.kill();
+            if random.below(3) == 0 {
+                // The next one dies while it puts things right.
+                let mut hasty = spawn_unattended(&manager, "");
+                thread::sleep(Duration::from_millis(random.below(80)));
+                hasty.kill().expect("kill a manager");
+                hasty.wait().expect("wait for a manager");
+            }
+            manager.start_again();
+            witness.assert_unharmed(&manager);
+        }
+    });
+    assert!(acknowledged.into_inner() > 0, "nothing was done at all");
+    assert_no_strays(&manager);
+    witness.assert_whole(&manager);
+}

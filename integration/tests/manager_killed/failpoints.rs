@@ -1,0 +1,314 @@
+//! The manager ends at each of its failpoints, in the middle of an operation, and is started again.
+
+use crate::{Witness, assert_no_strays, entries, find, inspect, remove, spawn_unattended};
+use integration::{Image, Layer, Manager, Sandbox};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// A failpoint, and whether what was asked for is on record when it is reached.
+type Point = (&'static str, bool);
+
+const CREATE: &[Point] = &[
+    ("lease.recorded", false),
+    ("create.leased", false),
+    ("create.prepared", false),
+    ("store.before-commit", false),
+    ("store.after-commit", true),
+    ("create.recorded", true),
+];
+const START: &[Point] = &[
+    ("bundle.made", false),
+    ("start.files-written", false),
+    ("start.shim-launched", false),
+    ("start.created", false),
+    ("start.network-connected", false),
+    ("start.process-started", false),
+    ("store.before-commit", false),
+    ("store.after-commit", true),
+    ("start.recorded", true),
+];
+/// Of an exit there is nothing that could be lost: the shim has it.
+const EXIT: &[&str] = &[
+    "exit.told",
+    "exit.released",
+    "store.before-commit",
+    "store.after-commit",
+    "exit.recorded",
+];
+const REMOVE: &[Point] = &[
+    ("store.before-commit", false),
+    ("store.after-commit", true),
+    ("remove.recorded", true),
+    ("release.recorded", true),
+];
+/// Removing a running container ends it first.
+const REMOVE_RUNNING: &[Point] = &[
+    ("exit.told", false),
+    ("exit.released", false),
+    ("exit.recorded", false),
+    ("store.before-commit:2", false),
+    ("store.after-commit:2", true),
+    ("remove.recorded", true),
+];
+const PULL: &[Point] = &[
+    ("pull.planned", false),
+    ("pull.layer-made", false),
+    ("pull.published", false),
+    ("pull.published:3", false),
+    ("pull.synced", false),
+    ("pull.recorded", true),
+];
+/// In the other tests of this binary.
+const ELSEWHERE: &[&str] = &["rmi.recorded", "reconcile.settled", "end.cleaned"];
+
+/// Let the manager end at a failpoint in an operation, which so gets no answer, and start the next one.
+#[track_caller]
+pub(crate) fn die_at(manager: &mut Manager, point: &str, operation: impl FnOnce(&Manager)) {
+    manager.kill();
+    manager.set_failpoint(Some(point));
+    manager.start_again();
+    operation(manager);
+    manager.await_end();
+    manager.set_failpoint(None);
+    manager.start_again();
+}
+
+#[track_caller]
+fn refused(manager: &Manager, args: &[&str]) {
+    manager.ctl(args).refused();
+}
+
+#[test]
+fn a_create_is_there_whole_or_not_at_all() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let witness = Witness::start(&manager, &image);
+    let create = ["create", "--name", "one", &image, "echo", "made"];
+    for (point, on_record) in CREATE {
+        println!("{point}");
+        die_at(&mut manager, point, |manager| refused(manager, &create));
+        assert_no_strays(&manager);
+        witness.assert_unharmed(&manager);
+        assert_eq!(find(&manager, "one").is_some(), *on_record);
+        if !on_record {
+            manager.ctl(&create).ok();
+        }
+        assert_eq!(manager.ctl(&["start", "-a", "one"]).ok(), "made\n");
+        remove(&manager, "one");
+    }
+    witness.assert_whole(&manager);
+}
+
+#[test]
+fn a_start_is_on_record_or_has_left_nothing() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let witness = Witness::start(&manager, &image);
+    for (point, on_record) in START {
+        println!("{point}");
+        manager
+            .ctl(&["create", "--name", "one", &image, "sleep", "1000"])
+            .ok();
+        die_at(&mut manager, point, |manager| refused(manager, &["start", "one"]));
+        assert_no_strays(&manager);
+        witness.assert_unharmed(&manager);
+        let state = if *on_record { "running" } else { "created" };
+        assert_eq!(inspect(&manager, "one")["state"], state);
+        manager.ctl(&["start", "one"]).ok();
+        assert_eq!(manager.ctl(&["exec", "one", "echo", "hello"]).ok(), "hello\n");
+        remove(&manager, "one");
+    }
+    witness.assert_whole(&manager);
+}
+
+#[test]
+fn an_exit_is_known_to_the_next_manager() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let witness = Witness::start(&manager, &image);
+    let shared = sandbox.path().join("shared");
+    fs::create_dir(&shared).expect("make a folder to share");
+    let volume = format!("{}:/shared", shared.display());
+    let script = "echo begin; until [ -e /shared/go ]; do usleep 10000; done; echo end; exit 7";
+    for (point, removes_itself) in EXIT.iter().flat_map(|point| [(point, false), (point, true)]) {
+        println!("{point} {removes_itself}");
+        let mut args = vec!["run", "-d", "--name", "one", "-v", &volume];
+        if removes_itself {
+            args.push("--rm");
+        }
+        args.extend([image.as_str(), "sh", "-c", script]);
+        manager.ctl(&args).ok();
+        let go = shared.join("go");
+        die_at(&mut manager, point, |_| {
+            fs::write(&go, "").expect("tell it to end");
+        });
+        assert_no_strays(&manager);
+        witness.assert_unharmed(&manager);
+        if removes_itself {
+            assert!(find(&manager, "one").is_none());
+        } else {
+            let found = inspect(&manager, "one");
+            assert_eq!(
+                (&found["state"], &found["exit"]["code"]),
+                (&"exited".into(), &7.into())
+            );
+            assert_eq!(manager.ctl(&["logs", "one"]).ok(), "begin\nend\n");
+            manager.ctl(&["start", "one"]).ok();
+            assert_eq!(manager.ctl(&["wait", "one"]).ok(), "7\n");
+            remove(&manager, "one");
+        }
+        fs::remove_file(&go).expect("take the sign away");
+    }
+    witness.assert_whole(&manager);
+}
+
+#[test]
+fn a_removal_is_whole_or_has_not_begun() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let witness = Witness::start(&manager, &image);
+    let cases = REMOVE.iter().map(|point| (point, false));
+    for ((point, on_record), running) in cases.chain(REMOVE_RUNNING.iter().map(|point| (point, true))) {
+        println!("{point} {running}");
+        let verb: &[&str] = if running { &["run", "-d"] } else { &["create"] };
+        manager
+            .ctl(&[verb, &["--name", "one", &image, "sleep", "1000"]].concat())
+            .ok();
+        die_at(&mut manager, point, |manager| {
+            refused(manager, &["rm", "-f", "one"]);
+        });
+        assert_no_strays(&manager);
+        witness.assert_unharmed(&manager);
+        assert_eq!(find(&manager, "one").is_none(), *on_record);
+        if !on_record {
+            let found = inspect(&manager, "one");
+            let expected = if running { Value::from(137) } else { Value::Null };
+            assert_eq!(found["exit"]["code"], expected, "{found}");
+            remove(&manager, "one");
+        }
+    }
+    witness.assert_whole(&manager);
+}
+
+/// The blobs and layers that are in the store.
+fn stored(manager: &Manager) -> BTreeSet<String> {
+    let images = manager.root().join("images");
+    [entries(&images.join("blobs/sha256")), entries(&images.join("s"))]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+#[test]
+fn a_pull_is_there_whole_or_not_at_all() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let witness = Witness::start(&manager, &image);
+    let before = stored(&manager);
+    let other = Image::busybox().with_layer(Layer::from_files(&[("motd", "hello\n")]));
+    let reference = manager.registry().push(&other, "other:1");
+    for (point, on_record) in PULL {
+        println!("{point}");
+        die_at(&mut manager, point, |manager| {
+            refused(manager, &["pull", &reference]);
+        });
+        assert_no_strays(&manager);
+        witness.assert_unharmed(&manager);
+        assert_eq!(
+            manager.ctl(&["images", "-q"]).ok().lines().count() == 2,
+            *on_record
+        );
+        if !on_record {
+            assert_eq!(stored(&manager), before);
+            manager.ctl(&["pull", &reference]).ok();
+        }
+        let told = manager.ctl(&["run", "--rm", &reference, "cat", "/motd"]).ok();
+        assert_eq!(told, "hello\n");
+        if *point == PULL[0].0 {
+            die_at(&mut manager, "rmi.recorded", |manager| {
+                refused(manager, &["rmi", &reference]);
+            });
+        } else {
+            manager.ctl(&["rmi", &reference]).ok();
+        }
+        assert_eq!(manager.ctl(&["images", "-q"]).ok().lines().count(), 1);
+        assert_eq!(stored(&manager), before);
+    }
+    witness.assert_whole(&manager);
+}
+
+#[test]
+fn a_manager_that_dies_while_it_puts_things_right_leaves_that_to_the_next() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let witness = Witness::start(&manager, &image);
+    manager
+        .ctl(&["run", "-d", "--name", "one", &image, "sleep", "1000"])
+        .ok();
+    let pid = inspect(&manager, "one")["pid"].as_i64().expect("a pid") as i32;
+    // A start that was not recorded, and an exit, for the next one to find.
+    manager
+        .ctl(&["create", "--name", "half", &image, "sleep", "1000"])
+        .ok();
+    manager.kill();
+    manager.set_failpoint(Some("start.process-started"));
+    manager.start_again();
+    refused(&manager, &["start", "half"]);
+    manager.await_end();
+    manager.set_failpoint(None);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+        .expect("end a container");
+    for point in ["reconcile.settled", "end.cleaned"] {
+        let mut dying = spawn_unattended(&manager, point);
+        integration::eventually("the manager ends at its failpoint", || {
+            dying.try_wait().expect("look at the manager")
+        });
+    }
+    manager.start_again();
+    assert_no_strays(&manager);
+    let found = inspect(&manager, "one");
+    assert_eq!(
+        (&found["state"], &found["exit"]["code"]),
+        (&"exited".into(), &137.into())
+    );
+    assert_eq!(inspect(&manager, "half")["state"], "created");
+    manager.ctl(&["start", "half"]).ok();
+    remove(&manager, "half");
+    remove(&manager, "one");
+    witness.assert_whole(&manager);
+}
+
+/// The failpoints in the manager's sources.
+fn in_sources(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            in_sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("read a source");
+            let calls = text.split("failpoint::reach(\"").skip(1);
+            found.extend(calls.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+        }
+    }
+}
+
+#[test]
+fn no_failpoint_is_forgotten() {
+    let mut found = BTreeSet::new();
+    let manager = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("manager");
+    in_sources(&manager, &mut found);
+    let tables = [CREATE, START, REMOVE, REMOVE_RUNNING, PULL].concat();
+    let names = tables.iter().map(|(name, _)| name).chain(EXIT).chain(ELSEWHERE);
+    let tested = names
+        .map(|name| name.split(':').next().unwrap_or(name).to_owned())
+        .collect();
+    assert_eq!(found, tested);
+}

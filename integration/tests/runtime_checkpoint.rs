@@ -1,0 +1,340 @@
+//! `runtime checkpoint` and `restore`, with a real CRIU: the one of `BERTH_CRIU`, of hack/criu, or version 4 or later
+//! in `PATH` (older ones fail on new kernels). Without any, the tests say so and pass.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use integration::{Bundle, Done, Runtime, Sandbox, eventually, run};
+use serde_json::json;
+
+/// Counts in the file /count.
+const COUNTER: &str =
+    "i=0; while :; do i=$((i+1)); echo $i > /count.new; mv /count.new /count; sleep 0.02; done";
+
+fn criu() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("BERTH_CRIU") {
+        return Some(path.into());
+    }
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers/criu/criu");
+    if fetched.is_file() {
+        return Some(fetched);
+    }
+    let version = Command::new("criu")
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output();
+    let text = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let major = text.ok().and_then(|text| {
+        let number = text.strip_prefix("Version: ")?.split('.').next()?.to_owned();
+        number.trim().parse::<u32>().ok()
+    });
+    if major.is_some_and(|major| major >= 4) {
+        return Some("criu".into());
+    }
+    println!("skipped: there is no CRIU 4 or later (hack/criu fetches one)");
+    None
+}
+
+struct Saved<'a> {
+    sandbox: &'a Sandbox,
+    runtime: Runtime,
+    criu: String,
+}
+
+impl Saved<'_> {
+    fn call(&self, verb: &str, images: &str, flags: &[&str]) -> Done {
+        run(&mut self.command(verb, images, flags))
+    }
+
+    fn command(&self, verb: &str, images: &str, flags: &[&str]) -> Command {
+        let images = self.sandbox.path().join(images);
+        let mut command = self.runtime.command(&["--criu", &self.criu, verb]);
+        command
+            .arg("--image-path")
+            .arg(images)
+            .args(flags)
+            .arg(self.sandbox.id());
+        command
+    }
+
+    fn restore(&self, bundle: &Bundle, images: &str, flags: &[&str]) -> Command {
+        let path = bundle.path().to_str().expect("a path");
+        self.command("restore", images, &[&["--bundle", path], flags].concat())
+    }
+}
+
+fn saved(sandbox: &Sandbox) -> Option<Saved<'_>> {
+    Some(Saved {
+        sandbox,
+        runtime: Runtime::new(sandbox),
+        criu: criu()?.to_str().expect("a path").to_owned(),
+    })
+}
+
+fn count(bundle: &Bundle) -> Option<u32> {
+    fs::read_to_string(bundle.rootfs().join("count"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn counts_beyond(bundle: &Bundle, number: u32) -> u32 {
+    eventually("the counter counts", || {
+        count(bundle).filter(|count| *count > number)
+    })
+}
+
+#[test]
+fn a_counter_goes_on_where_it_was_saved() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let bundle = Bundle::new(&sandbox, COUNTER);
+    runtime.detach(&bundle, id);
+    counts_beyond(&bundle, 10);
+    saved.call("checkpoint", "images", &[]).ok();
+    let at = count(&bundle).expect("a count");
+    assert!(runtime.state(id).is_none(), "a saved container is gone");
+    runtime.delete(id);
+
+    let file = sandbox.path().join("pid");
+    let flags = ["--detach", "--pid-file", file.to_str().expect("a path")];
+    run(&mut saved.restore(&bundle, "images", &flags)).ok();
+    assert!(count(&bundle) >= Some(at), "it began anew");
+    counts_beyond(&bundle, at);
+    let state = runtime.state(id).expect("a state");
+    assert_eq!(state["status"], "running");
+    assert_eq!(
+        state["pid"].to_string(),
+        fs::read_to_string(&file).expect("read the pid file")
+    );
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", state["pid"])).expect("read its groups");
+    assert!(
+        groups.lines().filter(|line| line.contains(id)).count() > 0,
+        "{groups}"
+    );
+    let inside = runtime
+        .exec(
+            id,
+            "readlink /proc/1/ns/pid; readlink /proc/self/ns/pid; cat /proc/1/cmdline",
+        )
+        .ok();
+    let lines: Vec<_> = inside.lines().collect();
+    assert_eq!(lines[0], lines[1]);
+    assert!(lines[2].contains("/count.new"), "{inside}");
+    assert!(
+        run(&mut saved.restore(&bundle, "images", &flags))
+            .refused()
+            .contains("already exists")
+    );
+    runtime.call(&["pause", id]).ok();
+    assert_eq!(runtime.status(id).as_deref(), Some("paused"));
+    runtime.call(&["resume", id]).ok();
+    runtime.call(&["kill", id, "KILL"]).ok();
+    eventually("it has stopped", || {
+        (runtime.status(id).as_deref() == Some("stopped")).then_some(())
+    });
+    runtime.call(&["delete", id]).ok();
+}
+
+#[test]
+fn one_that_is_left_running_runs_on_and_its_copy_comes_back_in_the_foreground() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let bundle = Bundle::new(&sandbox, COUNTER);
+    runtime.detach(&bundle, id);
+    counts_beyond(&bundle, 3);
+    saved.call("checkpoint", "images", &["--leave-running"]).ok();
+    assert_eq!(runtime.status(id).as_deref(), Some("running"));
+    let now = count(&bundle).expect("a count");
+    let later = counts_beyond(&bundle, now + 20);
+    runtime.delete(id);
+
+    // The copy is older than what the first one has counted since.
+    let child = saved
+        .restore(&bundle, "images", &[])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start the runtime");
+    eventually("the copy counts from where it was saved", || {
+        count(&bundle).filter(|count| *count < later)
+    });
+    eventually("it runs", || {
+        (runtime.status(id).as_deref() == Some("running")).then_some(())
+    });
+    runtime.call(&["kill", id, "KILL"]).ok();
+    let done = runtime.finish(child);
+    assert_eq!(done.code, 137, "{done}");
+    assert!(
+        runtime.state(id).is_none(),
+        "a foreground restore takes everything back"
+    );
+}
+
+#[test]
+fn mounts_of_the_host_and_an_earlier_memory_image_are_found_again() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let shared = sandbox.path().join("shared");
+    fs::create_dir(&shared).expect("make a folder");
+    fs::write(shared.join("word"), "before").expect("write");
+    let mut bundle = Bundle::new(&sandbox, COUNTER);
+    bundle.push(
+        "/mounts",
+        json!({"destination": "/var/shared", "type": "bind", "source": shared, "options": ["rbind", "rw"]}),
+    );
+    bundle.push("/linux/namespaces", json!({"type": "cgroup"}));
+    runtime.detach(&bundle, id);
+    counts_beyond(&bundle, 3);
+    let first = saved.call("checkpoint", "first", &["--pre-dump"]);
+    assert_eq!(runtime.status(id).as_deref(), Some("running"));
+    // Which pages were written since is told by some kernels only.
+    let parent: &[&str] = if first.code == 0 {
+        &["--parent-path", "../first"]
+    } else {
+        let reason = "Tracking memory is not available";
+        assert!(first.stderr.contains(reason), "{first}");
+        println!("without an earlier image: this kernel does not track memory");
+        &[]
+    };
+    let refused = saved
+        .call("checkpoint", "second", &["--parent-path", "/first"])
+        .refused();
+    assert!(refused.contains("relative"), "{refused}");
+    fs::create_dir_all(sandbox.path().join("second")).expect("make a folder");
+    saved.call("checkpoint", "second", parent).ok();
+    let at = count(&bundle).expect("a count");
+    fs::write(shared.join("word"), "after").expect("write");
+    run(&mut saved.restore(&bundle, "second", &["--detach"])).ok();
+    counts_beyond(&bundle, at);
+    assert_eq!(runtime.exec(id, "cat /var/shared/word").ok(), "after");
+    runtime.exec(id, "echo inside > /var/shared/back").ok();
+    assert_eq!(fs::read_to_string(shared.join("back")).expect("read"), "inside\n");
+    runtime.delete(id);
+}
+
+#[test]
+fn a_restored_terminal_is_handed_over() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "i=7; touch /up; while read line; do i=$((i+1)); echo $line $i; done",
+    );
+    bundle.set("/process/terminal", json!(true));
+    let socket = sandbox.path().join("console");
+    let listener = UnixListener::bind(&socket).expect("listen");
+    let flags = ["--detach", "--console-socket", socket.to_str().expect("a path")];
+    let command = &mut runtime.over("run", &bundle, id, &flags);
+    let child = command.stdin(Stdio::null()).spawn().expect("start the runtime");
+    let mut master = master_from(&listener);
+    integration::finish(child, "runtime run".into());
+    type_and_expect(&mut master, "first", "first 8");
+    saved.call("checkpoint", "images", &[]).ok();
+    drop(master);
+
+    let mut command = saved.restore(&bundle, "images", &flags);
+    let child = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start the runtime");
+    let mut master = master_from(&listener);
+    let done = integration::finish(child, "runtime restore".into());
+    assert_eq!(done.code, 0, "{done}");
+    type_and_expect(&mut master, "second", "second 9");
+    runtime.delete(id);
+}
+
+fn type_and_expect(master: &mut fs::File, line: &str, wanted: &str) {
+    master.write_all(format!("{line}\n").as_bytes()).expect("type");
+    let (mut text, mut buffer) = (String::new(), [0; 512]);
+    while !text.contains(wanted) {
+        let length = master
+            .read(&mut buffer)
+            .unwrap_or_else(|error| panic!("{error} after {text:?}"));
+        text.push_str(&String::from_utf8_lossy(&buffer[..length]));
+    }
+}
+
+fn master_from(listener: &UnixListener) -> fs::File {
+    let (connection, _) = listener.accept().expect("accept the runtime");
+    let (_, mut descriptors) = integration::receive(&connection, &mut [0; 4096]).expect("receive the master");
+    fs::File::from(descriptors.remove(0))
+}
+
+#[test]
+fn what_can_not_be_saved_or_restored_is_refused_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let id = sandbox.id();
+    let bundle = Bundle::new(&sandbox, COUNTER);
+    let images = sandbox.path().join("images");
+    let images = images.to_str().expect("a path");
+    let path = bundle.path().to_str().expect("a path");
+
+    runtime.create(&bundle, id).ok();
+    let refused = runtime
+        .call(&["checkpoint", "--image-path", images, id])
+        .refused();
+    assert!(
+        refused.contains("cannot be checkpointed in created state"),
+        "{refused}"
+    );
+    runtime.call(&["start", id]).ok();
+    let call = |criu: &str, flags: &[&str]| {
+        let all = ["--criu", criu, "checkpoint", "--image-path", images];
+        runtime.call(&[&all, flags, &[id]].concat()).refused()
+    };
+    let refused = call("/nowhere/criu", &[]);
+    assert!(
+        refused.contains("need CRIU") && refused.contains("/nowhere/criu"),
+        "{refused}"
+    );
+    let refused = call("/bin/false", &[]);
+    assert!(refused.contains("CRIU ended before it answered"), "{refused}");
+    let refused = call("/bin/false", &["--manage-cgroups-mode", "hard"]);
+    assert!(refused.contains("--manage-cgroups-mode"), "{refused}");
+    let refused = call("/bin/false", &["--page-server", "nowhere"]);
+    assert!(refused.contains("ADDRESS:PORT"), "{refused}");
+    assert_eq!(runtime.status(id).as_deref(), Some("running"));
+    runtime.delete(id);
+
+    let restore = |criu: &str, images: &str| {
+        let all = [
+            "--criu",
+            criu,
+            "restore",
+            "--bundle",
+            path,
+            "--image-path",
+            images,
+            id,
+        ];
+        runtime.call(&all).refused()
+    };
+    let refused = restore("/bin/false", "/nowhere");
+    assert!(refused.contains("/nowhere/descriptors.json"), "{refused}");
+    fs::create_dir_all(images).expect("make a folder");
+    fs::write(sandbox.path().join("images/descriptors.json"), "[]").expect("write");
+    let refused = restore("/bin/false", images);
+    assert!(refused.contains("CRIU ended before it answered"), "{refused}");
+    assert!(runtime.state(id).is_none());
+    if let Some(criu) = criu() {
+        let refused = restore(criu.to_str().expect("a path"), images);
+        assert!(
+            refused.contains("CRIU gave up") && refused.contains("restore.log"),
+            "{refused}"
+        );
+        assert!(runtime.state(id).is_none());
+    }
+}

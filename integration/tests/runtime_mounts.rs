@@ -1,0 +1,524 @@
+//! What a container finds mounted: as its config says, and nothing of the host's beside.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use integration::{Bundle, Runtime, Sandbox, eventually};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::{Value, json};
+
+/// A folder of the host with a file in it.
+fn volume(sandbox: &Sandbox) -> PathBuf {
+    let volume = sandbox.path().join("volume");
+    fs::create_dir_all(volume.join("inner")).expect("make the volume");
+    fs::write(volume.join("file"), "from the host\n").expect("write into the volume");
+    volume
+}
+
+fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
+    json!({"destination": destination, "type": "bind", "source": source, "options": options})
+}
+
+/// A mount of the host's that goes away with the test.
+struct HostMount(PathBuf);
+
+impl HostMount {
+    fn tmpfs(place: &Path, propagation: MsFlags) -> Self {
+        let (none, flags) = (None::<&str>, MsFlags::empty());
+        mount(Some("tmpfs"), place, Some("tmpfs"), flags, none).expect("mount a tmpfs");
+        mount(none, place, none, propagation, none).expect("set its propagation");
+        Self(place.to_owned())
+    }
+}
+
+impl Drop for HostMount {
+    fn drop(&mut self) {
+        while umount2(&self.0, MntFlags::MNT_DETACH).is_ok() {}
+    }
+}
+
+/// The options of the mount at a place, from the text of a mountinfo.
+#[track_caller]
+fn options(mountinfo: &str, place: &str) -> String {
+    let line = mountinfo
+        .lines()
+        .rfind(|line| line.split(' ').nth(4) == Some(place));
+    let line = line.unwrap_or_else(|| panic!("nothing is mounted at {place}:\n{mountinfo}"));
+    line.split(' ').nth(5).expect("options").to_owned()
+}
+
+#[test]
+fn the_default_mounts_have_their_options_and_nothing_of_the_host_is_left() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "cat /proc/self/mountinfo");
+    bundle
+        .set("/linux/maskedPaths", json!([]))
+        .set("/linux/readonlyPaths", json!([]));
+    let table = runtime.run(&bundle, sandbox.id()).ok();
+    assert_eq!(options(&table, "/dev"), "rw,nosuid");
+    assert_eq!(options(&table, "/dev/pts"), "rw,nosuid,noexec,relatime");
+    assert_eq!(options(&table, "/dev/shm"), "rw,nosuid,nodev,noexec,relatime");
+    assert_eq!(options(&table, "/sys"), "ro,nosuid,nodev,noexec,relatime");
+    assert_eq!(
+        options(&table, "/sys/fs/cgroup"),
+        "ro,nosuid,nodev,noexec,relatime"
+    );
+    let outside = table.lines().filter(|line| {
+        let place = line.split(' ').nth(4).expect("a place");
+        place != "/" && !["/proc", "/dev", "/sys"].iter().any(|top| place.starts_with(top))
+    });
+    assert_eq!(outside.collect::<Vec<_>>(), Vec::<&str>::new());
+    assert!(!table.contains("/mnt") && !table.contains("devtmpfs"), "{table}");
+}
+
+#[test]
+fn masked_paths_are_empty_and_read_only_paths_refuse_writes() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "cat /secret; ls /hidden; cat /proc/timer_list; ls /sys/firmware; \
+         echo x > /fixed/new || echo refused; echo x > /proc/sys/kernel/hostname || echo refused",
+    );
+    fs::write(bundle.rootfs().join("secret"), "secret\n").expect("write");
+    fs::create_dir_all(bundle.rootfs().join("hidden/below")).expect("make");
+    fs::create_dir(bundle.rootfs().join("fixed")).expect("make");
+    bundle.push("/linux/maskedPaths", json!("/secret"));
+    bundle.push("/linux/maskedPaths", json!("/hidden"));
+    bundle.push("/linux/maskedPaths", json!("/secret/not/there"));
+    bundle.push("/linux/readonlyPaths", json!("/fixed"));
+    bundle.push("/linux/readonlyPaths", json!("/not/there"));
+    let done = runtime.run(&bundle, sandbox.id());
+    assert_eq!(done.clone().ok(), "refused\nrefused\n", "{done}");
+    assert!(done.stderr.contains("Read-only file system"), "{done}");
+}
+
+#[test]
+fn a_read_only_root_takes_no_writes_but_its_tmpfs_do() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "touch /new || echo refused; touch /scratch/new && echo ok; touch /dev/shm/new && echo ok; \
+         touch /late/new || echo refused",
+    );
+    bundle.set("/root/readonly", json!(true));
+    bundle.push(
+        "/mounts",
+        json!({"destination": "/scratch", "type": "tmpfs", "source": "tmpfs"}),
+    );
+    bundle.push(
+        "/mounts",
+        json!({"destination": "/late", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]}),
+    );
+    let output = runtime.run(&bundle, sandbox.id()).ok();
+    assert_eq!(output, "refused\nok\nok\nrefused\n");
+}
+
+#[test]
+fn binds_of_files_and_folders_appear_where_they_should() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let volume = volume(&sandbox);
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "cat /data/deep/file /etc/one /etc/resolv.conf /relative/file; touch /data/deep/x || echo refused; \
+         echo written > /relative/new; cat /proc/self/mountinfo | grep /etc/one",
+    );
+    // As in images of systemd's: a link to a file that only exists when the system runs.
+    symlink(
+        "../run/systemd/resolv.conf",
+        bundle.rootfs().join("etc/resolv.conf"),
+    )
+    .expect("link");
+    bundle.push("/mounts", bind(&volume, "/data/deep", &["rbind", "ro"]));
+    bundle.push(
+        "/mounts",
+        bind(&volume.join("file"), "/etc/one", &["bind", "nosuid", "noexec"]),
+    );
+    bundle.push(
+        "/mounts",
+        bind(&volume.join("file"), "/etc/resolv.conf", &["bind"]),
+    );
+    bundle.push("/mounts", bind(Path::new("../volume"), "relative", &["bind"]));
+    let output = runtime.run(&bundle, sandbox.id()).ok();
+    assert!(
+        output.starts_with(&("from the host\n".repeat(4) + "refused\n")),
+        "{output}"
+    );
+    assert!(output.contains("nosuid,noexec"), "{output}");
+    assert_eq!(fs::read_to_string(volume.join("new")).expect("read"), "written\n");
+    assert!(bundle.rootfs().join("run/systemd/resolv.conf").is_file());
+}
+
+#[test]
+fn a_tmpfs_with_tmpcopyup_starts_with_the_images_files() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "cat /srv/a/file; stat -c '%a %u %g' /srv/a/file; readlink /srv/link; echo gone > /srv/a/file; cat /srv/a/file",
+    );
+    let srv = bundle.rootfs().join("srv");
+    fs::create_dir_all(srv.join("a")).expect("make");
+    fs::write(srv.join("a/file"), "image\n").expect("write");
+    chown(srv.join("a/file"), Some(12), Some(34)).expect("chown");
+    fs::set_permissions(srv.join("a/file"), fs::Permissions::from_mode(0o2666)).expect("chmod");
+    symlink("a/file", srv.join("link")).expect("link");
+    bundle.push(
+        "/mounts",
+        json!({"destination": "/srv", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "mode=755"]}),
+    );
+    let output = runtime.run(&bundle, sandbox.id()).ok();
+    assert_eq!(output, "image\n2666 12 34\na/file\ngone\n");
+    assert_eq!(fs::read_to_string(srv.join("a/file")).expect("read"), "image\n");
+}
+
+#[test]
+fn rro_reaches_mounts_below_the_source_and_ro_does_not() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let volume = volume(&sandbox);
+    let _inner = HostMount::tmpfs(&volume.join("inner"), MsFlags::MS_PRIVATE);
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "touch /soft/inner/x && echo ok; touch /hard/inner/y || echo refused; touch /soft/z || echo refused",
+    );
+    bundle.push("/mounts", bind(&volume, "/soft", &["rbind", "ro"]));
+    bundle.push("/mounts", bind(&volume, "/hard", &["rbind", "rro"]));
+    assert_eq!(runtime.run(&bundle, sandbox.id()).ok(), "ok\nrefused\nrefused\n");
+}
+
+#[test]
+fn idmapped_binds_show_and_write_other_owners() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let volume = volume(&sandbox);
+    chown(volume.join("file"), Some(5), Some(6)).expect("chown");
+    chown(&volume, Some(0), Some(0)).expect("chown");
+    let mut bundle = Bundle::new(&sandbox, "stat -c '%u %g' /mapped/file /plain/file");
+    let mut mapped = bind(&volume, "/mapped", &["bind", "idmap"]);
+    mapped["uidMappings"] = json!([{"containerID": 0, "hostID": 1000, "size": 100}]);
+    mapped["gidMappings"] = json!([{"containerID": 0, "hostID": 2000, "size": 100}]);
+    bundle.push("/mounts", mapped);
+    bundle.push("/mounts", bind(&volume, "/plain", &["bind"]));
+    assert_eq!(runtime.run(&bundle, sandbox.id()).ok(), "1005 2006\n5 6\n");
+}
+
+fn user_namespace(bundle: &mut Bundle) {
+    bundle.push("/linux/namespaces", json!({"type": "user"}));
+    for ids in ["/linux/uidMappings", "/linux/gidMappings"] {
+        bundle.set(ids, json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]));
+    }
+    chown_all(&bundle.rootfs());
+}
+
+fn chown_all(path: &Path) {
+    std::os::unix::fs::lchown(path, Some(100_000), Some(100_000)).expect("chown");
+    if path.symlink_metadata().expect("stat").is_dir() {
+        for entry in fs::read_dir(path).expect("list").flatten() {
+            chown_all(&entry.path());
+        }
+    }
+}
+
+#[test]
+fn a_user_namespace_gets_devices_and_binds_from_where_its_root_may_not_look() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let volume = volume(&sandbox);
+    let closed = sandbox.path().join("closed");
+    fs::create_dir(&closed).expect("make");
+    fs::rename(&volume, closed.join("volume")).expect("move");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("chmod");
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "cat /data/file /one; echo x > /dev/null && head -c 3 /dev/zero | wc -c; stat -c '%t %T' /dev/null /dev/tty; \
+         cat /proc/self/uid_map; readlink /dev/ptmx; ls /dev/pts",
+    );
+    user_namespace(&mut bundle);
+    bundle.push("/mounts", bind(&closed.join("volume"), "/data", &["rbind", "ro"]));
+    bundle.push("/mounts", bind(&closed.join("volume/file"), "/one", &["bind"]));
+    let output = runtime.run(&bundle, sandbox.id()).ok();
+    assert!(
+        output.starts_with("from the host\nfrom the host\n3\n1 3\n5 0\n"),
+        "{output}"
+    );
+    assert!(output.contains("pts/ptmx\nptmx\n"), "{output}");
+}
+
+#[test]
+fn idmap_without_mappings_takes_the_containers() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let volume = volume(&sandbox);
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "stat -c '%u %g' /mapped/file; echo x > /mapped/new; id -u",
+    );
+    user_namespace(&mut bundle);
+    bundle.push("/mounts", bind(&volume, "/mapped", &["rbind", "ridmap"]));
+    assert_eq!(runtime.run(&bundle, sandbox.id()).ok(), "0 0\n0\n");
+    let new = fs::metadata(volume.join("new")).expect("what the container wrote");
+    assert_eq!(
+        (new.uid(), new.gid()),
+        (0, 0),
+        "owned by root on disk, not by the mapped user"
+    );
+}
+
+#[test]
+fn a_user_namespace_on_the_hosts_network_still_has_a_sys() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "ls -d /sys/class/net/lo; touch /sys/x 2>/dev/null || echo refused",
+    );
+    user_namespace(&mut bundle);
+    let namespaces = bundle.config["linux"]["namespaces"]
+        .as_array()
+        .expect("namespaces")
+        .clone();
+    let others: Vec<Value> = namespaces
+        .into_iter()
+        .filter(|n| n["type"] != "network")
+        .collect();
+    bundle.set("/linux/namespaces", json!(others));
+    assert_eq!(
+        runtime.run(&bundle, sandbox.id()).ok(),
+        "/sys/class/net/lo\nrefused\n"
+    );
+}
+
+#[test]
+fn the_container_sees_its_own_cgroups_only() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let script = "for group in $(find /sys/fs/cgroup -name cgroup.procs); do \
+                  grep -c . $group; done | sort -u; cat /proc/self/mountinfo | grep /sys/fs/cgroup";
+    for namespace in [false, true] {
+        let name = format!("bundle-{namespace}");
+        let mut bundle = Bundle::named(&sandbox, &name, &["/bin/sh", "-c", script]);
+        let namespaces = bundle.config["linux"]["namespaces"]
+            .as_array()
+            .expect("namespaces");
+        let mut others = namespaces.clone();
+        others.retain(|each| each["type"] != "cgroup");
+        bundle.set("/linux/namespaces", json!(others));
+        if namespace {
+            bundle.push("/linux/namespaces", json!({"type": "cgroup"}));
+        }
+        let output = runtime.run(&bundle, sandbox.id()).ok();
+        if !namespace && Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            // With v2 alone only a namespace hides the host's groups, as with all runtimes; but none can be changed.
+            let read_only = output.lines().filter(|line| line.contains(" - cgroup2 "));
+            assert!(
+                read_only.clone().count() == 1 && read_only.clone().all(|line| line.contains(" ro,")),
+                "{output}"
+            );
+            continue;
+        }
+        // The shell and its helpers, and no processes of anybody else: a handful.
+        let counts: Vec<u32> = output.lines().map_while(|line| line.parse().ok()).collect();
+        assert!(
+            !counts.is_empty() && counts.iter().all(|count| *count <= 8),
+            "{output}"
+        );
+        let groups = output.lines().filter(|line| line.contains(" - cgroup"));
+        for line in groups {
+            let root = line.split(' ').nth(3).expect("a root");
+            let own = if namespace {
+                root == "/"
+            } else {
+                root.contains(sandbox.id())
+            };
+            assert!(own, "shows {root}: {line}");
+            assert!(line.contains(" ro,nosuid,nodev,noexec"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn propagation_goes_as_far_as_the_config_says() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let volume = volume(&sandbox);
+    let _shared = HostMount::tmpfs(&volume, MsFlags::MS_SHARED);
+    fs::create_dir_all(volume.join("from-host")).expect("make");
+    fs::create_dir_all(volume.join("from-container")).expect("make");
+    let is_mount = |place: &Path| {
+        let table = fs::read_to_string("/proc/self/mountinfo").expect("read");
+        table.lines().any(|line| line.split(' ').nth(4) == place.to_str())
+    };
+    for (root, option, comes_in, goes_out) in [
+        (None, "rprivate", false, false),
+        (None, "rslave", true, false),
+        (Some("rshared"), "rshared", true, true),
+    ] {
+        let mut bundle = Bundle::named(
+            &sandbox,
+            &format!("bundle-{option}"),
+            &[
+                "/bin/sh",
+                "-c",
+                "mount -t tmpfs tmpfs /data/from-container && touch /ready && sleep 1000",
+            ],
+        );
+        for set in ["bounding", "effective", "permitted"] {
+            bundle.push(&format!("/process/capabilities/{set}"), json!("CAP_SYS_ADMIN"));
+        }
+        if let Some(root) = root {
+            bundle.set("/linux/rootfsPropagation", json!(root));
+        }
+        bundle.push("/mounts", bind(&volume, "/data", &["rbind", option]));
+        runtime.detach(&bundle, sandbox.id());
+        let ready = bundle.rootfs().join("ready");
+        eventually("the container's mount", || ready.exists().then_some(()));
+        assert_eq!(
+            is_mount(&volume.join("from-container")),
+            goes_out,
+            "{option}: out to the host"
+        );
+        let host = HostMount::tmpfs(&volume.join("from-host"), MsFlags::MS_PRIVATE);
+        let seen = runtime
+            .exec(
+                sandbox.id(),
+                "grep -c ' /data/from-host ' /proc/self/mountinfo; true",
+            )
+            .ok();
+        assert_eq!(seen.trim() != "0", comes_in, "{option}: in from the host: {seen}");
+        drop(host);
+        runtime.delete(sandbox.id());
+        let _ = umount2(&volume.join("from-container"), MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn without_pivot_the_host_is_out_of_sight_too() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "ls /; cat /proc/self/mountinfo | grep -c ' /proc '");
+    fs::write(bundle.rootfs().join("marker"), "").expect("write");
+    let output = runtime.run_with(&bundle, sandbox.id(), &["--no-pivot"]).ok();
+    assert!(
+        output.contains("marker\n") && !output.contains("boot\n"),
+        "{output}"
+    );
+    assert!(output.ends_with("\n1\n"), "{output}");
+}
+
+#[test]
+fn devices_of_the_config_are_made() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "stat -c '%n %F %t:%T %a %u:%g' /dev/own /srv/deep/pipe /dev/null; readlink /dev/stderr",
+    );
+    bundle.set(
+        "/linux/devices",
+        json!([
+            {"path": "/dev/own", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8},
+            {"path": "/srv/deep/pipe", "type": "p", "fileMode": 0o600},
+        ]),
+    );
+    let output = runtime.run(&bundle, sandbox.id()).ok();
+    assert!(
+        output.contains("/dev/own character special file 1:5 640 7:8\n"),
+        "{output}"
+    );
+    assert!(output.contains("/srv/deep/pipe fifo"), "{output}");
+    assert!(
+        output.contains("/dev/null character special file 1:3 666 0:0\n/proc/self/fd/2\n"),
+        "{output}"
+    );
+}
+
+#[test]
+fn what_can_not_be_mounted_is_named_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let fails = |name: &str, entry: Value, says: &[&str]| {
+        let mut bundle = Bundle::named(&sandbox, name, &["/bin/true"]);
+        let index = bundle.config["mounts"].as_array().expect("mounts").len();
+        bundle.push("/mounts", entry);
+        let error = runtime.run(&bundle, sandbox.id()).refused();
+        assert!(error.contains(&format!("mounts[{index}]")), "{error}");
+        assert!(says.iter().all(|part| error.contains(part)), "{error}");
+        sandbox.assert_clean();
+    };
+    fails(
+        "source",
+        bind(Path::new("/no/such/folder"), "/x", &["bind"]),
+        &["/no/such/folder", "No such file"],
+    );
+    fails(
+        "type",
+        json!({"destination": "/x", "type": "nosuchfs", "source": "x"}),
+        &["nosuchfs", "No such device"],
+    );
+    fails(
+        "option",
+        json!({"destination": "/x", "type": "tmpfs", "source": "x", "options": ["colour=blue"]}),
+        &["Unknown parameter 'colour'"],
+    );
+    fails(
+        "proc",
+        bind(sandbox.path(), "/proc/sys", &["bind"]),
+        &["destination", "/proc"],
+    );
+    fails(
+        "data",
+        bind(sandbox.path(), "/x", &["bind", "size=5"]),
+        &["options", "size=5"],
+    );
+    fails(
+        "over",
+        bind(sandbox.path(), "/etc/passwd", &["bind"]),
+        &["/etc/passwd"],
+    );
+}
+
+#[test]
+fn a_link_that_comes_and_goes_during_the_mount_leads_nowhere() {
+    // CVE-2021-30465: another container that shares the volume exchanges a folder and a link while we mount.
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let outside = sandbox.path().join("outside");
+    fs::create_dir(&outside).expect("make");
+    let mut bundle = Bundle::named(&sandbox, "bundle", &["/bin/true"]);
+    let shared = bundle.rootfs().join("shared");
+    fs::create_dir_all(shared.join("folder")).expect("make");
+    symlink(&outside, shared.join("link")).expect("link");
+    for number in 0..8 {
+        bundle.push(
+            "/mounts",
+            json!({"destination": format!("/shared/folder/{number}/deep"), "type": "tmpfs", "source": "tmpfs"}),
+        );
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+            while !stop.load(Ordering::Relaxed) {
+                let (one, other) = (shared.join("folder"), shared.join("link"));
+                renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE).expect("exchange");
+            }
+        });
+        for _ in 0..25 {
+            // Works or is refused, as the moment has it.
+            let _ = runtime.run(&bundle, sandbox.id());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(
+        fs::read_dir(&outside).expect("list").count(),
+        0,
+        "something was made outside the rootfs"
+    );
+    sandbox.assert_clean();
+}

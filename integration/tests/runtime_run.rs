@@ -1,0 +1,435 @@
+//! The life of a container by the runtime's command line: run, create, start, state, kill, delete, list.
+
+use integration::{Bundle, Runtime, Sandbox, eventually, run};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+#[test]
+fn run_passes_output_and_exit_code_on() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "echo out; echo err >&2; exit 7");
+    let done = runtime.run(&bundle, sandbox.id());
+    assert_eq!(
+        (done.code, done.stdout.as_str(), done.stderr.as_str()),
+        (7, "out\n", "err\n"),
+        "{done}"
+    );
+}
+
+#[test]
+fn a_container_that_dies_by_a_signal_gives_128_and_its_number() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "(sleep 0.1; kill -9 1) & kill -TERM $$; sleep 100");
+    // Process 1 of a pid namespace takes no signal from inside that it does not handle; from outside it does.
+    let child = runtime.spawn(&bundle, sandbox.id());
+    eventually("the container runs", || {
+        (runtime.status(sandbox.id())? == "running").then_some(())
+    });
+    runtime.call(&["kill", sandbox.id(), "KILL"]).ok();
+    assert_eq!(runtime.finish(child).code, 137);
+}
+
+/// Both take the container back, and neither minds that the other was faster.
+#[test]
+fn a_foreground_run_deletes_itself_while_it_is_deleted_by_force() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "exec sleep 1000");
+    for number in 0..20 {
+        let id = format!("{}-{number}", sandbox.id());
+        let child = runtime.spawn(&bundle, &id);
+        eventually("the container runs", || {
+            (runtime.status(&id)? == "running").then_some(())
+        });
+        runtime.call(&["delete", "--force", &id]).ok();
+        let done = runtime.finish(child);
+        assert_eq!(done.code, 137, "{done}");
+    }
+    sandbox.assert_clean();
+}
+
+#[test]
+fn the_default_config_gives_namespaces_of_its_own() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(
+        &sandbox,
+        "echo $$; hostname; for n in pid ipc uts mnt net cgroup; do readlink /proc/self/ns/$n; done; cat /proc/self/cgroup",
+    );
+    let text = runtime.run(&bundle, sandbox.id()).ok();
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("1"));
+    assert_eq!(lines.next(), Some("runc"));
+    for name in ["pid", "ipc", "uts", "mnt", "net"] {
+        let own = fs::read_link(format!("/proc/self/ns/{name}"))
+            .expect("read a namespace")
+            .display()
+            .to_string();
+        let theirs = lines.next().expect("a namespace");
+        assert!(
+            theirs.starts_with(&format!("{name}:[")) && theirs != own,
+            "{name}: {theirs} beside the host's {own}"
+        );
+    }
+    assert!(lines.next().expect("a cgroup namespace").starts_with("cgroup:["));
+}
+
+#[test]
+fn create_start_kill_delete_tell_each_state() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let id = sandbox.id();
+    let bundle = Bundle::new(
+        &sandbox,
+        "trap 'exit 3' TERM; touch /started; while :; do sleep 0.05; done",
+    );
+    runtime.create(&bundle, id).ok();
+    let state = runtime.state(id).expect("the container is there");
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["id"], id);
+    assert_eq!(state["bundle"].as_str(), bundle.path().to_str());
+    let pid = state["pid"].as_i64().expect("a pid");
+    assert!(fs::exists(format!("/proc/{pid}")).expect("look for the process"));
+    assert!(
+        !bundle.rootfs().join("started").exists(),
+        "the program must not run before start"
+    );
+    runtime.call(&["start", id]).ok();
+    eventually("the program has started", || {
+        bundle.rootfs().join("started").exists().then_some(())
+    });
+    assert_eq!(runtime.status(id).as_deref(), Some("running"));
+    let refused = runtime.call(&["delete", id]).refused();
+    assert!(refused.contains(id) && refused.contains("running"), "{refused}");
+    runtime.call(&["kill", id, "TERM"]).ok();
+    eventually("the container has stopped", || {
+        (runtime.status(id)? == "stopped").then_some(())
+    });
+    let refused = runtime.call(&["kill", id, "TERM"]).refused();
+    assert!(refused.contains("not running"), "{refused}");
+    runtime.call(&["delete", id]).ok();
+    assert_eq!(runtime.status(id), None);
+    let refused = runtime.call(&["state", id]).refused();
+    assert!(refused.contains("does not exist"), "{refused}");
+}
+
+#[test]
+fn start_twice_is_refused() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "sleep 1000");
+    runtime.create(&bundle, sandbox.id()).ok();
+    runtime.call(&["start", sandbox.id()]).ok();
+    let refused = runtime.call(&["start", sandbox.id()]).refused();
+    assert!(refused.contains("start"), "{refused}");
+    runtime.delete(sandbox.id());
+}
+
+#[test]
+fn a_detached_container_runs_on_and_writes_its_pid() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "sleep 1000");
+    let file = sandbox.path().join("pid");
+    runtime
+        .run_with(
+            &bundle,
+            sandbox.id(),
+            &["--detach", "--pid-file", file.to_str().expect("a path")],
+        )
+        .ok();
+    let pid = fs::read_to_string(&file).expect("read the pid file");
+    assert_eq!(
+        runtime.state(sandbox.id()).expect("a state")["pid"].to_string(),
+        pid
+    );
+    let ps = runtime.call(&["ps", "--format", "json", sandbox.id()]).ok();
+    assert!(ps.contains(&pid), "{ps}");
+    runtime.delete(sandbox.id());
+}
+
+#[test]
+fn list_tells_what_is_there() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    assert_eq!(runtime.call(&["list", "--quiet"]).ok(), "");
+    let bundle = Bundle::new(&sandbox, "sleep 1000");
+    runtime.detach(&bundle, sandbox.id());
+    assert_eq!(
+        runtime.call(&["list", "--quiet"]).ok(),
+        format!("{}\n", sandbox.id())
+    );
+    let list: serde_json::Value =
+        serde_json::from_str(&runtime.call(&["list", "--format", "json"]).ok()).expect("JSON");
+    assert_eq!(list[0]["id"], sandbox.id());
+    assert_eq!(list[0]["status"], "running");
+    let table = runtime.call(&["list"]).ok();
+    assert!(table.starts_with("ID") && table.contains("running"), "{table}");
+    runtime.delete(sandbox.id());
+}
+
+#[test]
+fn the_second_container_of_an_id_is_refused_and_the_first_lives_on() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "sleep 1000");
+    runtime.detach(&bundle, sandbox.id());
+    let refused = runtime.run(&bundle, sandbox.id()).refused();
+    assert!(
+        refused.contains(sandbox.id()) && refused.contains("exist"),
+        "{refused}"
+    );
+    assert_eq!(runtime.status(sandbox.id()).as_deref(), Some("running"));
+    runtime.delete(sandbox.id());
+}
+
+#[test]
+fn delete_force_ends_a_running_container_and_accepts_one_that_is_not_there() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "sleep 1000 & sleep 1000 & trap '' TERM; sleep 1000");
+    runtime.detach(&bundle, sandbox.id());
+    runtime.delete(sandbox.id());
+    sandbox.assert_clean();
+    runtime.delete(sandbox.id());
+    runtime.call(&["delete", sandbox.id()]).refused();
+}
+
+#[test]
+fn without_a_pid_namespace_delete_ends_all_processes() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "sleep 1000 & sleep 1000 & exec sleep 1000");
+    let namespaces = bundle.config["linux"]["namespaces"]
+        .as_array()
+        .expect("a list")
+        .clone();
+    bundle.set(
+        "/linux/namespaces",
+        namespaces.into_iter().filter(|ns| ns["type"] != "pid").collect(),
+    );
+    runtime.detach(&bundle, sandbox.id());
+    runtime.delete(sandbox.id());
+}
+
+#[test]
+fn user_groups_umask_directory_and_environment_are_as_asked() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "id -u; id -g; id -G; umask; pwd; echo $A $HOME; touch /tmp/made; exit 0",
+    );
+    bundle.set(
+        "/process/user",
+        json!({"uid": 1000, "gid": 1000, "additionalGids": [50, 60], "umask": 0o27}),
+    );
+    bundle.set("/process/cwd", json!("/tmp"));
+    bundle.push("/process/env", json!("A=b c"));
+    let text = runtime.run(&bundle, sandbox.id()).ok();
+    assert_eq!(text, "1000\n1000\n1000 50 60\n0027\n/tmp\nb c /home/alice\n");
+    let made = fs::metadata(bundle.rootfs().join("tmp/made")).expect("look at the file");
+    assert_eq!((made.uid(), made.gid(), made.mode() & 0o777), (1000, 1000, 0o640));
+}
+
+#[test]
+fn capabilities_rlimits_and_no_new_privs_are_as_asked() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "grep -E '^(Cap|NoNew)' /proc/self/status; ulimit -n; cat /proc/self/oom_score_adj",
+    );
+    let two = json!(["CAP_CHOWN", "CAP_KILL"]);
+    bundle.set("/process/capabilities", json!({"bounding": two, "effective": two, "permitted": two, "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL"]}));
+    bundle.set(
+        "/process/rlimits",
+        json!([{"type": "RLIMIT_NOFILE", "soft": 512, "hard": 1000}]),
+    );
+    bundle.set("/process/oomScoreAdj", json!(321));
+    let text = runtime.run(&bundle, sandbox.id()).ok();
+    for line in [
+        "CapInh:\t0000000000000020",
+        "CapPrm:\t0000000000000021",
+        "CapEff:\t0000000000000021",
+        "CapBnd:\t0000000000000021",
+        "CapAmb:\t0000000000000020",
+        "NoNewPrivs:\t1",
+        "512",
+        "321",
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line:?} is not in:\n{text}"
+        );
+    }
+}
+
+#[test]
+fn a_user_namespace_maps_root_to_an_unprivileged_user() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "cat /proc/self/uid_map; id -u; touch /made && ls -ln /made; mount -t tmpfs none /tmp 2>/dev/null; echo > /dev/null && echo devices work",
+    );
+    bundle.push("/linux/namespaces", json!({"type": "user"}));
+    let map = json!([{"containerID": 0, "hostID": 200_000, "size": 65536}]);
+    bundle
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map);
+    run(std::process::Command::new("chown")
+        .args(["-R", "200000:200000"])
+        .arg(bundle.rootfs()))
+    .ok();
+    let text = runtime.run(&bundle, sandbox.id()).ok();
+    assert!(
+        text.starts_with("         0     200000      65536\n0\n") && text.ends_with("devices work\n"),
+        "{text}"
+    );
+    assert_eq!(
+        fs::metadata(bundle.rootfs().join("made"))
+            .expect("look at the file")
+            .uid(),
+        200_000
+    );
+}
+
+#[test]
+fn namespaces_are_joined_by_path() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut first = Bundle::new(&sandbox, "touch /up; sleep 1000");
+    first.set("/hostname", json!("first"));
+    runtime.detach(&first, sandbox.id());
+    eventually("the first runs", || {
+        first.rootfs().join("up").exists().then_some(())
+    });
+    let pid = runtime.state(sandbox.id()).expect("a state")["pid"].to_string();
+    let mut second = Bundle::named(
+        &sandbox,
+        "second",
+        &[
+            "/bin/sh",
+            "-c",
+            "hostname; readlink /proc/self/ns/net; ps -o pid,args | grep -c 'sleep 100[0]'",
+        ],
+    );
+    let joined: Vec<_> = [("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts")]
+        .iter()
+        .map(|(kind, file)| json!({"type": kind, "path": format!("/proc/{pid}/ns/{file}")}))
+        .chain([json!({"type": "mount"}), json!({"type": "cgroup"})])
+        .collect();
+    second.set("/linux/namespaces", json!(joined));
+    second
+        .config
+        .as_object_mut()
+        .expect("an object")
+        .remove("hostname");
+    second.set(
+        "/linux/cgroupsPath",
+        json!(format!("/berth-test/{}-2", sandbox.id())),
+    );
+    let text = runtime.run(&second, &format!("{}-2", sandbox.id())).ok();
+    let net = fs::read_link(format!("/proc/{pid}/ns/net"))
+        .expect("read a namespace")
+        .display()
+        .to_string();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[..2], ["first", net.as_str()], "{text}");
+    assert_ne!(
+        lines[2], "0",
+        "the first container's process is to be seen: {text}"
+    );
+    runtime.delete(sandbox.id());
+}
+
+#[test]
+fn inherited_descriptors_are_closed_but_for_those_asked_for() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "readlink /proc/$$/fd/4 || echo none; cat <&3");
+    let secret = sandbox.path().join("secret");
+    fs::write(&secret, "passed on\n").expect("write a file");
+    bundle.write();
+    let shell = |flags: &str| {
+        let line = format!(
+            "exec 3<{} 4</etc/passwd; exec {} --root {} run {flags} --bundle {} {}",
+            secret.display(),
+            integration::binary("runtime").display(),
+            runtime.root().display(),
+            bundle.path().display(),
+            sandbox.id()
+        );
+        run(std::process::Command::new("bash").args(["-c", &line]))
+    };
+    let done = shell("--preserve-fds 1");
+    assert!(done.stdout == "none\npassed on\n", "{done}");
+    let done = shell("");
+    assert!(!done.stdout.contains("passed on") && done.code != 0, "{done}");
+}
+
+#[test]
+fn hooks_run_in_order_with_the_state_on_stdin() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "echo program >> /log");
+    let log = bundle.rootfs().join("log");
+    let hook = |name: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", format!("s=$(cat); echo {name} $(echo $s | grep -o '\"status\": *\"[a-z]*\"' | tr -d ' ') >> {}", log.display())]});
+    for name in ["prestart", "createRuntime", "poststart", "poststop"] {
+        bundle.set(&format!("/hooks/{name}"), json!([hook(name)]));
+    }
+    let inside = |name: &str, file: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo {name} >> {file}")]}]);
+    bundle.set(
+        "/hooks/createContainer",
+        inside("createContainer", &log.display().to_string()),
+    );
+    bundle.set("/hooks/startContainer", inside("startContainer", "/log"));
+    runtime.run(&bundle, sandbox.id()).ok();
+    let text = fs::read_to_string(&log).expect("read the log");
+    let names: Vec<_> = text
+        .lines()
+        .map(|line| line.split(' ').next().expect("a name"))
+        .collect();
+    let at = |name: &str| {
+        names
+            .iter()
+            .position(|found| *found == name)
+            .unwrap_or_else(|| panic!("{name} is not in {text}"))
+    };
+    assert!(
+        at("prestart") < at("createRuntime") && at("createRuntime") < at("createContainer"),
+        "{text}"
+    );
+    assert!(
+        at("createContainer") < at("startContainer") && at("startContainer") < at("program"),
+        "{text}"
+    );
+    assert!(
+        at("poststart") > at("startContainer") && at("poststop") == names.len() - 1,
+        "{text}"
+    );
+    assert!(text.contains(r#"poststop "status":"stopped""#), "{text}");
+}
+
+#[test]
+fn a_hook_that_fails_stops_the_start_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    for stage in ["prestart", "createRuntime", "createContainer"] {
+        let mut bundle = Bundle::named(&sandbox, stage, &["/bin/true"]);
+        bundle.set(
+            &format!("/hooks/{stage}"),
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo the reason >&2; exit 9"]}]),
+        );
+        let refused = runtime.run(&bundle, sandbox.id()).refused();
+        assert!(
+            refused.contains("hook") && refused.contains("the reason"),
+            "{stage}: {refused}"
+        );
+        sandbox.assert_clean();
+    }
+}

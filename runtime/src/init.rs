@@ -2,8 +2,6 @@
 //! thread, a copy of everything that the runtime has planned, and a channel back; it can't be looked into by the
 //! container (it is not dumpable), and dies with the runtime until its pid is on record.
 
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -23,7 +21,7 @@ use crate::memory_policy::MemoryPolicy;
 use crate::mounts;
 use crate::namespaces::{self, Joined};
 use crate::phases;
-use crate::process::Located;
+use crate::process::{Located, write_proc};
 use crate::standard_streams;
 use crate::state::Status;
 use crate::sys::credentials::{set_gid, set_groups, set_uid};
@@ -243,26 +241,14 @@ impl Init<'_> {
     }
 
     fn write_sysctls(&self, proc: Option<&OwnedFd>) -> Result<()> {
-        let linux = self.plans.bundle.spec.linux().as_ref();
-        let sysctls = linux
-            .and_then(|linux| linux.sysctl().as_ref())
-            .into_iter()
-            .flatten();
-        let (Some(proc), sysctls) = (proc, sysctls) else {
+        let Some(proc) = proc else {
             return Ok(());
         };
-        for (name, value) in sysctls {
-            let path = format!("sys/{}", sysctl_path(name));
-            let write = || -> std::io::Result<()> {
-                let file = openat(
-                    proc,
-                    path.as_str(),
-                    OFlag::O_WRONLY | OFlag::O_CLOEXEC,
-                    Mode::empty(),
-                )?;
-                File::from(file).write_all(value.as_bytes())
-            };
-            write().context(|| format!("write {value:?} to sysctl {name}"))?;
+        let linux = self.plans.bundle.spec.linux().as_ref();
+        let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
+        for (name, value) in sysctls.into_iter().flatten() {
+            write_proc(proc, &format!("sys/{}", sysctl_path(name)), value)
+                .context(|| format!("write {value:?} to sysctl {name}"))?;
         }
         Ok(())
     }

@@ -168,17 +168,8 @@ impl ProcessPlan {
         for (file, label) in labels {
             let Some(label) = label else { continue };
             let proc = proc.ok_or_else(|| Error::Refused("no procfs to write a label to".into()))?;
-            let path = format!("thread-self/{file}");
-            let write = || -> io::Result<()> {
-                let file = openat(
-                    proc,
-                    path.as_str(),
-                    OFlag::O_WRONLY | OFlag::O_CLOEXEC,
-                    Mode::empty(),
-                )?;
-                File::from(file).write_all(label.as_bytes())
-            };
-            write().context(|| format!("write label {label:?} to {file}"))?;
+            write_proc(proc, &format!("thread-self/{file}"), &label)
+                .context(|| format!("write label {label:?} to {file}"))?;
         }
         Ok(())
     }
@@ -258,6 +249,13 @@ impl Located {
             source: error,
         }
     }
+}
+
+/// Writes a file of a procfs of ours: `proc` was opened before the container could lay anything over /proc.
+pub(crate) fn write_proc(proc: &OwnedFd, path: &str, text: &str) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let file = openat(proc, path, flags, Mode::empty())?;
+    File::from(file).write_all(text.as_bytes())
 }
 
 /// Sets `oom_score_adj` of a process, which only the runtime's own user namespace may lower.

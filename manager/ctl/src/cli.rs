@@ -146,33 +146,11 @@ pub(crate) struct Create {
     /// Name of the container; else one is made up
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) name: String,
-    /// Set a variable, or hand on one of your own
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    pub(crate) env: Vec<String>,
-    /// Set the variables that a file lists, one a line
-    #[arg(long, value_name = "FILE")]
-    pub(crate) env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) process: ProcessFlags,
     /// Show a directory or file of this machine in the container
     #[arg(short, long, value_name = "SOURCE:TARGET[:ro]")]
     pub(crate) volume: Vec<String>,
-    /// Directory to start in
-    #[arg(
-        short,
-        long,
-        value_name = "DIRECTORY",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub(crate) workdir: String,
-    /// User to run as
-    #[arg(
-        short,
-        long,
-        value_name = "USER[:GROUP]",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub(crate) user: String,
     /// Host name of the container
     #[arg(
         short = 'h',
@@ -353,17 +331,9 @@ fn tail_lines(text: &str) -> Result<TailLines, String> {
         .map_err(|_| "is neither a number of lines nor `all`".to_owned())
 }
 
+/// What a container's process and one more in it are both given.
 #[derive(Debug, Args)]
-pub(crate) struct Exec {
-    /// Keep stdin open
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Give the command a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Leave the command in the background
-    #[arg(short, long)]
-    pub(crate) detach: bool,
+pub(crate) struct ProcessFlags {
     /// Set a variable, or hand on one of your own
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
@@ -388,6 +358,21 @@ pub(crate) struct Exec {
         hide_default_value = true
     )]
     pub(crate) user: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Keep stdin open
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Leave the command in the background
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) process: ProcessFlags,
     /// Give the command all that root of this machine may
     #[arg(long)]
     pub(crate) privileged: bool,
@@ -439,7 +424,7 @@ mod tests {
     fn all_that_follows_the_image_is_the_command() {
         let parsed = run("run -it --rm -e A=1 -eB=2 image ls -la --rm -i -- -x --socket=y");
         assert!(parsed.create.interactive && parsed.create.tty && parsed.create.rm && !parsed.detach);
-        assert_eq!(parsed.create.env, ["A=1", "B=2"]);
+        assert_eq!(parsed.create.process.env, ["A=1", "B=2"]);
         let expected = ["image", "ls", "-la", "--rm", "-i", "--", "-x", "--socket=y"];
         assert_eq!(parsed.create.image_and_command, expected);
         assert_eq!(

@@ -21,9 +21,9 @@ pub(super) async fn exec(client: &Client, flags: Exec) -> Result<u8> {
     let start = ExecStart {
         container: container.clone(),
         args: command.to_vec(),
-        env: environment::gather(&flags.env_file, &flags.env)?,
-        working_dir: flags.workdir,
-        user: flags.user,
+        env: environment::gather(&flags.process.env_file, &flags.process.env)?,
+        working_dir: flags.process.workdir,
+        user: flags.process.user,
         tty: flags.tty,
         stdin: flags.interactive && attached,
         detach: flags.detach,

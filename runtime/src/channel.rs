@@ -18,6 +18,9 @@ const TEXT_BYTES_MAX: usize = 4000;
 pub(crate) enum Message {
     /// Init, from an intermediate process: this is the PID of the real one.
     Pid(i32),
+    /// Runtime: these of the planned cgroups exist, and the `tasks` files of those in v1 hierarchies are here to be
+    /// written. systemd has moved you into yours, if it made them.
+    Groups { joined: Vec<u8>, entries: Vec<OwnedFd> },
     /// Runtime: you are in your cgroup, into which systemd has moved you.
     Admitted,
     /// Runtime: your user and group ids are mapped.
@@ -65,7 +68,7 @@ impl Channel {
     }
 
     pub(crate) fn send(&self, message: &Message) -> Result<()> {
-        let mut descriptor: Option<BorrowedFd<'_>> = None;
+        let mut descriptors: Vec<BorrowedFd<'_>> = Vec::new();
         let mut bytes = Vec::new();
         match message {
             Message::Pid(pid) => {
@@ -73,6 +76,11 @@ impl Channel {
                 bytes.extend_from_slice(&pid.to_ne_bytes());
             }
             Message::Admitted => bytes.push(b'a'),
+            Message::Groups { joined, entries } => {
+                bytes.push(b'g');
+                bytes.extend_from_slice(joined);
+                descriptors.extend(entries.iter().map(AsFd::as_fd));
+            }
             Message::Mapped => bytes.push(b'm'),
             Message::Mounted => bytes.push(b'o'),
             Message::Continue(pid) => {
@@ -81,11 +89,11 @@ impl Channel {
             }
             Message::Terminal(fd) => {
                 bytes.push(b't');
-                descriptor = Some(fd.as_fd());
+                descriptors.push(fd.as_fd());
             }
             Message::SeccompNotify(fd) => {
                 bytes.push(b'y');
-                descriptor = Some(fd.as_fd());
+                descriptors.push(fd.as_fd());
             }
             Message::Taken => bytes.push(b'k'),
             Message::Ready => bytes.push(b'r'),
@@ -96,8 +104,7 @@ impl Channel {
                 bytes.extend_from_slice(&text.as_bytes()[..end]);
             }
         }
-        socket::send(&self.0, &bytes, descriptor.as_slice())
-            .context(|| "send to the other side of init".into())
+        socket::send(&self.0, &bytes, &descriptors).context(|| "send to the other side of init".into())
     }
 
     /// The next message; `None` when the other side has closed or died.
@@ -120,6 +127,10 @@ impl Channel {
         let message = match tag {
             b'p' => Message::Pid(number(rest).ok_or_else(strange)?),
             b'a' => Message::Admitted,
+            b'g' => Message::Groups {
+                joined: rest.to_vec(),
+                entries: descriptors,
+            },
             b'm' => Message::Mapped,
             b'o' => Message::Mounted,
             b'c' => Message::Continue(number(rest).ok_or_else(strange)?),

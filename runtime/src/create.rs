@@ -143,7 +143,7 @@ pub(crate) fn create(options: &Options<'_>) -> Result<Created> {
     // From this copy, `delete` can find the groups of a container whose record was never written.
     home.write_config(&plans.bundle.config)?;
     phases::reached("runtime.state");
-    let mut group = plans.cgroup.make()?;
+    let mut group = plans.cgroup.begin()?;
     // Without root's rights we can open no more than init can, and only init may make mounts, in its namespaces.
     let sources = if own_users().1 == 0 {
         plans.mounts.open_sources()?
@@ -156,12 +156,8 @@ pub(crate) fn create(options: &Options<'_>) -> Result<Created> {
     let init = Init {
         plans: &plans,
         options,
-        mounts: mounts::Context {
-            user_namespace: plans.namespaces.has(CloneFlags::CLONE_NEWUSER),
-            sources,
-            ..cgroup_context(&group.paths())
-        },
-        entries: group.entries()?,
+        sources,
+        groups: group.paths(),
         joined,
         channel: theirs,
         gate,

@@ -13,7 +13,7 @@ use nix::unistd::{sethostname, setsid};
 
 use crate::cgroup;
 use crate::channel::{Channel, Message};
-use crate::create::{Options, Plans, hook_state};
+use crate::create::{Options, Plans, cgroup_context, hook_state};
 use crate::error::{Context, Error, Result};
 use crate::gate;
 use crate::hooks::{self, Kind};
@@ -25,7 +25,7 @@ use crate::process::{Located, write_proc};
 use crate::standard_streams;
 use crate::state::Status;
 use crate::sys::credentials::{set_gid, set_groups, set_uid};
-use crate::sys::fd::close_spent;
+use crate::sys::fd::{close_later, close_spent};
 use crate::sys::network::loopback_up;
 use crate::sys::process as own;
 use crate::terminal::{Terminal, hand_over};
@@ -34,9 +34,9 @@ use crate::terminal::{Terminal, hand_over};
 pub(crate) struct Init<'a> {
     pub(crate) plans: &'a Plans,
     pub(crate) options: &'a Options<'a>,
-    pub(crate) mounts: mounts::Context,
-    /// `tasks` files of its v1 cgroups.
-    pub(crate) entries: Vec<OwnedFd>,
+    pub(crate) sources: mounts::Sources,
+    /// The cgroups that exist already.
+    pub(crate) groups: cgroup::Paths,
     /// Namespaces to join.
     pub(crate) joined: Vec<Joined>,
     pub(crate) channel: Channel,
@@ -46,11 +46,12 @@ pub(crate) struct Init<'a> {
 }
 
 impl Init<'_> {
-    /// Lives the whole life of init. The runtime, or `start`, hears why when it ends.
-    pub(crate) fn run(self) -> ! {
+    /// Lives the whole life of init. The runtime, or `start`, hears why when it ends. `groups` are the cgroups that it
+    /// is in already.
+    pub(crate) fn run(mut self, groups: Option<cgroup::Paths>) -> ! {
         let _guard = ExitOnUnwind;
         let mut listener = None;
-        let error = match self.build() {
+        let error = match self.build(groups) {
             Ok(ready) => self.pass_gate(ready, &mut listener),
             Err(error) => error,
         };
@@ -61,17 +62,17 @@ impl Init<'_> {
         own::exit_now(1)
     }
 
-    /// Enters the v1 cgroups, or waits to be moved by systemd; the first thing of all, so that everything is counted
-    /// there.
-    pub(crate) fn enter_groups(&self) -> Result<()> {
-        cgroup::enter(&self.entries)?;
-        if !self.plans.cgroup.is_admitting() {
-            return Ok(());
+    /// Enters the v1 cgroups, or waits to be moved by systemd. Returns where it is then.
+    pub(crate) fn enter_groups(&self) -> Result<cgroup::Paths> {
+        if !self.plans.cgroup.is_completed_later() {
+            return Ok(self.groups.clone());
         }
-        match self.channel.receive()? {
-            Some(Message::Admitted) => Ok(()),
-            _ => Err(Error::Silent),
-        }
+        let Some(Message::Groups { joined, entries }) = self.channel.receive()? else {
+            return Err(Error::Silent);
+        };
+        cgroup::enter(&entries)?;
+        entries.into_iter().for_each(close_later);
+        Ok(self.plans.cgroup.paths_of(&joined))
     }
 
     /// Joins the namespaces that exist already.
@@ -80,14 +81,18 @@ impl Init<'_> {
     }
 
     /// Everything up to the point where only the gate is missing.
-    fn build(&self) -> Result<Ready> {
+    fn build(&mut self, groups: Option<cgroup::Paths>) -> Result<Ready> {
         let (plans, spec) = (self.plans, &self.plans.bundle.spec);
         let has = |kind| plans.namespaces.has(kind);
         phases::reached("init.cloned");
         own::die_with_parent().context(|| "ask to die with the runtime".into())?;
-        if !plans.namespaces.needs_intermediate() {
-            self.enter_groups()?;
+        // The runtime makes the cgroups meanwhile: that and a network namespace are the longest parts of a start.
+        if plans.namespaces.makes(CloneFlags::CLONE_NEWNET) {
+            plans.namespaces.make_network()?;
+            loopback_up().context(|| "bring up the loopback device".into())?;
         }
+        phases::reached("init.network");
+        let groups = groups.map_or_else(|| self.enter_groups(), Ok)?;
         phases::reached("init.groups");
         if plans.namespaces.makes(CloneFlags::CLONE_NEWUSER) {
             let Some(Message::Mapped) = self.channel.receive()? else {
@@ -106,9 +111,6 @@ impl Init<'_> {
         }
         setsid().context(|| "make a session".into())?;
         self.join_keyring()?;
-        if plans.namespaces.makes(CloneFlags::CLONE_NEWNET) {
-            loopback_up().context(|| "bring up the loopback device".into())?;
-        }
         if let Some(name) = spec.hostname().as_ref().filter(|name| !name.is_empty()) {
             sethostname(name).context(|| format!("set hostname {name:?}"))?;
         }
@@ -116,7 +118,12 @@ impl Init<'_> {
             own::set_domain_name(name).context(|| format!("set domainname {name:?}"))?;
         }
         phases::reached("init.namespaces");
-        let rootfs = plans.mounts.build(&self.mounts)?;
+        let context = mounts::Context {
+            user_namespace: has(CloneFlags::CLONE_NEWUSER),
+            sources: std::mem::take(&mut self.sources),
+            ..cgroup_context(&groups)
+        };
+        let rootfs = plans.mounts.build(&context)?;
         phases::reached("init.mounts");
         if !hooks::of(spec, Kind::Prestart).is_empty() || !hooks::of(spec, Kind::CreateRuntime).is_empty() {
             self.channel.send(&Message::Mounted)?;

@@ -6,14 +6,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statfs::statfs;
+use nix::sys::statfs::{FsType, statfs};
 use oci_spec::runtime::{Linux, LinuxIntelRdt};
 
 use crate::error::{Context, Error, Result};
 use crate::log;
 
 const ROOT: &str = "/sys/fs/resctrl";
-const RDTGROUP_SUPER_MAGIC: i64 = 0x0765_5821;
+const RDTGROUP_SUPER_MAGIC: FsType = FsType(0x0765_5821);
 
 /// A container's groups, as config.json wants them.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl IntelRdt {
         let Some(wanted) = linux.and_then(|linux| linux.intel_rdt().as_ref()) else {
             return Ok(None);
         };
-        let mounted = statfs(ROOT).is_ok_and(|found| found.filesystem_type().0 == RDTGROUP_SUPER_MAGIC);
+        let mounted = statfs(ROOT).is_ok_and(|found| found.filesystem_type() == RDTGROUP_SUPER_MAGIC);
         if !mounted {
             let rule = format!("needs a resctrl file system at {ROOT}, which is not mounted");
             return Err(Error::spec("linux.intelRdt", rule));

@@ -62,6 +62,12 @@ use cli::{Invocation, Values, completion, help, man};
 use error::{Error, Result};
 use id::Id;
 use sys::credentials::own_users;
+use sys::entry::arguments;
+
+/// musl's own goes to the kernel for every larger piece: 40 system calls a start.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 /// What runc's `exec` exits with when there was no program whose code it could pass on.
 const EXEC_FAILED: i32 = 255;
@@ -69,7 +75,16 @@ const EXEC_FAILED: i32 = 255;
 /// Called by `sys::entry`. Returns the exit code.
 fn begin() -> i32 {
     phases::reached("runtime.begin");
-    match cli::parse(std::env::args().skip(1)) {
+    let words = arguments().iter().skip(1);
+    let words = words.map(|word| word.to_str().map(str::to_owned).ok_or(word));
+    let words = match words.collect::<std::result::Result<Vec<_>, _>>() {
+        Ok(words) => words,
+        Err(word) => {
+            log::error(&format!("argument {} is not UTF-8", word.display()));
+            return 1;
+        }
+    };
+    match cli::parse(words) {
         Parsed::Help(command) => {
             print!("{}", help::help(command));
             0

@@ -24,6 +24,8 @@ pub(crate) struct Namespaces {
     existing: Vec<Existing>,
     /// Lines for `/proc/self/timens_offsets`.
     time_offsets: String,
+    /// Devices of the host move into the new network namespace.
+    takes_devices: bool,
 }
 
 /// `CLONE_NEWTIME`, which lies in the exit signal's bits and is therefore no flag of nix.
@@ -49,6 +51,9 @@ impl Namespaces {
             new: CloneFlags::empty(),
             existing: Vec::new(),
             time_offsets: String::new(),
+            takes_devices: linux
+                .and_then(|linux| linux.net_devices().as_ref())
+                .is_some_and(|devices| !devices.is_empty()),
         };
         let listed = linux
             .and_then(|linux| linux.namespaces().as_deref())
@@ -140,10 +145,25 @@ impl Namespaces {
             .fold(self.new, |kinds, existing| kinds | existing.kind)
     }
 
-    /// The flags for clone3. The cgroup namespace comes later, when the process is in its cgroup, and the time
-    /// namespace before, because its offsets can't be set once a process is inside.
+    /// The flags for clone3. The cgroup namespace comes later, when the process is in its cgroup; the time namespace
+    /// before, because its offsets can't be set once a process is inside; the network namespace beside other work.
     pub(crate) fn clone_flags(&self) -> CloneFlags {
-        self.new.difference(CloneFlags::CLONE_NEWCGROUP | NEWTIME)
+        let mut flags = self.new.difference(CloneFlags::CLONE_NEWCGROUP | NEWTIME);
+        flags.set(
+            CloneFlags::CLONE_NEWNET,
+            self.makes(CloneFlags::CLONE_NEWNET) && self.takes_devices,
+        );
+        flags
+    }
+
+    /// Makes the network namespace, unless clone3 has. That takes as long as all cgroups, so it is left to the new
+    /// process while the runtime makes those; with devices to move there, the runtime must find it there.
+    pub(crate) fn make_network(&self) -> Result<()> {
+        let late = self.makes(CloneFlags::CLONE_NEWNET) && !self.takes_devices;
+        if late {
+            unshare(CloneFlags::CLONE_NEWNET).context(|| "make a network namespace".into())?;
+        }
+        Ok(())
     }
 
     /// Whether an intermediate process has to prepare what clone3 alone can't: what is joined must be joined

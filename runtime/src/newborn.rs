@@ -81,21 +81,25 @@ pub(crate) fn clone_init(
             if staged {
                 intermediate(init, flags)
             } else {
-                init.run()
+                init.run(None)
             }
         }
         Side::Parent { pid, pidfd } => Newborn::new(pid, pidfd),
     };
-    if init.plans.cgroup.is_admitting() {
-        group.admit(newborn.pid)?;
-        channel.send(&Message::Admitted)?;
-    }
     if let Some(own) = own_time {
         Namespaces::leave_time(own)?;
     }
+    if init.plans.cgroup.is_completed_later() {
+        group.complete(&init.plans.cgroup, newborn.pid)?;
+        let (joined, entries) = (group.joined(), group.entries()?);
+        let groups = Message::Groups { joined, entries };
+        channel.send(&groups)?;
+        if let Message::Groups { entries, .. } = groups {
+            entries.into_iter().for_each(close_later);
+        }
+    }
     // Init has its copies. Its end of the channel must not stay open here, or we would never hear of its death.
     let gate = init.gate.take();
-    init.entries.into_iter().for_each(close_later);
     close_later(init.channel.into_fd());
     close_spent();
     if !staged {
@@ -114,15 +118,16 @@ pub(crate) fn clone_init(
 
 /// Between the runtime and init, where namespaces are joined: it joins them and makes init as its sibling.
 fn intermediate(init: Init<'_>, flags: CloneFlags) -> ! {
-    let make = || {
-        init.enter_groups()?;
+    let make = || -> Result<_> {
+        let groups = init.enter_groups()?;
         init.join_namespaces()?;
-        clone3((flags | CloneFlags::CLONE_PARENT).bits(), None)
-            .context(|| "clone the container's init process".into())
+        let side = clone3((flags | CloneFlags::CLONE_PARENT).bits(), None)
+            .context(|| "clone the container's init process".into())?;
+        Ok((side, groups))
     };
     match make() {
-        Ok(Side::Child) => init.run(),
-        Ok(Side::Parent { pid, .. }) => {
+        Ok((Side::Child, groups)) => init.run(Some(groups)),
+        Ok((Side::Parent { pid, .. }, _)) => {
             let sent = init.channel.send(&Message::Pid(pid));
             exit_now(i32::from(sent.is_err()));
         }

@@ -17,6 +17,7 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::error::{Context, Error, Result};
+use crate::sys::entry::arguments;
 use crate::sys::exec::execute_fd;
 use crate::sys::mount::{At, Attributes, mount_setattr, open_tree_clone};
 
@@ -59,7 +60,7 @@ pub(crate) fn ensure() -> Result<()> {
         entry
     });
     let text = |_| Error::Refused("an argument contains a NUL character".into());
-    let arguments = strings(std::env::args_os().collect()).map_err(text)?;
+    let arguments = strings(arguments().to_vec()).map_err(text)?;
     let environment = strings(environment.collect()).map_err(text)?;
     let source = execute_fd(mount.as_fd(), &arguments, &environment);
     Err(Error::Kernel {

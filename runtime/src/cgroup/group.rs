@@ -49,11 +49,11 @@ impl Group {
         }
     }
 
-    /// Has systemd make the scope around a process, which must not enter a cgroup namespace before. Nothing to do
-    /// without systemd.
-    pub(crate) fn admit(&mut self, pid: i32) -> Result<()> {
+    /// Makes what [`Plan::begin`] has left out, while process `pid` is on its way already: the v1 groups, or with
+    /// systemd the scope around it. It must not enter a cgroup namespace before.
+    pub(crate) fn complete(&mut self, plan: &Plan, pid: i32) -> Result<()> {
         let (Some(scope), Some(manager)) = (&self.scope, &mut self.manager) else {
-            return Ok(());
+            return make::make_places(plan, Version::V1, self);
         };
         scope.start(manager, pid)?;
         let name = scope.unit.name();
@@ -72,6 +72,11 @@ impl Group {
         make::enable(place, &dir, &self.limits, &[])?;
         self.unified = Some(dir);
         Ok(())
+    }
+
+    /// The places that exist, by their index in the plan, for [`Plan::paths_of`].
+    pub(crate) fn joined(&self) -> Vec<u8> {
+        self.joined.iter().map(|(index, _)| *index as u8).collect()
     }
 
     pub(super) fn joined_places(&self) -> impl Iterator<Item = &Place> {

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+// `openat`, as musl's `open` sets FD_CLOEXEC once more.
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkdir};
 
@@ -22,24 +23,14 @@ use crate::sys::fd::close_later;
 /// Controllers that count what `events --stats` tells. They are enabled where that is possible, limits or not.
 const COUNTING: [&str; 4] = ["cpu", "memory", "pids", "io"];
 
-pub(super) fn make(plan: &Plan) -> Result<Group> {
+/// Makes the cgroup2 group, in which a process is born.
+pub(super) fn begin(plan: &Plan) -> Result<Group> {
     let mut group = Group::new(plan);
     if let Some(scope) = &plan.scope {
         group.manager = Some(scope.unit.manager()?);
         return Ok(group);
     }
-    for (index, place) in plan.places.iter().enumerate() {
-        match make_place(place, &mut group.made) {
-            Ok(fresh) => group.joined.push((index, fresh)),
-            Err(error) if may_do_without(&error) => {
-                if let Some(field) = plan.limits.field_of_place(index) {
-                    let rule = format!("can't be limited without the right to make cgroups ({error})");
-                    return Err(Error::spec(field, rule));
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    make_places(plan, Version::V2, &mut group)?;
     let unified = group
         .joined_places()
         .find(|place| place.version == Version::V2)
@@ -52,6 +43,26 @@ pub(super) fn make(plan: &Plan) -> Result<Group> {
         group.unified = Some(dir);
     }
     Ok(group)
+}
+
+/// Makes the groups in the hierarchies of a version.
+pub(super) fn make_places(plan: &Plan, version: Version, group: &mut Group) -> Result<()> {
+    for (index, place) in plan.places.iter().enumerate() {
+        if place.version != version {
+            continue;
+        }
+        match make_place(place, &mut group.made) {
+            Ok(fresh) => group.joined.push((index, fresh)),
+            Err(error) if may_do_without(&error) => {
+                if let Some(field) = plan.limits.field_of_place(index) {
+                    let rule = format!("can't be limited without the right to make cgroups ({error})");
+                    return Err(Error::spec(field, rule));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn open(path: &Path) -> Result<Dir> {
@@ -127,7 +138,7 @@ fn check_unused(place: &Place) -> Result<()> {
 /// `cgroup.clone_children`, the kernel has filled in both; the topmost group has not, as a rule.
 fn fill_cpuset(path: &Path, mountpoint: &Path) -> Result<()> {
     let open = |path: &Path, access| {
-        let file = nix::fcntl::open(path, access | OFlag::O_CLOEXEC, Mode::empty());
+        let file = openat(AT_FDCWD, path, access | OFlag::O_CLOEXEC, Mode::empty());
         file.map(File::from)
             .context(|| format!("open {}", path.display()))
     };
@@ -205,7 +216,7 @@ fn missing<'a>(dir: &Dir, wanted: &[&'a str]) -> Result<Vec<&'a str>> {
 pub(super) fn open_entry(place: &Place) -> Result<std::os::fd::OwnedFd> {
     let path = place.path.join("tasks");
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    nix::fcntl::open(&path, flags, Mode::empty()).context(|| format!("open {}", path.display()))
+    openat(AT_FDCWD, &path, flags, Mode::empty()).context(|| format!("open {}", path.display()))
 }
 
 #[cfg(test)]

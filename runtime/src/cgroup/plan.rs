@@ -71,9 +71,15 @@ impl Plan {
         })
     }
 
-    /// Whether a process has to wait for [`Group::admit`].
-    pub(crate) fn is_admitting(&self) -> bool {
-        self.scope.is_some()
+    /// Whether a process can enter its groups only after it is born: it has to wait for [`Group::complete`].
+    pub(crate) fn is_completed_later(&self) -> bool {
+        self.scope.is_some() || self.places.iter().any(|place| place.version == Version::V1)
+    }
+
+    /// The groups that a process was told to be in, by their places in this plan.
+    pub(crate) fn paths_of(&self, joined: &[u8]) -> Paths {
+        let place = |index: &u8| self.places.get(usize::from(*index)).cloned();
+        Paths::new(joined.iter().filter_map(place).collect())
     }
 
     /// Where the groups are, whether they have been made or not.
@@ -91,9 +97,17 @@ impl Plan {
         Ok(paths)
     }
 
-    /// Makes the groups, empty and without limits. Dropping the result removes them.
+    /// Makes the group that a process can be born in, empty and without limits: that of cgroup2. Dropping the result
+    /// removes it. The others follow with [`Group::complete`].
+    pub(crate) fn begin(&self) -> Result<Group> {
+        make::begin(self)
+    }
+
+    /// Makes all groups, for processes that enter them by themselves.
     pub(crate) fn make(&self) -> Result<Group> {
-        make::make(self)
+        let mut group = self.begin()?;
+        make::make_places(self, Version::V1, &mut group)?;
+        Ok(group)
     }
 }
 

@@ -1,10 +1,26 @@
 //! Where the process begins. The standard library's own start (a look at every stream, a guard for the main
 //! thread's stack found in /proc/self/maps, an alternative signal stack) is for programs that live longer.
 
+use std::ffi::{CStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::OnceLock;
+
+static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
+
 /// What the C library calls.
-#[unsafe(no_mangle)]
-extern "C" fn main() -> libc::c_int {
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn main(count: libc::c_int, words: *const *const libc::c_char) -> libc::c_int {
     // SAFETY: nothing else runs yet. A write to a closed pipe shall be an error of that write, as everywhere in Rust.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    // SAFETY: `words` has `count` strings that live as long as the process.
+    let word = |index| unsafe { CStr::from_ptr(*words.add(index)) };
+    let words = (0..count as usize).map(|index| OsString::from_vec(word(index).to_bytes().to_vec()));
+    let _ = ARGUMENTS.set(words.collect());
     crate::begin()
+}
+
+/// The command line, the program's name first. `std::env::args` knows it only where the C library tells it beside
+/// `main`, which musl does not.
+pub(crate) fn arguments() -> &'static [OsString] {
+    ARGUMENTS.get().map_or(&[], Vec::as_slice)
 }

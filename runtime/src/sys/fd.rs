@@ -65,5 +65,5 @@ pub(crate) fn become_standard(fd: BorrowedFd<'_>, number: i32) -> io::Result<()>
 
 /// The name of the file system behind `fd`, as its magic number.
 pub(crate) fn file_system(fd: BorrowedFd<'_>) -> io::Result<i64> {
-    Ok(nix::sys::statfs::fstatfs(fd)?.filesystem_type().0)
+    Ok(nix::sys::statfs::fstatfs(fd)?.filesystem_type().0 as i64)
 }

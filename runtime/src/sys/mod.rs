@@ -4,8 +4,7 @@
 pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod credentials;
-#[cfg(not(test))]
-mod entry;
+pub(crate) mod entry;
 pub(crate) mod exec;
 pub(crate) mod fd;
 pub(crate) mod inherit;

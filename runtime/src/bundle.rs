@@ -1,16 +1,17 @@
 //! A bundle: the folder with config.json. Read once, checked before anything is done with it.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use oci_spec::runtime::{Process, Spec};
 use serde::de::DeserializeOwned;
 
 use crate::config_text::{ProcessText, SpecText};
 use crate::error::{Context, Error, Result};
 use crate::json_path;
-use crate::sys::fd::close_later;
+use crate::sys::fd::{self, close_later};
 use crate::validate;
 
 /// More is no configuration but an attack on our memory.
@@ -61,7 +62,7 @@ pub(crate) fn parse_file<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// Reads a JSON file of bounded size.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let open = || format!("open {}", path.display());
-    let file = File::open(path).context(open)?;
+    let file = fd::open(path, OFlag::O_RDONLY, Mode::empty()).context(open)?;
     // Most are smaller than this; a size that is asked for could be wrong by the time of reading.
     let mut text = Vec::with_capacity(CONFIG_BYTES_USUAL);
     (&file)

@@ -59,10 +59,6 @@ impl Channel {
         Ok((Self(ours), Self(theirs)))
     }
 
-    pub(crate) fn into_fd(self) -> OwnedFd {
-        self.0
-    }
-
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }

@@ -10,7 +10,7 @@ use crate::error::{Context, Error, Result};
 use crate::init::Init;
 use crate::namespaces::Namespaces;
 use crate::sys::clone::{Side, clone3};
-use crate::sys::fd::{close_later, close_spent};
+use crate::sys::fd::close_later;
 use crate::sys::process::{Exit, exit_now, pidfd_open, pidfd_send_signal, wait};
 
 /// A child that is killed and reaped when dropped.
@@ -100,8 +100,7 @@ pub(crate) fn clone_init(
     }
     // Init has its copies. Its end of the channel must not stay open here, or we would never hear of its death.
     let gate = init.gate.take();
-    close_later(init.channel.into_fd());
-    close_spent();
+    drop(init.channel);
     if !staged {
         return Ok((newborn, gate, channel));
     }

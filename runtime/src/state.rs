@@ -8,10 +8,12 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +23,11 @@ use crate::error::{Context, Error, Result};
 use crate::gate;
 use crate::hooks;
 use crate::id::Id;
-use crate::sys::fd::close_later;
+use crate::sys::fd::{close_later, open};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
+
+/// The mode of all files here.
+const OWNERS: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 /// What `state.json` holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -122,11 +127,8 @@ impl Home {
     pub(crate) fn write_config(&self, config: &[u8]) -> Result<()> {
         let path = self.dir.join("config.json");
         let write = || {
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)?;
+            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+            let mut file = open(&path, flags, OWNERS)?;
             file.write_all(config)?;
             close_later(file.into());
             Ok::<(), io::Error>(())
@@ -173,12 +175,8 @@ fn write_record(dir: &Path, record: &Record) -> Result<()> {
     let text =
         serde_json::to_vec(record).map_err(|e| Error::Refused(format!("state of {}: {e}", record.id)))?;
     let write = || {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
+        let mut file = open(&new, flags, OWNERS)?;
         file.write_all(&text)?;
         close_later(file.into());
         fs::rename(&new, &path)
@@ -397,7 +395,7 @@ fn stat_of(pid: i32) -> Result<Option<Stat>> {
         close_later(file.into());
         length
     };
-    match File::open(&path).and_then(read) {
+    match open(Path::new(&path), OFlag::O_RDONLY, Mode::empty()).and_then(read) {
         Ok(length) => Ok(parse_stat(&text[..length])),
         Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
         Err(e) => Err(e).context(|| format!("read {path}")),

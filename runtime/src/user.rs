@@ -1,8 +1,12 @@
 //! Users as the container's /etc/passwd knows them. The file is the image's, so it is read as what it is: input.
 
-use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use crate::sys::fd::open;
 
 /// More is no list of users.
 const PASSWD_BYTES_MAX: u64 = 4 << 20;
@@ -25,11 +29,8 @@ pub(crate) fn name_of(uid: u32) -> Option<String> {
 
 /// Opens without blocking on a fifo and without taking a device for a file.
 fn open_regular(path: &str) -> Option<impl BufRead> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .ok()?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = open(Path::new(path), flags, Mode::empty()).ok()?;
     file.metadata()
         .ok()?
         .is_file()

@@ -6,15 +6,18 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
 use super::dir::{read_piece, read_text};
 use crate::error::{Context, Result};
-use crate::sys::fd::close_later;
+use crate::sys::fd::{close_later, names, open};
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// Where systemd mounts the cgroup2 hierarchy beside the v1 ones.
@@ -133,11 +136,9 @@ fn is_cgroup2(path: &Path) -> bool {
 
 /// `None` if a hierarchy is not where its name says: then mountinfo has to tell.
 fn by_name(root: &Path, memberships: &[Membership], is_cgroup2: impl Fn(&Path) -> bool) -> Option<Layout> {
-    let there: BTreeSet<_> = root
-        .read_dir()
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.file_name()))
-        .collect();
+    let folder = open(root, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).ok()?;
+    let there: BTreeSet<_> = names(folder.as_fd()).ok()?.into_iter().collect();
+    close_later(folder.into());
     let mut hierarchies = Vec::with_capacity(memberships.len());
     for membership in memberships {
         let (version, name) = if membership.controllers.is_empty() {
@@ -239,7 +240,7 @@ fn unescape(field: &str) -> PathBuf {
 /// /proc/self/cgroup. The kernel makes its text as one piece, so one read has it all.
 fn read_memberships() -> Result<String> {
     let what = || "read /proc/self/cgroup".into();
-    let mut file = File::open("/proc/self/cgroup").context(what)?;
+    let mut file = open(Path::new("/proc/self/cgroup"), OFlag::O_RDONLY, Mode::empty()).context(what)?;
     let text = read_piece(&mut file).context(what)?;
     close_later(file.into());
     Ok(text)

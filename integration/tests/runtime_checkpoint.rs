@@ -1,13 +1,13 @@
-//! `runtime checkpoint` and `restore`, with a real CRIU: the one of `BERTH_CRIU`, of hack/criu, or version 4 or later
+//! `runtime checkpoint` and `restore`, with a real CRIU: the one of `BERTH_CRIU`, of hack/peers, or version 4 or later
 //! in `PATH` (older ones fail on new kernels). Without any, the tests say so and pass.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use integration::{Bundle, Done, Runtime, Sandbox, eventually, run};
+use integration::{Bundle, Done, Peers, Runtime, Sandbox, eventually, run};
 use serde_json::json;
 
 /// Counts in the file /count.
@@ -18,9 +18,8 @@ fn criu() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("BERTH_CRIU") {
         return Some(path.into());
     }
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers/criu/criu");
-    if fetched.is_file() {
-        return Some(fetched);
+    if let Some(fetched) = Peers::folder() {
+        return Some(fetched.join("criu"));
     }
     let version = Command::new("criu")
         .arg("--version")
@@ -34,7 +33,7 @@ fn criu() -> Option<PathBuf> {
     if major.is_some_and(|major| major >= 4) {
         return Some("criu".into());
     }
-    println!("skipped: there is no CRIU 4 or later (hack/criu fetches one)");
+    println!("skipped: there is no CRIU 4 or later (hack/peers fetches one)");
     None
 }
 

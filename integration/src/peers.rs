@@ -1,0 +1,78 @@
+//! Foreign clients (containerd 2, dockerd, podman), as hack/peers has fetched them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::process::{eventually, run};
+
+/// Namespaces in which a test's foreign clients and daemons live together: mounts with the peers' own programs and
+/// libraries as /usr, and a network with loopback alone. All other paths, and the cgroups, are the machine's.
+pub struct Peers {
+    /// Holds the namespaces while it waits for the end of its input, and so ends with the test at the latest.
+    holder: Child,
+}
+
+impl Peers {
+    /// Where hack/peers has put them: `BERTH_PEERS`, or the newest suite that is there.
+    pub fn folder() -> Option<PathBuf> {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers");
+        let named = std::env::var_os("BERTH_PEERS").map(PathBuf::from);
+        let suites = ["sid", "trixie"].map(|suite| target.join(suite));
+        let mut folders = named.into_iter().chain(suites);
+        folders.find(|folder| folder.join("enter").is_file())
+    }
+
+    /// Enter their namespaces; nothing, and a word on why, when they were never fetched.
+    #[track_caller]
+    pub fn start() -> Option<Self> {
+        let Some(folder) = Self::folder() else {
+            println!("skipped: there are no foreign clients (hack/peers fetches them)");
+            return None;
+        };
+        let holder = Command::new("unshare")
+            .arg("--net")
+            .arg(folder.join("enter"))
+            .args(["sh", "-c", "ip link set lo up && exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("start unshare (package util-linux)");
+        let mut this = Self { holder };
+        let name = format!("/proc/{}/comm", this.holder.id());
+        eventually("the peers' namespaces are there", || {
+            let ended = this.holder.try_wait().expect("look at the holder");
+            assert!(ended.is_none(), "entering the peers' namespaces: {ended:?}");
+            fs::read_to_string(&name)
+                .is_ok_and(|name| name == "cat\n")
+                .then_some(())
+        });
+        Some(this)
+    }
+
+    /// A program in their namespaces, theirs if they have one of that name.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--target={}", self.holder.id()))
+            .args(["--mount", "--net", "--"])
+            .arg(program);
+        command
+    }
+
+    /// The mounts below `folder` in their namespace, which the sandbox can't see.
+    #[track_caller]
+    pub fn mounts_below(&self, folder: &Path) -> Vec<String> {
+        let table = run(self.command("cat").arg("/proc/self/mountinfo")).ok();
+        let targets = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let below = targets.filter(|target| Path::new(target).starts_with(folder));
+        below.map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}

@@ -6,7 +6,7 @@ use integration::{Bundle, Runtime, Sandbox, run};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A marker outside the rootfs that no container may touch.
 fn outside(sandbox: &Sandbox) -> std::path::PathBuf {
@@ -169,6 +169,35 @@ fn no_descriptor_of_the_runtime_reaches_the_program() {
     );
     runtime.delete(sandbox.id());
     let _ = runtime.finish(child);
+}
+
+#[test]
+fn the_hosts_null_device_is_in_no_hands_of_the_container() {
+    // With it a root without a user namespace could take it from everybody: chmod 0 /proc/self/fd/0.
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let same = "stat -L -c '%F %d:%i' /proc/self/fd/0 /dev/null | sort -u | cut -d: -f1";
+    let bundle = Bundle::new(&sandbox, &format!("{same}; sleep 1000"));
+    let mut command = runtime.over("run", &bundle, sandbox.id(), &[]);
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start the runtime");
+    integration::eventually("the container runs", || {
+        (runtime.status(sandbox.id())? == "running").then_some(())
+    });
+    let exec = runtime.exec(sandbox.id(), same).ok();
+    runtime.delete(sandbox.id());
+    let run = runtime.finish(child).stdout;
+    for shown in [&run, &exec] {
+        assert_eq!(
+            shown.lines().count(),
+            1,
+            "the stream and the device are one: {shown}"
+        );
+        assert!(shown.starts_with("character special file"), "{shown}");
+    }
 }
 
 #[test]

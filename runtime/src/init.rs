@@ -148,6 +148,7 @@ impl Init<'_> {
             self.hand_over_terminal(terminal)?;
         }
         rootfs.finish()?;
+        standard_streams::take_null_from_container()?;
         close_spent();
         phases::reached("init.masks");
 

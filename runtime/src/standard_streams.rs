@@ -1,15 +1,49 @@
 //! The standard streams of a container's process, and what else it inherits.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
-use nix::sys::stat::fstat;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, makedev};
 use nix::unistd::{Uid, fchown};
 
 use crate::error::{Context, Error, Result};
-use crate::sys::fd::{close_on_exec_from, is_open};
+use crate::sys::fd::{become_standard, close_on_exec_from, is_open};
 
 /// More would not be an honest number.
 const PRESERVED_MAX: u32 = 1 << 16;
+
+/// Puts the container's null device under each stream that is the host's, as runc does: a root in the container could
+/// change the host's owner and mode, and CRIU does not find it among the container's files.
+///
+/// Called in the container's root. Where that has no null device the streams stay as they are.
+pub(crate) fn take_null_from_container() -> Result<()> {
+    let streams = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let mut own = None;
+    for stream in [streams.0.as_fd(), streams.1.as_fd(), streams.2.as_fd()] {
+        if !fstat(stream).is_ok_and(|found| is_null(&found)) {
+            continue;
+        }
+        if own.is_none() {
+            // Whatever the image has in its place, a fifo or a terminal, opening it like this waits for nobody.
+            let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+            own = openat(AT_FDCWD, "/dev/null", flags, Mode::empty()).ok();
+        }
+        let Some(null) = own
+            .as_ref()
+            .filter(|null| fstat(null).is_ok_and(|found| is_null(&found)))
+        else {
+            return Ok(());
+        };
+        become_standard(null.as_fd(), stream.as_raw_fd())
+            .context(|| "put the container's /dev/null under a standard stream".into())?;
+    }
+    Ok(())
+}
+
+fn is_null(found: &FileStat) -> bool {
+    SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
+        && found.st_rdev == makedev(1, 3)
+}
 
 /// Lets `uid` own its streams, so that it can open /dev/stdout again, as runc does.
 pub(crate) fn give_to(uid: u32) -> Result<()> {
@@ -19,11 +53,7 @@ pub(crate) fn give_to(uid: u32) -> Result<()> {
     let streams = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for fd in [streams.0.as_fd(), streams.1.as_fd(), streams.2.as_fd()] {
         let Ok(found) = fstat(fd) else { continue };
-        let null = (
-            nix::sys::stat::major(found.st_rdev),
-            nix::sys::stat::minor(found.st_rdev),
-        ) == (1, 3);
-        if found.st_uid == uid || null {
+        if found.st_uid == uid || is_null(&found) {
             continue;
         }
         match fchown(fd, Some(Uid::from_raw(uid)), None) {

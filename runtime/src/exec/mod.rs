@@ -276,6 +276,7 @@ impl Joining<'_> {
                 None => channel.send(&Message::Terminal(terminal.master))?,
             }
         }
+        standard_streams::take_null_from_container()?;
         self.plan.label_next_exec(Some(&self.proc))?;
         let stage = self.plan.make_trampoline()?;
         self.plan.prepare(!self.user_namespace)?;

@@ -8,11 +8,13 @@
 //! - [`Bundle`]: a bundle with busybox as its rootfs and the default config, to be edited.
 //! - [`Runtime`]: the built `runtime` with a state folder in the sandbox.
 //! - [`Manager`]: a network namespace with a registry in it and a manager beside it; [`Manager::ctl`].
+//! - [`Containerd`]: a containerd with our shim, or a newer one with its own shim and our runtime; driven with `ctr`.
 //! - [`Peers`]: foreign clients that hack/peers has fetched, in a network and mount namespace of the test's own.
 //! - [`Terminal`]: a command on a pseudo-terminal, to be typed at and read.
 //! - [`eventually`]: waits for a condition, with a deadline far beyond what a slow machine needs.
 
 mod bundle;
+mod containerd;
 mod image;
 mod manager;
 mod peers;
@@ -23,6 +25,7 @@ mod sys;
 mod terminal;
 
 pub use bundle::{Bundle, Runtime, busybox_rootfs};
+pub use containerd::Containerd;
 pub use image::{Image, Layer};
 pub use manager::Manager;
 pub use peers::Peers;

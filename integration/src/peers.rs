@@ -4,13 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::process::{eventually, run};
+use crate::process::eventually;
+use crate::sandbox::Sandbox;
 
 /// Namespaces in which a test's foreign clients and daemons live together: mounts with the peers' own programs and
 /// libraries as /usr, and a network with loopback alone. All other paths, and the cgroups, are the machine's.
+///
+/// When they end, nothing may be mounted below the sandbox in them.
 pub struct Peers {
     /// Holds the namespaces while it waits for the end of its input, and so ends with the test at the latest.
     holder: Child,
+    scratch: PathBuf,
 }
 
 impl Peers {
@@ -25,7 +29,7 @@ impl Peers {
 
     /// Enter their namespaces; nothing, and a word on why, when they were never fetched.
     #[track_caller]
-    pub fn start() -> Option<Self> {
+    pub fn start(sandbox: &Sandbox) -> Option<Self> {
         let Some(folder) = Self::folder() else {
             println!("skipped: there are no foreign clients (hack/peers fetches them)");
             return None;
@@ -38,7 +42,10 @@ impl Peers {
             .stdout(Stdio::null())
             .spawn()
             .expect("start unshare (package util-linux)");
-        let mut this = Self { holder };
+        let mut this = Self {
+            holder,
+            scratch: sandbox.path().to_owned(),
+        };
         let name = format!("/proc/{}/comm", this.holder.id());
         eventually("the peers' namespaces are there", || {
             let ended = this.holder.try_wait().expect("look at the holder");
@@ -60,19 +67,25 @@ impl Peers {
         command
     }
 
-    /// The mounts below `folder` in their namespace, which the sandbox can't see.
-    #[track_caller]
-    pub fn mounts_below(&self, folder: &Path) -> Vec<String> {
-        let table = run(self.command("cat").arg("/proc/self/mountinfo")).ok();
+    /// What is mounted below the sandbox in their namespace, which the sandbox itself can't see.
+    fn mounts(&self) -> Vec<String> {
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", self.holder.id()));
+        let table = table.expect("read the peers' mounts");
         let targets = table.lines().filter_map(|line| line.split(' ').nth(4));
-        let below = targets.filter(|target| Path::new(target).starts_with(folder));
+        let below = targets.filter(|target| Path::new(target).starts_with(&self.scratch));
         below.map(str::to_owned).collect()
     }
 }
 
 impl Drop for Peers {
     fn drop(&mut self) {
+        let left = self.mounts();
         let _ = self.holder.kill();
         let _ = self.holder.wait();
+        assert!(
+            std::thread::panicking() || left.is_empty(),
+            "left mounted in the peers' namespace:\n{}",
+            left.join("\n")
+        );
     }
 }

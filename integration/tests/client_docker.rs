@@ -335,9 +335,10 @@ fn exec_is_in_the_container_as_it_was_asked() {
         (3, "1000\n50\n/tmp\nrun exec\n"),
         "{done}"
     );
-    for (program, code) in [("/no/such/program", 127), ("/etc", 126)] {
+    // dockerd 26 says 126 of both, with runc too.
+    for (program, codes) in [("/no/such/program", &[127, 126][..]), ("/etc", &[126])] {
         let done = docker.call(&["exec", "c1", program]);
-        assert_eq!(done.code, code, "{done}");
+        assert!(codes.contains(&done.code), "{done}");
     }
     // Without --privileged it has the container's rights and filter, with it all.
     let rights = "grep -E 'CapEff|Seccomp:' /proc/self/status | cut -f2";

@@ -7,7 +7,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, makedev};
 use nix::unistd::{Uid, fchown};
 
 use crate::error::{Context, Error, Result};
-use crate::sys::fd::{become_standard, close_on_exec_from, is_open};
+use crate::sys::fd::{become_standard, close_later, close_on_exec_from, is_open};
 
 /// More would not be an honest number.
 const PRESERVED_MAX: u32 = 1 << 16;
@@ -18,26 +18,29 @@ const PRESERVED_MAX: u32 = 1 << 16;
 /// Called in the container's root. Where that has no null device the streams stay as they are.
 pub(crate) fn take_null_from_container() -> Result<()> {
     let streams = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let mut own = None;
-    for stream in [streams.0.as_fd(), streams.1.as_fd(), streams.2.as_fd()] {
-        if !fstat(stream).is_ok_and(|found| is_null(&found)) {
-            continue;
-        }
-        if own.is_none() {
-            // Whatever the image has in its place, a fifo or a terminal, opening it like this waits for nobody.
-            let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-            own = openat(AT_FDCWD, "/dev/null", flags, Mode::empty()).ok();
-        }
-        let Some(null) = own
-            .as_ref()
-            .filter(|null| fstat(null).is_ok_and(|found| is_null(&found)))
-        else {
-            return Ok(());
-        };
-        become_standard(null.as_fd(), stream.as_raw_fd())
+    let streams = [streams.0.as_fd(), streams.1.as_fd(), streams.2.as_fd()];
+    let mut null_streams = streams.into_iter().filter(of_null).peekable();
+    if null_streams.peek().is_none() {
+        return Ok(());
+    }
+    // Whatever the image has in its place, a fifo or a terminal, opening it like this waits for nobody.
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let Some(own) = openat(AT_FDCWD, "/dev/null", flags, Mode::empty())
+        .ok()
+        .filter(of_null)
+    else {
+        return Ok(());
+    };
+    for stream in null_streams {
+        become_standard(own.as_fd(), stream.as_raw_fd())
             .context(|| "put the container's /dev/null under a standard stream".into())?;
     }
+    close_later(own);
     Ok(())
+}
+
+fn of_null(stream: &impl AsFd) -> bool {
+    fstat(stream).is_ok_and(|found| is_null(&found))
 }
 
 fn is_null(found: &FileStat) -> bool {

@@ -51,7 +51,7 @@ pub(crate) struct Options<'a> {
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) no_pivot: bool,
     pub(crate) new_keyring: bool,
-    pub(crate) systemd_cgroup: bool,
+    pub(crate) cgroups: cgroup::Driver,
     /// The container waits at a gate for `start`, rather than for this process.
     pub(crate) gated: bool,
     /// This process relays the terminal, if there is one.
@@ -96,7 +96,7 @@ impl Plans {
             namespaces,
             process,
             mounts: mounts::Plan::from_spec(spec, &bundle.dir)?,
-            cgroup: cgroup::Plan::from_spec(spec, options.id.as_str(), options.systemd_cgroup)?,
+            cgroup: cgroup::Plan::from_spec(spec, options.id.as_str(), options.cgroups)?,
             seccomp: filter.map(seccomp::Filter::from_spec).transpose()?,
             intel_rdt: IntelRdt::from_spec(linux, options.id.as_str())?,
             bundle,

@@ -19,10 +19,10 @@ use crate::state::{Container, Status, forget_unrecorded};
 const DEATH_TIMEOUT_MS: u16 = 10_000;
 
 /// Deletes a stopped or created container; with `force` one in any state, and one that does not exist.
-pub(crate) fn delete(root: &Path, id: &Id, force: bool, systemd_cgroup: bool) -> Result<()> {
+pub(crate) fn delete(root: &Path, id: &Id, force: bool, cgroups: cgroup::Driver) -> Result<()> {
     let container = match Container::find(root, id) {
         Ok(Some(container)) => container,
-        Ok(None) if force => return delete_unrecorded(root, id, systemd_cgroup),
+        Ok(None) if force => return delete_unrecorded(root, id, cgroups),
         Ok(None) => {
             let text = format!("container {id} is being created; if that was interrupted, use --force");
             return Err(Error::Refused(text));
@@ -98,14 +98,14 @@ fn take_back(container: &Container) -> Result<()> {
 
 /// `create` was killed before the record was written. Its init is dead or dying (it does not outlive `create` without a
 /// record), but its groups may be there, under the names that its configuration gives.
-fn delete_unrecorded(root: &Path, id: &Id, systemd_cgroup: bool) -> Result<()> {
+fn delete_unrecorded(root: &Path, id: &Id, cgroups: cgroup::Driver) -> Result<()> {
     let config = root.join(id.as_str()).join("config.json");
     // Without a whole configuration there were no groups yet.
     if let Ok(spec) = bundle::read(&config).and_then(|text| bundle::parse_spec(&text)) {
-        let plan = |systemd| cgroup::Plan::from_spec(&spec, id.as_str(), systemd);
+        let plan = |driver| cgroup::Plan::from_spec(&spec, id.as_str(), driver);
         // A path that systemd can't take was not made by it.
-        let plan = match plan(systemd_cgroup) {
-            Err(_) if systemd_cgroup => plan(false)?,
+        let plan = match plan(cgroups) {
+            Err(_) if cgroups == cgroup::Driver::Systemd => plan(cgroup::Driver::Filesystem)?,
             plan => plan?,
         };
         plan.paths()?.remove_abandoned()?;

@@ -138,9 +138,9 @@ fn dispatch(invocation: &Invocation) -> Result<i32> {
     let root = state_root(global)?;
     let root = root.as_path();
     let id = || Id::parse(arguments.first().map(String::as_str).unwrap_or_default());
-    let systemd = global.is_on("systemd-cgroup");
+    let cgroups = driver(global)?;
     match command.name {
-        "create" => create::create(&create_options(root, id()?, systemd, flags, true)?).map(drop)?,
+        "create" => create::create(&create_options(root, id()?, cgroups, flags, true)?).map(drop)?,
         "start" => start::start(root, &id()?)?,
         "run" => {
             let after = run::After {
@@ -148,14 +148,14 @@ fn dispatch(invocation: &Invocation) -> Result<i32> {
                 keep: flags.is_on("keep"),
                 subreaper: !flags.is_on("no-subreaper"),
             };
-            return run::run(&create_options(root, id()?, systemd, flags, false)?, &after);
+            return run::run(&create_options(root, id()?, cgroups, flags, false)?, &after);
         }
         "state" => list::state(root, &id()?)?,
         "kill" => {
             let signal = kill::parse_signal(arguments.get(1).map_or("TERM", String::as_str))?;
             kill::kill(root, &id()?, signal, flags.is_on("all"))?;
         }
-        "delete" => delete::delete(root, &id()?, flags.is_on("force"), systemd)?,
+        "delete" => delete::delete(root, &id()?, flags.is_on("force"), cgroups)?,
         "exec" => return exec::exec(root, &id()?, &exec_request(flags, &arguments[1..])?),
         "ps" => {
             let json = format(flags)? == list::Format::Json;
@@ -172,7 +172,7 @@ fn dispatch(invocation: &Invocation) -> Result<i32> {
         }
         "restore" => {
             let options = checkpoint::Options::read(global, flags)?;
-            return checkpoint::restore(&restore_request(root, id()?, systemd, flags)?, &options);
+            return checkpoint::restore(&restore_request(root, id()?, cgroups, flags)?, &options);
         }
         "events" if flags.is_on("stats") => events::stats(root, &id()?)?,
         "events" => {
@@ -202,13 +202,26 @@ fn about_no_container(invocation: &Invocation) -> Result<()> {
     Ok(())
 }
 
+/// Who makes cgroups: runc's switch, or crun's flag, by which podman asks for none.
+fn driver(global: &Values) -> Result<cgroup::Driver> {
+    match global.get("cgroup-manager") {
+        _ if global.is_on("systemd-cgroup") => Ok(cgroup::Driver::Systemd),
+        None | Some("" | "cgroupfs") => Ok(cgroup::Driver::Filesystem),
+        Some("systemd") => Ok(cgroup::Driver::Systemd),
+        Some("disabled") => Ok(cgroup::Driver::Disabled),
+        Some(other) => Err(Error::Refused(format!(
+            "--cgroup-manager {other:?}: must be cgroupfs, systemd or disabled"
+        ))),
+    }
+}
+
 /// Where state is kept: `--root`, or the usual place for root and for others.
 fn state_root(global: &Values) -> Result<PathBuf> {
     if let Some(root) = global.get("root").filter(|root| !root.is_empty()) {
         let absolute = std::path::absolute(root);
         return error::Context::context(absolute, || format!("find state root {root}"));
     }
-    if own_users().1 == 0 {
+    if own_users().1 == 0 && !is_root_of_a_user() {
         return Ok(PathBuf::from("/run/berth"));
     }
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
@@ -217,6 +230,15 @@ fn state_root(global: &Values) -> Result<PathBuf> {
             "without root rights, --root or $XDG_RUNTIME_DIR must say where state is".into(),
         )),
     }
+}
+
+/// Root, but that of a user namespace which a normal user has entered before, as rootless podman does: the user's
+/// runtime folder counts. Not for a container's root, whose `$USER` says so.
+fn is_root_of_a_user() -> bool {
+    let user = std::env::var_os("USER");
+    std::env::var_os("XDG_RUNTIME_DIR").is_some()
+        && user.is_none_or(|user| user != "root")
+        && cgroup::is_rootless()
 }
 
 fn bundle_dir(flags: &Values) -> PathBuf {
@@ -234,7 +256,7 @@ fn path(flags: &Values, flag: &str) -> Option<PathBuf> {
 fn create_options<'a>(
     root: &'a Path,
     id: Id,
-    systemd_cgroup: bool,
+    cgroups: cgroup::Driver,
     flags: &Values,
     gated: bool,
 ) -> Result<create::Options<'a>> {
@@ -248,7 +270,7 @@ fn create_options<'a>(
         pid_file: path(flags, "pid-file"),
         no_pivot: flags.is_on("no-pivot"),
         new_keyring: !flags.is_on("no-new-keyring"),
-        systemd_cgroup,
+        cgroups,
         gated,
         foreground: !gated && !flags.is_on("detach"),
     })
@@ -257,7 +279,7 @@ fn create_options<'a>(
 fn restore_request<'a>(
     root: &'a Path,
     id: Id,
-    systemd_cgroup: bool,
+    cgroups: cgroup::Driver,
     flags: &Values,
 ) -> Result<checkpoint::Restore<'a>> {
     keep_descriptors(flags)?;
@@ -266,7 +288,7 @@ fn restore_request<'a>(
         root,
         id,
         bundle: bundle_dir(flags),
-        systemd_cgroup,
+        cgroups,
         console_socket: path(flags, "console-socket"),
         pid_file: path(flags, "pid-file"),
         detach: flags.is_on("detach"),

@@ -247,6 +247,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::cgroup::Driver;
     use crate::cgroup::controller::Controller;
     use crate::cgroup::oom::Oom;
 
@@ -259,7 +260,7 @@ mod tests {
         let path = format!("/berth-test-{name}-{}/leaf", std::process::id());
         let json =
             format!(r#"{{"ociVersion":"1.2.0","linux":{{"cgroupsPath":"{path}","resources":{resources}}}}}"#);
-        Some(Plan::from_spec(&serde_json::from_str(&json).unwrap(), "x", false).unwrap())
+        Some(Plan::from_spec(&serde_json::from_str(&json).unwrap(), "x", Driver::Filesystem).unwrap())
     }
 
     /// Removes everything, also the parent, when the test ends.

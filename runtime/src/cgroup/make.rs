@@ -80,7 +80,7 @@ fn may_do_without(error: &Error) -> bool {
 }
 
 /// Not root, or root of a user namespace only.
-pub(super) fn is_rootless() -> bool {
+pub(crate) fn is_rootless() -> bool {
     let whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
     !Uid::effective().is_root() || std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !whole(map))
 }

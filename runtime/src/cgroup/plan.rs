@@ -14,6 +14,17 @@ use super::systemd::{self, Scope};
 use super::validate;
 use crate::error::{Error, Result};
 
+/// Who makes the groups.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Driver {
+    /// We do.
+    Filesystem,
+    /// systemd does, when asked over D-Bus.
+    Systemd,
+    /// Nobody: the container stays in the groups of who starts it.
+    Disabled,
+}
+
 /// See the [module](super).
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -36,13 +47,16 @@ pub(super) struct Limits {
 
 impl Plan {
     /// Reads `linux.cgroupsPath` and `linux.resources`.
-    pub(crate) fn from_spec(spec: &Spec, id: &str, systemd: bool) -> Result<Self> {
+    pub(crate) fn from_spec(spec: &Spec, id: &str, driver: Driver) -> Result<Self> {
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         if let Some(resources) = resources {
             validate::check(resources)?;
         }
         let devices = Policy::from_resources(resources)?;
-        let (name, layout) = if systemd {
+        if driver == Driver::Disabled {
+            return Self::without_groups(resources);
+        }
+        let (name, layout) = if driver == Driver::Systemd {
             let layout = Layout::find(false)?;
             systemd::check_host(&layout)?;
             (None, layout)
@@ -68,6 +82,29 @@ impl Plan {
             places,
             limits,
             scope,
+        })
+    }
+
+    /// Without groups there are no limits, but that only nodes can be opened which are in the container.
+    fn without_groups(resources: Option<&LinuxResources>) -> Result<Self> {
+        for controller in Controller::ALL {
+            if let Some(field) = resources
+                .map(|resources| controller.wanted_by(resources))
+                .transpose()?
+                .flatten()
+            {
+                let rule = "needs a cgroup, and --cgroup-manager disabled makes none";
+                return Err(Error::spec(field, rule));
+            }
+        }
+        Ok(Self {
+            places: Vec::new(),
+            limits: Limits {
+                settings: Vec::new(),
+                controllers: Vec::new(),
+                devices: None,
+            },
+            scope: None,
         })
     }
 
@@ -200,7 +237,7 @@ mod tests {
         let json = format!(
             r#"{{"ociVersion":"1.2.0","linux":{{"cgroupsPath":"/berth-test-plan","resources":{resources}}}}}"#
         );
-        Plan::from_spec(&serde_json::from_str(&json).unwrap(), "x", false)
+        Plan::from_spec(&serde_json::from_str(&json).unwrap(), "x", Driver::Filesystem)
     }
 
     fn place(version: Version, controllers: &[&str]) -> Place {
@@ -232,7 +269,7 @@ mod tests {
     #[test]
     fn systemd_is_refused_by_name_where_it_is_not() {
         let spec = serde_json::from_str(r#"{"ociVersion":"1.2.0"}"#).unwrap();
-        match Plan::from_spec(&spec, "x", true) {
+        match Plan::from_spec(&spec, "x", Driver::Systemd) {
             Ok(plan) => assert!(plan.places[0].path.ends_with("x.scope")),
             Err(error) => assert!(error.to_string().contains("--systemd-cgroup: "), "{error}"),
         }

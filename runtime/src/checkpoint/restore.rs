@@ -39,7 +39,7 @@ pub(crate) struct Restore<'a> {
     pub(crate) root: &'a Path,
     pub(crate) id: Id,
     pub(crate) bundle: PathBuf,
-    pub(crate) systemd_cgroup: bool,
+    pub(crate) cgroups: cgroup::Driver,
     pub(crate) console_socket: Option<PathBuf>,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) detach: bool,
@@ -61,7 +61,7 @@ pub(crate) fn restore(wanted: &Restore<'_>, options: &Options) -> Result<i32> {
         let text = "cannot restore a terminal detached without --console-socket";
         return Err(Error::Refused(text.into()));
     }
-    if wanted.systemd_cgroup {
+    if wanted.cgroups == cgroup::Driver::Systemd {
         let text =
             "restore with --systemd-cgroup is not supported yet (CRIU is put into a group that exists)";
         return Err(Error::Refused(text.into()));
@@ -69,7 +69,7 @@ pub(crate) fn restore(wanted: &Restore<'_>, options: &Options) -> Result<i32> {
     let plan = Plan {
         namespaces: Namespaces::from_spec(&bundle.spec)?,
         mounts: mounts::Plan::from_spec(&bundle.spec, &bundle.dir)?,
-        cgroup: cgroup::Plan::from_spec(&bundle.spec, wanted.id.as_str(), wanted.systemd_cgroup)?,
+        cgroup: cgroup::Plan::from_spec(&bundle.spec, wanted.id.as_str(), wanted.cgroups)?,
         console: wanted
             .console_socket
             .as_deref()

@@ -141,6 +141,12 @@ pub(crate) const GLOBAL: &[Flag] = &[
         "let systemd make the cgroups; cgroupsPath is then slice:prefix:name",
     ),
     takes(
+        "cgroup-manager",
+        None,
+        "cgroupfs|systemd|disabled",
+        "who makes the cgroups (default: cgroupfs)",
+    ),
+    takes(
         "rootless",
         None,
         "true|false|auto",

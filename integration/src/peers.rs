@@ -1,5 +1,6 @@
 //! Foreign clients (containerd 2, dockerd, podman), as hack/peers has fetched them.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -58,11 +59,22 @@ impl Peers {
     }
 
     /// A program in their namespaces, theirs if they have one of that name.
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.enter(&[], program)
+    }
+
+    /// The same as a normal user.
+    pub fn command_as(&self, user: u32, program: impl AsRef<OsStr>) -> Command {
+        self.enter(&[format!("--setuid={user}"), format!("--setgid={user}")], program)
+    }
+
+    fn enter(&self, flags: &[String], program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--target={}", self.holder.id()))
-            .args(["--mount", "--net", "--"])
+            .args(["--mount", "--net"])
+            .args(flags)
+            .arg("--")
             .arg(program);
         command
     }

@@ -299,6 +299,91 @@ fn a_user_namespace_maps_root_to_an_unprivileged_user() {
 }
 
 #[test]
+fn a_user_namespace_may_have_no_root() {
+    const HOST: u32 = 200_000;
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let id = sandbox.id();
+    let script = "id -u; id -g; cat /proc/self/uid_map; touch /made; stat -c %u:%g /made /tmp/sub /proc/self/stat; \
+        grep CapEff /proc/self/status; cat /proc/sys/net/ipv4/ip_forward; echo > /dev/null && echo devices; \
+        touch /up; exec sleep 1000";
+    let mut bundle = Bundle::new(&sandbox, script);
+    bundle.push("/linux/namespaces", json!({"type": "user"}));
+    bundle
+        .set(
+            "/linux/uidMappings",
+            json!([{"containerID": 1000, "hostID": HOST, "size": 10}]),
+        )
+        .set(
+            "/linux/gidMappings",
+            json!([{"containerID": 50, "hostID": HOST, "size": 10}]),
+        )
+        .set("/process/user", json!({"uid": 1003, "gid": 52}))
+        .set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}))
+        .push(
+            "/mounts",
+            json!({"destination": "/tmp/sub", "type": "tmpfs", "source": "tmpfs"}),
+        );
+    run(std::process::Command::new("chown")
+        .args(["-R", "200003:200002"])
+        .arg(bundle.rootfs()))
+    .ok();
+    let child = runtime.spawn(&bundle, id);
+    eventually("the container runs", || {
+        bundle.rootfs().join("up").exists().then_some(())
+    });
+    let exec = |user: &[&str], program: &[&str]| runtime.call(&[&["exec"], user, &[id], program].concat());
+    assert_eq!(exec(&[], &["id", "-u"]).ok(), "1003\n");
+    assert_eq!(exec(&["--user", "1001:50"], &["id", "-u"]).ok(), "1001\n");
+    let refused = exec(&["--user", "0:0"], &["true"]).refused();
+    assert!(refused.contains("group 0"), "{refused}");
+    runtime.delete(id);
+    let text = runtime.finish(child).stdout;
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    assert_eq!(lines[..2], ["1003", "52"], "{text}");
+    let map: Vec<_> = lines[2].split_whitespace().collect();
+    assert_eq!(map, ["1000", "200000", "10"], "{text}");
+    assert_eq!(lines[3..6], ["1003:52"; 3], "{text}");
+    assert_eq!(
+        lines[6..],
+        ["CapEff:\t0000000000000000", "1", "devices"],
+        "{text}"
+    );
+    let made = fs::metadata(bundle.rootfs().join("made")).expect("look at the file");
+    assert_eq!((made.uid(), made.gid()), (HOST + 3, HOST + 2));
+}
+
+#[test]
+fn a_user_that_is_not_mapped_is_refused_by_field() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let map = json!([{"containerID": 1000, "hostID": 200_000, "size": 10}]);
+    for (user, words) in [
+        (
+            json!({"uid": 999, "gid": 1000}),
+            "process.user.uid: 999 is not mapped",
+        ),
+        (
+            json!({"uid": 1000, "gid": 1010}),
+            "process.user.gid: 1010 is not mapped",
+        ),
+        (
+            json!({"uid": 1000, "gid": 1000, "additionalGids": [1001, 7]}),
+            "process.user.additionalGids[1]: 7 is not mapped",
+        ),
+    ] {
+        let mut bundle = Bundle::named(&sandbox, &words.replace([' ', '.'], "-"), &["/bin/true"]);
+        bundle.push("/linux/namespaces", json!({"type": "user"}));
+        bundle
+            .set("/linux/uidMappings", map.clone())
+            .set("/linux/gidMappings", map.clone())
+            .set("/process/user", user);
+        let refused = runtime.create(&bundle, sandbox.id()).refused();
+        assert!(refused.contains(words), "{refused}");
+    }
+}
+
+#[test]
 fn namespaces_are_joined_by_path() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);

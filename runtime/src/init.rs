@@ -24,7 +24,6 @@ use crate::phases;
 use crate::process::{Located, write_proc};
 use crate::standard_streams;
 use crate::state::Status;
-use crate::sys::credentials::{set_gid, set_groups, set_uid};
 use crate::sys::fd::{close_later, close_spent};
 use crate::sys::network::loopback_up;
 use crate::sys::process as own;
@@ -100,7 +99,7 @@ impl Init<'_> {
             };
         }
         if has(CloneFlags::CLONE_NEWUSER) {
-            become_root()?;
+            plans.process.own_namespace()?;
             // The change of user has cleared this.
             own::die_with_parent().context(|| "ask to die with the runtime".into())?;
         }
@@ -280,17 +279,6 @@ impl Init<'_> {
         }
         Ok(())
     }
-}
-
-/// In a user namespace a process begins as a user that is not mapped, or as itself.
-pub(crate) fn become_root() -> Result<()> {
-    match set_groups(&[]) {
-        // Rootless: groups can't be dropped, which setgroups "deny" says to the container too.
-        Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
-        other => other.context(|| "drop groups".into())?,
-    }
-    set_gid(0).context(|| "become group 0 of the user namespace".into())?;
-    set_uid(0).context(|| "become user 0 of the user namespace".into())
 }
 
 /// Keeps a panic from unwinding into the runtime's frames, of which init has a copy, and undoing its work.

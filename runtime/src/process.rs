@@ -131,6 +131,28 @@ impl ProcessPlan {
         if with_limits { self.limit(0) } else { Ok(()) }
     }
 
+    /// Becomes the root of the user namespace that the caller is in, where a process begins as a user that is not
+    /// mapped, or as itself. Where no id 0 is mapped, becomes the user of the program: files and file systems need an
+    /// owner that the namespace knows. The capabilities stay, as the kernel takes them only from who was user 0 before.
+    pub(crate) fn own_namespace(&self) -> Result<()> {
+        let unmapped = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
+        match credentials::set_groups(&[]) {
+            // Rootless: groups can't be dropped, which setgroups "deny" says to the container too.
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
+            other => other.context(|| "drop groups".into())?,
+        }
+        match credentials::set_gid(0) {
+            Err(error) if unmapped(&error) => credentials::set_gid(self.gid)
+                .context(|| format!("become group {} of the user namespace", self.gid))?,
+            other => other.context(|| "become group 0 of the user namespace".into())?,
+        }
+        match credentials::set_uid(0) {
+            Err(error) if unmapped(&error) => credentials::set_uid(self.uid)
+                .context(|| format!("become user {} of the user namespace", self.uid)),
+            other => other.context(|| "become user 0 of the user namespace".into()),
+        }
+    }
+
     /// Becomes the user, with the capabilities that the user shall have and no others.
     pub(crate) fn become_user(&self) -> Result<()> {
         self.capabilities.drop_bounding()?;

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, Process, Spec};
+use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, Process, Spec, User};
 
 use crate::error::{Error, Result};
 use crate::memory_policy::MemoryPolicy;
@@ -57,6 +57,9 @@ pub(crate) fn spec(spec: &Spec) -> Result<()> {
     hooks(spec)?;
     if let Some(linux_spec) = spec.linux() {
         linux(linux_spec, &namespaces)?;
+        if namespaces.makes(CloneFlags::CLONE_NEWUSER) {
+            mapped(process_spec.user(), linux_spec)?;
+        }
     }
     Ok(())
 }
@@ -237,11 +240,35 @@ fn mappings(path: &str, maps: &[LinuxIdMapping]) -> Result<()> {
     if let Some(index) = maps.iter().position(|map| map.size() == 0) {
         return Err(Error::spec(format!("{path}[{index}].size"), "must not be 0"));
     }
-    if !maps.iter().any(|map| map.container_id() == 0) {
-        return Err(Error::spec(
-            path,
-            "containerID 0 must be mapped: the root user of the container sets it up",
-        ));
+    Ok(())
+}
+
+/// In a new user namespace a process can be no user but one that is mapped.
+fn mapped(user: &User, linux: &Linux) -> Result<()> {
+    let has = |maps: &Option<Vec<LinuxIdMapping>>, id: u32| {
+        let mut maps = maps.iter().flatten();
+        maps.any(|map| id >= map.container_id() && id - map.container_id() < map.size())
+    };
+    let (users, groups) = (linux.uid_mappings(), linux.gid_mappings());
+    let additional = user.additional_gids().iter().flatten().enumerate();
+    let ids = [
+        ("uid".into(), user.uid(), users),
+        ("gid".into(), user.gid(), groups),
+    ]
+    .into_iter()
+    .chain(additional.map(|(index, gid)| (format!("additionalGids[{index}]"), *gid, groups)));
+    for (field, id, maps) in ids {
+        if !has(maps, id) {
+            let list = if field == "uid" {
+                "uidMappings"
+            } else {
+                "gidMappings"
+            };
+            return Err(Error::spec(
+                format!("process.user.{field}"),
+                format!("{id} is not mapped by linux.{list}"),
+            ));
+        }
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::create::write_pid_file;
 use crate::error::{Context, Error, Result};
 use crate::foreground;
 use crate::id::Id;
-use crate::init::{ExitOnUnwind, become_root};
+use crate::init::ExitOnUnwind;
 use crate::intel_rdt::IntelRdt;
 use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::Namespaces;
@@ -239,7 +239,7 @@ impl Joining<'_> {
             if !self.user_namespace {
                 return Ok(());
             }
-            become_root()?;
+            self.plan.own_namespace()?;
             let what = || "clone the process".into();
             match clone3(CloneFlags::CLONE_PARENT.bits(), None).context(what)? {
                 Side::Child => own::die_with_parent().context(|| "ask to die with the runtime".into()),

@@ -186,6 +186,21 @@ impl Bundle {
         }
     }
 
+    /// Take the mount namespace away, and what needs one.
+    pub fn without_mount_namespace(&mut self) -> &mut Self {
+        let namespaces = self.config["linux"]["namespaces"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        let others: Vec<Value> = namespaces
+            .filter(|namespace| namespace["type"] != "mount")
+            .cloned()
+            .collect();
+        self.set("/linux/namespaces", json!(others))
+            .set("/linux/maskedPaths", json!([]))
+            .set("/linux/readonlyPaths", json!([]))
+    }
+
     /// Write config.json.
     pub fn write(&self) {
         fs::write(self.path.join("config.json"), self.config.to_string()).expect("write config.json");

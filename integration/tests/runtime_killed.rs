@@ -25,10 +25,11 @@ const CALLS: &[&str] = &[
     "exit_group",
 ];
 
-fn at_every_call(verb: &str, prepare: impl Fn(&Runtime, &Bundle, &str)) {
+fn at_every_call(verb: &str, change: impl Fn(&mut Bundle), prepare: impl Fn(&Runtime, &Bundle, &str)) {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);
-    let bundle = Bundle::new(&sandbox, "exec sleep 1000");
+    let mut bundle = Bundle::new(&sandbox, "exec sleep 1000");
+    change(&mut bundle);
     bundle.write();
     let id = sandbox.id();
     let mut kills = 0;
@@ -78,23 +79,40 @@ fn at_every_call(verb: &str, prepare: impl Fn(&Runtime, &Bundle, &str)) {
 
 #[test]
 fn create_killed_at_any_call_leaves_what_delete_force_removes() {
-    at_every_call("create", |_, _, _| ());
+    at_every_call("create", |_| (), |_, _, _| ());
+}
+
+#[test]
+fn create_on_the_hosts_mounts_killed_at_any_call_leaves_what_delete_force_removes() {
+    at_every_call(
+        "create",
+        |bundle| _ = bundle.without_mount_namespace(),
+        |_, _, _| (),
+    );
 }
 
 #[test]
 fn start_killed_at_any_call_leaves_what_delete_force_removes() {
-    at_every_call("start", |runtime, bundle, id| {
-        runtime.create(bundle, id).ok();
-    });
+    at_every_call(
+        "start",
+        |_| (),
+        |runtime, bundle, id| {
+            runtime.create(bundle, id).ok();
+        },
+    );
 }
 
 #[test]
 fn delete_killed_at_any_call_leaves_what_delete_force_removes() {
-    at_every_call("delete", |runtime, bundle, id| {
-        runtime.detach(bundle, id);
-        runtime.call(&["kill", id, "KILL"]).ok();
-        integration::eventually("the container has stopped", || {
-            (runtime.status(id)? == "stopped").then_some(())
-        });
-    });
+    at_every_call(
+        "delete",
+        |_| (),
+        |runtime, bundle, id| {
+            runtime.detach(bundle, id);
+            runtime.call(&["kill", id, "KILL"]).ok();
+            integration::eventually("the container has stopped", || {
+                (runtime.status(id)? == "stopped").then_some(())
+            });
+        },
+    );
 }

@@ -411,6 +411,134 @@ fn without_pivot_the_host_is_out_of_sight_too() {
     assert!(output.ends_with("\n1\n"), "{output}");
 }
 
+/// Place and propagation of every mount outside the sandbox.
+fn mounts_of_the_host(sandbox: &Sandbox) -> Vec<(String, String)> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("read");
+    let parts = table.lines().map(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let tags = words[6..].iter().take_while(|word| **word != "-");
+        (words[4].to_owned(), tags.copied().collect::<Vec<_>>().join(" "))
+    });
+    // Other tests come and go beside this one.
+    parts
+        .filter(|(place, _)| !place.starts_with("/tmp") && !place.contains(sandbox.id()))
+        .collect()
+}
+
+#[test]
+fn without_a_mount_namespace_the_mounts_are_the_hosts_until_delete() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let id = sandbox.id();
+    // The rootfs lies on a shared mount, as on a host with systemd.
+    let shared = sandbox.path().join("shared");
+    fs::create_dir(&shared).expect("make");
+    let _shared = HostMount::tmpfs(&shared, MsFlags::MS_SHARED);
+    let before = mounts_of_the_host(&sandbox);
+    let script = "readlink /proc/self/ns/mnt; ls /; echo $$; touch /proc/x /root/x 2>&1; \
+                  stat -c %F /dev/null; touch /up; exec sleep 1000";
+    let mut bundle = Bundle::named(&sandbox, "shared/bundle", &["/bin/sh", "-c", script]);
+    bundle.without_mount_namespace();
+    let child = runtime.spawn(&bundle, id);
+    eventually("the container runs", || {
+        bundle.rootfs().join("up").exists().then_some(())
+    });
+    let own = fs::read_link("/proc/self/ns/mnt")
+        .expect("read")
+        .display()
+        .to_string();
+    assert!(
+        bundle.rootfs().join("proc/uptime").exists(),
+        "the mounts are the host's"
+    );
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("read");
+    let inside = table.lines().filter(|line| {
+        line.split(' ')
+            .nth(4)
+            .is_some_and(|place| place.starts_with(&*bundle.rootfs().to_string_lossy()))
+    });
+    let inside: Vec<_> = inside.collect();
+    assert!(inside.len() > 5, "{inside:?}");
+    assert!(inside.iter().all(|line| !line.contains("shared:")), "{inside:?}");
+    let exec = runtime
+        .exec(id, "ls /; pwd; readlink /proc/self/ns/mnt; cat /etc/passwd")
+        .ok();
+    assert!(
+        exec.contains("up\n") && exec.contains("var\n/\n") && exec.contains(&own) && exec.contains("alice"),
+        "{exec}"
+    );
+    runtime.delete(id);
+    let text = runtime.finish(child).stdout;
+    assert!(text.starts_with(&own) && !text.contains("boot"), "{text}");
+    assert!(
+        text.contains("\n1\n") && text.contains("character special file"),
+        "{text}"
+    );
+    assert_eq!(
+        mounts_of_the_host(&sandbox),
+        before,
+        "the host's mounts are as they were"
+    );
+    assert!(!bundle.rootfs().join("proc/uptime").exists());
+    assert!(bundle.rootfs().join("bin/busybox").exists(), "the image is whole");
+}
+
+#[test]
+fn without_a_mount_namespace_a_failed_create_leaves_no_mount_and_neither_hides_nor_shares() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let cases = [
+        (
+            "/linux/maskedPaths",
+            json!(["/proc/kcore"]),
+            "linux.maskedPaths: needs a mount namespace",
+        ),
+        (
+            "/linux/readonlyPaths",
+            json!(["/proc/sys"]),
+            "linux.readonlyPaths: needs a mount namespace",
+        ),
+        (
+            "/linux/rootfsPropagation",
+            json!("rshared"),
+            "linux.rootfsPropagation: needs a mount namespace",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "user"}, {"type": "pid"}, {"type": "uts"}]),
+            "linux.namespaces: a user namespace needs a mount namespace",
+        ),
+        // The mounts are there by then.
+        ("/hooks/createContainer", json!([{"path": "/bin/false"}]), "hook"),
+        ("/process/args", json!(["no-such-program"]), "no-such-program"),
+    ];
+    for (number, (pointer, value, words)) in cases.into_iter().enumerate() {
+        let mut bundle = Bundle::named(&sandbox, &format!("bundle-{number}"), &["/bin/true"]);
+        bundle.without_mount_namespace();
+        bundle.set(pointer, value);
+        let refused = runtime.create(&bundle, sandbox.id()).refused();
+        assert!(refused.contains(words), "{pointer}: {refused}");
+        assert!(bundle.rootfs().join("bin/busybox").exists(), "the image is whole");
+        sandbox.assert_clean();
+    }
+}
+
+#[test]
+fn without_a_mount_namespace_a_read_only_root_is_read_only_inside() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "touch /x 2>/dev/null || echo refused; touch /dev/shm/x && echo wrote",
+    );
+    bundle.without_mount_namespace();
+    bundle.set("/root/readonly", json!(true));
+    // It would put the host's own root away.
+    let output = runtime.run_with(&bundle, sandbox.id(), &["--no-pivot"]).ok();
+    assert_eq!(output, "refused\nwrote\n");
+    fs::write(bundle.rootfs().join("x"), "").expect("the image itself stays writable");
+}
+
 #[test]
 fn devices_of_the_config_are_made() {
     let sandbox = Sandbox::new();

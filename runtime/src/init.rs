@@ -119,6 +119,8 @@ impl Init<'_> {
         phases::reached("init.namespaces");
         let context = mounts::Context {
             user_namespace: has(CloneFlags::CLONE_NEWUSER),
+            without_namespace: (!has(CloneFlags::CLONE_NEWNS))
+                .then(|| self.options.root.join(self.options.id.as_str())),
             sources: std::mem::take(&mut self.sources),
             ..cgroup_context(&groups)
         };

@@ -23,6 +23,7 @@ use crate::error::{Context, Error, Result};
 use crate::gate;
 use crate::hooks;
 use crate::id::Id;
+use crate::mounts;
 use crate::sys::fd::{close_later, open};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
 
@@ -161,6 +162,7 @@ fn remove_directory(dir: &Path) -> io::Result<()> {
     remove(&["state.json", "config.json"])?;
     match fs::remove_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            mounts::take_back(dir)?;
             remove(&["state.json.new", gate::NAME])?;
             fs::remove_dir(dir)
         }

@@ -37,10 +37,7 @@ pub(crate) fn spec(spec: &Spec) -> Result<()> {
     process(process_spec)?;
     let namespaces = Namespaces::from_spec(spec)?;
     if !namespaces.has(CloneFlags::CLONE_NEWNS) {
-        return Err(Error::spec(
-            "linux.namespaces",
-            "a container without a mount namespace is not supported",
-        ));
+        without_mount_namespace(spec, &namespaces)?;
     }
     if !namespaces.has(CloneFlags::CLONE_NEWUTS) {
         for (name, value) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
@@ -62,6 +59,30 @@ pub(crate) fn spec(spec: &Spec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What would change the host's mounts, as far as the container has a field for it.
+fn without_mount_namespace(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
+    const RULE: &str = "needs a mount namespace in linux.namespaces";
+    if namespaces.has(CloneFlags::CLONE_NEWUSER) {
+        let rule = "a user namespace needs a mount namespace beside it: its root may not mount in the host's";
+        return Err(Error::spec("linux.namespaces", rule));
+    }
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    for (field, paths) in [
+        ("maskedPaths", linux.masked_paths()),
+        ("readonlyPaths", linux.readonly_paths()),
+    ] {
+        if paths.as_ref().is_some_and(|paths| !paths.is_empty()) {
+            return Err(Error::spec(format!("linux.{field}"), RULE));
+        }
+    }
+    let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
+    if propagation.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::spec("linux.rootfsPropagation", RULE))
+    }
 }
 
 fn version(version: &str) -> Result<()> {
@@ -350,7 +371,7 @@ mod tests {
     #[test]
     fn each_broken_rule_is_named_by_its_path() {
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 18] = [
+        let cases: [(&str, Change); 20] = [
             ("ociVersion", |v| v["ociVersion"] = json!("2.0.0")),
             ("root", |v| drop(v.as_object_mut().unwrap().remove("root"))),
             ("process", |v| drop(v.as_object_mut().unwrap().remove("process"))),
@@ -366,7 +387,15 @@ mod tests {
             ("process.rlimits[0]", |v| {
                 v["process"]["rlimits"] = json!([{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]);
             }),
-            ("linux.namespaces", |v| v["linux"]["namespaces"] = json!([])),
+            ("linux.namespaces", |v| {
+                v["linux"]["namespaces"] = json!([{"type": "user"}]);
+            }),
+            ("linux.maskedPaths", |v| {
+                v["linux"] = json!({"maskedPaths": ["/proc/kcore"]});
+            }),
+            ("linux.rootfsPropagation", |v| {
+                v["linux"] = json!({"rootfsPropagation": "rshared"});
+            }),
             ("hostname", |v| {
                 v["hostname"] = json!("x");
                 v["linux"]["namespaces"] = json!([{"type": "mount"}]);

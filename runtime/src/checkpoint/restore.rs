@@ -66,8 +66,15 @@ pub(crate) fn restore(wanted: &Restore<'_>, options: &Options) -> Result<i32> {
             "restore with --systemd-cgroup is not supported yet (CRIU is put into a group that exists)";
         return Err(Error::Refused(text.into()));
     }
+    let namespaces = Namespaces::from_spec(&bundle.spec)?;
+    if !namespaces.has(CloneFlags::CLONE_NEWNS) {
+        return Err(Error::spec(
+            "linux.namespaces",
+            "CRIU can't restore a container without a mount namespace",
+        ));
+    }
     let plan = Plan {
-        namespaces: Namespaces::from_spec(&bundle.spec)?,
+        namespaces,
         mounts: mounts::Plan::from_spec(&bundle.spec, &bundle.dir)?,
         cgroup: cgroup::Plan::from_spec(&bundle.spec, wanted.id.as_str(), wanted.cgroups)?,
         console: wanted

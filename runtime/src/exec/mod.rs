@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
-use nix::unistd::setsid;
+use nix::unistd::{chroot, fchdir, setsid};
 
 use crate::capabilities;
 use crate::cgroup;
@@ -235,7 +235,17 @@ impl Joining<'_> {
                 CloneFlags::CLONE_NEWPID,
                 self.user_namespace && flags.contains(CloneFlags::CLONE_NEWPID),
             );
+            let root = if flags.contains(CloneFlags::CLONE_NEWNS) {
+                None
+            } else {
+                Some(self.root_of_init()?)
+            };
             setns(self.init.as_fd(), flags).context(|| "join the container's namespaces".into())?;
+            if let Some(root) = root {
+                let what = || "chroot into the container's root".into();
+                fchdir(root).context(what)?;
+                chroot(".").context(what)?;
+            }
             if !self.user_namespace {
                 return Ok(());
             }
@@ -256,6 +266,13 @@ impl Joining<'_> {
         };
         let _ = channel.send(&Message::Failed(error.to_string()));
         own::exit_now(1)
+    }
+
+    /// Without a mount namespace to join, the container's root is only to be had from its process.
+    fn root_of_init(&self) -> Result<OwnedFd> {
+        let path = format!("{}/root", self.container.record.pid);
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        openat(&self.proc, path.as_str(), flags, Mode::empty()).context(|| format!("open /proc/{path}"))
     }
 
     /// In the container: everything but `execve`.

@@ -35,6 +35,7 @@ mod places;
 mod plan;
 mod protect;
 mod root;
+mod shared;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,7 @@ use crate::sys::fd::close_later;
 use places::Places;
 
 pub(crate) use plan::Plan;
+pub(crate) use shared::take_back;
 pub(crate) use sources::Sources;
 
 /// What the init process knows of its surroundings and the mounts depend on.
@@ -62,6 +64,8 @@ pub(crate) struct Context {
     /// `/sys/fs/cgroup` (`memory`, `cpu,cpuacct`, `systemd`, in hybrid also `unified`); the value the group's
     /// absolute folder on the host. With `unified` one entry, whatever its key.
     pub(crate) cgroups: BTreeMap<String, PathBuf>,
+    /// The container has no mount namespace: its state folder, which notes what is mounted.
+    pub(crate) without_namespace: Option<PathBuf>,
     /// What the parent opened; empty when nothing had to be.
     pub(crate) sources: Sources,
 }
@@ -70,12 +74,14 @@ pub(crate) struct Context {
 pub(crate) struct Rootfs<'a> {
     plan: &'a Plan,
     root: OwnedFd,
+    has_namespace: bool,
     /// A tmpfs that is to be read-only stays writable until all that goes below it has been made.
     read_only_later: Vec<OwnedFd>,
 }
 
 impl Plan {
-    /// Makes the root, all mounts, devices and links, in the caller's mount namespace, which must be new.
+    /// Makes the root, all mounts, devices and links, in the caller's mount namespace, which must be the container's
+    /// own, unless the context says that it has none.
     pub(crate) fn build(&self, context: &Context) -> Result<Rootfs<'_>> {
         let umask_before = umask(Mode::empty());
         let built = self.build_without_umask(context);
@@ -84,7 +90,10 @@ impl Plan {
     }
 
     fn build_without_umask(&self, context: &Context) -> Result<Rootfs<'_>> {
-        let root = root::prepare(self)?;
+        let root = match &context.without_namespace {
+            None => root::prepare(self)?,
+            Some(state) => shared::prepare(&self.rootfs, state)?,
+        };
         let mut places = Places::new(root.as_fd(), context, self.label.as_deref(), self.shares);
         for entry in &self.mounts {
             places.mount(entry)?;
@@ -96,6 +105,7 @@ impl Plan {
         Ok(Rootfs {
             plan: self,
             root,
+            has_namespace: context.without_namespace.is_none(),
             read_only_later,
         })
     }
@@ -110,7 +120,9 @@ impl Rootfs<'_> {
     /// Makes the root file system the root of the calling process and takes the host's away. `no_pivot` (for a
     /// rootfs on an initramfs, which can't be pivoted away from) moves it over the root instead.
     pub(crate) fn pivot(&self, no_pivot: bool) -> Result<()> {
-        if no_pivot {
+        if !self.has_namespace {
+            shared::enter(&self.root)
+        } else if no_pivot {
             root::move_over(self.root.as_fd(), &self.plan.rootfs)
         } else {
             root::pivot(self.root.as_fd(), self.plan.propagation)

@@ -216,6 +216,28 @@ pub(crate) fn mount(
     Ok(nix::mount::mount(source, target, fs_type, flags, data)?)
 }
 
+/// The number of the mount that `fd` is on, which no other mount has had since the system was started. Since Linux 6.8.
+pub(crate) fn number(fd: BorrowedFd) -> io::Result<u64> {
+    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the empty path is a C string, and `found` is a statx that outlives the call.
+    let result = unsafe {
+        libc::statx(
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_MNT_ID_UNIQUE,
+            found.as_mut_ptr(),
+        )
+    };
+    nothing(result.into())?;
+    // SAFETY: the structure was zeroed, which is a valid value of all its fields, and the kernel filled it.
+    let found = unsafe { found.assume_init() };
+    if found.stx_mask & libc::STATX_MNT_ID_UNIQUE == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
+    Ok(found.stx_mnt_id)
+}
+
 fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }

@@ -1,0 +1,79 @@
+//! The root of a container that has no mount namespace of its own. Its mounts are the host's mounts then, as the
+//! specification has it; all lie on one mount over the rootfs, whose number stands in the state folder before the
+//! mount is there, so that `delete` takes away that one and no other, whenever `create` was killed.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use libc::MS_PRIVATE;
+use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::Mode;
+use nix::unistd::{chdir, chroot, fchdir};
+
+use super::change::{self, Change};
+use crate::error::{Context as _, Result};
+use crate::sys::mount::{self, At};
+
+/// Holds the mount's number and the rootfs that it lies on.
+const NAME: &str = "mount";
+
+/// Puts a private mount over the rootfs. The host's own mounts keep their propagation: what is mounted below goes
+/// nowhere else, and what the host mounts stays as it is.
+pub(super) fn prepare(rootfs: &Path, state: &Path) -> Result<OwnedFd> {
+    let what = || format!("make the rootfs {} a mount", rootfs.display());
+    let rootfs = fs::canonicalize(rootfs).context(what)?;
+    let at = At {
+        folder: AT_FDCWD,
+        path: &rootfs,
+    };
+    let private = [Change::propagation(MS_PRIVATE, true)];
+    let (tree, _) = change::copy(at, true, &private).context(what)?;
+    let number = mount::number(tree.as_fd()).context(|| {
+        "find the number of a mount (a container without a mount namespace needs Linux 6.8)".into()
+    })?;
+    let note = state.join(NAME);
+    let mut text = format!("{number}\n").into_bytes();
+    text.extend_from_slice(rootfs.as_os_str().as_encoded_bytes());
+    fs::write(&note, text).context(|| format!("write {}", note.display()))?;
+    mount::move_mount(tree.as_fd(), at, true).context(what)?;
+    // On a shared mount it has become shared.
+    change::attached(tree.as_fd(), &private).context(what)?;
+    Ok(tree)
+}
+
+/// Makes the mount the caller's root. There is nothing to pivot: the host's root stays everybody else's.
+pub(super) fn enter(root: &OwnedFd) -> Result<()> {
+    let what = || "chroot into the rootfs".into();
+    fchdir(root).context(what)?;
+    chroot(".").context(what)?;
+    chdir("/").context(what)
+}
+
+/// Unmounts what the container had, if the state folder tells of a mount and it is still there.
+pub(crate) fn take_back(state: &Path) -> io::Result<()> {
+    let note = state.join(NAME);
+    let text = match fs::read(&note) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if let Some((number, rootfs)) = read(&text)
+        && let Ok(fd) = open(&rootfs, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        && mount::number(fd.as_fd())? == number
+    {
+        let place = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        umount2(place.as_str(), MntFlags::MNT_DETACH)?;
+    }
+    fs::remove_file(note)
+}
+
+/// Nothing of a note that was not written whole: its mount is not there yet.
+fn read(text: &[u8]) -> Option<(u64, PathBuf)> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let end = text.iter().position(|byte| *byte == b'\n')?;
+    let number = std::str::from_utf8(&text[..end]).ok()?.parse().ok()?;
+    let rootfs = PathBuf::from(std::ffi::OsString::from_vec(text[end + 1..].to_vec()));
+    Some((number, rootfs))
+}

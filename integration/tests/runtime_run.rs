@@ -432,6 +432,150 @@ fn namespaces_are_joined_by_path() {
     runtime.delete(sandbox.id());
 }
 
+/// The namespaces of process `pid` by kind, as config.json names them, but for those left out.
+fn namespaces_of(pid: &str, without: &[&str]) -> Vec<serde_json::Value> {
+    let kinds = [
+        ("user", "user"),
+        ("time", "time"),
+        ("pid", "pid"),
+        ("network", "net"),
+        ("ipc", "ipc"),
+        ("uts", "uts"),
+        ("cgroup", "cgroup"),
+        ("mount", "mnt"),
+    ];
+    let kept = kinds.iter().filter(|(kind, _)| !without.contains(kind));
+    kept.map(|(kind, file)| json!({"type": kind, "path": format!("/proc/{pid}/ns/{file}")}))
+        .collect()
+}
+
+#[test]
+fn a_pod_shares_its_user_namespace_and_all_others_with_new_mounts() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let links = "for kind in user time pid net ipc uts cgroup; do readlink /proc/self/ns/$kind; done";
+    let map = json!([{"containerID": 0, "hostID": 200_000, "size": 65536}]);
+    let bundle = |name: &str, script: &str| {
+        let mut bundle = Bundle::named(&sandbox, name, &["/bin/sh", "-c", script]);
+        let group = format!("/berth-test/{}-{name}", sandbox.id());
+        bundle.set("/linux/cgroupsPath", json!(group));
+        run(std::process::Command::new("chown")
+            .args(["-R", "200000:200000"])
+            .arg(bundle.rootfs()))
+        .ok();
+        bundle
+    };
+    let mut first = bundle("first", &format!("({links}) > /links; exec sleep 1000"));
+    let every = ["user", "time", "cgroup", "mount", "pid", "network", "ipc", "uts"];
+    first
+        .set(
+            "/linux/namespaces",
+            json!(every.map(|kind| json!({"type": kind}))),
+        )
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map)
+        .set("/linux/timeOffsets", json!({"boottime": {"secs": 7_000_000}}));
+    runtime.detach(&first, sandbox.id());
+    let theirs = eventually("the first has looked", || {
+        let text = fs::read_to_string(first.rootfs().join("links")).ok()?;
+        (text.lines().count() == 7).then_some(text)
+    });
+    let pid = runtime.state(sandbox.id()).expect("a state")["pid"].to_string();
+    let joining = |name: &str, script: &str, new: &[&str]| {
+        let mut bundle = bundle(name, script);
+        let mut namespaces = namespaces_of(&pid, new);
+        namespaces.extend(new.iter().map(|kind| json!({"type": kind})));
+        bundle
+            .set("/linux/namespaces", json!(namespaces))
+            .set("/hostname", json!(""));
+        bundle
+    };
+    // All but the mounts.
+    let script = format!("{links}; cut -d. -f1 /proc/uptime; ps -o args | grep -c 'sleep 100[0]'; id -u");
+    let second = joining("second", &script, &["mount"]);
+    let text = runtime.run(&second, &format!("{}-second", sandbox.id())).ok();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[..7], theirs.lines().collect::<Vec<_>>(), "{text}");
+    assert!(
+        lines[7].parse::<u64>().is_ok_and(|uptime| uptime > 7_000_000),
+        "{text}"
+    );
+    assert_eq!(lines[8..], ["1", "0"], "{text}");
+    // The user namespace alone, which owns all that is new.
+    let script = format!(
+        "{links}; hostname inner && hostname; busybox ip link set lo mtu 1400 && cat /sys/class/net/lo/mtu"
+    );
+    let mut third = joining("third", &script, &every[1..]);
+    for set in ["bounding", "effective", "permitted"] {
+        for name in ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"] {
+            third.push(&format!("/process/capabilities/{set}"), json!(name));
+        }
+    }
+    let text = runtime.run(&third, &format!("{}-third", sandbox.id())).ok();
+    let lines: Vec<_> = text.lines().collect();
+    let of_first: Vec<_> = theirs.lines().collect();
+    assert_eq!(lines[0], of_first[0], "{text}");
+    for (new, old) in lines[1..7].iter().zip(&of_first[1..]) {
+        assert_ne!(new, old, "{text}");
+    }
+    assert_eq!(
+        lines[7..],
+        ["inner", "1400"],
+        "the namespaces belong to the container's root: {text}"
+    );
+    runtime.delete(sandbox.id());
+}
+
+#[test]
+fn a_mount_namespace_by_path_is_where_rootfs_and_sources_are_found() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let place = sandbox.path().join("only-there");
+    fs::create_dir(&place).expect("make a folder");
+    let script = "mount -t tmpfs tmpfs \"$0\" && echo there > \"$0/file\" && echo ready && exec sleep 1000";
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .arg(&place)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("start unshare");
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(&mut holder.stdout.take().expect("its output"), &mut ready)
+        .expect("it is ready");
+    let mut bundle = Bundle::new(&sandbox, "cat /data/file; ls /");
+    let others = ["user", "time", "pid", "network", "ipc", "uts", "cgroup"];
+    let mut namespaces = namespaces_of(&holder.id().to_string(), &others);
+    namespaces.extend(["pid", "uts", "network", "ipc"].map(|kind| json!({"type": kind})));
+    bundle.set("/linux/namespaces", json!(namespaces)).push(
+        "/mounts",
+        json!({"destination": "/data", "type": "bind", "source": place, "options": ["bind"]}),
+    );
+    let done = runtime.run(&bundle, sandbox.id());
+    holder.kill().expect("end the holder");
+    holder.wait().expect("reap the holder");
+    let text = done.ok();
+    assert!(text.starts_with("there\n") && !text.contains("boot"), "{text}");
+}
+
+#[test]
+fn a_namespace_of_another_kind_is_refused_by_its_path() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let own = "/proc/self/ns/uts";
+    for kind in ["user", "time", "pid", "network", "ipc", "cgroup", "mount"] {
+        let mut bundle = Bundle::named(&sandbox, kind, &["/bin/true"]);
+        let list = bundle.config["linux"]["namespaces"].as_array().expect("a list");
+        let mut list: Vec<_> = list.iter().filter(|each| each["type"] != kind).cloned().collect();
+        list.push(json!({"type": kind, "path": own}));
+        bundle.set("/linux/namespaces", json!(list));
+        let refused = runtime.create(&bundle, sandbox.id()).refused();
+        assert!(
+            refused.contains("join") && refused.contains(own),
+            "{kind}: {refused}"
+        );
+    }
+}
+
 #[test]
 fn inherited_descriptors_are_closed_but_for_those_asked_for() {
     let sandbox = Sandbox::new();

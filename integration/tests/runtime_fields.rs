@@ -260,6 +260,125 @@ fn clocks_names_sysctls_scheduling_and_personality_are_as_asked() {
 }
 
 #[test]
+fn each_scheduling_policy_and_io_class_is_as_asked() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    // proc(5): nice value, real-time priority, policy.
+    let script = "cut -d ' ' -f 19,40,41 /proc/self/stat; busybox ionice -p $$";
+    let cases = [
+        (
+            json!({"policy": "SCHED_OTHER", "nice": -5}),
+            "IOPRIO_CLASS_RT",
+            1,
+            "-5 0 0\nrealtime: prio 1\n",
+        ),
+        (
+            json!({"policy": "SCHED_FIFO", "priority": 9}),
+            "IOPRIO_CLASS_BE",
+            0,
+            " 9 1\nbest-effort: prio 0\n",
+        ),
+        (
+            json!({"policy": "SCHED_RR", "priority": 3}),
+            "IOPRIO_CLASS_BE",
+            7,
+            " 3 2\nbest-effort: prio 7\n",
+        ),
+        (
+            json!({"policy": "SCHED_IDLE"}),
+            "IOPRIO_CLASS_IDLE",
+            0,
+            " 0 5\nidle\n",
+        ),
+        // A child would not run under it, but is what the shell is.
+        (
+            json!({"policy": "SCHED_DEADLINE", "runtime": 5_000_000, "deadline": 50_000_000, "period": 100_000_000, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}),
+            "IOPRIO_CLASS_BE",
+            4,
+            " 0 0\nbest-effort: prio 4\n",
+        ),
+    ];
+    for (scheduler, class, level, wanted) in cases {
+        let policy = scheduler["policy"].as_str().expect("a policy").to_owned();
+        let deadline = policy == "SCHED_DEADLINE";
+        let script = if deadline {
+            "cut -d ' ' -f 41 /proc/$$/stat; ".to_owned() + script
+        } else {
+            script.to_owned()
+        };
+        let mut bundle = Bundle::named(&sandbox, &policy, &["/bin/sh", "-c", &script]);
+        bundle
+            .set("/process/scheduler", scheduler)
+            .set("/process/ioPriority", json!({"class": class, "priority": level}));
+        // With real-time groups a real-time process needs a share of its group's, which only the root has to give.
+        if Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists() {
+            let share = json!({"realtimePeriod": 1_000_000, "realtimeRuntime": 20_000});
+            bundle
+                .set("/linux/cgroupsPath", json!(format!("/{}", sandbox.id())))
+                .set("/linux/resources/cpu", share);
+        }
+        let done = runtime.run(&bundle, sandbox.id());
+        if deadline && done.stderr.contains("os error 16") {
+            println!("skipped: the kernel admits no SCHED_DEADLINE here (EBUSY)");
+            continue;
+        }
+        let text = done.ok();
+        let text = if deadline {
+            text.strip_prefix("6\n").expect("the policy of the shell")
+        } else {
+            &text
+        };
+        assert!(text.ends_with(wanted), "{policy}: {text}");
+    }
+}
+
+#[test]
+fn each_memory_policy_is_as_asked() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    if !Path::new("/proc/self/numa_maps").exists() {
+        println!("skipped: this kernel has no NUMA");
+        return;
+    }
+    let cases = [
+        (json!({"mode": "MPOL_DEFAULT"}), "default"),
+        (json!({"mode": "MPOL_LOCAL"}), "local"),
+        (json!({"mode": "MPOL_PREFERRED", "nodes": "0"}), "prefer:0"),
+        (json!({"mode": "MPOL_PREFERRED"}), "local"),
+        (
+            json!({"mode": "MPOL_PREFERRED_MANY", "nodes": "0"}),
+            "prefer (many):0",
+        ),
+        (json!({"mode": "MPOL_INTERLEAVE", "nodes": "0"}), "interleave:0"),
+        (
+            json!({"mode": "MPOL_WEIGHTED_INTERLEAVE", "nodes": "0"}),
+            "weighted interleave:0",
+        ),
+        (
+            json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_RELATIVE_NODES"]}),
+            "bind=relative:0",
+        ),
+        (
+            json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_NUMA_BALANCING"]}),
+            "bind",
+        ),
+    ];
+    for (number, (policy, wanted)) in cases.into_iter().enumerate() {
+        let program = ["/bin/head", "-n", "1", "/proc/self/numa_maps"];
+        let mut bundle = Bundle::named(&sandbox, &format!("bundle-{number}"), &program);
+        bundle.set("/linux/memoryPolicy", policy.clone());
+        let done = runtime.run(&bundle, sandbox.id());
+        if done.stderr.contains("set memory policy") && done.stderr.contains("os error 22") {
+            println!("skipped: this kernel does not know {policy}");
+            continue;
+        }
+        let text = done.ok();
+        let shown = text.split_once(' ').expect("an address and a policy").1;
+        assert!(shown.starts_with(wanted), "{policy}: {text}");
+    }
+}
+
+#[test]
 fn exec_runs_on_the_processors_that_are_asked_for() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);
@@ -281,6 +400,49 @@ fn exec_runs_on_the_processors_that_are_asked_for() {
         single || init.is_some_and(|line| !line.ends_with("\t0")),
         "it is for exec alone: {init:?}"
     );
+    runtime.delete(sandbox.id());
+}
+
+#[test]
+fn exec_changes_processors_with_the_cgroup() {
+    if std::thread::available_parallelism().is_ok_and(|count| count.get() == 1) {
+        println!("skipped: there is one processor only");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "exec sleep 1000");
+    bundle.set("/process/execCPUAffinity", json!({"initial": "0", "final": "1"}));
+    runtime.detach(&bundle, sandbox.id());
+    let process = sandbox.path().join("process.json");
+    let mut own = bundle.config["process"].clone();
+    own["args"] = json!(["grep", "Cpus_allowed_list", "/proc/self/status"]);
+    let exec = |affinity: serde_json::Value| {
+        own["execCPUAffinity"] = affinity;
+        fs::write(&process, own.to_string()).expect("write the process");
+        runtime.call(&[
+            "exec",
+            "--process",
+            process.to_str().expect("a path"),
+            sandbox.id(),
+        ])
+    };
+    let mut exec = exec;
+    let last = |text: String| text.split_whitespace().last().map(str::to_owned);
+    let config = runtime.exec(sandbox.id(), "grep Cpus_allowed_list /proc/self/status");
+    assert_eq!(last(config.ok()).as_deref(), Some("1"));
+    assert_eq!(
+        last(exec(json!({"initial": "1", "final": "0-1"})).ok()).as_deref(),
+        Some("0-1")
+    );
+    for (affinity, words) in [
+        (json!({"final": "x"}), "process.execCPUAffinity.final"),
+        (json!({"initial": "1-0"}), "process.execCPUAffinity.initial"),
+        (json!({"final": "8000"}), "bind to CPUs [8000]"),
+    ] {
+        let refused = exec(affinity).refused();
+        assert!(refused.contains(words), "{refused}");
+    }
     runtime.delete(sandbox.id());
 }
 

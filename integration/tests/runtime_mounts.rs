@@ -193,6 +193,100 @@ fn rro_reaches_mounts_below_the_source_and_ro_does_not() {
 }
 
 #[test]
+fn each_recursive_option_reaches_mounts_below_the_source() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let volume = volume(&sandbox);
+    let (plain, closed) = (volume.join("plain"), volume.join("closed"));
+    for folder in [&plain, &closed] {
+        fs::create_dir(folder).expect("make");
+    }
+    let _plain = HostMount::tmpfs(&plain, MsFlags::MS_PRIVATE);
+    let _closed = HostMount::tmpfs(&closed, MsFlags::MS_PRIVATE);
+    let flags = "remount,bind,ro,nosuid,nodev,noexec,noatime,nodiratime";
+    integration::run(
+        std::process::Command::new("mount")
+            .args(["-o", flags])
+            .arg(&closed),
+    )
+    .ok();
+    let mut bundle = Bundle::new(&sandbox, "cat /proc/self/mountinfo");
+    // Each alone, on what has none of them and on what has all.
+    let sets = [
+        "rro",
+        "rnosuid",
+        "rnodev",
+        "rnoexec",
+        "rnoatime",
+        "rnodiratime",
+        "rnosymfollow",
+    ];
+    let clears = [
+        "rrw",
+        "rsuid",
+        "rdev",
+        "rexec",
+        "rrelatime",
+        "rstrictatime",
+        "rdiratime",
+    ];
+    for option in sets.iter().chain(&clears) {
+        bundle.push(
+            "/mounts",
+            bind(&volume, &format!("/{option}"), &["rbind", option]),
+        );
+    }
+    let table = runtime.run(&bundle, sandbox.id()).ok();
+    let has = |place: &str, option: &str| options(&table, place).split(',').any(|word| word == option);
+    for option in sets {
+        assert!(
+            has(&format!("/{option}/plain"), &option[1..]),
+            "{option}: {table}"
+        );
+    }
+    for (option, gone) in clears.iter().zip([
+        "ro",
+        "nosuid",
+        "nodev",
+        "noexec",
+        "noatime",
+        "noatime",
+        "nodiratime",
+    ]) {
+        let place = format!("/{option}/closed");
+        assert!(!has(&place, gone), "{option}: {table}");
+        let kept = if gone == "nodev" { "nosuid" } else { "nodev" };
+        assert!(has(&place, kept), "{option} clears nothing else: {table}");
+    }
+    assert!(has("/rrelatime/closed", "relatime"), "{table}");
+}
+
+#[test]
+fn idmap_is_for_the_top_mount_and_ridmap_for_all_below() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let volume = volume(&sandbox);
+    let _inner = HostMount::tmpfs(&volume.join("inner"), MsFlags::MS_PRIVATE);
+    fs::write(volume.join("inner/file"), "").expect("write");
+    let mut bundle = Bundle::new(
+        &sandbox,
+        "stat -c %u:%g /top/file /top/inner/file /all/file /all/inner/file",
+    );
+    for (destination, option) in [("/top", "idmap"), ("/all", "ridmap")] {
+        let mut entry = bind(&volume, destination, &["rbind", option]);
+        // Several ranges, too.
+        entry["uidMappings"] = json!([
+            {"containerID": 0, "hostID": 1000, "size": 1},
+            {"containerID": 1, "hostID": 5000, "size": 10}
+        ]);
+        entry["gidMappings"] = json!([{"containerID": 0, "hostID": 2000, "size": 1}]);
+        bundle.push("/mounts", entry);
+    }
+    let text = runtime.run(&bundle, sandbox.id()).ok();
+    assert_eq!(text, "1000:2000\n0:0\n1000:2000\n1000:2000\n");
+}
+
+#[test]
 fn idmapped_binds_show_and_write_other_owners() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);

@@ -453,7 +453,7 @@ fn namespaces_of(pid: &str, without: &[&str]) -> Vec<serde_json::Value> {
 fn a_pod_shares_its_user_namespace_and_all_others_with_new_mounts() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);
-    let links = "for kind in user time pid net ipc uts cgroup; do readlink /proc/self/ns/$kind; done";
+    let show = "for kind in user time pid net ipc uts cgroup; do readlink /proc/self/ns/$kind; done";
     let map = json!([{"containerID": 0, "hostID": 200_000, "size": 65536}]);
     let bundle = |name: &str, script: &str| {
         let mut bundle = Bundle::named(&sandbox, name, &["/bin/sh", "-c", script]);
@@ -465,7 +465,7 @@ fn a_pod_shares_its_user_namespace_and_all_others_with_new_mounts() {
         .ok();
         bundle
     };
-    let mut first = bundle("first", &format!("({links}) > /links; exec sleep 1000"));
+    let mut first = bundle("first", &format!("({show}) > /links; exec sleep 1000"));
     let every = ["user", "time", "cgroup", "mount", "pid", "network", "ipc", "uts"];
     first
         .set(
@@ -491,7 +491,7 @@ fn a_pod_shares_its_user_namespace_and_all_others_with_new_mounts() {
         bundle
     };
     // All but the mounts.
-    let script = format!("{links}; cut -d. -f1 /proc/uptime; ps -o args | grep -c 'sleep 100[0]'; id -u");
+    let script = format!("{show}; cut -d. -f1 /proc/uptime; ps -o args | grep -c 'sleep 100[0]'; id -u");
     let second = joining("second", &script, &["mount"]);
     let text = runtime.run(&second, &format!("{}-second", sandbox.id())).ok();
     let lines: Vec<_> = text.lines().collect();
@@ -503,7 +503,7 @@ fn a_pod_shares_its_user_namespace_and_all_others_with_new_mounts() {
     assert_eq!(lines[8..], ["1", "0"], "{text}");
     // The user namespace alone, which owns all that is new.
     let script = format!(
-        "{links}; hostname inner && hostname; busybox ip link set lo mtu 1400 && cat /sys/class/net/lo/mtu"
+        "{show}; hostname inner && hostname; busybox ip link set lo mtu 1400 && cat /sys/class/net/lo/mtu"
     );
     let mut third = joining("third", &script, &every[1..]);
     for set in ["bounding", "effective", "permitted"] {

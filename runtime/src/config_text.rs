@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Box as ConsoleSize, ExecCPUAffinity, Hooks, Linux, LinuxCapabilities, LinuxIOPriority, Mount,
-    PosixRlimit, Process, Root, Scheduler, Solaris, Spec, User, VM, Windows, ZOS,
+    Box as ConsoleSize, ExecCPUAffinity, Hooks, Linux, LinuxCapabilities, LinuxIOPriority,
+    LinuxSchedulerFlag as Flag, LinuxSchedulerPolicy, Mount, PosixRlimit, Process, Root, Scheduler, Solaris,
+    Spec, User, VM, Windows, ZOS,
 };
 use serde::Deserialize;
 
@@ -51,7 +52,7 @@ pub(crate) struct ProcessText {
     oom_score_adj: Option<i32>,
     selinux_label: Option<String>,
     io_priority: Option<LinuxIOPriority>,
-    scheduler: Option<Scheduler>,
+    scheduler: Option<SchedulerText>,
     #[serde(rename = "execCPUAffinity")]
     exec_cpu_affinity: Option<AffinityText>,
 }
@@ -60,6 +61,36 @@ pub(crate) struct ProcessText {
 struct AffinityText {
     initial: Option<String>,
     r#final: Option<String>,
+}
+
+/// `oci_spec` calls two of the flags by names that are not the specification's.
+#[derive(Deserialize)]
+struct SchedulerText {
+    policy: LinuxSchedulerPolicy,
+    nice: Option<i32>,
+    priority: Option<i32>,
+    flags: Option<Vec<FlagText>>,
+    runtime: Option<u64>,
+    deadline: Option<u64>,
+    period: Option<u64>,
+}
+
+#[derive(Deserialize)]
+enum FlagText {
+    #[serde(rename = "SCHED_FLAG_RESET_ON_FORK")]
+    ResetOnFork,
+    #[serde(rename = "SCHED_FLAG_RECLAIM")]
+    Reclaim,
+    #[serde(rename = "SCHED_FLAG_DL_OVERRUN")]
+    Overrun,
+    #[serde(rename = "SCHED_FLAG_KEEP_POLICY")]
+    KeepPolicy,
+    #[serde(rename = "SCHED_FLAG_KEEP_PARAMS")]
+    KeepParams,
+    #[serde(rename = "SCHED_FLAG_UTIL_CLAMP_MIN")]
+    UtilClampMin,
+    #[serde(rename = "SCHED_FLAG_UTIL_CLAMP_MAX")]
+    UtilClampMax,
 }
 
 impl From<SpecText> for Spec {
@@ -100,9 +131,41 @@ impl From<ProcessText> for Process {
             .set_oom_score_adj(text.oom_score_adj)
             .set_selinux_label(text.selinux_label)
             .set_io_priority(text.io_priority)
-            .set_scheduler(text.scheduler)
+            .set_scheduler(text.scheduler.map(Scheduler::from))
             .set_exec_cpu_affinity(text.exec_cpu_affinity.map(ExecCPUAffinity::from));
         process
+    }
+}
+
+impl From<SchedulerText> for Scheduler {
+    fn from(text: SchedulerText) -> Self {
+        let flags = text
+            .flags
+            .map(|flags| flags.into_iter().map(Flag::from).collect());
+        let mut scheduler = Self::default();
+        scheduler
+            .set_policy(text.policy)
+            .set_nice(text.nice)
+            .set_priority(text.priority)
+            .set_flags(flags)
+            .set_runtime(text.runtime)
+            .set_deadline(text.deadline)
+            .set_period(text.period);
+        scheduler
+    }
+}
+
+impl From<FlagText> for Flag {
+    fn from(flag: FlagText) -> Self {
+        match flag {
+            FlagText::ResetOnFork => Self::SchedResetOnFork,
+            FlagText::Reclaim => Self::SchedFlagReclaim,
+            FlagText::Overrun => Self::SchedFlagDLOverrun,
+            FlagText::KeepPolicy => Self::SchedFlagKeepPolicy,
+            FlagText::KeepParams => Self::SchedFlagKeepParams,
+            FlagText::UtilClampMin => Self::SchedFlagUtilClampMin,
+            FlagText::UtilClampMax => Self::SchedFlagUtilClampMax,
+        }
     }
 }
 
@@ -142,5 +205,22 @@ mod tests {
         let ours: SpecText = serde_json::from_str(nothing).unwrap();
         // Only what the specification has: oci_spec's own default for the rest is not wanted.
         assert_eq!(Spec::from(ours).process(), theirs.process());
+    }
+
+    #[test]
+    fn scheduler_flags_have_the_names_of_the_specification() {
+        let names = [
+            ("SCHED_FLAG_RESET_ON_FORK", Flag::SchedResetOnFork),
+            ("SCHED_FLAG_RECLAIM", Flag::SchedFlagReclaim),
+            ("SCHED_FLAG_DL_OVERRUN", Flag::SchedFlagDLOverrun),
+            ("SCHED_FLAG_KEEP_POLICY", Flag::SchedFlagKeepPolicy),
+            ("SCHED_FLAG_KEEP_PARAMS", Flag::SchedFlagKeepParams),
+            ("SCHED_FLAG_UTIL_CLAMP_MIN", Flag::SchedFlagUtilClampMin),
+            ("SCHED_FLAG_UTIL_CLAMP_MAX", Flag::SchedFlagUtilClampMax),
+        ];
+        for (name, wanted) in names {
+            let flag: FlagText = serde_json::from_str(&format!("{name:?}")).unwrap();
+            assert_eq!(Flag::from(flag), wanted);
+        }
     }
 }

@@ -1,6 +1,7 @@
-//! The techniques behind runc's published holes, tried against our runtime. `runtime_exec` has the overwriting of
-//! the host's binary (CVE-2019-5736), `runtime_refusals` ids that leave the state folder, `runtime_seccomp` other
-//! architectures' numbers.
+//! The techniques behind the published holes of runc, crun and youki, tried against our runtime. Some are elsewhere:
+//! `runtime_exec` has the overwriting of the host's binary by who is joined (CVE-2019-5736), `runtime_mounts` the races
+//! for mount targets (CVE-2021-30465, CVE-2024-45310), `runtime_rootless` a user's cgroups (CVE-2023-25809),
+//! `runtime_refusals` ids that leave the state folder, `runtime_seccomp` other architectures' numbers.
 
 use integration::{Bundle, Runtime, Sandbox, run};
 use serde_json::json;
@@ -81,6 +82,188 @@ fn proc_and_sys_behind_links_or_under_other_file_systems_are_refused() {
     let done = runtime.run(&bundle, sandbox.id());
     assert!(!bundle.rootfs().join("proc/sys").exists(), "{done}");
     sandbox.assert_clean();
+}
+
+#[test]
+fn a_folder_of_the_host_is_no_proc() {
+    // CVE-2019-16884: a volume at /proc, so that the AppArmor label is written to a file of the image.
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let folder = outside(&sandbox);
+    for destination in [
+        "/proc",
+        "/proc/self",
+        "/proc/self/attr",
+        "/proc/sys/net",
+        "/tmp/../proc/1",
+    ] {
+        let name = destination.replace(['/', '.'], "-");
+        let mut bundle = Bundle::named(&sandbox, &name, &["/bin/true"]);
+        bundle.push(
+            "/mounts",
+            json!({"destination": destination, "type": "bind", "source": folder, "options": ["bind"]}),
+        );
+        let refused = runtime.run(&bundle, sandbox.id()).refused();
+        assert!(refused.contains("/proc"), "{destination}: {refused}");
+        assert_untouched(&folder);
+        sandbox.assert_clean();
+    }
+}
+
+#[test]
+fn a_sys_behind_a_link_is_refused() {
+    // CVE-2023-27561, CVE-2023-28642, CVE-2025-54867.
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    for (name, place) in [("proc", "proc"), ("sys", "sys")] {
+        let bundle = Bundle::named(&sandbox, name, &["/bin/true"]);
+        fs::remove_dir(bundle.rootfs().join(place)).expect("remove the folder");
+        fs::create_dir(bundle.rootfs().join("tmp/elsewhere")).expect("make another");
+        symlink("/tmp/elsewhere", bundle.rootfs().join(place)).expect("make the link");
+        let refused = runtime.run(&bundle, sandbox.id()).refused();
+        assert!(refused.contains(place), "{refused}");
+        sandbox.assert_clean();
+    }
+}
+
+#[test]
+fn the_program_that_is_started_is_never_the_runtime() {
+    // CVE-2019-5736 by the image: its entry point is the program that executes it.
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let before = fs::read(integration::binary("runtime")).expect("read the runtime");
+    let scripts = [
+        ("script", "#!/proc/self/exe\n"),
+        ("with-an-argument", "#!/proc/self/exe --help\n"),
+        ("by-init", "#!/proc/1/exe --help\n"),
+    ];
+    for program in [
+        "/proc/self/exe",
+        "/proc/1/exe",
+        "/bin/script",
+        "/bin/with-an-argument",
+        "/bin/by-init",
+    ] {
+        let bundle = Bundle::named(&sandbox, &program.replace('/', "-"), &[program, "--help"]);
+        for (name, text) in scripts {
+            let file = bundle.rootfs().join("bin").join(name);
+            fs::write(&file, text).expect("write the script");
+            run(Command::new("chmod").arg("755").arg(&file)).ok();
+        }
+        // Refused, or the stage between the runtime and the program runs itself, for as long as it is let.
+        if runtime.run_with(&bundle, sandbox.id(), &["--detach"]).code == 0 {
+            let pid = &runtime.state(sandbox.id()).expect("a state")["pid"];
+            for _ in 0..2000 {
+                let running = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+                assert_ne!(
+                    running,
+                    integration::binary("runtime"),
+                    "{program}: the container runs the host's binary"
+                );
+            }
+            runtime.delete(sandbox.id());
+        }
+        assert!(
+            before == fs::read(integration::binary("runtime")).expect("read the runtime"),
+            "the runtime's binary was changed"
+        );
+        sandbox.assert_clean();
+    }
+}
+
+#[test]
+fn capabilities_that_exec_adds_are_not_inheritable() {
+    // CVE-2022-29162, CVE-2022-27650, CVE-2025-27612: files with inheritable capabilities would raise them again.
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "grep Cap /proc/self/status; sleep 1000");
+    let child = runtime.spawn(&bundle, sandbox.id());
+    integration::eventually("the container runs", || {
+        (runtime.status(sandbox.id())? == "running").then_some(())
+    });
+    let exec = |flags: &[&str]| {
+        let status = ["cat", "/proc/self/status"];
+        let done = runtime.call(&[&["exec"], flags, &[sandbox.id()], &status].concat());
+        done.ok()
+    };
+    let value = |text: &str, name: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .expect("a line of capabilities");
+        u64::from_str_radix(line.split_whitespace().last().expect("a value"), 16).expect("a number")
+    };
+    let plain = exec(&[]);
+    let more = exec(&["--cap", "CAP_SYS_PTRACE", "--cap", "CAP_SYS_ADMIN"]);
+    let user = exec(&["--cap", "CAP_SYS_PTRACE", "--user", "1000"]);
+    let (ptrace, admin) = (1 << 19, 1 << 21);
+    assert_eq!(value(&plain, "CapEff") & (ptrace | admin), 0, "{plain}");
+    assert_eq!(
+        value(&more, "CapEff") & (ptrace | admin),
+        ptrace | admin,
+        "{more}"
+    );
+    for text in [&plain, &more, &user] {
+        assert_eq!(value(text, "CapInh"), 0, "{text}");
+    }
+    runtime.delete(sandbox.id());
+    let own = runtime.finish(child).stdout;
+    assert_eq!(value(&own, "CapInh"), 0, "{own}");
+}
+
+#[test]
+fn a_console_of_the_images_making_is_not_followed() {
+    // CVE-2025-52565: what the image has at /dev/console, /dev/pts and /dev/ptmx is not believed.
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let folder = outside(&sandbox);
+    let marker = folder.join("marker").display().to_string();
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("read");
+    for (name, link, target) in [
+        ("console-host", "dev/console", marker.as_str()),
+        ("console-proc", "dev/console", "/proc/sys/kernel/core_pattern"),
+        (
+            "console-up",
+            "dev/console",
+            "../../../../../../../../../../proc/sysrq-trigger",
+        ),
+        ("pts-host", "dev/pts", folder.to_str().expect("a path")),
+        ("ptmx-host", "dev/pts/ptmx", marker.as_str()),
+    ] {
+        let mut bundle = Bundle::named(
+            &sandbox,
+            name,
+            &["/bin/sh", "-c", "tty; echo into-the-terminal; ls -l /dev/console"],
+        );
+        bundle.set("/process/terminal", json!(true));
+        let mounts = bundle.config["mounts"].as_array().expect("a list").clone();
+        // /dev is the image's; devpts is mounted only where the image's console is what is tried.
+        let kept = mounts.into_iter().filter(|mount| {
+            let place = mount["destination"].as_str().unwrap_or_default();
+            !place.starts_with("/dev") || (place == "/dev/pts" && link == "dev/console")
+        });
+        bundle.set("/mounts", kept.collect());
+        let place = bundle.rootfs().join(link);
+        fs::create_dir_all(place.parent().expect("a parent")).expect("make its folder");
+        symlink(target, &place).expect("make the link");
+        let mut terminal = integration::Terminal::spawn(runtime.over("run", &bundle, sandbox.id(), &[]));
+        let code = terminal.exit_code();
+        let shown = terminal.screen();
+        if link == "dev/console" {
+            // Resolved in the rootfs, or refused; with a terminal of the container's own in either case.
+            assert!(code != 0 || shown.contains("/dev/pts/0"), "{name}: {shown}");
+        } else {
+            assert_ne!(code, 0, "{name}: {shown}");
+        }
+        assert!(!shown.contains("host\n"), "{name}: {shown}");
+        assert_untouched(&folder);
+        assert_eq!(
+            fs::read_to_string("/proc/sys/kernel/core_pattern").expect("read"),
+            pattern,
+            "{name}"
+        );
+        sandbox.assert_clean();
+    }
 }
 
 #[test]

@@ -707,7 +707,8 @@ fn what_can_not_be_mounted_is_named_and_leaves_nothing() {
 
 #[test]
 fn a_link_that_comes_and_goes_during_the_mount_leads_nowhere() {
-    // CVE-2021-30465: another container that shares the volume exchanges a folder and a link while we mount.
+    // CVE-2021-30465, CVE-2024-45310: another container that shares the volume exchanges a folder and a link while we
+    // mount, and make folders and files to mount onto.
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);
     let outside = sandbox.path().join("outside");
@@ -716,7 +717,15 @@ fn a_link_that_comes_and_goes_during_the_mount_leads_nowhere() {
     let shared = bundle.rootfs().join("shared");
     fs::create_dir_all(shared.join("folder")).expect("make");
     symlink(&outside, shared.join("link")).expect("link");
-    for number in 0..8 {
+    for number in 0..4 {
+        bundle.push(
+            "/mounts",
+            bind(
+                Path::new("/bin/busybox"),
+                &format!("/shared/folder/file-{number}"),
+                &["bind"],
+            ),
+        );
         bundle.push(
             "/mounts",
             json!({"destination": format!("/shared/folder/{number}/deep"), "type": "tmpfs", "source": "tmpfs"}),

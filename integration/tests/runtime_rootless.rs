@@ -103,6 +103,57 @@ fn a_container_of_a_user_has_a_whole_life() {
     sandbox.assert_clean();
 }
 
+/// A group in each hierarchy that belongs to the user, as systemd delegates them.
+struct Delegated(Vec<std::path::PathBuf>);
+
+impl Delegated {
+    fn new(name: &str) -> Self {
+        let root = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(root).expect("list the hierarchies").flatten();
+        let folders = hierarchies.map(|entry| entry.path()).chain([root.to_owned()]);
+        let hierarchies = folders.filter(|folder| folder.join("cgroup.procs").exists());
+        let mut made: Vec<_> = hierarchies.map(|folder| folder.join(name)).collect();
+        // `cpu` and `cpuacct` can be links to one.
+        made.retain(|group| fs::create_dir(group).is_ok());
+        let user = format!("{USER}:{USER}");
+        run(Command::new("chown").args(["-R", &user]).args(&made)).ok();
+        Self(made)
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for group in &self.0 {
+            let _ = fs::remove_dir(group);
+        }
+    }
+}
+
+#[test]
+fn the_groups_of_a_user_can_not_be_changed_from_inside() {
+    // CVE-2023-25809: bound with the host's /sys, groups that are delegated to the user would be the container's prey.
+    let script = "find /sys/fs/cgroup -name cgroup.procs | while read file; do \
+                  (: >> $file) 2>/dev/null && echo OPENED $file; mkdir ${file%/*}/new 2>/dev/null && echo MADE $file; done; echo end";
+    for namespace in [true, false] {
+        let sandbox = Sandbox::new();
+        let _delegated = Delegated::new(&format!("{}-user", sandbox.id()));
+        let mut user = User::new(&sandbox, script);
+        let namespaces = user.bundle.config["linux"]["namespaces"]
+            .as_array()
+            .expect("namespaces");
+        let mut namespaces: Vec<Value> = namespaces
+            .iter()
+            .filter(|each| each["type"] != "cgroup")
+            .cloned()
+            .collect();
+        if namespace {
+            namespaces.push(json!({"type": "cgroup"}));
+        }
+        user.bundle.set("/linux/namespaces", json!(namespaces));
+        assert_eq!(user.run_with(&[], &[]).ok(), "end\n");
+    }
+}
+
 #[test]
 fn limits_without_a_group_of_ones_own_are_refused_by_field() {
     let sandbox = Sandbox::new();

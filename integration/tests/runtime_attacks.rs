@@ -299,6 +299,50 @@ fn a_working_directory_by_a_leaked_descriptor_is_refused() {
 }
 
 #[test]
+fn no_working_directory_is_made_by_a_leaked_descriptor() {
+    // The missing parts of it are made by the runtime, which has what its caller leaked still open.
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let folder = outside(&sandbox);
+    for cwd in [
+        "/proc/self/fd/9/evil",
+        "/proc/thread-self/fd/9/evil/deep",
+        "/link/evil",
+    ] {
+        let mut bundle = Bundle::named(&sandbox, &cwd.replace('/', "-"), &["/bin/true"]);
+        symlink("/proc/self/fd/9", bundle.rootfs().join("link")).expect("make the link");
+        bundle.set("/process/cwd", json!(cwd));
+        let inner = runtime.over("run", &bundle, sandbox.id(), &[]);
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec 9<\"$0\"; exec \"$@\""]).arg(&folder);
+        command.arg(inner.get_program()).args(inner.get_args());
+        let done = run(&mut command);
+        assert_ne!(done.code, 0, "{cwd}: {done}");
+        assert_untouched(&folder);
+    }
+}
+
+#[test]
+fn a_passwd_file_that_never_ends_or_never_opens_holds_up_nobody() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    for (name, make) in [
+        ("fifo", "rm passwd && mkfifo passwd"),
+        ("endless", "rm passwd && ln -s /dev/zero passwd"),
+        ("terminal", "rm passwd && ln -s /dev/ptmx passwd"),
+        ("folder", "rm passwd && mkdir passwd"),
+        ("kernel", "rm passwd && ln -s /proc/kmsg passwd"),
+    ] {
+        let mut bundle = Bundle::named(&sandbox, name, &["/bin/sh", "-c", "echo home is $HOME"]);
+        let etc = bundle.rootfs().join("etc");
+        run(Command::new("sh").args(["-c", make]).current_dir(etc)).ok();
+        bundle.set("/process/env", json!(["PATH=/bin"]));
+        let done = runtime.run(&bundle, sandbox.id());
+        assert_eq!(done.ok(), "home is /\n", "{name}");
+    }
+}
+
+#[test]
 fn a_working_directory_that_is_a_link_stays_in_the_rootfs() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);

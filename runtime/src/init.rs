@@ -141,7 +141,7 @@ impl Init<'_> {
         self.write_sysctls(proc.as_ref())?;
         rootfs.pivot(self.options.no_pivot)?;
         phases::reached("init.pivot");
-        plans.process.make_working_directory()?;
+        rootfs.make_folder(plans.process.working_directory())?;
         if plans.process.terminal {
             let terminal = Terminal::make(plans.process.console_size)?;
             rootfs.bind_console(terminal.peer.as_fd())?;

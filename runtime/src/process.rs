@@ -103,13 +103,8 @@ impl ProcessPlan {
         self.uid
     }
 
-    /// Makes the working directory where the image has none. In the root, while it may still be written.
-    pub(crate) fn make_working_directory(&self) -> Result<()> {
-        let dir = &self.working_directory;
-        if dir == Path::new("/") || dir.is_dir() {
-            return Ok(());
-        }
-        std::fs::create_dir_all(dir).context(|| format!("make working directory {}", dir.display()))
+    pub(crate) fn working_directory(&self) -> &Path {
+        &self.working_directory
     }
 
     /// Sets the resource limits of process `pid`, or of the caller with 0.

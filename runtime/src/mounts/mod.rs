@@ -40,7 +40,7 @@ mod sources;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, umask};
 
@@ -127,6 +127,16 @@ impl Rootfs<'_> {
         } else {
             root::pivot(self.root.as_fd(), self.plan.propagation)
         }
+    }
+
+    /// Makes a folder where the image has none, while the root may still be written. The path never leads through a
+    /// link of procfs to a descriptor that the runtime has open (as CVE-2024-21626 did).
+    pub(crate) fn make_folder(&self, path: &Path) -> Result<()> {
+        let below = inside::names(path);
+        if below.as_os_str().is_empty() || path.is_dir() {
+            return Ok(());
+        }
+        inside::folder(self.root.as_fd(), &below).map(|folder| close_later(folder.fd))
     }
 
     /// Takes away what the container must not see or change. The calling process must have pivoted.

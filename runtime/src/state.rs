@@ -160,12 +160,15 @@ fn remove_directory(dir: &Path) -> io::Result<()> {
         names.iter().try_for_each(remove)
     };
     remove(&["state.json", "config.json"])?;
-    match fs::remove_dir(dir) {
+    let removed = match fs::remove_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
             mounts::take_back(dir)?;
             remove(&["state.json.new", gate::NAME])?;
             fs::remove_dir(dir)
         }
+        other => other,
+    };
+    match removed {
         // Another delete was faster.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libc::MS_PRIVATE;
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
@@ -64,9 +65,16 @@ pub(crate) fn take_back(state: &Path) -> io::Result<()> {
         && mount::number(fd.as_fd())? == number
     {
         let place = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        umount2(place.as_str(), MntFlags::MNT_DETACH)?;
+        match umount2(place.as_str(), MntFlags::MNT_DETACH) {
+            // Another delete was faster.
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
-    fs::remove_file(note)
+    match fs::remove_file(note) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// Nothing of a note that was not written whole: its mount is not there yet.

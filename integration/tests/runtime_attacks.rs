@@ -85,6 +85,46 @@ fn proc_and_sys_behind_links_or_under_other_file_systems_are_refused() {
 }
 
 #[test]
+fn a_file_over_one_of_procfs_takes_no_sysctl() {
+    // CVE-2025-52881: what is meant for the kernel goes to a file that somebody laid over procfs.
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let cover = sandbox.path().join("cover");
+    fs::write(&cover, "0\n").expect("write a file");
+    let mut bundle = Bundle::new(&sandbox, "cat /proc/sys/net/ipv4/ip_forward");
+    bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
+    for place in ["/proc/sys/net/ipv4/ip_forward", "/proc/sys"] {
+        let inner = runtime.over("run", &bundle, sandbox.id(), &[]);
+        let mut command = Command::new("unshare");
+        let script = "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"";
+        // In place of the whole folder, a copy that can't be written: as in a container.
+        let source = if place == "/proc/sys" {
+            place
+        } else {
+            cover.to_str().expect("a path")
+        };
+        let script = if place == "/proc/sys" {
+            script.replace(" && shift", " && mount -o remount,bind,ro \"$1\" && shift")
+        } else {
+            script.to_owned()
+        };
+        command.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            &script,
+            source,
+            place,
+        ]);
+        command.arg(inner.get_program()).args(inner.get_args());
+        assert_eq!(run(&mut command).ok(), "1\n", "{place}");
+        assert_eq!(fs::read_to_string(&cover).expect("read it"), "0\n", "{place}");
+    }
+}
+
+#[test]
 fn a_folder_of_the_host_is_no_proc() {
     // CVE-2019-16884: a volume at /proc, so that the AppArmor label is written to a file of the image.
     let sandbox = Sandbox::new();
@@ -320,6 +360,30 @@ fn no_working_directory_is_made_by_a_leaked_descriptor() {
         assert_ne!(done.code, 0, "{cwd}: {done}");
         assert_untouched(&folder);
     }
+}
+
+#[test]
+fn no_program_is_found_by_a_leaked_descriptor() {
+    // CVE-2024-21626, by the program: it would be the host's, and the container's to write to.
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let folder = outside(&sandbox);
+    fs::copy("/bin/busybox", folder.join("sh")).expect("copy a program");
+    let leaking = |inner: &Command| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec 9<\"$0\"; exec \"$@\""]).arg(&folder);
+        command.arg(inner.get_program()).args(inner.get_args());
+        run(&mut command)
+    };
+    let program = "/proc/self/fd/9/sh";
+    let mut bundle = Bundle::named(&sandbox, "run", &[program, "-c", "echo ran"]);
+    let done = leaking(&runtime.over("run", &bundle, sandbox.id(), &[]));
+    assert!(done.code != 0 && !done.stdout.contains("ran"), "{done}");
+    bundle = Bundle::named(&sandbox, "exec", &["/bin/sleep", "1000"]);
+    runtime.detach(&bundle, sandbox.id());
+    let done = leaking(&runtime.command(&["exec", sandbox.id(), program, "-c", "echo ran"]));
+    assert!(done.code != 0 && !done.stdout.contains("ran"), "{done}");
+    runtime.delete(sandbox.id());
 }
 
 #[test]

@@ -5,10 +5,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use nix::fcntl::{OFlag, openat};
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
-use nix::sys::stat::Mode;
 use nix::unistd::{sethostname, setsid};
 
 use crate::cgroup;
@@ -21,7 +19,8 @@ use crate::memory_policy::MemoryPolicy;
 use crate::mounts;
 use crate::namespaces::{self, Joined};
 use crate::phases;
-use crate::process::{Located, write_proc};
+use crate::process::Located;
+use crate::procfs::Procfs;
 use crate::standard_streams;
 use crate::state::Status;
 use crate::sys::fd::{close_later, close_spent};
@@ -237,26 +236,21 @@ impl Init<'_> {
     }
 
     /// The host's procfs, opened before the pivot. It can't be faked by the image, unlike the container's.
-    fn host_proc(&self) -> Result<Option<OwnedFd>> {
+    fn host_proc(&self) -> Result<Option<Procfs>> {
         let linux = self.plans.bundle.spec.linux().as_ref();
         let sysctls = linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|list| !list.is_empty()));
-        if !sysctls && !self.plans.process.has_label() {
-            return Ok(None);
-        }
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let proc =
-            openat(nix::fcntl::AT_FDCWD, "/proc", flags, Mode::empty()).context(|| "open /proc".into())?;
-        Ok(Some(proc))
+        let needed = sysctls || self.plans.process.has_label();
+        needed.then(Procfs::of_host).transpose()
     }
 
-    fn write_sysctls(&self, proc: Option<&OwnedFd>) -> Result<()> {
+    fn write_sysctls(&self, proc: Option<&Procfs>) -> Result<()> {
         let Some(proc) = proc else {
             return Ok(());
         };
         let linux = self.plans.bundle.spec.linux().as_ref();
         let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
         for (name, value) in sysctls.into_iter().flatten() {
-            write_proc(proc, &format!("sys/{}", sysctl_path(name)), value)
+            proc.write(&format!("sys/{}", sysctl_path(name)), value)
                 .context(|| format!("write {value:?} to sysctl {name}"))?;
         }
         Ok(())

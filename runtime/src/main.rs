@@ -39,6 +39,7 @@ mod newborn;
 mod notify;
 mod phases;
 mod process;
+mod procfs;
 mod program;
 mod protect;
 mod ps;

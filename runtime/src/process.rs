@@ -2,18 +2,16 @@
 //! anything is made, then put on by init or by an `exec`ed process, step by step, up to the last `execve`.
 
 use std::ffi::CString;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, openat};
 use nix::sys::resource::Resource;
-use nix::sys::stat::Mode;
 use oci_spec::runtime::{LinuxPersonality, LinuxPersonalityDomain, PosixRlimitType, Process};
 
 use crate::capabilities::Capabilities;
 use crate::error::{Context, Error, Result};
+use crate::procfs::Procfs;
 use crate::program;
 use crate::scheduling::Scheduling;
 use crate::sys::credentials;
@@ -172,7 +170,7 @@ impl ProcessPlan {
     }
 
     /// Hands the label to the kernel, for the next `execve`. `proc` is a procfs of ours.
-    pub(crate) fn label_next_exec(&self, proc: Option<&OwnedFd>) -> Result<()> {
+    pub(crate) fn label_next_exec(&self, proc: Option<&Procfs>) -> Result<()> {
         let labels = [
             (
                 "attr/apparmor/exec",
@@ -185,7 +183,7 @@ impl ProcessPlan {
         for (file, label) in labels {
             let Some(label) = label else { continue };
             let proc = proc.ok_or_else(|| Error::Refused("no procfs to write a label to".into()))?;
-            write_proc(proc, &format!("thread-self/{file}"), &label)
+            proc.write(&format!("thread-self/{file}"), &label)
                 .context(|| format!("write label {label:?} to {file}"))?;
         }
         Ok(())
@@ -266,13 +264,6 @@ impl Located {
             source: error,
         }
     }
-}
-
-/// Writes a file of a procfs of ours: `proc` was opened before the container could lay anything over /proc.
-pub(crate) fn write_proc(proc: &OwnedFd, path: &str, text: &str) -> io::Result<()> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let file = openat(proc, path, flags, Mode::empty())?;
-    File::from(file).write_all(text.as_bytes())
 }
 
 /// Sets `oom_score_adj` of a process, which only the runtime's own user namespace may lower.

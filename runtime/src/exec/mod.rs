@@ -6,10 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::SigSet;
-use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir, setsid};
 
 use crate::capabilities;
@@ -26,6 +24,7 @@ use crate::namespaces::Namespaces;
 use crate::newborn::Newborn;
 use crate::notify;
 use crate::process::{Located, ProcessPlan, set_oom_score_adj};
+use crate::procfs::Procfs;
 use crate::protect;
 use crate::seccomp;
 use crate::standard_streams;
@@ -71,6 +70,7 @@ pub(crate) fn exec(root: &Path, id: &Id, request: &Request) -> Result<i32> {
         protect::ensure()?;
     }
     let filter = linux.and_then(|linux| linux.seccomp().as_ref());
+    let needs_proc = plan.has_label() || !namespaces.has(CloneFlags::CLONE_NEWNS);
     let joining = Joining {
         container: &container,
         init: &init,
@@ -85,13 +85,7 @@ pub(crate) fn exec(root: &Path, id: &Id, request: &Request) -> Result<i32> {
             .as_deref()
             .map(terminal::connect)
             .transpose()?,
-        proc: openat(
-            nix::fcntl::AT_FDCWD,
-            "/proc",
-            OFlag::O_PATH | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .context(|| "open /proc".into())?,
+        proc: needs_proc.then(Procfs::of_host).transpose()?,
         plan,
     };
     if !request.detach {
@@ -113,8 +107,8 @@ struct Joining<'a> {
     user_namespace: bool,
     seccomp: Option<seccomp::Filter>,
     console: Option<UnixStream>,
-    /// Our own procfs.
-    proc: OwnedFd,
+    /// Our own procfs, where something is to be written to it or seen in it.
+    proc: Option<Procfs>,
     plan: ProcessPlan,
 }
 
@@ -235,10 +229,12 @@ impl Joining<'_> {
                 CloneFlags::CLONE_NEWPID,
                 self.user_namespace && flags.contains(CloneFlags::CLONE_NEWPID),
             );
-            let root = if flags.contains(CloneFlags::CLONE_NEWNS) {
-                None
-            } else {
-                Some(self.root_of_init()?)
+            // Without a mount namespace to join, the container's root is only to be had from its process.
+            let root = match &self.proc {
+                Some(proc) if !flags.contains(CloneFlags::CLONE_NEWNS) => {
+                    Some(proc.root_of(self.container.record.pid)?)
+                }
+                _ => None,
             };
             setns(self.init.as_fd(), flags).context(|| "join the container's namespaces".into())?;
             if let Some(root) = root {
@@ -268,13 +264,6 @@ impl Joining<'_> {
         own::exit_now(1)
     }
 
-    /// Without a mount namespace to join, the container's root is only to be had from its process.
-    fn root_of_init(&self) -> Result<OwnedFd> {
-        let path = format!("{}/root", self.container.record.pid);
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        openat(&self.proc, path.as_str(), flags, Mode::empty()).context(|| format!("open /proc/{path}"))
-    }
-
     /// In the container: everything but `execve`.
     fn build(&self, channel: &Channel) -> Result<(Located, Option<OwnedFd>)> {
         own::set_dumpable(false).context(|| "make the process not dumpable".into())?;
@@ -294,7 +283,7 @@ impl Joining<'_> {
             }
         }
         standard_streams::take_null_from_container()?;
-        self.plan.label_next_exec(Some(&self.proc))?;
+        self.plan.label_next_exec(self.proc.as_ref())?;
         let stage = self.plan.make_trampoline()?;
         self.plan.prepare(!self.user_namespace)?;
         if let Some(policy) = &self.memory_policy {

@@ -70,11 +70,159 @@ fn each_broken_field_is_named() {
             &["uidMappings"],
         ),
         ("/hooks/prestart", json!([{"path": "relative"}]), &["hooks"]),
+        ("/solaris", json!({}), &["solaris: ", "Linux"]),
+        ("/windows", json!({"layerFolders": []}), &["windows: ", "Linux"]),
+        ("/vm", json!({"kernel": {"path": "/k"}}), &["vm: ", "Linux"]),
+        ("/zos", json!({"namespaces": []}), &["zos: ", "Linux"]),
+        ("/hostname", json!("x".repeat(65)), &["hostname: ", "64"]),
+        ("/domainname", json!("x".repeat(65)), &["domainname: ", "64"]),
+        (
+            "/process/commandLine",
+            json!("dir"),
+            &["process.commandLine", "Windows"],
+        ),
+        (
+            "/process/user",
+            json!({"uid": 0, "gid": 0, "username": "ContainerUser"}),
+            &["process.user.username", "Windows"],
+        ),
+        (
+            "/process/user",
+            json!({"uid": 4_294_967_295_u32, "gid": 0}),
+            &["process.user.uid"],
+        ),
+        (
+            "/process/consoleSize",
+            json!({"height": 70_000, "width": 1}),
+            &["process.consoleSize"],
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_NO_SUCH"}),
+            &["process.scheduler.policy", "SCHED_NO_SUCH"],
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_ISO"}),
+            &["process.scheduler.policy"],
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_OTHER", "nice": 20}),
+            &["process.scheduler.nice"],
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_OTHER", "priority": 1}),
+            &["process.scheduler.priority"],
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_RR", "priority": 1, "runtime": 5}),
+            &["process.scheduler", "SCHED_DEADLINE"],
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_NO_SUCH"]}),
+            &["process.scheduler.flags[0]", "SCHED_FLAG_NO_SUCH"],
+        ),
+        (
+            "/process/ioPriority",
+            json!({"class": "IOPRIO_CLASS_BE", "priority": 8}),
+            &["process.ioPriority.priority"],
+        ),
+        (
+            "/process/ioPriority",
+            json!({"class": "IOPRIO_CLASS_NO_SUCH", "priority": 0}),
+            &["process.ioPriority.class"],
+        ),
+        (
+            "/process/execCPUAffinity",
+            json!({"initial": "0;1"}),
+            &["process.execCPUAffinity.initial"],
+        ),
+        (
+            "/process/execCPUAffinity",
+            json!({"final": "99999"}),
+            &["process.execCPUAffinity.final"],
+        ),
+        (
+            "/linux/timeOffsets",
+            json!({"boottime": {"secs": 1}}),
+            &["linux.timeOffsets.boottime", "time namespace"],
+        ),
+        ("/linux/netDevices", json!({"a/b": {}}), &["linux.netDevices"]),
+        (
+            "/linux/netDevices",
+            json!({"lo": {"name": "0123456789abcdef"}}),
+            &["linux.netDevices"],
+        ),
+        (
+            "/linux/memoryPolicy",
+            json!({"mode": "MPOL_NO_SUCH"}),
+            &["linux.memoryPolicy.mode", "MPOL_NO_SUCH"],
+        ),
+        (
+            "/linux/memoryPolicy",
+            json!({"mode": "MPOL_BIND", "nodes": "0-"}),
+            &["linux.memoryPolicy.nodes"],
+        ),
+        (
+            "/linux/memoryPolicy",
+            json!({"mode": "MPOL_LOCAL", "nodes": "0"}),
+            &["linux.memoryPolicy.nodes"],
+        ),
+        (
+            "/linux/memoryPolicy",
+            json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"]}),
+            &["linux.memoryPolicy.flags"],
+        ),
+        // More nodes than there are: the kernel's word.
+        (
+            "/linux/memoryPolicy",
+            json!({"mode": "MPOL_BIND", "nodes": "1000"}),
+            &["memory policy", "Invalid argument"],
+        ),
+        ("/linux/intelRdt", json!({"closID": ".."}), &["linux.intelRdt"]),
+        (
+            "/linux/personality",
+            json!({"domain": "LINUX64"}),
+            &["linux.personality.domain"],
+        ),
+        (
+            "/linux/personality",
+            json!({"domain": "LINUX", "flags": ["X"]}),
+            &["linux.personality.flags"],
+        ),
+        // CVE-2021-43784 overflowed a length with as many.
+        (
+            "/linux/uidMappings",
+            json!(vec![json!({"containerID": 0, "hostID": 0, "size": 1}); 5000]),
+            &["linux.uidMappings"],
+        ),
+        (
+            "/mounts/0/uidMappings",
+            json!([{"containerID": 0, "hostID": 0, "size": 1}]),
+            &["mounts[0]"],
+        ),
+        ("/mounts/0/options", json!(["idmap"]), &["mounts[0].options"]),
+        (
+            "/mounts/0/options",
+            json!(["tmpcopyup"]),
+            &["mounts[0].options", "tmpfs"],
+        ),
+        (
+            "/hooks/poststart",
+            json!([{"path": "/bin/true", "timeout": -1}]),
+            &["hooks.poststart[0].timeout"],
+        ),
     ];
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);
-    for (number, (pointer, value, words)) in cases.iter().enumerate() {
-        let mut bundle = Bundle::named(&sandbox, &format!("bundle-{number}"), &["/bin/true"]);
+    let mut bundle = Bundle::named(&sandbox, "bundle", &["/bin/true"]);
+    let config = bundle.config.clone();
+    for (pointer, value, words) in cases {
+        bundle.config = config.clone();
         bundle.set(pointer, value.clone());
         for verb in ["create", "run"] {
             let done = integration::run(&mut runtime.over(verb, &bundle, sandbox.id(), &[]));
@@ -93,6 +241,24 @@ fn each_broken_field_is_named() {
         }
         sandbox.assert_clean();
     }
+}
+
+#[test]
+fn fields_that_nobody_knows_are_ignored() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "echo ran");
+    for place in [
+        "/new",
+        "/process/new",
+        "/linux/new",
+        "/root/new",
+        "/mounts/0/new",
+        "/linux/resources/new",
+    ] {
+        bundle.set(place, json!({"any": ["thing", 1, null]}));
+    }
+    assert_eq!(runtime.run(&bundle, sandbox.id()).ok(), "ran\n");
 }
 
 /// Init exists by then and waits for the runtime, which must not wait for it.

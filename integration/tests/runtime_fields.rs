@@ -461,6 +461,11 @@ fn labels_of_security_modules_that_are_not_there_are_refused() {
             "process.selinuxLabel: SELinux is not enabled",
             "/sys/fs/selinux/enforce",
         ),
+        (
+            "/linux/mountLabel",
+            "linux.mountLabel: SELinux is not enabled",
+            "/sys/fs/selinux/enforce",
+        ),
     ];
     for (pointer, wanted, module) in cases {
         if Path::new(module).exists() {

@@ -227,6 +227,7 @@ impl Init<'_> {
         if !self.options.new_keyring {
             return Ok(());
         }
+        self.plans.process.label_next_keyring()?;
         let name = std::ffi::CString::new(format!("_ses.{}", self.options.id)).unwrap_or_default();
         match own::join_session_keyring(&name) {
             // A kernel without keyrings, or a quota or filter around us that forbids them: nothing to protect.

@@ -171,22 +171,41 @@ impl ProcessPlan {
 
     /// Hands the label to the kernel, for the next `execve`. `proc` is a procfs of ours.
     pub(crate) fn label_next_exec(&self, proc: Option<&Procfs>) -> Result<()> {
+        // Each with the question that a refusal is answered with: the kernel says only ENOENT or EINVAL.
         let labels = [
             (
                 "attr/apparmor/exec",
-                self.apparmor_profile
-                    .as_ref()
-                    .map(|profile| format!("exec {profile}")),
+                self.apparmor_profile.as_ref(),
+                "exec ",
+                "AppArmor profile",
+                "is it loaded?",
             ),
-            ("attr/exec", self.selinux_label.clone()),
+            (
+                "attr/exec",
+                self.selinux_label.as_ref(),
+                "",
+                "SELinux label",
+                "does the policy know it?",
+            ),
         ];
-        for (file, label) in labels {
+        for (file, label, command, kind, question) in labels {
             let Some(label) = label else { continue };
             let proc = proc.ok_or_else(|| Error::Refused("no procfs to write a label to".into()))?;
-            proc.write(&format!("thread-self/{file}"), &label)
-                .context(|| format!("write label {label:?} to {file}"))?;
+            proc.write(&format!("thread-self/{file}"), &format!("{command}{label}"))
+                .context(|| format!("give the process {kind} {label:?} ({question})"))?;
         }
         Ok(())
+    }
+
+    /// The session keyring gets the label of who uses it: `SELinux` would give it the runtime's, and the container no
+    /// access. Cleared by `execve`. Before the pivot, while /proc is the host's.
+    pub(crate) fn label_next_keyring(&self) -> Result<()> {
+        let Some(label) = &self.selinux_label else {
+            return Ok(());
+        };
+        std::fs::write("/proc/thread-self/attr/keycreate", label).context(|| {
+            format!("give the session keyring SELinux label {label:?} (does the policy know it?)")
+        })
     }
 
     /// Whether `label_next_exec` has something to do.

@@ -174,16 +174,13 @@ pub(crate) fn process(process: &Process) -> Result<()> {
             "AppArmor is not enabled on this host",
         ));
     }
-    if process
-        .selinux_label()
-        .as_ref()
-        .is_some_and(|label| !label.is_empty())
-        && !Path::new("/sys/fs/selinux/enforce").exists()
-    {
-        return Err(Error::spec(
-            "process.selinuxLabel",
-            "SELinux is not enabled on this host",
-        ));
+    needs_selinux("process.selinuxLabel", process.selinux_label().as_ref())?;
+    Ok(())
+}
+
+fn needs_selinux(path: &str, label: Option<&String>) -> Result<()> {
+    if label.is_some_and(|label| !label.is_empty()) && !Path::new("/sys/fs/selinux/enforce").exists() {
+        return Err(Error::spec(path, "SELinux is not enabled on this host"));
     }
     Ok(())
 }
@@ -233,6 +230,7 @@ fn linux(linux: &Linux, namespaces: &Namespaces) -> Result<()> {
     for (name, value) in linux.sysctl().iter().flatten() {
         sysctl(name, value, namespaces)?;
     }
+    needs_selinux("linux.mountLabel", linux.mount_label().as_ref())?;
     MemoryPolicy::from_spec(linux)?;
     NetDevices::from_spec(linux, namespaces.has(CloneFlags::CLONE_NEWNET))?;
     if linux

@@ -147,7 +147,13 @@ impl FileSystem<'_> {
     }
 
     pub(super) fn what(&self, place: &Path) -> String {
-        format!("mount {} at {}", self.fs_type, place.display())
+        let label = self.label.map(|label| format!(" with SELinux label {label:?}"));
+        format!(
+            "mount {} at {}{}",
+            self.fs_type,
+            place.display(),
+            label.unwrap_or_default()
+        )
     }
 }
 

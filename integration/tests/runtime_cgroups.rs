@@ -472,6 +472,10 @@ fn cgroup_v2_alone_works_from_create_to_delete() {
     } else {
         Path::new("/sys/fs/cgroup")
     };
+    if !root.join("cgroup.controllers").exists() {
+        println!("skipped: needs a mounted cgroup2 hierarchy");
+        return;
+    }
     let folder = root.join("berth-test").join(sandbox.id());
     let script =
         "mknod /kmsg c 1 11; (: < /kmsg) 2>/dev/null && echo opened; : < /dev/null && echo usual; sleep 1000";

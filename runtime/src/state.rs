@@ -330,7 +330,7 @@ impl Init {
         }
         let pidfd = match pidfd_open(pid) {
             Ok(pidfd) => pidfd,
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => return Ok(None),
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
             Err(e) => return Err(e).context(|| format!("open process {pid}")),
         };
         // The pidfd is open, so what /proc says of the pid now is about the same process or about a dead one.

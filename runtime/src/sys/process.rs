@@ -87,7 +87,12 @@ pub(crate) fn join_session_keyring(name: &CStr) -> io::Result<()> {
 /// A descriptor that means exactly the process that has `pid` now.
 pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: plain integers.
-    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let opened = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
+    // EINVAL is a thread's id or, on older kernels, a process that is just being reaped.
+    let fd = opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => io::Error::from_raw_os_error(libc::ESRCH),
+        _ => error,
+    })?;
     // SAFETY: the kernel gave us a new descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

@@ -153,10 +153,19 @@ fn fill_cpuset(path: &Path, mountpoint: &Path) -> Result<()> {
         return Ok(());
     }
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let (value, target) = (value(&parent.join(file))?, path.join(file));
-        let mut file = open(&target, OFlag::O_WRONLY)?;
-        write_once(&mut file, &value).context(|| format!("write {value:?} to {}", target.display()))?;
-        close_later(file.into());
+        // The groups that somebody else made a moment ago may not be filled yet.
+        let (mut empty, mut above) = (vec![path], parent);
+        let mut text = value(&above.join(file))?;
+        while text.is_empty() && above != mountpoint {
+            empty.push(above);
+            above = above.parent().unwrap_or(mountpoint);
+            text = value(&above.join(file))?;
+        }
+        for target in empty.iter().rev().map(|group| group.join(file)) {
+            let mut file = open(&target, OFlag::O_WRONLY)?;
+            write_once(&mut file, &text).context(|| format!("write {text:?} to {}", target.display()))?;
+            close_later(file.into());
+        }
     }
     Ok(())
 }

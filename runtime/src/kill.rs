@@ -59,10 +59,15 @@ pub(crate) fn parse_signal(text: &str) -> Result<i32> {
 pub(crate) fn kill(root: &Path, id: &Id, signal: i32, all: bool) -> Result<()> {
     let container = Container::load(root, id)?;
     let init = container.init()?;
-    if all {
+    let not_running = || Error::Refused("container not running".into());
+    // With a PID namespace of its own, all processes end with init; without, nobody else ends them.
+    let ends_all = signal == libc::SIGKILL && !container.record.own_pid_namespace;
+    if ends_all && !all && init.is_none() && container.record.cgroups.processes()?.is_empty() {
+        return Err(not_running());
+    }
+    if all || ends_all {
         return container.record.cgroups.kill_all(signal);
     }
-    let not_running = || Error::Refused("container not running".into());
     let init = init.ok_or_else(not_running)?;
     let frozen = container.status_of(Some(&init))? == Status::Paused;
     if !init.signal(signal)? {

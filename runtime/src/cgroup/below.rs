@@ -18,13 +18,15 @@ impl Paths {
                 .components()
                 .any(|part| !matches!(part, Component::Normal(_)))
             {
-                return refuse("must be a path below the container's cgroup");
+                return refuse("bad sub cgroup path: it must lie below the container's cgroup");
             }
             let names: Vec<&str> = controllers.split(',').filter(|name| !name.is_empty()).collect();
             for name in &names {
                 let known = |place: &super::place::Place| place.controllers.iter().any(|each| each == name);
                 if !self.places.iter().any(known) {
-                    return refuse(&format!("the container has no cgroup of a controller {name}"));
+                    return refuse(&format!(
+                        "unknown controller {name}: the container has no cgroup of it"
+                    ));
                 }
             }
             for (place, own) in paths.places.iter_mut().zip(&self.places) {
@@ -36,7 +38,8 @@ impl Paths {
                 }
                 place.path = own.path.join(below);
                 if !place.path.is_dir() {
-                    return refuse(&format!("{} is not there", place.path.display()));
+                    let path = place.path.display();
+                    return refuse(&format!("error adding pid to {path}: no such file or directory"));
                 }
             }
         }

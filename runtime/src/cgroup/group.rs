@@ -7,7 +7,7 @@ use super::devices;
 use super::dir::Dir;
 use super::filter;
 use super::layout::{Version, unified_group_of};
-use super::make::{self, is_rootless};
+use super::make::{self, tolerates_denial};
 use super::paths::Paths;
 use super::place::{self, Place};
 use super::plan::{Limits, Plan};
@@ -110,7 +110,8 @@ impl Group {
         match self.limit_devices() {
             // Nodes can't be made without root's rights, and opened only by file permission: no rule is needed.
             Err(Error::Kernel { source, .. })
-                if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) && is_rootless() =>
+                if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+                    && tolerates_denial() =>
             {
                 Ok(())
             }
@@ -249,6 +250,7 @@ mod tests {
     use super::*;
     use crate::cgroup::Driver;
     use crate::cgroup::controller::Controller;
+    use crate::cgroup::make::is_rootless;
     use crate::cgroup::oom::Oom;
 
     /// A plan on this host's hierarchies, or `None` (with the reason printed) without root.

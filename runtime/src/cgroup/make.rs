@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 // `openat`, as musl's `open` sets FD_CLOEXEC once more.
@@ -76,7 +77,31 @@ fn may_do_without(error: &Error) -> bool {
         return false;
     };
     let denied = [Errno::EACCES, Errno::EPERM, Errno::EROFS].map(|errno| Some(errno as i32));
-    denied.contains(&source.raw_os_error()) && is_rootless()
+    denied.contains(&source.raw_os_error()) && tolerates_denial()
+}
+
+/// What `--rootless` says, when it says true or false.
+static ROOTLESS: OnceLock<bool> = OnceLock::new();
+
+/// Takes the value of `--rootless`. Called once, before anything is done.
+pub(crate) fn set_rootless(value: Option<&str>) -> Result<()> {
+    let rootless = match value {
+        None | Some("" | "auto") => return Ok(()),
+        Some("true") => true,
+        Some("false") => false,
+        Some(other) => {
+            return Err(Error::Refused(format!(
+                "--rootless {other:?}: must be true, false or auto"
+            )));
+        }
+    };
+    let _ = ROOTLESS.set(rootless);
+    Ok(())
+}
+
+/// Whether a container may do without the groups that can't be made for want of rights.
+pub(super) fn tolerates_denial() -> bool {
+    ROOTLESS.get().copied().unwrap_or_else(is_rootless)
 }
 
 /// Not root, or root of a user namespace only.
@@ -123,13 +148,13 @@ fn check_unused(place: &Place) -> Result<()> {
     let dir = open(&place.path)?;
     if freezer::is_marked(&dir, place.version)? {
         return Err(Error::Refused(format!(
-            "cgroup {path} exists already and is frozen"
+            "container's cgroup unexpectedly frozen: {path} exists already, and would never let it run"
         )));
     }
     match tree::processes(&dir)?.len() {
         0 => Ok(()),
         count => Err(Error::Refused(format!(
-            "cgroup {path} exists already and holds {count} processes"
+            "container's cgroup is not empty: {path} exists already and holds {count} processes"
         ))),
     }
 }
@@ -153,7 +178,7 @@ fn fill_cpuset(path: &Path, mountpoint: &Path) -> Result<()> {
         return Ok(());
     }
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        // The groups that somebody else made a moment ago may not be filled yet.
+        // Groups that somebody else made, a pod's perhaps or one of a moment ago, may not be filled.
         let (mut empty, mut above) = (vec![path], parent);
         let mut text = value(&above.join(file))?;
         while text.is_empty() && above != mountpoint {

@@ -33,7 +33,7 @@ mod v2;
 mod validate;
 
 pub(crate) use group::{Group, enter};
-pub(crate) use make::is_rootless;
+pub(crate) use make::{is_rootless, set_rootless};
 pub(crate) use oom::Oom;
 pub(crate) use paths::Paths;
 pub(crate) use plan::{Driver, Plan};

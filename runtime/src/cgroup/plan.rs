@@ -190,7 +190,7 @@ impl Limits {
         let only = match places {
             [only] if only.version == Version::V2 => 0,
             _ => {
-                let rule = "needs a host with cgroup v2 alone";
+                let rule = "invalid configuration: needs a host with cgroup v2 alone";
                 return Err(Error::spec("linux.resources.unified", rule));
             }
         };

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
 use std::os::fd::AsFd;
 
 use crate::cgroup::Oom;
@@ -65,14 +66,23 @@ pub(crate) fn stream(root: &Path, id: &Id, interval: Duration) -> Result<()> {
 fn print_stats(container: &Container) -> Result<()> {
     let stats = container.record.cgroups.stats()?;
     let data = serde_json::to_value(&stats).map_err(|e| Error::Refused(e.to_string()))?;
-    print(&line("stats", &container.record.id, Some(data))?)
+    print(&line("stats", &container.record.id, Some(&data))?)
 }
 
-fn line(kind: &str, id: &str, data: Option<serde_json::Value>) -> Result<String> {
-    let mut event = serde_json::json!({"type": kind, "id": id});
-    if let Some(data) = data {
-        event["data"] = data;
+/// One line, its fields in the order of runc's.
+fn line(kind: &str, id: &str, data: Option<&serde_json::Value>) -> Result<String> {
+    #[derive(Serialize)]
+    struct Event<'a> {
+        r#type: &'a str,
+        id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'a serde_json::Value>,
     }
+    let event = Event {
+        r#type: kind,
+        id,
+        data,
+    };
     serde_json::to_string(&event).map_err(|e| Error::Refused(e.to_string()))
 }
 

@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::OnceLock;
 
+use crate::cli::Values;
 use crate::clock;
 use crate::error::{Context, Error, Result};
 
@@ -18,13 +19,14 @@ enum Format {
 struct Log {
     file: Option<std::fs::File>,
     format: Format,
+    debug: bool,
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
 /// Opens the log as the global flags say. Called once, before anything is done.
-pub(crate) fn open(path: Option<&str>, format: Option<&str>) -> Result<()> {
-    let format = match format {
+pub(crate) fn open(global: &Values) -> Result<()> {
+    let format = match global.get("log-format") {
         None | Some("text" | "") => Format::Text,
         Some("json") => Format::Json,
         Some(other) => {
@@ -33,7 +35,7 @@ pub(crate) fn open(path: Option<&str>, format: Option<&str>) -> Result<()> {
             )));
         }
     };
-    let file = match path {
+    let file = match global.get("log") {
         None | Some("") => None,
         Some(path) => Some(
             OpenOptions::new()
@@ -43,7 +45,8 @@ pub(crate) fn open(path: Option<&str>, format: Option<&str>) -> Result<()> {
                 .context(|| format!("open log {path}"))?,
         ),
     };
-    let _ = LOG.set(Log { file, format });
+    let debug = global.is_on("debug");
+    let _ = LOG.set(Log { file, format, debug });
     Ok(())
 }
 
@@ -55,6 +58,13 @@ pub(crate) fn error(text: &str) {
 /// Tells of something that could not be done but does not stop the command.
 pub(crate) fn warn(text: &str) {
     write("warning", text);
+}
+
+/// Tells of a phase or a decision, with `--debug`; without it the text is not even made.
+pub(crate) fn debug(text: impl FnOnce() -> String) {
+    if LOG.get().is_some_and(|log| log.debug) {
+        write("debug", &text());
+    }
 }
 
 fn write(level: &str, text: &str) {

@@ -87,11 +87,16 @@ fn begin() -> i32 {
     };
     match cli::parse(words) {
         Parsed::Help(command) => {
-            print!("{}", help::help(command));
+            print!("{}", help::help(&own_name(), command));
             0
         }
         Parsed::Version => {
-            println!("runtime version {}\nspec: 1.3.0", env!("CARGO_PKG_VERSION"));
+            let version = env!("CARGO_PKG_VERSION");
+            // The three lines of runc's answer, which dockerd reads.
+            println!(
+                "{} version {version}\ncommit: v{version}\nspec: 1.3.0",
+                own_name()
+            );
             0
         }
         Parsed::Wrong {
@@ -99,8 +104,8 @@ fn begin() -> i32 {
             command,
             text,
         } => {
-            let _ = log::open(global.get("log"), global.get("log-format"));
-            eprint!("{}", help::help(command));
+            let _ = log::open(&global);
+            eprint!("{}", help::help(&own_name(), command));
             log::error(&text);
             1
         }
@@ -108,9 +113,15 @@ fn begin() -> i32 {
     }
 }
 
+/// What the user calls this program: `runc`, where it stands in runc's place.
+fn own_name() -> String {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&called).file_name().unwrap_or("runtime".as_ref());
+    name.to_string_lossy().into_owned()
+}
+
 fn carry_out(invocation: &Invocation) -> i32 {
-    let opened = log::open(invocation.global.get("log"), invocation.global.get("log-format"));
-    match opened.and_then(|()| dispatch(invocation)) {
+    match log::open(&invocation.global).and_then(|()| dispatch(invocation)) {
         Ok(code) => code,
         Err(error) => {
             let name = invocation.command.name;
@@ -138,6 +149,8 @@ fn dispatch(invocation: &Invocation) -> Result<i32> {
     }
     let root = state_root(global)?;
     let root = root.as_path();
+    cgroup::set_rootless(global.get("rootless"))?;
+    log::debug(|| format!("{} {arguments:?}, state in {}", command.name, root.display()));
     let id = || Id::parse(arguments.first().map(String::as_str).unwrap_or_default());
     let cgroups = driver(global)?;
     match command.name {
@@ -161,6 +174,12 @@ fn dispatch(invocation: &Invocation) -> Result<i32> {
         "ps" => {
             let json = format(flags)? == list::Format::Json;
             ps::ps(root, &id()?, json, &arguments[1..])?;
+        }
+        "list" if global.get("root").is_some_and(|asked| !asked.is_empty()) && !root.exists() => {
+            return Err(Error::Refused(format!(
+                "state root {} does not exist",
+                root.display()
+            )));
         }
         "list" if flags.is_on("quiet") => list::list(root, list::Format::Quiet)?,
         "list" => list::list(root, format(flags)?)?,

@@ -1,6 +1,7 @@
 //! Where the time of a start goes: with `$BERTH_PHASES` naming a file, the runtime and the container's init each
 //! append a line `side.phase microseconds` (of `CLOCK_MONOTONIC`) whenever they have finished a phase. `hack/phases`
-//! makes a table of that. Without the variable nothing is written and nothing is asked of the kernel.
+//! makes a table of that. Without the variable nothing is written and nothing is asked of the kernel. `--debug` logs
+//! the same phases.
 
 use std::fs::File;
 use std::io::Write;
@@ -8,10 +9,13 @@ use std::sync::OnceLock;
 
 use nix::time::{ClockId, clock_gettime};
 
+use crate::log;
+
 static OUT: OnceLock<Option<File>> = OnceLock::new();
 
 /// Called at the end of each phase. The first call decides whether anything is written.
 pub(crate) fn reached(phase: &str) {
+    log::debug(|| format!("reached {phase}"));
     let open = || {
         let path = std::env::var_os("BERTH_PHASES")?;
         File::options().append(true).create(true).open(path).ok()

@@ -4,25 +4,32 @@ use std::fmt::Write;
 
 use super::table::{COMMANDS, Command, Flag, GLOBAL};
 
-/// Help for one command, or for all of them.
-pub(crate) fn help(command: Option<&Command>) -> String {
-    let mut text = String::new();
+/// Help for one command, or for all of them, for a program called `name`. The two lines at the top are where readers
+/// of runc's help look.
+pub(crate) fn help(name: &str, command: Option<&Command>) -> String {
+    let mut text = String::from("NAME:\n");
     if let Some(command) = command {
-        let _ = writeln!(text, "runtime {} - {}\n", command.name, command.about);
+        let _ = writeln!(text, "  {name} {} - {}\n", command.name, command.about);
         let _ = writeln!(
             text,
-            "usage: runtime [global flags] {} [flags] {}",
+            "USAGE:\n  {name} [global flags] {} [flags] {}",
             command.name, command.arguments
         );
-        list(&mut text, "flags", command.flags);
+        list(&mut text, "FLAGS", command.flags);
         return text;
     }
-    text.push_str("runtime - start and hold containers as the Open Container Initiative specifies\n\n");
-    text.push_str("usage: runtime [global flags] COMMAND [flags] [arguments]\n\ncommands:\n");
+    let _ = writeln!(
+        text,
+        "  {name} - Open Container Initiative runtime: starts and holds containers\n"
+    );
+    let _ = writeln!(
+        text,
+        "USAGE:\n  {name} [global flags] COMMAND [flags] [arguments]\n\nCOMMANDS:"
+    );
     for command in COMMANDS {
         let _ = writeln!(text, "  {:<11} {}", command.name, command.about);
     }
-    list(&mut text, "global flags", GLOBAL);
+    list(&mut text, "GLOBAL FLAGS", GLOBAL);
     text
 }
 
@@ -49,10 +56,10 @@ mod tests {
 
     #[test]
     fn help_names_every_command_and_its_flags() {
-        let all = help(None);
+        let all = help("runc", None);
         for command in COMMANDS {
             assert!(all.contains(command.name));
-            let one = help(Some(command));
+            let one = help("runc", Some(command));
             assert!(command.flags.iter().all(|flag| one.contains(flag.long)));
         }
     }

@@ -82,7 +82,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Parsed {
     }
     let Some(command) = command(&name) else {
         let known: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
-        let text = format!("unknown command {name:?} (known: {})", known.join(", "));
+        let text = format!(
+            "No help topic for '{name}': it is no command (known: {})",
+            known.join(", ")
+        );
         return Parsed::Wrong {
             global,
             command: None,

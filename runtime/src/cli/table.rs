@@ -1,4 +1,4 @@
-//! Every command and flag, as runc 1.3 names them.
+//! Every command and flag, as runc 1.5 names them.
 
 /// A flag of one command, or a global one.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ pub(crate) const GLOBAL: &[Flag] = &[
         "text|json",
         "format of the log (default: text)",
     ),
-    switch("debug", None, "log more"),
+    switch("debug", None, "log each phase and decision too, at level debug"),
     switch(
         "systemd-cgroup",
         None,

@@ -12,11 +12,6 @@ fn each_broken_field_is_named() {
         ("/process/args", json!([]), &["process.args"]),
         ("/process/cwd", json!("relative"), &["process.cwd"]),
         (
-            "/process/capabilities/bounding",
-            json!(["CAP_NO_SUCH"]),
-            &["CAP_NO_SUCH"],
-        ),
-        (
             "/process/rlimits",
             json!([{"type": "RLIMIT_NO_SUCH", "soft": 1, "hard": 1}]),
             &["RLIMIT_NO_SUCH"],

@@ -93,15 +93,6 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
         } else {
             path
         };
-        let text = error.to_string();
-        // The types' own words for a name that is not there say nothing to people.
-        let text = match text
-            .strip_prefix("no variant for ")
-            .and_then(|rest| rest.split(' ').next())
-        {
-            Some(name) => format!("unknown capability {name}"),
-            None => text,
-        };
-        Error::spec(path, text)
+        Error::spec(path, error.to_string())
     })
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use oci_spec::runtime::{Capability, LinuxCapabilities};
 
 use crate::error::{Context, Error, Result};
+use crate::log;
 use crate::sys::credentials::{self, Sets};
 
 /// The kernel's names, at the index that is their number.
@@ -145,8 +146,15 @@ impl Capabilities {
             inheritable
         };
         // The kernel raises only what is permitted and inheritable.
-        let ambient = self.ambient & self.permitted & inheritable;
-        for number in (0..64).filter(|number| ambient & 1 << number != 0) {
+        let allowed = self.permitted & inheritable;
+        for number in (0..64).filter(|number| self.ambient & 1 << number != 0) {
+            if allowed & 1 << number == 0 {
+                let name = name(number);
+                log::warn(&format!(
+                    "can't raise ambient capability {name}: it is not both permitted and inheritable"
+                ));
+                continue;
+            }
             credentials::raise_ambient(number)
                 .context(|| format!("raise ambient capability {}", name(number)))?;
         }

@@ -5,15 +5,19 @@
 //! file 4.0 MB in place of 2.7, and 89 page faults before `main` had done anything in place of 54. Read by these
 //! types, with `crate::scheduling`'s own check of that field, nothing of it is linked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Box as ConsoleSize, ExecCPUAffinity, Hooks, Linux, LinuxCapabilities, LinuxIOPriority,
+    Box as ConsoleSize, Capability, ExecCPUAffinity, Hooks, Linux, LinuxCapabilities, LinuxIOPriority,
     LinuxSchedulerFlag as Flag, LinuxSchedulerPolicy, Mount, PosixRlimit, Process, Root, Scheduler, Solaris,
     Spec, User, VM, Windows, ZOS,
 };
 use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::StrDeserializer;
+
+use crate::log;
 
 /// `config.json`.
 #[derive(Deserialize)]
@@ -40,12 +44,14 @@ pub(crate) struct SpecText {
 pub(crate) struct ProcessText {
     terminal: Option<bool>,
     console_size: Option<ConsoleSize>,
+    /// Root, where nothing is said, as runc takes it.
+    #[serde(default)]
     user: User,
     args: Option<Vec<String>>,
     command_line: Option<String>,
     env: Option<Vec<String>>,
     cwd: PathBuf,
-    capabilities: Option<LinuxCapabilities>,
+    capabilities: Option<CapabilitiesText>,
     rlimits: Option<Vec<PosixRlimit>>,
     no_new_privileges: Option<bool>,
     apparmor_profile: Option<String>,
@@ -55,6 +61,16 @@ pub(crate) struct ProcessText {
     scheduler: Option<SchedulerText>,
     #[serde(rename = "execCPUAffinity")]
     exec_cpu_affinity: Option<AffinityText>,
+}
+
+/// Names as text: one that is unknown is no error (config.md, `process.capabilities`).
+#[derive(Deserialize)]
+struct CapabilitiesText {
+    bounding: Option<Vec<String>>,
+    effective: Option<Vec<String>>,
+    permitted: Option<Vec<String>>,
+    inheritable: Option<Vec<String>>,
+    ambient: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -124,7 +140,7 @@ impl From<ProcessText> for Process {
             .set_command_line(text.command_line)
             .set_env(text.env)
             .set_cwd(text.cwd)
-            .set_capabilities(text.capabilities)
+            .set_capabilities(text.capabilities.map(LinuxCapabilities::from))
             .set_rlimits(text.rlimits)
             .set_no_new_privileges(text.no_new_privileges)
             .set_apparmor_profile(text.apparmor_profile)
@@ -166,6 +182,36 @@ impl From<FlagText> for Flag {
             FlagText::UtilClampMin => Self::SchedFlagUtilClampMin,
             FlagText::UtilClampMax => Self::SchedFlagUtilClampMax,
         }
+    }
+}
+
+impl From<CapabilitiesText> for LinuxCapabilities {
+    fn from(text: CapabilitiesText) -> Self {
+        let mut unknown = BTreeSet::new();
+        let mut known = |names: Option<Vec<String>>| {
+            let known = |name: String| {
+                let text: StrDeserializer<'_, serde::de::value::Error> = name.as_str().into_deserializer();
+                let capability = Capability::deserialize(text).ok();
+                if capability.is_none() {
+                    unknown.insert(name);
+                }
+                capability
+            };
+            Some(names?.into_iter().filter_map(known).collect::<HashSet<_>>())
+        };
+        let mut sets = Self::default();
+        sets.set_bounding(known(text.bounding))
+            .set_effective(known(text.effective))
+            .set_permitted(known(text.permitted))
+            .set_inheritable(known(text.inheritable))
+            .set_ambient(known(text.ambient));
+        if !unknown.is_empty() {
+            let names = Vec::from_iter(unknown).join(" ");
+            log::warn(&format!(
+                "ignoring unknown or unavailable capabilities: [{names}]"
+            ));
+        }
+        sets
     }
 }
 

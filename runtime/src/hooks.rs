@@ -72,10 +72,15 @@ pub(crate) struct State<'a> {
 
 /// Runs all hooks of a kind and stops at the first that fails.
 pub(crate) fn run(spec: &Spec, kind: Kind, state: &State<'_>) -> Result<()> {
+    run_with(spec, kind, state, &[])
+}
+
+/// As `run`; a hook that says nothing of its environment gets `environment`.
+pub(crate) fn run_with(spec: &Spec, kind: Kind, state: &State<'_>, environment: &[String]) -> Result<()> {
     for (index, hook) in of(spec, kind).iter().enumerate() {
-        run_one(hook, state).map_err(|why| {
+        run_one(hook, state, environment).map_err(|why| {
             Error::Refused(format!(
-                "error running {} hook #{index} ({}): {why}",
+                "error running {} hook #{index}: {}: {why}",
                 kind.name(),
                 hook.path().display()
             ))
@@ -84,7 +89,7 @@ pub(crate) fn run(spec: &Spec, kind: Kind, state: &State<'_>) -> Result<()> {
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &State<'_>) -> Result<()> {
+fn run_one(hook: &Hook, state: &State<'_>, environment: &[String]) -> Result<()> {
     let mut output = memory_file("hook output")?;
     let mut input = memory_file("hook input")?;
     let text = serde_json::to_vec(state).map_err(|e| Error::Refused(format!("write the state: {e}")))?;
@@ -99,7 +104,7 @@ fn run_one(hook: &Hook, state: &State<'_>) -> Result<()> {
         command.arg0(name).args(rest);
     }
     command.env_clear();
-    for entry in hook.env().as_deref().unwrap_or_default() {
+    for entry in hook.env().as_deref().unwrap_or(environment) {
         if let Some((name, value)) = entry.split_once('=') {
             command.env(name, value);
         }

@@ -26,6 +26,7 @@ use crate::state::Status;
 use crate::sys::fd::{close_later, close_spent};
 use crate::sys::network::loopback_up;
 use crate::sys::process as own;
+use crate::sys::scheduling::reset_affinity;
 use crate::terminal::{Terminal, hand_over};
 
 /// What init inherits.
@@ -91,6 +92,8 @@ impl Init<'_> {
         }
         phases::reached("init.network");
         let groups = groups.map_or_else(|| self.enter_groups(), Ok)?;
+        // The CPUs that the runtime's caller was bound to, say by `taskset`, are not the container's.
+        reset_affinity();
         phases::reached("init.groups");
         if plans.namespaces.makes(CloneFlags::CLONE_NEWUSER) {
             let Some(Message::Mapped) = self.channel.receive()? else {
@@ -135,7 +138,12 @@ impl Init<'_> {
         phases::reached("init.continue");
         own::outlive_parent().context(|| "ask to outlive the runtime".into())?;
         let as_creating = hook_state(spec, self.options, Status::Creating, pid, &plans.bundle.dir);
-        hooks::run(spec, Kind::CreateContainer, &as_creating)?;
+        if !hooks::of(spec, Kind::CreateContainer).is_empty() {
+            // Where they run, so that `./lib` is the container's.
+            let rootfs = plans.bundle.rootfs();
+            std::env::set_current_dir(&rootfs).context(|| format!("chdir to {}", rootfs.display()))?;
+            hooks::run(spec, Kind::CreateContainer, &as_creating)?;
+        }
         let proc = self.host_proc()?;
         self.write_sysctls(proc.as_ref())?;
         rootfs.pivot(self.options.no_pivot)?;
@@ -195,9 +203,6 @@ impl Init<'_> {
             ready.pid,
             &self.plans.bundle.dir,
         );
-        if let Err(error) = hooks::run(spec, Kind::StartContainer, &state) {
-            return error;
-        }
         own::default_signal(libc::SIGPIPE);
         if let Err(error) = SigSet::empty()
             .thread_set_mask()
@@ -207,6 +212,12 @@ impl Init<'_> {
         }
         let late = self.plans.process.no_new_privileges && !self.plans.seccomp_notifies();
         if late && let Err(error) = self.load_seccomp() {
+            return error;
+        }
+        // They run in the container, in the place of the program: under its filter, and as runc has it with its
+        // environment.
+        let environment = ready.located.environment();
+        if let Err(error) = hooks::run_with(spec, Kind::StartContainer, &state, &environment) {
             return error;
         }
         phases::reached("init.exec");
@@ -258,6 +269,9 @@ impl Init<'_> {
     }
 
     fn hand_over_terminal(&self, terminal: Terminal) -> Result<()> {
+        if self.console.is_none() {
+            terminal.leave_newlines_alone()?;
+        }
         match &self.console {
             Some(socket) => hand_over(socket, terminal.master.as_fd(), "/dev/pts/ptmx"),
             None => self.channel.send(&Message::Terminal(terminal.master)),

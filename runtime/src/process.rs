@@ -1,6 +1,7 @@
 //! A process of a container as config.json describes it: checked and turned into what the kernel takes before
 //! anything is made, then put on by init or by an `exec`ed process, step by step, up to the last `execve`.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -60,7 +61,7 @@ impl ProcessPlan {
         let limits = process.rlimits().as_deref().unwrap_or_default().iter();
         Ok(Self {
             arguments: process.args().clone().unwrap_or_default(),
-            environment: process.env().clone().unwrap_or_default(),
+            environment: each_once(process.env().as_deref().unwrap_or_default()),
             working_directory: process.cwd().clone(),
             uid: process.user().uid(),
             gid: process.user().gid(),
@@ -148,6 +149,11 @@ impl ProcessPlan {
 
     /// Becomes the user, with the capabilities that the user shall have and no others.
     pub(crate) fn become_user(&self) -> Result<()> {
+        // With all rights first, as runc does: a container's user may be one whom its cwd does not let in. What fails
+        // here is tried once more as the user, and told then.
+        if self.working_directory != Path::new("/") {
+            let _ = std::env::set_current_dir(&self.working_directory);
+        }
         self.capabilities.drop_bounding()?;
         let changes_user = self.uid != 0;
         if changes_user {
@@ -214,14 +220,21 @@ impl ProcessPlan {
     }
 
     fn enter_working_directory(dir: &Path) -> Result<()> {
-        let what = || format!("chdir to cwd (\"{}\") set in config.json", dir.display());
-        std::env::set_current_dir(dir).context(what)?;
         // A directory outside the root (reached through a descriptor that leaked, CVE-2024-21626) has no path:
         // getcwd(3) fails for it.
-        std::env::current_dir().map_err(|_| {
-            Error::Refused("current working directory is outside of container mount namespace root".into())
-        })?;
-        Ok(())
+        let inside = || {
+            std::env::current_dir().map_err(|_| {
+                Error::Refused(
+                    "current working directory is outside of container mount namespace root".into(),
+                )
+            })
+        };
+        if inside()? != Path::new("/") {
+            return Ok(());
+        }
+        let what = || format!("chdir to cwd (\"{}\") set in config.json", dir.display());
+        std::env::set_current_dir(dir).context(what)?;
+        inside().map(drop)
     }
 
     /// What stands between us and the program. A label is taken by the next program that is executed, so a labelled
@@ -234,7 +247,7 @@ impl ProcessPlan {
         }
     }
 
-    /// Enters the working directory and finds the program there, as the user.
+    /// Enters the working directory, if `become_user` could not, and finds the program there, as the user.
     pub(crate) fn locate(&self) -> Result<Located> {
         let dir = &self.working_directory;
         // The root is where we are since we entered it.
@@ -242,6 +255,8 @@ impl ProcessPlan {
             Self::enter_working_directory(dir)?;
         }
         let mut environment = self.environment.clone();
+        // Set to nothing counts as not set.
+        environment.retain(|entry| entry != "HOME=");
         if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
             environment.push(format!("HOME={}", user::home_of(self.uid)));
         }
@@ -269,6 +284,13 @@ pub(crate) struct Located {
 }
 
 impl Located {
+    pub(crate) fn environment(&self) -> Vec<String> {
+        let entries = self.environment.iter();
+        entries
+            .map(|entry| entry.to_string_lossy().into_owned())
+            .collect()
+    }
+
     /// Executes the program through the trampoline. Returns only when that fails.
     pub(crate) fn execute(self, stage: Option<&OwnedFd>) -> Error {
         let error = match stage {
@@ -293,6 +315,20 @@ pub(crate) fn set_oom_score_adj(pid: i32, score: i32) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root() => Ok(()),
         result => result.context(|| format!("write {score} to {path}")),
     }
+}
+
+/// An environment without the entries that a later one of the same name replaces.
+fn each_once(environment: &[String]) -> Vec<String> {
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut seen = HashSet::new();
+    let mut kept: Vec<String> = environment
+        .iter()
+        .rev()
+        .filter(|entry| seen.insert(name(entry)))
+        .cloned()
+        .collect();
+    kept.reverse();
+    kept
 }
 
 fn c_string(text: &str) -> Result<CString> {

@@ -3,7 +3,7 @@
 use oci_spec::runtime::{IOPriorityClass, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process, Scheduler};
 
 use crate::error::{Context, Error, Result};
-use crate::sys::scheduling::{SchedAttr, set_affinity, set_io_priority, set_scheduler};
+use crate::sys::scheduling::{SchedAttr, reset_affinity, set_affinity, set_io_priority, set_scheduler};
 
 /// The highest CPU number that a list may name.
 const CPU_MAX: u32 = 8191;
@@ -87,6 +87,9 @@ impl Scheduling {
 
     /// Where it runs from then on.
     pub(crate) fn bind_finally(&self) -> Result<()> {
+        if self.affinity_initial.is_none() && self.affinity_final.is_none() {
+            reset_affinity();
+        }
         bind(self.affinity_final.as_deref())
     }
 }

@@ -57,6 +57,15 @@ impl Terminal {
         Ok(Self { master, peer })
     }
 
+    /// Keeps it from writing a carriage return before each newline, where the runtime relays it: a caller's terminal
+    /// does that itself, and a file or pipe in its place wants none. Before the program can write anything.
+    pub(crate) fn leave_newlines_alone(&self) -> Result<()> {
+        let what = || "set the container's terminal to plain newlines".into();
+        let mut wanted = tcgetattr(&self.master).context(what)?;
+        wanted.output_flags.remove(OutputFlags::ONLCR);
+        tcsetattr(&self.master, SetArg::TCSANOW, &wanted).context(what)
+    }
+
     /// Makes its other side the controlling terminal and the standard streams of the calling session leader.
     pub(crate) fn take_over(&self) -> Result<()> {
         raw::set_controlling(self.peer.as_fd()).context(|| "take the controlling terminal".into())?;

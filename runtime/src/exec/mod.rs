@@ -277,6 +277,9 @@ impl Joining<'_> {
         if self.plan.terminal {
             let terminal = Terminal::make(self.plan.console_size)?;
             terminal.take_over()?;
+            if self.console.is_none() {
+                terminal.leave_newlines_alone()?;
+            }
             match &self.console {
                 Some(socket) => hand_over(socket, terminal.master.as_fd(), "/dev/pts/ptmx")?,
                 None => channel.send(&Message::Terminal(terminal.master))?,

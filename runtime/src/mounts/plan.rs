@@ -1,5 +1,6 @@
 //! config.json's file system fields as checked values. Reads the disk only to see that the rootfs is a folder.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use libc::{MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
@@ -346,7 +347,10 @@ fn root_propagation(word: &str) -> Result<Option<Propagation>> {
 
 fn named_paths(paths: Option<&Vec<String>>, field: &str) -> Result<Vec<PathBuf>> {
     let paths = paths.into_iter().flatten().enumerate();
+    // One that is named twice gets one mount.
+    let mut seen = HashSet::new();
     paths
+        .filter(|(_, path)| seen.insert(path.as_str()))
         .map(|(index, path)| {
             let broken = |rule: &str| Error::spec(format!("linux.{field}[{index}]"), rule);
             let below = inside::names(Path::new(path));

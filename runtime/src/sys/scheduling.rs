@@ -35,6 +35,16 @@ pub(crate) fn set_io_priority(class: u32, level: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) }).map(drop)
 }
 
+/// Lets the calling process run on every CPU of its cpuset, whatever its parent was bound to.
+pub(crate) fn reset_affinity() {
+    // More than any kernel has; it takes as many bits as it knows, of the CPUs that the cgroup allows.
+    let mask = [u64::MAX; 128];
+    // SAFETY: pointer and length in bytes describe one array that outlives the call. An error leaves the parent's
+    // CPUs, with which the program runs too.
+    let _ =
+        check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&mask), mask.as_ptr()) });
+}
+
 /// Binds the calling process to `cpus`.
 pub(crate) fn set_affinity(cpus: &[u32]) -> io::Result<()> {
     let words = cpus.iter().max().map_or(0, |highest| *highest as usize / 64 + 1);

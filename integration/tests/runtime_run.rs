@@ -3,7 +3,7 @@
 use integration::{Bundle, Runtime, Sandbox, eventually, run};
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 #[test]
 fn run_passes_output_and_exit_code_on() {
@@ -233,6 +233,26 @@ fn user_groups_umask_directory_and_environment_are_as_asked() {
     assert_eq!(text, "1000\n1000\n1000 50 60\n0027\n/tmp\nb c /home/alice\n");
     let made = fs::metadata(bundle.rootfs().join("tmp/made")).expect("look at the file");
     assert_eq!((made.uid(), made.gid(), made.mode() & 0o777), (1000, 1000, 0o640));
+}
+
+#[test]
+fn what_is_given_twice_or_unknown_is_taken_as_runc_takes_it() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "env | grep -c ^ONE=; echo $ONE $HOME; pwd");
+    for entry in ["ONE=first", "ONE=last", "HOME="] {
+        bundle.push("/process/env", json!(entry));
+    }
+    bundle.push("/process/capabilities/bounding", json!("CAP_NO_SUCH"));
+    // Nobody but user 42 may enter it, and the container's root has no CAP_DAC_OVERRIDE.
+    let private = bundle.rootfs().join("private");
+    fs::create_dir(&private).expect("make a folder");
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).expect("close the folder");
+    std::os::unix::fs::chown(&private, Some(42), Some(42)).expect("give the folder away");
+    bundle.set("/process/cwd", json!("/private"));
+    let done = runtime.run(&bundle, sandbox.id());
+    assert!(done.stderr.contains("CAP_NO_SUCH"), "{}", done.stderr);
+    assert_eq!(done.ok(), "1\nlast /root\n/private\n");
 }
 
 #[test]

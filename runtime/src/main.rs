@@ -115,8 +115,8 @@ fn begin() -> i32 {
 
 /// What the user calls this program: `runc`, where it stands in runc's place.
 fn own_name() -> String {
-    let called = std::env::args_os().next().unwrap_or_default();
-    let name = Path::new(&called).file_name().unwrap_or("runtime".as_ref());
+    let called = arguments().first().map(Path::new);
+    let name = called.and_then(Path::file_name).unwrap_or("runtime".as_ref());
     name.to_string_lossy().into_owned()
 }
 

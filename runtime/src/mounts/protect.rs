@@ -12,7 +12,6 @@ use super::change::{self, Change, proc_path};
 use super::devices;
 use super::filesystem::FileSystem;
 use super::inside;
-use super::options::Parameter;
 use super::places::is_folder;
 use crate::error::{Context as _, Result};
 use crate::sys::fd::close_later;
@@ -98,17 +97,13 @@ fn cover_folder(
         devices::bind_fd(empty.as_fd(), target).context(what)?;
         return Ok(Some(empty));
     }
-    let data = [Parameter {
-        key: "mode".into(),
-        value: Some("0755".into()),
-    }];
     let tmpfs = FileSystem {
         fs_type: "tmpfs",
         source: "tmpfs",
         attributes: MOUNT_ATTR_RDONLY,
         read_only: true,
         superblock: &[],
-        data: &data,
+        data: &[],
         label,
     };
     if let Some(mount) = tmpfs.make(&place)? {

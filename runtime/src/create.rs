@@ -84,7 +84,7 @@ impl Plans {
             .process()
             .as_ref()
             .ok_or_else(|| Error::spec("process", "is required"))?;
-        let process = ProcessPlan::from_spec(wanted, linux.and_then(|linux| linux.personality().as_ref()))?;
+        let process = ProcessPlan::from_spec(wanted, spec)?;
         check_terminal(&process, options)?;
         let namespaces = Namespaces::from_spec(spec)?;
         let watched =

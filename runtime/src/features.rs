@@ -127,7 +127,7 @@ fn value() -> Value {
             "dev.berth.runtime.version": env!("CARGO_PKG_VERSION"),
             "org.opencontainers.runc.checkpoint.enabled": "true",
         },
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property.", "run.oci.keep_original_groups"],
     })
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::Resource;
-use oci_spec::runtime::{LinuxPersonality, LinuxPersonalityDomain, PosixRlimitType, Process};
+use oci_spec::runtime::{LinuxPersonalityDomain, PosixRlimitType, Process, Spec};
 
 use crate::capabilities::Capabilities;
 use crate::error::{Context, Error, Result};
@@ -25,6 +25,10 @@ use crate::user;
 /// `PER_LINUX32` of personality(2).
 const PER_LINUX32: u32 = 0x0008;
 
+/// crun's annotation, which podman sets for `--group-add keep-groups`: the process keeps the groups of who starts it.
+/// A user's files and devices are then at hand that only a group of that user can reach.
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
 /// Everything about one process.
 #[derive(Debug)]
 pub(crate) struct ProcessPlan {
@@ -34,6 +38,7 @@ pub(crate) struct ProcessPlan {
     uid: u32,
     gid: u32,
     additional_gids: Vec<u32>,
+    keeps_groups: bool,
     umask: Option<u32>,
     pub(crate) capabilities: Capabilities,
     limits: Vec<Limit>,
@@ -56,7 +61,13 @@ struct Limit {
 }
 
 impl ProcessPlan {
-    pub(crate) fn from_spec(process: &Process, personality: Option<&LinuxPersonality>) -> Result<Self> {
+    /// Reads `process`, which for `exec` is not the one of `spec`, and what else of `spec` it is subject to.
+    pub(crate) fn from_spec(process: &Process, spec: &Spec) -> Result<Self> {
+        let personality = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.personality().as_ref());
+        let annotations = spec.annotations().as_ref();
         let text = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
         let limits = process.rlimits().as_deref().unwrap_or_default().iter();
         Ok(Self {
@@ -66,6 +77,9 @@ impl ProcessPlan {
             uid: process.user().uid(),
             gid: process.user().gid(),
             additional_gids: process.user().additional_gids().clone().unwrap_or_default(),
+            keeps_groups: annotations
+                .and_then(|all| all.get(KEEP_GROUPS))
+                .is_some_and(|value| value == "1"),
             umask: process.user().umask(),
             capabilities: Capabilities::from_spec(process.capabilities().as_ref())?,
             limits: limits
@@ -130,11 +144,7 @@ impl ProcessPlan {
     /// owner that the namespace knows. The capabilities stay, as the kernel takes them only from who was user 0 before.
     pub(crate) fn own_namespace(&self) -> Result<()> {
         let unmapped = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
-        match credentials::set_groups(&[]) {
-            // Rootless: groups can't be dropped, which setgroups "deny" says to the container too.
-            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
-            other => other.context(|| "drop groups".into())?,
-        }
+        self.set_groups(&[])?;
         match credentials::set_gid(0) {
             Err(error) if unmapped(&error) => credentials::set_gid(self.gid)
                 .context(|| format!("become group {} of the user namespace", self.gid))?,
@@ -144,6 +154,17 @@ impl ProcessPlan {
             Err(error) if unmapped(&error) => credentials::set_uid(self.uid)
                 .context(|| format!("become user {} of the user namespace", self.uid)),
             other => other.context(|| "become user 0 of the user namespace".into()),
+        }
+    }
+
+    fn set_groups(&self, groups: &[u32]) -> Result<()> {
+        if self.keeps_groups {
+            return Ok(());
+        }
+        match credentials::set_groups(groups) {
+            // Rootless: groups can't be dropped, which setgroups "deny" says to the container too.
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) && groups.is_empty() => Ok(()),
+            other => other.context(|| format!("set additional groups {groups:?}")),
         }
     }
 
@@ -159,11 +180,7 @@ impl ProcessPlan {
         if changes_user {
             credentials::keep_capabilities(true).context(|| "keep capabilities".into())?;
         }
-        match credentials::set_groups(&self.additional_gids) {
-            // A rootless user namespace forbids setgroups; without groups wanted nothing is lost.
-            Err(e) if e.raw_os_error() == Some(libc::EPERM) && self.additional_gids.is_empty() => {}
-            result => result.context(|| format!("set additional groups {:?}", self.additional_gids))?,
-        }
+        self.set_groups(&self.additional_gids)?;
         credentials::set_gid(self.gid).context(|| format!("become group {}", self.gid))?;
         credentials::set_uid(self.uid).context(|| format!("become user {}", self.uid))?;
         if changes_user {

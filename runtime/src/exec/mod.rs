@@ -57,7 +57,7 @@ pub(crate) fn exec(root: &Path, id: &Id, request: &Request) -> Result<i32> {
     let spec = container.spec()?;
     let process = wanted_process(&spec, request)?;
     let linux = spec.linux().as_ref();
-    let mut plan = ProcessPlan::from_spec(&process, linux.and_then(|linux| linux.personality().as_ref()))?;
+    let mut plan = ProcessPlan::from_spec(&process, &spec)?;
     for name in &request.capabilities {
         let bit = capabilities::bit(&name.to_ascii_uppercase());
         plan.capabilities

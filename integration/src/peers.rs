@@ -60,20 +60,21 @@ impl Peers {
 
     /// A program in their namespaces, theirs if they have one of that name.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        self.enter(&[], program)
-    }
-
-    /// The same as a normal user.
-    pub fn command_as(&self, user: u32, program: impl AsRef<OsStr>) -> Command {
-        self.enter(&[format!("--setuid={user}"), format!("--setgid={user}")], program)
-    }
-
-    fn enter(&self, flags: &[String], program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--target={}", self.holder.id()))
-            .args(["--mount", "--net"])
-            .args(flags)
+            .args(["--mount", "--net", "--"])
+            .arg(program);
+        command
+    }
+
+    /// The same as a normal user, who is in one more group too.
+    pub fn command_as(&self, user: u32, group: u32, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.command("setpriv");
+        command
+            .arg(format!("--reuid={user}"))
+            .arg(format!("--regid={user}"))
+            .arg(format!("--groups={user},{group}"))
             .arg("--")
             .arg(program);
         command

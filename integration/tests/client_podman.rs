@@ -2,7 +2,7 @@
 //! podman the tests say so and pass.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +11,9 @@ use serde_json::Value;
 
 /// A normal user of this machine's number range, whom the peers' /etc knows.
 const USER: u32 = 1000;
+
+/// A group that this user is in, but has no subordinate ids for.
+const TEAM: u32 = 777;
 
 /// podman with its folders in the sandbox. It has no daemon: each call is a process, and each container has a conmon.
 struct Podman<'a> {
@@ -46,12 +49,26 @@ impl<'a> Podman<'a> {
             folder.join("runtime").display()
         );
         fs::write(folder.join("containers.conf"), config).expect("write containers.conf");
+        podman.hide_the_machines_state();
         podman.show_mounted_controllers();
         if let Some(user) = user {
             podman.know(user);
         }
         podman.import();
         Some(podman)
+    }
+
+    /// Some of podman's state and netavark's, and that of root's containers, lies in these whatever the flags say.
+    fn hide_the_machines_state(&self) {
+        for place in ["run", "var/lib"] {
+            let ours = self.sandbox.path().join(place);
+            fs::create_dir_all(&ours).expect("make a folder");
+            let theirs = Path::new("/").join(place);
+            run(self.peers.command("mount").arg("--bind").arg(ours).arg(theirs)).ok();
+        }
+        for state in ["run/berth/runtime", "run/netns", "podman/run/berth/runtime"] {
+            self.sandbox.owns(&self.sandbox.path().join(state));
+        }
     }
 
     /// podman takes every v1 controller for mounted, and makes plain folders in the place of those that are not, where
@@ -118,7 +135,7 @@ impl<'a> Podman<'a> {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = match self.user {
             None => self.peers.command("podman"),
-            Some(user) => self.peers.command_as(user, "podman"),
+            Some(user) => self.peers.command_as(user, TEAM, "podman"),
         };
         if self.user.is_none() {
             for (flag, folder) in [("--root", "root"), ("--runroot", "runroot"), ("--tmpdir", "tmp")] {
@@ -483,4 +500,319 @@ fn a_normal_user_has_containers() {
     assert_eq!(shell.exit_code(), 4, "{}", shell.screen());
     // The state lies in the user's own folder.
     assert!(Path::new(&podman.folder.join("run/berth")).is_dir());
+}
+
+#[test]
+fn a_normal_user_may_keep_groups() {
+    let sandbox = Sandbox::new();
+    let Some(podman) = Podman::start_as(&sandbox, Some(USER)) else {
+        return;
+    };
+    let folder = sandbox.path().join("team");
+    fs::create_dir(&folder).expect("make the team's folder");
+    chown(&folder, Some(0), Some(TEAM)).expect("give the folder to the team");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o770)).expect("close the folder");
+    let volume = format!("{}:/team", folder.display());
+    let done = podman.run(&["--rm", "--volume", &volume], "touch /team/x");
+    assert!(done.refused().contains("Permission denied"));
+    assert!(!folder.join("x").exists());
+    // By root of the namespace and by another user, from the start and by exec.
+    let keep = ["-d", "--name=c1", "--group-add=keep-groups", "--volume", &volume];
+    podman.run(&keep, "touch /team/run; sleep 1000").ok();
+    for user in ["0", "33"] {
+        let touch = format!("touch /team/exec{user}");
+        podman
+            .call(&["exec", "--user", user, "c1", "/bin/sh", "-c", &touch])
+            .ok();
+    }
+    eventually("all were made", || {
+        let made = ["run", "exec0", "exec33"].map(|name| folder.join(name).exists());
+        made.iter().all(|made| *made).then_some(())
+    });
+}
+
+#[test]
+fn a_normal_user_has_terminals_and_pods() {
+    let sandbox = Sandbox::new();
+    let Some(podman) = Podman::start_as(&sandbox, Some(USER)) else {
+        return;
+    };
+    podman
+        .call(&[
+            "pod",
+            "create",
+            "--name=p1",
+            "--network=none",
+            "--share=net,ipc,uts,pid",
+        ])
+        .ok();
+    podman
+        .call(&["run", "-d", "--pod=p1", "--name=a", "box", "sleep", "1000"])
+        .ok();
+    let mut shell =
+        Terminal::spawn(podman.command(&["run", "-it", "--pod=p1", "--name=b", "box", "/bin/sh"]));
+    shell.send("tty; hostname; ps | grep 'sleep 100''0'; echo ma''rk\n");
+    let shown = shell.expect("mark");
+    for part in ["/dev/pts/0", "p1", "sleep 1000"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let mut exec = Terminal::spawn(podman.command(&["exec", "-it", "a", "/bin/sh"]));
+    exec.send("stty size; exit 5\n");
+    assert_eq!(exec.exit_code(), 5, "{}", exec.screen());
+    assert!(exec.screen().contains("24 80"), "{}", exec.screen());
+    shell.send("exit 6\n");
+    assert_eq!(shell.exit_code(), 6, "{}", shell.screen());
+    // Without a cgroup nothing can be frozen, and podman is told so.
+    let refused = podman.call(&["pause", "a"]).refused();
+    assert!(refused.contains("cgroup"), "{refused}");
+    podman.call(&["pod", "rm", "--force", "--time=0", "p1"]).ok();
+}
+
+#[test]
+fn images_are_built() {
+    for user in [None, Some(USER)] {
+        let sandbox = Sandbox::new();
+        let Some(podman) = Podman::start_as(&sandbox, user) else {
+            return;
+        };
+        let build = |image: &str, steps: &str| {
+            let file = sandbox.path().join("Containerfile");
+            fs::write(&file, format!("FROM box\n{steps}")).expect("write a Containerfile");
+            let file = file.to_str().expect("a path");
+            podman.call(&[
+                "build",
+                "--isolation=oci",
+                "--network=none",
+                // buildah asks for more than who lacks CAP_SYS_RESOURCE may give.
+                "--ulimit=nofile=1024:1024",
+                "--ulimit=nproc=1024:1024",
+                "--tag",
+                image,
+                "--file",
+                file,
+                ".",
+            ])
+        };
+        let steps =
+            "ENV WHO=moon\nRUN echo $WHO >/made && chown 33:33 /made\nUSER 33\nRUN id -u >/tmp/user\n";
+        build("built", steps).ok();
+        let show = ["run", "--rm", "--network=none", "built", "/bin/sh", "-c"];
+        let done = podman.call(&[&show[..], &["cat /made /tmp/user; stat -c %u:%g /made"]].concat());
+        assert_eq!(done.ok(), "moon\n33\n33:33\n", "as {user:?}");
+        let failed = build("failed", "RUN echo seen && exit 3\n");
+        assert!(
+            failed.code != 0 && failed.stdout.contains("seen") && failed.stderr.contains("exit status 3"),
+            "{failed}"
+        );
+    }
+}
+
+#[test]
+fn a_container_is_restored_from_its_checkpoint() {
+    let sandbox = Sandbox::new();
+    let Some(podman) = Podman::start(&sandbox) else {
+        return;
+    };
+    let script = "i=0; while :; do i=$((i+1)); echo $i >/count.new; mv /count.new /count; sleep 0.02; done";
+    podman.run(&["-d", "--name=c1"], script).ok();
+    let count = || -> Option<u32> {
+        let done = podman.call(&["exec", "c1", "cat", "/count"]);
+        done.stdout.trim().parse().ok()
+    };
+    eventually("it counts", || count().filter(|count| *count > 5));
+    podman.call(&["container", "checkpoint", "c1"]).ok();
+    assert_eq!(podman.inspect("c1", ".State.Checkpointed"), "true");
+    assert_eq!(podman.inspect("c1", ".State.Running"), "false");
+    podman.call(&["container", "restore", "c1"]).ok();
+    assert_eq!(podman.inspect("c1", ".State.Status"), "running");
+    // A container begun anew would have to count up to there again.
+    let restored = count().expect("a number");
+    assert!(restored > 5, "{restored}");
+    eventually("it goes on counting", || {
+        count().filter(|count| *count > restored)
+    });
+}
+
+#[test]
+fn containers_are_ended_and_begun_again_as_asked() {
+    let sandbox = Sandbox::new();
+    let Some(podman) = Podman::start(&sandbox) else {
+        return;
+    };
+    podman
+        .run(
+            &["-d", "--name=again", "--restart=on-failure:2"],
+            "echo here; exit 4",
+        )
+        .ok();
+    podman.wait_for("again", ".RestartCount", "2");
+    podman.wait_for("again", ".State.Status", "exited");
+    assert_eq!(podman.inspect("again", ".State.ExitCode"), "4");
+    assert_eq!(podman.call(&["logs", "again"]).ok(), "here\n".repeat(3));
+    assert_eq!(podman.call(&["wait", "again"]).ok(), "4\n");
+
+    let script = "until test -e /tmp/go; do sleep 0.02; done; echo gone; exit 8";
+    podman.run(&["-d", "--name=c1", "--init"], script).ok();
+    for (program, code) in [("no-such", 127), ("/etc/passwd", 126), ("/bin/false", 1)] {
+        let done = podman.call(&["exec", "c1", program]);
+        assert_eq!(done.code, code, "{done}");
+    }
+    podman.call(&["exec", "--detach", "c1", "touch", "/tmp/go"]).ok();
+    podman.wait_for("c1", ".State.ExitCode", "8");
+    podman.wait_for("c1", ".State.Status", "exited");
+    assert_eq!(podman.call(&["logs", "--follow", "c1"]).ok(), "gone\n");
+    podman.call(&["exec", "c1", "true"]).refused();
+
+    podman
+        .run(
+            &["-d", "--name=deaf"],
+            "trap '' TERM; while :; do sleep 0.02; done",
+        )
+        .ok();
+    podman.call(&["stop", "--time=0", "deaf"]).ok();
+    podman.wait_for("deaf", ".State.ExitCode", "137");
+    // Of a paused container too, all is taken away.
+    podman.call(&["start", "deaf"]).ok();
+    podman.call(&["pause", "deaf"]).ok();
+    podman.call(&["rm", "--force", "--time=0", "deaf"]).ok();
+    assert_eq!(podman.call(&["container", "exists", "deaf"]).code, 1);
+}
+
+#[test]
+fn each_container_may_have_users_of_its_own() {
+    let sandbox = Sandbox::new();
+    let Some(podman) = Podman::start(&sandbox) else {
+        return;
+    };
+    // podman takes the ids for `auto` from those of a user of this name.
+    let users = fs::read_to_string("/etc/passwd").expect("read the users");
+    for (file, text) in [
+        (
+            "/etc/passwd",
+            format!("{users}containers:x:499:499::/:/bin/sh\n").as_str(),
+        ),
+        ("/etc/subuid", "containers:500000:1000000\n"),
+        ("/etc/subgid", "containers:500000:1000000\n"),
+    ] {
+        let ours = sandbox.path().join(file.replace('/', "-"));
+        fs::write(&ours, text).expect("write a file of users");
+        run(podman.peers.command("mount").arg("--bind").arg(ours).arg(file)).ok();
+    }
+    let volume = sandbox.path().join("volume");
+    fs::create_dir(&volume).expect("make a volume");
+    let first_id = |name: &str| -> u32 {
+        let flags = ["-d", "--name", name, "--userns=auto:size=1024"];
+        let mount = format!("--volume={}:/volume:idmap", volume.display());
+        let touch = format!("touch /volume/{name}; sleep 1000");
+        podman.run(&[&flags[..], &[&mount]].concat(), &touch).ok();
+        let made = volume.join(name);
+        let owner = eventually("it has made its file", || fs::metadata(&made).ok()).uid();
+        assert_eq!(owner, 0, "an idmapped volume knows the machine's users");
+        let map = lines(podman.call(&["exec", name, "cat", "/proc/self/uid_map"])).remove(0);
+        let words: Vec<u32> = map
+            .split_whitespace()
+            .map(|word| word.parse().expect("a number"))
+            .collect();
+        assert_eq!((words[0], words[2]), (0, 1024), "{map}");
+        words[1]
+    };
+    let (a, b) = (first_id("a"), first_id("b"));
+    assert!(a >= 500_000 && b >= 500_000 && a.abs_diff(b) >= 1024, "{a} {b}");
+}
+
+#[test]
+fn containers_reach_each_other_over_a_bridge() {
+    let sandbox = Sandbox::new();
+    let Some(podman) = Podman::start(&sandbox) else {
+        return;
+    };
+    let networks = podman.folder.join("networks");
+    let networks = ["--network-config-dir", networks.to_str().expect("a path")];
+    let parent = format!("--cgroup-parent=/{}", sandbox.id());
+    let call = |arguments: &[&str]| podman.call(&[&networks[..], arguments].concat());
+    call(&[
+        "network",
+        "create",
+        "--disable-dns",
+        "--subnet=10.123.0.0/24",
+        "net1",
+    ])
+    .ok();
+    let server = "while :; do echo hello | nc -l -p 80; done";
+    call(&[
+        "run",
+        "-d",
+        "--name=server",
+        "--network=net1",
+        "--ip=10.123.0.7",
+        &parent,
+        "box",
+        "/bin/sh",
+        "-c",
+        server,
+    ])
+    .ok();
+    let client = "until nc 10.123.0.7 80 2>/dev/null; do sleep 0.05; done; ls /sys/class/net";
+    let done = call(&[
+        "run",
+        "--rm",
+        "--network=net1",
+        &parent,
+        "box",
+        "/bin/sh",
+        "-c",
+        client,
+    ]);
+    assert_eq!(done.ok(), "hello\neth0\nlo\n");
+    call(&["rm", "--force", "--time=0", "server"]).ok();
+    call(&["network", "rm", "net1"]).ok();
+}
+
+#[test]
+fn a_pod_is_played_from_kubernetes_yaml() {
+    let sandbox = Sandbox::new();
+    let Some(podman) = Podman::start(&sandbox) else {
+        return;
+    };
+    let file = sandbox.path().join("pod.yaml");
+    let pod = r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: p1
+spec:
+  shareProcessNamespace: true
+  initContainers:
+    - name: first
+      image: localhost/box:latest
+      command: [/bin/sh, -c, "echo ready >/shared/x"]
+      volumeMounts: [{name: shared, mountPath: /shared}]
+  containers:
+    - name: main
+      image: localhost/box:latest
+      command: [/bin/sh, -c, "cat /shared/x; exec sleep 1000"]
+      securityContext: {runAsUser: 33, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+      resources: {limits: {memory: 64Mi}}
+      volumeMounts: [{name: shared, mountPath: /shared}]
+  volumes:
+    - name: shared
+      emptyDir: {}
+"#;
+    fs::write(&file, pod).expect("write the pod");
+    let file = file.to_str().expect("a path");
+    podman.call(&["kube", "play", "--network=none", file]).ok();
+    eventually("it has started", || {
+        (podman.call(&["logs", "p1-main"]).ok() == "ready\n").then_some(())
+    });
+    let look = "id -u; touch /x 2>/dev/null || echo closed; grep CapEff /proc/self/status | cut -f2";
+    let shown = podman.call(&["exec", "p1-main", "/bin/sh", "-c", look]).ok();
+    assert_eq!(shown, "33\nclosed\n0000000000000000\n");
+    // The pod's own process is process 1 of all.
+    let first = podman.call(&["exec", "p1-main", "cat", "/proc/1/comm"]).ok();
+    assert_eq!(first, "catatonit\n");
+    podman.call(&["pod", "pause", "p1"]).ok();
+    assert_eq!(podman.inspect("p1-main", ".State.Status"), "paused");
+    podman.call(&["pod", "unpause", "p1"]).ok();
+    podman.call(&["kube", "down", "--force", file]).ok();
+    assert_eq!(podman.call(&["pod", "exists", "p1"]).code, 1);
 }

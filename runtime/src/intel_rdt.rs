@@ -233,4 +233,49 @@ mod tests {
         plan.remove().unwrap();
         fs::remove_dir(&root).unwrap();
     }
+
+    #[test]
+    fn a_group_that_can_not_be_whole_is_not_left_and_one_of_others_stays() {
+        let root = std::env::temp_dir().join(format!("resctrl-broken-{}", std::process::id()));
+        fs::create_dir_all(root.join("gold")).unwrap();
+        // The kernel makes mon_groups with each group; without it no group in it can be made.
+        let monitored = plan(r#"{"enableMonitoring":true,"schemata":["L3:0=f"]}"#, &root).unwrap();
+        let error = monitored.apply(42).unwrap_err().to_string();
+        assert!(
+            error.contains("make resctrl group") && error.contains("mon_groups/box"),
+            "{error}"
+        );
+        assert!(!root.join("box").exists());
+        let missing = plan(r#"{"closID":"silver"}"#, &root).unwrap();
+        let error = missing.apply(42).unwrap_err().to_string();
+        assert!(
+            error.contains("linux.intelRdt.closID") && error.contains("silver"),
+            "{error}"
+        );
+        assert!(!root.join("silver").exists());
+        // A schemata that the kernel does not take.
+        fs::create_dir(root.join("gold/schemata")).unwrap();
+        let named = plan(r#"{"closID":"gold","schemata":["L3:0=f","MB:0=50"]}"#, &root).unwrap();
+        let error = named.apply(42).unwrap_err().to_string();
+        assert!(
+            error.contains("L3:0=f\\nMB:0=50") && error.contains("gold/schemata"),
+            "{error}"
+        );
+        assert!(root.join("gold").exists());
+        fs::remove_dir(root.join("gold/schemata")).unwrap();
+        named.update(&["MB:0=20", ""]).unwrap();
+        let written = fs::read_to_string(root.join("gold/schemata")).unwrap();
+        assert_eq!(written, "MB:0=20\n");
+        named.remove().unwrap();
+        assert!(root.join("gold").exists());
+        fs::create_dir_all(root.join("gold/mon_groups")).unwrap();
+        let watched = plan(r#"{"closID":"gold","enableMonitoring":true}"#, &root).unwrap();
+        watched.apply(42).unwrap();
+        let tasks = root.join("gold/mon_groups/box/tasks");
+        assert_eq!(fs::read_to_string(&tasks).unwrap(), "42");
+        fs::remove_file(tasks).unwrap();
+        watched.remove().unwrap();
+        assert!(!root.join("gold/mon_groups/box").exists() && root.join("gold").exists());
+        fs::remove_dir_all(&root).unwrap();
+    }
 }

@@ -73,6 +73,95 @@ fn limits_are_in_the_kernel_and_gone_after_delete() {
 }
 
 #[test]
+fn limits_of_bursts_idle_groups_and_disks_are_in_the_kernel() {
+    let Some(disk) = disk() else {
+        println!("skipped: there is no block device to limit");
+        return;
+    };
+    let sandbox = Sandbox::new();
+    let (major, minor) = disk.split_once(':').expect("two numbers");
+    let number = |text: &str| text.parse::<u32>().expect("a number");
+    let rate = |rate: u64| json!([{"major": number(major), "minor": number(minor), "rate": rate}]);
+    let resources = json!({
+        "cpu": {"quota": 50_000, "period": 100_000, "burst": 20_000},
+        "blockIO": {
+            "throttleReadBpsDevice": rate(1_048_576),
+            "throttleWriteBpsDevice": rate(2_097_152),
+            "throttleReadIOPSDevice": rate(100),
+            "throttleWriteIOPSDevice": rate(200),
+        },
+    });
+    let (runtime, bundle) = started(&sandbox, "sleep 1000", resources);
+    assert_eq!(
+        limit(&bundle, "cpu", "cpu.cfs_burst_us", "cpu.max.burst"),
+        "20000"
+    );
+    if group(&bundle, "blkio").1 {
+        for (file, rate) in [
+            ("read_bps_device", "1048576"),
+            ("write_bps_device", "2097152"),
+            ("read_iops_device", "100"),
+            ("write_iops_device", "200"),
+        ] {
+            let shown = limit(&bundle, "blkio", &format!("blkio.throttle.{file}"), "");
+            assert_eq!(shown, format!("{disk} {rate}"), "{file}");
+        }
+    } else {
+        let wanted = format!("{disk} rbps=1048576 wbps=2097152 riops=100 wiops=200");
+        assert_eq!(limit(&bundle, "io", "", "io.max"), wanted);
+    }
+    runtime.delete(sandbox.id());
+    let sandbox = Sandbox::new();
+    let (runtime, bundle) = started(&sandbox, "sleep 1000", json!({"cpu": {"idle": 1}}));
+    assert_eq!(limit(&bundle, "cpu", "cpu.idle", "cpu.idle"), "1");
+    runtime.delete(sandbox.id());
+}
+
+/// `MAJOR:MINOR` of a whole block device, for limits that nobody will reach.
+fn disk() -> Option<String> {
+    let devices = fs::read_dir("/sys/block").ok()?.flatten();
+    let mut numbers = devices.filter_map(|device| fs::read_to_string(device.path().join("dev")).ok());
+    numbers.next().map(|text| text.trim().to_owned())
+}
+
+#[test]
+fn memory_limits_of_v1_alone_are_in_the_kernel_or_refused_by_v2() {
+    let sandbox = Sandbox::new();
+    let memory =
+        json!({"limit": 67_108_864, "swappiness": 10, "disableOOMKiller": true, "kernelTCP": 16_777_216});
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "sleep 1000");
+    bundle.set("/linux/resources", json!({"memory": memory}));
+    if !group(&bundle, "memory").1 {
+        let refused = runtime.run(&bundle, sandbox.id()).refused();
+        assert!(refused.contains("linux.resources.memory."), "{refused}");
+        return;
+    }
+    runtime.detach(&bundle, sandbox.id());
+    let file = |name: &str| limit(&bundle, "memory", name, "");
+    assert_eq!(file("memory.swappiness"), "10");
+    assert_eq!(file("memory.kmem.tcp.limit_in_bytes"), "16777216");
+    assert!(file("memory.oom_control").contains("oom_kill_disable 1"));
+    // What is in use already can't be the limit, when that is to be checked before.
+    let update = sandbox.path().join("update.json");
+    fs::write(
+        &update,
+        json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}}).to_string(),
+    )
+    .expect("write");
+    let args = [
+        "update",
+        "--resources",
+        update.to_str().expect("a path"),
+        sandbox.id(),
+    ];
+    let refused = runtime.call(&args).refused();
+    assert!(refused.contains("in use (checkBeforeUpdate)"), "{refused}");
+    assert_eq!(file("memory.limit_in_bytes"), "67108864");
+    runtime.delete(sandbox.id());
+}
+
+#[test]
 fn every_process_is_in_every_group() {
     let sandbox = Sandbox::new();
     let (runtime, bundle) = started(&sandbox, "sleep 1000 & sleep 1000", json!({}));

@@ -44,6 +44,55 @@ fn devices_of_the_host_move_in_with_their_addresses() {
 }
 
 #[test]
+fn devices_move_into_a_namespace_that_exists_and_not_over_one_that_is_there() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "busybox ip -o addr");
+    let holder = Command::new("unshare")
+        .args([
+            "--net",
+            "sh",
+            "-c",
+            "ip link add taken type veth peer name other && echo && exec sleep 1000",
+        ])
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let mut holder = holder.expect("start unshare");
+    let mut ready = [0];
+    std::io::Read::read_exact(&mut holder.stdout.take().expect("its output"), &mut ready)
+        .expect("it is ready");
+    let list = bundle.config["linux"]["namespaces"]
+        .as_array()
+        .expect("namespaces");
+    let mut list: Vec<_> = list
+        .iter()
+        .filter(|each| each["type"] != "network")
+        .cloned()
+        .collect();
+    list.push(json!({"type": "network", "path": format!("/proc/{}/ns/net", holder.id())}));
+    bundle.set("/linux/namespaces", json!(list));
+    let script = "ip link add moved type veth peer name far; ip addr add 10.9.8.7/24 dev moved";
+    bundle.set("/linux/netDevices", json!({"moved": {"name": "taken"}}));
+    let refused = run_on_network(&runtime, &bundle, sandbox.id(), script, "ip -o addr show moved");
+    bundle.set("/linux/netDevices", json!({"moved": {}}));
+    let done = run_on_network(&runtime, &bundle, sandbox.id(), script, "true");
+    holder.kill().expect("end the holder");
+    holder.wait().expect("reap the holder");
+    assert!(
+        refused.stdout.contains("10.9.8.7/24"),
+        "it is back where it was: {refused}"
+    );
+    let error = refused.refused();
+    assert!(
+        error
+            .contains("linux.netDevices.moved: the container's network namespace has a device taken already"),
+        "{error}"
+    );
+    let text = done.ok();
+    assert!(text.contains("10.9.8.7/24") && text.contains(" moved "), "{text}");
+}
+
+#[test]
 fn a_device_that_is_not_there_is_named_and_the_others_come_back() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);

@@ -92,9 +92,20 @@ impl NetDevices {
             enter(&host).context(|| "go back to the own network namespace".into())?;
             socket?
         };
+        // The kernel moves a device first and gives it its name then, so that a name that is taken would leave it
+        // inside under the old one, without its addresses.
+        if let Some((from, to)) = self.0.iter().find(|(_, to)| index_of(&inside, to).is_ok()) {
+            return Err(Error::spec(
+                format!("linux.netDevices.{from}"),
+                format!("the container's network namespace has a device {to} already"),
+            ));
+        }
         let mut moved = Vec::new();
         for (from, to) in &self.0 {
             if let Err(error) = carry(&outside, &inside, &target, from, to) {
+                if index_of(&outside, from).is_err() {
+                    moved.push((from, to));
+                }
                 for (from, to) in moved.into_iter().rev() {
                     let _ = carry(&inside, &outside, &host, to, from);
                 }

@@ -37,6 +37,43 @@ fn the_foreground_terminal_is_interactive_and_follows_the_window() {
 }
 
 #[test]
+fn a_terminal_is_there_without_a_root_user_and_without_a_mount_namespace() {
+    let script = "tty; echo is $(id -u); echo shown > /dev/console; stat -c 'owned by %u' /dev/console";
+    for without_root in [true, false] {
+        let sandbox = Sandbox::new();
+        let runtime = Runtime::new(&sandbox);
+        let mut bundle = Bundle::new(&sandbox, script);
+        bundle.set("/process/terminal", json!(true));
+        let owner = if without_root {
+            let map = json!([{"containerID": 1000, "hostID": 300_000, "size": 5}]);
+            bundle
+                .push("/linux/namespaces", json!({"type": "user"}))
+                .set("/linux/uidMappings", map.clone())
+                .set("/linux/gidMappings", map)
+                .set("/process/user", json!({"uid": 1000, "gid": 1000}));
+            let chown = ["-R", "300000:300000"];
+            integration::run(
+                std::process::Command::new("chown")
+                    .args(chown)
+                    .arg(bundle.rootfs()),
+            )
+            .ok();
+            1000
+        } else {
+            bundle.without_mount_namespace();
+            0
+        };
+        let mut terminal = Terminal::spawn(runtime.over("run", &bundle, sandbox.id(), &[]));
+        assert_eq!(terminal.exit_code(), 0, "{}", terminal.screen());
+        terminal.expect("/dev/pts/0");
+        terminal.expect(&format!("is {owner}"));
+        terminal.expect("shown");
+        terminal.expect(&format!("owned by {owner}"));
+        sandbox.assert_clean();
+    }
+}
+
+#[test]
 fn the_console_socket_gets_the_terminals_master() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);

@@ -4,6 +4,7 @@ use integration::{Bundle, Runtime, Sandbox, eventually, run};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 
 #[test]
 fn run_passes_output_and_exit_code_on() {
@@ -253,6 +254,25 @@ fn what_is_given_twice_or_unknown_is_taken_as_runc_takes_it() {
     let done = runtime.run(&bundle, sandbox.id());
     assert!(done.stderr.contains("CAP_NO_SUCH"), "{}", done.stderr);
     assert_eq!(done.ok(), "1\nlast /root\n/private\n");
+}
+
+#[test]
+fn the_callers_umask_does_not_reach_a_container() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "umask");
+    let under_umask_0 = |command: Command| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask 0 && exec \"$@\"", "sh"]);
+        run(shell.arg(command.get_program()).args(command.get_args())).ok()
+    };
+    let shown = under_umask_0(runtime.over("run", &bundle, sandbox.id(), &[]));
+    assert_eq!(shown, "0022\n", "run");
+    let bundle = Bundle::named(&sandbox, "sleeper", &["/bin/sleep", "1000"]);
+    runtime.detach(&bundle, sandbox.id());
+    let shown = under_umask_0(runtime.command(&["exec", sandbox.id(), "/bin/sh", "-c", "umask"]));
+    assert_eq!(shown, "0022\n", "exec");
+    runtime.delete(sandbox.id());
 }
 
 #[test]

@@ -186,9 +186,8 @@ impl ProcessPlan {
         if changes_user {
             credentials::keep_capabilities(false).context(|| "keep capabilities no more".into())?;
         }
-        if let Some(mask) = self.umask {
-            own::set_umask(mask);
-        }
+        // As runc and crun do. That of the caller would show: buildkitd's is 0, and all would write what a step makes.
+        own::set_umask(self.umask.unwrap_or(0o022));
         self.capabilities.apply()
     }
 

@@ -1,4 +1,5 @@
-//! Foreign clients (containerd 2, dockerd, podman), as hack/peers has fetched them.
+//! Foreign clients: containerd 2, dockerd and podman as hack/peers has fetched them, and buildkitd as hack/buildkit has
+//! built it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -35,9 +36,29 @@ impl Peers {
             println!("skipped: there are no foreign clients (hack/peers fetches them)");
             return None;
         };
-        let holder = Command::new("unshare")
-            .arg("--net")
-            .arg(folder.join("enter"))
+        let mut command = Command::new("unshare");
+        command.arg("--net").arg(folder.join("enter"));
+        Some(Self::hold(sandbox, command))
+    }
+
+    /// Namespaces for buildkitd, which needs no libraries, and the folder of its programs; nothing, and a word on why,
+    /// when it was never built.
+    #[track_caller]
+    pub fn start_with_buildkit(sandbox: &Sandbox) -> Option<(Self, PathBuf)> {
+        let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers/buildkit");
+        if !programs.join("buildkitd").is_file() {
+            println!("skipped: there is no buildkitd (hack/buildkit builds it)");
+            return None;
+        }
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--mount"]);
+        Some((Self::hold(sandbox, command), programs))
+    }
+
+    /// Run `command`, which makes the namespaces, with what keeps them.
+    #[track_caller]
+    fn hold(sandbox: &Sandbox, mut command: Command) -> Self {
+        let holder = command
             .args(["sh", "-c", "ip link set lo up && exec cat"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -55,7 +76,7 @@ impl Peers {
                 .is_ok_and(|name| name == "cat\n")
                 .then_some(())
         });
-        Some(this)
+        this
     }
 
     /// A program in their namespaces, theirs if they have one of that name.
@@ -81,7 +102,7 @@ impl Peers {
     }
 
     /// What is mounted below the sandbox in their namespace, which the sandbox itself can't see.
-    fn mounts(&self) -> Vec<String> {
+    pub fn mounts(&self) -> Vec<String> {
         let table = fs::read_to_string(format!("/proc/{}/mountinfo", self.holder.id()));
         let table = table.expect("read the peers' mounts");
         let targets = table.lines().filter_map(|line| line.split(' ').nth(4));

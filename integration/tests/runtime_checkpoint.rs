@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use integration::{Bundle, Done, Peers, Runtime, Sandbox, eventually, run};
 use serde_json::json;
@@ -336,4 +337,117 @@ fn what_can_not_be_saved_or_restored_is_refused_and_leaves_nothing() {
         );
         assert!(runtime.state(id).is_none());
     }
+}
+
+/// A CRIU that writes what a checkpoint sends to it; it ends when the checkpoint is done.
+fn page_server(saved: &Saved<'_>, images: &str, port: u16) -> Child {
+    let folder = saved.sandbox.path().join(images);
+    fs::create_dir_all(&folder).expect("make a folder");
+    let mut command = Command::new(&saved.criu);
+    command.arg("page-server").arg("--images-dir").arg(&folder);
+    command.args(["--address", "127.0.0.1", "--port", &port.to_string()]);
+    command.stdin(Stdio::null()).spawn().expect("start CRIU")
+}
+
+/// A port that nobody listens at.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    listener.local_addr().expect("an address").port()
+}
+
+/// Looks without connecting: a page server serves one connection and ends.
+fn listens(port: u16) -> Option<()> {
+    let table = fs::read_to_string("/proc/net/tcp").expect("read the sockets");
+    let wanted = format!("0100007F:{port:04X} 00000000:0000 0A");
+    table.contains(&wanted).then_some(())
+}
+
+#[test]
+fn a_page_server_gets_the_memory() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let bundle = Bundle::new(&sandbox, COUNTER);
+    runtime.detach(&bundle, id);
+    counts_beyond(&bundle, 3);
+    let port = free_port();
+    let mut server = page_server(&saved, "memory", port);
+    eventually("the page server listens", || listens(port));
+    let address = format!("127.0.0.1:{port}");
+    saved
+        .call("checkpoint", "images", &["--page-server", &address])
+        .ok();
+    assert!(server.wait().expect("wait for the page server").success());
+    let at = count(&bundle).expect("a count");
+    let pages = |folder: &str| -> Vec<PathBuf> {
+        let list = fs::read_dir(sandbox.path().join(folder)).expect("list the images");
+        let is_memory = |name: &str| name.starts_with("pages-") || name.starts_with("pagemap-");
+        list.flatten()
+            .filter(|entry| is_memory(&entry.file_name().to_string_lossy()))
+            .map(|entry| entry.path())
+            .collect()
+    };
+    assert!(pages("images").is_empty(), "no memory is written here");
+    let sent = pages("memory");
+    assert!(!sent.is_empty(), "the server has written it");
+    for file in sent {
+        let name = file.file_name().expect("a name").to_owned();
+        fs::copy(&file, sandbox.path().join("images").join(name)).expect("bring an image back");
+    }
+    run(&mut saved.restore(&bundle, "images", &["--detach"])).ok();
+    counts_beyond(&bundle, at);
+    runtime.delete(id);
+}
+
+#[test]
+fn each_way_to_manage_cgroups_brings_it_back_into_its_groups() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let mut bundle = Bundle::new(&sandbox, COUNTER);
+    bundle.set("/linux/resources/pids", json!({"limit": 77}));
+    runtime.detach(&bundle, id);
+    let groups = || {
+        let pid = runtime.state(id).expect("a state")["pid"].to_string();
+        fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its groups")
+    };
+    let before = groups();
+    let mut at = counts_beyond(&bundle, 3);
+    for mode in ["soft", "full", "ignore"] {
+        let flags = ["--manage-cgroups-mode", mode];
+        saved.call("checkpoint", mode, &flags).ok();
+        run(&mut saved.restore(&bundle, mode, &[&["--detach"], &flags[..]].concat())).ok();
+        at = counts_beyond(&bundle, at);
+        assert_eq!(groups(), before, "{mode}");
+    }
+    // CRIU would have to make them, and `restore` has done so already.
+    saved
+        .call("checkpoint", "images", &["--manage-cgroups-mode", "strict"])
+        .ok();
+    let flags = ["--detach", "--manage-cgroups-mode", "strict"];
+    let refused = run(&mut saved.restore(&bundle, "images", &flags)).refused();
+    assert!(refused.contains("CRIU gave up"), "{refused}");
+    run(&mut saved.restore(&bundle, "images", &["--detach"])).ok();
+    runtime.delete(id);
+}
+
+#[test]
+fn an_unknown_label_stops_the_restore() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let bundle = Bundle::new(&sandbox, COUNTER);
+    runtime.detach(&bundle, id);
+    counts_beyond(&bundle, 3);
+    saved
+        .call("checkpoint", "images", &["--empty-ns", "network", "--auto-dedup"])
+        .ok();
+    let refused =
+        run(&mut saved.restore(&bundle, "images", &["--detach", "--lsm-profile", "nonsense"])).refused();
+    assert!(
+        refused.contains("CRIU gave up") && runtime.state(id).is_none(),
+        "{refused}"
+    );
+    run(&mut saved.restore(&bundle, "images", &["--detach", "--auto-dedup"])).ok();
+    runtime.delete(id);
 }

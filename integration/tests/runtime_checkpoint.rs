@@ -451,3 +451,63 @@ fn an_unknown_label_stops_the_restore() {
     run(&mut saved.restore(&bundle, "images", &["--detach", "--auto-dedup"])).ok();
     runtime.delete(id);
 }
+
+#[test]
+fn established_connections_are_kept_when_asked_for() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    // Both ends are inside: what is written into /in comes out of the connection into /out. Neither sees an end of
+    // its input.
+    let script = "mkfifo /in /idle; exec 3<>/in 4<>/idle; nc -l -p 4000 <&4 > /out & \
+        until nc 127.0.0.1 4000 <&3; do usleep 20000; done";
+    let bundle = Bundle::new(&sandbox, script);
+    runtime.detach(&bundle, id);
+    let arrives = |word: &str| {
+        eventually("the word comes out of the connection", || {
+            runtime.exec(id, &format!("echo {word} > /in")).ok();
+            let text = fs::read_to_string(bundle.rootfs().join("out")).ok()?;
+            text.contains(word).then_some(())
+        });
+    };
+    arrives("before");
+    let refused = saved.call("checkpoint", "images", &[]).refused();
+    assert!(refused.contains("onnected TCP socket"), "{refused}");
+    assert_eq!(runtime.status(id).as_deref(), Some("running"));
+    let dumped = saved.call("checkpoint", "images", &["--tcp-established"]);
+    if dumped.stderr.contains("Can't get 1:34 opt") {
+        println!(
+            "skipped: this CRIU asks TCP sockets for SO_PASSSEC, which new kernels refuse; 4.2 does not"
+        );
+        runtime.delete(id);
+        return;
+    }
+    dumped.ok();
+    run(&mut saved.restore(&bundle, "images", &["--detach", "--tcp-established"])).ok();
+    arrives("after");
+    runtime.delete(id);
+}
+
+#[test]
+fn file_locks_are_kept_when_asked_for() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    // busybox has no flock: the host's, with its libraries.
+    let mut bundle = Bundle::new(&sandbox, "exec /usr/bin/flock /lock /bin/sleep 1000");
+    for folder in ["/usr", "/lib", "/lib64"] {
+        bundle.push(
+            "/mounts",
+            json!({"destination": folder, "type": "bind", "source": folder, "options": ["bind", "ro"]}),
+        );
+    }
+    runtime.detach(&bundle, id);
+    let is_free = || runtime.exec(id, "/usr/bin/flock -n /lock /bin/true").code == 0;
+    eventually("it holds the lock", || (!is_free()).then_some(()));
+    let refused = saved.call("checkpoint", "images", &[]).refused();
+    assert!(refused.contains("lock"), "{refused}");
+    saved.call("checkpoint", "images", &["--file-locks"]).ok();
+    run(&mut saved.restore(&bundle, "images", &["--detach", "--file-locks"])).ok();
+    assert!(!is_free(), "the lock is held again");
+    runtime.delete(id);
+}

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns};
 
 use super::criu::{self, Criu, INHERITED_FROM, Kind, Moment, Place};
 use super::message::Message;
@@ -28,6 +28,7 @@ use crate::namespaces::Namespaces;
 use crate::newborn::Newborn;
 use crate::state::{Container, Home, Record, Status, start_time_of};
 use crate::sys::clone::{Side, clone3};
+use crate::sys::network::loopback_up;
 use crate::sys::process as own;
 use crate::terminal::{self, hand_over};
 
@@ -164,7 +165,12 @@ impl Plan {
         let request = with_groups(request, criu.pid())?;
         let mut terminal = None;
         let on = |moment: Moment<'_>| match (moment.name, moment.descriptor) {
-            ("setup-namespaces", _) => self.run_hooks(wanted, moment.pid),
+            ("setup-namespaces", _) => {
+                if self.namespaces.makes(CloneFlags::CLONE_NEWNET) {
+                    bring_loopback_up(moment.pid)?;
+                }
+                self.run_hooks(wanted, moment.pid)
+            }
             ("orphan-pts-master", Some(master)) => {
                 if let Some(socket) = &self.console {
                     return hand_over(socket, master.as_fd(), "/dev/pts/ptmx");
@@ -266,7 +272,10 @@ impl Plan {
 
     fn with_mounts(&self, mut request: Message, group: &cgroup::Group) -> Result<Message> {
         for external in self.mounts.externals()? {
-            request = external_mount(request, &external.destination, &external.source);
+            // CRIU would clone a symbolic link itself, and not the folder that it leads to.
+            let source = fs::canonicalize(&external.source)
+                .context(|| format!("find {}", external.source.display()))?;
+            request = external_mount(request, &external.destination, &source);
         }
         if self.mounts.externally_masked().next().is_some() {
             request = external_mount(request, Path::new("/dev/null"), Path::new("/dev/null"));
@@ -328,6 +337,22 @@ impl Plan {
             own_pid_namespace: self.namespaces.makes(CloneFlags::CLONE_NEWPID),
         })
     }
+}
+
+/// CRIU leaves a new network namespace empty, but connections over loopback need that before they can be restored.
+fn bring_loopback_up(pid: i32) -> Result<()> {
+    let open = |path: String| File::open(&path).context(|| format!("open {path}"));
+    let (own, theirs) = (
+        open("/proc/self/ns/net".into())?,
+        open(format!("/proc/{pid}/ns/net"))?,
+    );
+    let join = |namespace: &File| {
+        setns(namespace, CloneFlags::CLONE_NEWNET).context(|| format!("change network namespaces with {pid}"))
+    };
+    join(&theirs)?;
+    let done = loopback_up().context(|| "bring up the loopback device".into());
+    join(&own)?;
+    done
 }
 
 /// The groups that CRIU was put into are those of the container: what was in its groups goes into these.

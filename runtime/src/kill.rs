@@ -65,7 +65,9 @@ pub(crate) fn kill(root: &Path, id: &Id, signal: i32, all: bool) -> Result<()> {
     if ends_all && !all && init.is_none() && container.record.cgroups.processes()?.is_empty() {
         return Err(not_running());
     }
-    if all || ends_all {
+    // Without groups (a user's container) only init is known: podman's pods that share a PID namespace rely on its end.
+    let only_init = init.is_some() && container.record.cgroups.processes()?.is_empty();
+    if (all || ends_all) && !only_init {
         return container.record.cgroups.kill_all(signal);
     }
     let init = init.ok_or_else(not_running)?;

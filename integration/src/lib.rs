@@ -9,7 +9,7 @@
 //! - [`Runtime`]: the built `runtime` with a state folder in the sandbox.
 //! - [`Manager`]: a network namespace with a registry in it and a manager beside it; [`Manager::ctl`].
 //! - [`Containerd`]: a containerd with our shim, or a newer one with its own shim and our runtime; driven with `ctr`.
-//! - [`Peers`]: foreign clients that hack/peers and hack/buildkit have fetched, in a network and mount namespace of the
+//! - [`Peers`]: foreign clients that hack/peers and hack/peers-go have fetched, in a network and mount namespace of the
 //!   test's own.
 //! - [`Terminal`]: a command on a pseudo-terminal, to be typed at and read.
 //! - [`eventually`]: waits for a condition, with a deadline far beyond what a slow machine needs.

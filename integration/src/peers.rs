@@ -1,5 +1,5 @@
-//! Foreign clients: containerd 2, dockerd and podman as hack/peers has fetched them, and buildkitd as hack/buildkit has
-//! built it.
+//! Foreign clients: containerd 2, dockerd and podman as hack/peers has fetched them, and buildkitd and crictl as
+//! hack/peers-go has built them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -41,18 +41,22 @@ impl Peers {
         Some(Self::hold(sandbox, command))
     }
 
-    /// Namespaces for buildkitd, which needs no libraries, and the folder of its programs; nothing, and a word on why,
-    /// when it was never built.
-    #[track_caller]
-    pub fn start_with_buildkit(sandbox: &Sandbox) -> Option<(Self, PathBuf)> {
-        let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers/buildkit");
-        if !programs.join("buildkitd").is_file() {
-            println!("skipped: there is no buildkitd (hack/buildkit builds it)");
+    /// The programs that hack/peers-go has built; nothing, and a word on why, when it never did.
+    pub fn built() -> Option<PathBuf> {
+        let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers/go");
+        if !programs.join("made-by").is_file() {
+            println!("skipped: there are no buildkitd and crictl (hack/peers-go builds them)");
             return None;
         }
+        Some(programs)
+    }
+
+    /// Namespaces for what [`Peers::built`] gives, which needs no libraries; /usr stays the machine's.
+    #[track_caller]
+    pub fn start_without_suite(sandbox: &Sandbox) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount"]);
-        Some((Self::hold(sandbox, command), programs))
+        Self::hold(sandbox, command)
     }
 
     /// Run `command`, which makes the namespaces, with what keeps them.

@@ -1,5 +1,5 @@
 //! buildkitd with our runtime under its OCI worker: Dockerfiles, and what their steps see, fail at and leave behind.
-//! Without hack/buildkit's buildkitd the tests say so and pass.
+//! Without hack/peers-go's buildkitd the tests say so and pass.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,10 +37,11 @@ struct Built {
 }
 
 impl Buildkit {
-    /// A buildkitd, and an archive of busybox in the context of its builds; nothing when hack/buildkit has built none.
+    /// A buildkitd, and an archive of busybox in the context of its builds; nothing when hack/peers-go has built none.
     #[track_caller]
     fn start(sandbox: &Sandbox, snapshotter: &'static str) -> Option<Self> {
-        let (peers, programs) = Peers::start_with_buildkit(sandbox)?;
+        let programs = Peers::built()?;
+        let peers = Peers::start_without_suite(sandbox);
         let folder = sandbox.path().join("buildkit");
         for name in ["context", "rootfs", "state", "tmp"] {
             fs::create_dir_all(folder.join(name)).expect("make buildkitd's folders");

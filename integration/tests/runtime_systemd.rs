@@ -1,5 +1,5 @@
-//! `--systemd-cgroup`: each container is a scope of systemd's. These tests run where systemd is process 1 and the cgroups
-//! are v2 alone (hack/vm-tests boots such a machine); elsewhere they say why they do not, and try the refusal.
+//! `--systemd-cgroup`: each container is a scope of systemd's. These tests run where systemd is process 1 (hack/vm-tests
+//! boots such machines), most of them with cgroups v2 alone; elsewhere they say why they do not, and try the refusal.
 
 use integration::{Bundle, Done, Runtime, Sandbox, command_exists, eventually, run};
 use serde_json::{Value, json};
@@ -13,6 +13,18 @@ fn is_systemd_here() -> bool {
         Path::new("/run/systemd/system").is_dir() && Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     if !here {
         println!("skipped: needs systemd as process 1, and cgroup v2 alone (hack/vm-tests has both)");
+    }
+    here
+}
+
+/// The same with v1 hierarchies, alone or beside systemd's own in v2.
+fn is_systemd_with_v1_here() -> bool {
+    let here =
+        Path::new("/run/systemd/system").is_dir() && !Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    if !here {
+        println!(
+            "skipped: needs systemd as process 1, and cgroup v1 (hack/vm-tests --boot legacy or hybrid)"
+        );
     }
     here
 }
@@ -381,5 +393,100 @@ fn create_killed_anywhere_leaves_what_delete_force_removes() {
         kills > 10,
         "only {kills} kills hit create: is the list of calls still right?"
     );
+    sandbox.assert_clean();
+}
+
+#[test]
+fn with_v1_a_scope_has_a_group_in_every_hierarchy() {
+    if !is_systemd_with_v1_here() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let unit = scope(&sandbox);
+    let path = format!("/berth.slice/berth-test.slice/{unit}");
+    let mut bundle = bundle(&sandbox, "berth-test.slice", "sleep 1000 & sleep 1000");
+    bundle.set(
+        "/linux/resources",
+        json!({
+            "memory": {"limit": 67_108_864},
+            "cpu": {"shares": 512, "quota": 50_500, "period": 100_000, "cpus": "0"},
+            "pids": {"limit": 33},
+            "devices": [{"allow": false, "access": "rwm"}],
+        }),
+    );
+    over(&runtime, &["run", "--detach"], &bundle, sandbox.id()).ok();
+
+    // A kernel with v1 alone has an empty line for v2.
+    let unified = Path::new("/sys/fs/cgroup/unified").is_dir();
+    let memberships = |text: &str| {
+        let fields = text.lines().map(|line| line.splitn(3, ':').collect::<Vec<_>>());
+        let counted = fields.filter(|fields| unified || !fields[1].is_empty());
+        counted
+            .map(|fields| (fields[1].to_owned(), fields[2].to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let init = runtime.state(sandbox.id()).expect("a container")["pid"].to_string();
+    let of_init = memberships(&fs::read_to_string(format!("/proc/{init}/cgroup")).expect("its groups"));
+    assert!(of_init.len() > 5, "{of_init:?}");
+    for (hierarchy, group) in &of_init {
+        assert_eq!(group, &path, "{hierarchy}");
+    }
+    let exec = call(&runtime, &["exec", sandbox.id(), "cat", "/proc/self/cgroup"]).ok();
+    assert_eq!(memberships(&exec).len(), of_init.len(), "{exec}");
+
+    let group = |controller: &str| Path::new("/sys/fs/cgroup").join(controller).join(&path[1..]);
+    for (name, value) in [
+        ("Slice", "berth-test.slice"),
+        ("Delegate", "yes"),
+        ("MemoryLimit", "67108864"),
+        ("CPUShares", "512"),
+        ("TasksMax", "33"),
+    ] {
+        assert_eq!(property(&unit, name), value, "{name}");
+    }
+    for (controller, name, value) in [
+        ("memory", "memory.limit_in_bytes", "67108864"),
+        ("cpu", "cpu.shares", "512"),
+        ("cpu", "cpu.cfs_quota_us", "50500"),
+        ("cpuset", "cpuset.cpus", "0"),
+        ("pids", "pids.max", "33"),
+    ] {
+        assert_eq!(file(&group(controller), name), value, "{name}");
+    }
+    let devices = file(&group("devices"), "devices.list");
+    assert!(
+        !devices.contains("a *:* rwm") && devices.contains("c 1:3 rwm"),
+        "{devices}"
+    );
+
+    update(
+        &runtime,
+        &sandbox,
+        &json!({"memory": {"limit": 33_554_432}, "cpu": {"shares": 256}}),
+    )
+    .ok();
+    assert_eq!(property(&unit, "MemoryLimit"), "33554432");
+    assert_eq!(file(&group("memory"), "memory.limit_in_bytes"), "33554432");
+    assert_eq!(file(&group("cpu"), "cpu.shares"), "256");
+    call(&runtime, &["pause", sandbox.id()]).ok();
+    assert_eq!(file(&group("freezer"), "freezer.state"), "FROZEN");
+    call(&runtime, &["resume", sandbox.id()]).ok();
+    let stats = call(&runtime, &["events", "--stats", sandbox.id()]).ok();
+    let stats: Value = serde_json::from_str(&stats).expect("stats are JSON");
+    assert!(
+        stats["data"]["memory"]["usage"]["usage"].as_u64() > Some(0),
+        "{stats}"
+    );
+
+    call(&runtime, &["delete", "--force", sandbox.id()]).ok();
+    assert_no_unit(&unit);
+    for (hierarchy, _) in of_init {
+        let name = hierarchy.strip_prefix("name=").unwrap_or(&hierarchy);
+        assert!(
+            !group(if name.is_empty() { "unified" } else { name }).exists(),
+            "{hierarchy}"
+        );
+    }
     sandbox.assert_clean();
 }

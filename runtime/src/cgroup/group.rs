@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::devices;
 use super::dir::Dir;
 use super::filter;
-use super::layout::{Version, unified_group_of};
+use super::layout::{Version, systemd_group_of, unified_group_of};
 use super::make::{self, tolerates_denial};
 use super::paths::Paths;
 use super::place::{self, Place};
@@ -58,19 +58,28 @@ impl Group {
         scope.start(manager, pid)?;
         let name = scope.unit.name();
         // Where the systemd of a user has its groups, only the kernel knows for certain.
-        let group = unified_group_of(pid)?.filter(|group| group.ends_with(name));
-        let (Some(group), [place]) = (group, self.places.as_mut_slice()) else {
+        let Some(group) = systemd_group_of(pid)?.filter(|group| group.ends_with(name)) else {
             drop(scope.unit.stop());
             return Err(Error::Refused(format!(
                 "systemd has started {name}, but process {pid} is not in it"
             )));
         };
-        place.path = place.mountpoint.join(group.strip_prefix("/").unwrap_or(&group));
-        self.joined.push((0, true));
-        let dir = make::open(&place.path)?;
-        // systemd passes those controllers on that it knows.
-        make::enable(place, &dir, &self.limits, &[])?;
-        self.unified = Some(dir);
+        let below = group.strip_prefix("/").unwrap_or(&group);
+        for (index, place) in self.places.iter_mut().enumerate() {
+            place.path = place.mountpoint.join(below);
+            // What systemd has set for the devices of a v1 group is not what a new one has.
+            self.joined.push((index, place.version == Version::V2));
+        }
+        for place in &self.places {
+            if place.version == Version::V1 {
+                make::add(place)?;
+                continue;
+            }
+            let dir = make::open(&place.path)?;
+            // systemd passes those controllers on that it knows.
+            make::enable(place, &dir, &self.limits, &[])?;
+            self.unified = Some(dir);
+        }
         Ok(())
     }
 

@@ -113,6 +113,15 @@ pub(super) fn unified_group_of(pid: i32) -> Result<Option<PathBuf>> {
         .map(|each| each.path))
 }
 
+/// The group that systemd has a process in: in the cgroup2 hierarchy, or in the v1 one that it has for itself.
+pub(super) fn systemd_group_of(pid: i32) -> Result<Option<PathBuf>> {
+    let memberships = parse_memberships(&read(&format!("/proc/{pid}/cgroup"))?);
+    let own = |each: &&Membership| each.controllers == ["name=systemd"];
+    let found = memberships.iter().find(own);
+    let found = found.or_else(|| memberships.iter().find(|each| each.controllers.is_empty()));
+    Ok(found.map(|each| each.path.clone()))
+}
+
 fn relative(path: &Path) -> PathBuf {
     path.strip_prefix("/").unwrap_or(path).to_owned()
 }

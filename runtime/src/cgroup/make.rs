@@ -139,6 +139,14 @@ fn make_place(place: &Place, made: &mut Vec<PathBuf>) -> Result<bool> {
     Ok(true)
 }
 
+/// Makes a v1 group of systemd's that systemd has not made itself, as it does not manage every controller.
+pub(super) fn add(place: &Place) -> Result<()> {
+    if place.path.is_dir() {
+        return Ok(());
+    }
+    make_place(place, &mut Vec::new()).map(drop)
+}
+
 fn make_dir(path: &Path) -> nix::Result<()> {
     mkdir(path, Mode::from_bits_truncate(0o755))
 }

@@ -45,6 +45,15 @@ pub(super) fn v2(places: &[Place]) -> Option<&Place> {
     places.iter().find(|place| place.version == Version::V2)
 }
 
+/// The version of a host's controllers: v1 on hybrid hosts too.
+pub(super) fn version(places: &[Place]) -> Version {
+    let first = places
+        .iter()
+        .map(|place| place.version)
+        .find(|version| *version == Version::V1);
+    first.unwrap_or(Version::V2)
+}
+
 /// Where a controller's files are: v1 goes first, as a controller is in one hierarchy only and a hybrid host has
 /// most of them there.
 pub(super) fn home(places: &[Place], controller: Controller) -> Option<usize> {

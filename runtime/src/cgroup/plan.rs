@@ -30,7 +30,7 @@ pub(crate) enum Driver {
 pub(crate) struct Plan {
     pub(super) places: Vec<Place>,
     pub(super) limits: Limits,
-    /// With systemd. The one place is then where the scope of the host's systemd will be.
+    /// With systemd. The places are then where the scope of the host's systemd will be.
     pub(super) scope: Option<Scope>,
 }
 
@@ -73,7 +73,12 @@ impl Plan {
         let (places, scope) = if let Some(name) = name {
             (name.places(&layout), None)
         } else {
-            let scope = Scope::from_spec(spec, id, resources)?;
+            let version = if layout.is_unified() {
+                Version::V2
+            } else {
+                Version::V1
+            };
+            let scope = Scope::from_spec(spec, id, resources, version)?;
             (Name::absolute(&scope.path).places(&layout), Some(scope))
         };
         let mut limits = Limits::resolve(resources, &places)?;

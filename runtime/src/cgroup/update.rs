@@ -41,7 +41,7 @@ impl Paths {
         {
             // systemd writes what it was told into the files, rounded. So they are written again.
             result = unit
-                .update(&resources, self.cpu_period())
+                .update(&resources, self.cpu_period(), place::version(&self.places))
                 .and_then(|()| self.carry_out(&limits, &mut Vec::new()));
         }
         let Err(error) = result else { return Ok(()) };
@@ -59,9 +59,12 @@ impl Paths {
 
     /// In microseconds.
     fn cpu_period(&self) -> u64 {
-        let place = place::v2(&self.places);
-        let text = place.and_then(|place| std::fs::read_to_string(place.path.join("cpu.max")).ok());
-        let period = text.and_then(|text| text.split_whitespace().nth(1)?.parse().ok());
+        let (place, file, word) = match place::v1(&self.places, "cpu") {
+            Some(place) => (Some(place), "cpu.cfs_period_us", 0),
+            None => (place::v2(&self.places), "cpu.max", 1),
+        };
+        let text = place.and_then(|place| std::fs::read_to_string(place.path.join(file)).ok());
+        let period = text.and_then(|text| text.split_whitespace().nth(word)?.parse().ok());
         period.unwrap_or(CPU_PERIOD_USEC)
     }
 

@@ -1,5 +1,6 @@
 //! Groups that systemd makes (`--systemd-cgroup`): each container is a transient scope in a slice, and systemd knows
-//! its limits. Only with cgroup v2 alone; the groups of hybrid hosts are refused by name.
+//! its limits. On hosts with v1 hierarchies systemd makes the scope's group in those that it manages, and we make it
+//! at the same path in the others.
 //!
 //! systemd makes a scope around a process that exists. So init is born where the runtime is, waits until it is moved
 //! ([`Scope::start`]), and only then enters its cgroup namespace and goes on. Everything later is done in the group's
@@ -22,7 +23,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use self::dbus::Value;
 use self::manager::Property;
 use self::unit::Location;
-use super::layout::Layout;
+use super::layout::{Layout, Version};
 use super::make::is_rootless;
 use crate::error::{Error, Result};
 
@@ -50,15 +51,21 @@ pub(super) fn check_host(layout: &Layout) -> Result<()> {
             "systemd is not running on this host ({BOOTED} is not there)"
         ));
     }
-    if !layout.is_unified() {
-        return refuse("hosts with cgroup v1 hierarchies are not supported (only cgroup v2 alone)");
+    if !layout.is_unified() && is_rootless() {
+        return refuse("the systemd of a user has no cgroup v1 groups to give (only cgroup v2)");
     }
     Ok(())
 }
 
 impl Scope {
-    /// `resources` is valid. Who has not the rights of root uses the systemd of the user.
-    pub(super) fn from_spec(spec: &Spec, id: &str, resources: Option<&LinuxResources>) -> Result<Self> {
+    /// `resources` is valid, and for hosts with cgroup v2 alone, or not. Who has not the rights of root uses the systemd
+    /// of the user.
+    pub(super) fn from_spec(
+        spec: &Spec,
+        id: &str,
+        resources: Option<&LinuxResources>,
+        version: Version,
+    ) -> Result<Self> {
         let user = is_rootless();
         let location = Location::from_spec(spec, id, user)?;
         let flag = |name: &str| (name.to_owned(), Value::Bool(true));
@@ -79,7 +86,7 @@ impl Scope {
         ];
         properties.extend(annotation::properties(spec.annotations().as_ref())?);
         if let Some(resources) = resources {
-            properties.extend(properties::of(resources, CPU_PERIOD_USEC)?);
+            properties.extend(properties::of(resources, CPU_PERIOD_USEC, version)?);
         }
         Ok(Self {
             unit: Unit {
@@ -120,8 +127,8 @@ impl Unit {
     }
 
     /// Tells systemd of changed limits. `period` is the one in force, in microseconds.
-    pub(super) fn update(&self, resources: &LinuxResources, period: u64) -> Result<()> {
-        let properties = properties::of(resources, period)?;
+    pub(super) fn update(&self, resources: &LinuxResources, period: u64, version: Version) -> Result<()> {
+        let properties = properties::of(resources, period, version)?;
         if properties.is_empty() {
             return Ok(());
         }

@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxResources};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
+use super::super::layout::Version;
 use super::super::v2;
 use super::dbus::Value;
 use crate::error::{Error, Result};
@@ -22,10 +23,15 @@ const PERCENT_USEC: u64 = 10_000;
 const NUMBER_MAX: u32 = 1 << 13;
 const UNLIMITED: u64 = u64::MAX;
 
-/// `resources` is valid. `period` is that which a quota without one is meant for, in microseconds.
-pub(super) fn of(resources: &LinuxResources, period: u64) -> Result<Vec<(String, Value)>> {
+/// `resources` is valid. `period` is that which a quota without one is meant for, in microseconds. `version` is that of
+/// the controllers, which have other properties with v1.
+pub(super) fn of(resources: &LinuxResources, period: u64, version: Version) -> Result<Vec<(String, Value)>> {
     let mut all = BTreeMap::new();
     let mut set = |name: &str, value: Value| drop(all.insert(name.to_owned(), value));
+    if version == Version::V1 {
+        set_v1(resources, period, &mut set);
+        return Ok(all.into_iter().collect());
+    }
     if let Some(memory) = resources.memory() {
         let limit = memory.limit().filter(|limit| *limit != 0);
         if let Some(limit) = limit {
@@ -56,6 +62,32 @@ pub(super) fn of(resources: &LinuxResources, period: u64) -> Result<Vec<(String,
     Ok(all.into_iter().collect())
 }
 
+/// As runc's driver for systemd tells it; systemd has no words for the other limits of v1.
+fn set_v1(resources: &LinuxResources, period: u64, set: &mut impl FnMut(&str, Value)) {
+    let limit = resources.memory().as_ref().and_then(LinuxMemory::limit);
+    if let Some(limit) = limit.filter(|limit| *limit != 0) {
+        set("MemoryLimit", amount(limit));
+    }
+    if let Some(cpu) = resources.cpu() {
+        if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
+            set("CPUShares", Value::Uint64(shares.max(2)));
+        }
+        set_quota(cpu, period, set);
+    }
+    if let Some(limit) = resources
+        .pids()
+        .as_ref()
+        .map(LinuxPids::limit)
+        .filter(|limit| *limit != 0)
+    {
+        set("TasksMax", amount(limit));
+    }
+    let weight = resources.block_io().as_ref().and_then(LinuxBlockIo::weight);
+    if let Some(weight) = weight.filter(|weight| *weight != 0) {
+        set("BlockIOWeight", Value::Uint64(weight.into()));
+    }
+}
+
 /// Below zero is no limit.
 fn amount(number: i64) -> Value {
     Value::Uint64(number.try_into().unwrap_or(UNLIMITED))
@@ -69,6 +101,19 @@ fn set_cpu(cpu: &LinuxCpu, period: u64, set: &mut impl FnMut(&str, Value)) -> Re
         // Since systemd 252.
         set("CPUWeight", Value::Uint64(0));
     }
+    set_quota(cpu, period, set);
+    for (field, name, list) in [
+        ("cpu.cpus", "AllowedCPUs", cpu.cpus()),
+        ("cpu.mems", "AllowedMemoryNodes", cpu.mems()),
+    ] {
+        if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
+            set(name, bits(list).ok_or_else(|| too_high(field, list))?);
+        }
+    }
+    Ok(())
+}
+
+fn set_quota(cpu: &LinuxCpu, period: u64, set: &mut impl FnMut(&str, Value)) {
     let asked = cpu.period().filter(|period| *period != 0);
     if let Some(asked) = asked {
         set("CPUQuotaPeriodUSec", Value::Uint64(asked));
@@ -79,15 +124,6 @@ fn set_cpu(cpu: &LinuxCpu, period: u64, set: &mut impl FnMut(&str, Value)) -> Re
             quota_per_second(quota.try_into().ok(), asked.unwrap_or(period)),
         );
     }
-    for (field, name, list) in [
-        ("cpu.cpus", "AllowedCPUs", cpu.cpus()),
-        ("cpu.mems", "AllowedMemoryNodes", cpu.mems()),
-    ] {
-        if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
-            set(name, bits(list).ok_or_else(|| too_high(field, list))?);
-        }
-    }
-    Ok(())
 }
 
 fn too_high(field: &str, list: &str) -> Error {
@@ -208,7 +244,7 @@ mod tests {
             Value::Uint64(number) => number,
             other => panic!("{other:?}"),
         };
-        let all = of(&resources, CPU_PERIOD_USEC).unwrap().into_iter();
+        let all = of(&resources, CPU_PERIOD_USEC, Version::V2).unwrap().into_iter();
         all.map(|(name, value)| (name, number(value))).collect()
     }
 
@@ -277,7 +313,9 @@ mod tests {
         assert_eq!(bytes("9, 0"), [Value::Byte(1), Value::Byte(2)]);
         assert_eq!(bits("8192"), None);
         let resources = serde_json::from_str(r#"{"cpu":{"mems":"0-4000000000"}}"#).unwrap();
-        let error = of(&resources, CPU_PERIOD_USEC).unwrap_err().to_string();
+        let error = of(&resources, CPU_PERIOD_USEC, Version::V2)
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with("config.json: linux.resources.cpu.mems: "),
             "{error}"

@@ -753,3 +753,25 @@ fn a_link_that_comes_and_goes_during_the_mount_leads_nowhere() {
     );
     sandbox.assert_clean();
 }
+
+#[test]
+fn a_tmpfs_has_the_mode_of_the_folder_below_it_unless_it_is_told_another() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "stat -c %a /closed /told /new");
+    for name in ["closed", "told"] {
+        let folder = bundle.rootfs().join(name);
+        fs::create_dir(&folder).expect("make a folder");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).expect("close the folder");
+    }
+    for (destination, options) in [
+        ("/closed", json!([])),
+        ("/told", json!(["mode=700"])),
+        ("/new", json!([])),
+    ] {
+        let mount =
+            json!({"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options});
+        bundle.push("/mounts", mount);
+    }
+    assert_eq!(runtime.run(&bundle, sandbox.id()).ok(), "711\n700\n1777\n");
+}

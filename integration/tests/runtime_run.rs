@@ -702,3 +702,18 @@ fn a_hook_that_fails_stops_the_start_and_leaves_nothing() {
         sandbox.assert_clean();
     }
 }
+
+#[test]
+fn a_created_container_ends_at_a_signal_that_asks_for_it() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "trap 'exit 7' TERM; sleep 1000 & wait");
+    runtime.create(&bundle, sandbox.id()).ok();
+    runtime.call(&["kill", sandbox.id(), "TERM"]).ok();
+    eventually("it has stopped", || {
+        (runtime.status(sandbox.id())? == "stopped").then_some(())
+    });
+    runtime.call(&["start", sandbox.id()]).refused();
+    runtime.call(&["delete", sandbox.id()]).ok();
+    sandbox.assert_clean();
+}

@@ -231,6 +231,7 @@ impl Init<'_> {
         let Some(Message::Continue(_)) = self.channel.receive()? else {
             return Err(Error::Silent);
         };
+        own::end_at_signals();
         gate::wait(gate).map(Some)
     }
 

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use libc::MOUNT_ATTR_RDONLY;
 use nix::fcntl::AT_FDCWD;
 use nix::mount::MsFlags;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 
 use super::change::{self, Change, flags_of, proc_path};
 use super::filesystem::FileSystem;
 use super::inside;
-use super::options::Options;
+use super::options::{Options, Parameter};
 use super::places::{Piece, Places, check_target, is_folder, is_procfs, not_in_proc};
 use super::plan::{Entry, Kind};
 use super::{cgroup, copy_up};
@@ -88,6 +88,10 @@ impl Places<'_> {
         let tmpfs = fs_type == "tmpfs";
         let later = tmpfs && options.read_only();
         let attributes = options.attributes.set | options.recursive.set;
+        let mut data = options.data.clone();
+        if tmpfs && !options.copy_up && data.iter().all(|parameter| parameter.key != "mode") {
+            data.extend(self.mode_below(&entry.destination));
+        }
         let file_system = FileSystem {
             fs_type,
             source,
@@ -98,7 +102,7 @@ impl Places<'_> {
             },
             read_only: options.read_only() && !tmpfs && !fs_type.starts_with("cgroup"),
             superblock: &options.superblock,
-            data: &options.data,
+            data: &data,
             label: self.label.filter(|_| takes_label(fs_type)),
         };
         if !later && self.mount_at_once(entry, &file_system)? {
@@ -117,6 +121,17 @@ impl Places<'_> {
             close_later(mount);
         }
         Ok(())
+    }
+
+    /// A tmpfs over a folder that is there has its mode, as with runc, and not the kernel's, which lets everybody write.
+    fn mode_below(&self, path: &Path) -> Option<Parameter> {
+        let below = inside::locate(self.root, path).ok()?;
+        let mode = fstat(&below.fd).ok()?.st_mode & 0o7777;
+        close_later(below.fd);
+        Some(Parameter {
+            key: "mode".into(),
+            value: Some(format!("{mode:o}")),
+        })
     }
 
     /// A file system into which nothing is put needs no descriptor, and mount(2) does in one call what takes fsopen

@@ -131,6 +131,19 @@ pub(crate) fn default_signal(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
+/// Has the signals that ask a process to end do that, though it is the first of a PID namespace, where they have no
+/// default effect. `execve` gives them back to the program.
+pub(crate) fn end_at_signals() {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: async-signal-safe, and the end.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: the handler does nothing but to end the process.
+        unsafe { libc::signal(signal, end as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+    }
+}
+
 /// How a child ended, or `None` while it lives. `WaitStatus`es of stops are not asked for.
 pub(crate) fn wait(pid: i32, block: bool) -> io::Result<Option<Exit>> {
     let mut status = 0;

@@ -605,3 +605,20 @@ fn the_members_of_a_mapped_group_gain_nothing_by_dropping_groups() {
     );
     sandbox.assert_clean();
 }
+
+#[test]
+fn a_stream_that_the_caller_has_closed_is_nobody_elses() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(
+        &sandbox,
+        "readlink /proc/self/fd/0; exec >/shown; readlink /proc/self/fd/2",
+    );
+    let command = runtime.over("run", &bundle, sandbox.id(), &[]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$@\" <&- 2>&-", "sh"]);
+    let done = run(shell.arg(command.get_program()).args(command.get_args()));
+    assert_eq!(done.ok(), "/dev/null\n");
+    let shown = fs::read_to_string(bundle.rootfs().join("shown")).expect("what it wrote");
+    assert_eq!(shown, "/dev/null\n");
+}

@@ -775,3 +775,34 @@ fn a_tmpfs_has_the_mode_of_the_folder_below_it_unless_it_is_told_another() {
     }
     assert_eq!(runtime.run(&bundle, sandbox.id()).ok(), "711\n700\n1777\n");
 }
+
+#[test]
+fn containers_on_the_hosts_mounts_share_no_rootfs_and_take_all_back() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "exec sleep 1000");
+    bundle.without_mount_namespace();
+    let ids = ["1", "2"].map(|number| format!("{}-{number}", sandbox.id()));
+    runtime.detach(&bundle, &ids[0]);
+    bundle.set("/linux/cgroupsPath", json!(format!("/berth-test/{}", ids[1])));
+    let error = runtime.run(&bundle, &ids[1]).refused();
+    assert!(
+        error.contains(&format!("that of container {}", ids[0])),
+        "{error}"
+    );
+    // What the host has mounted over it meanwhile must not hide it from delete.
+    let rootfs = bundle.rootfs();
+    mount(
+        Some("none"),
+        &rootfs,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .expect("cover the rootfs");
+    let error = runtime.call(&["delete", "--force", &ids[0]]).refused();
+    assert!(error.contains("unmount that first"), "{error}");
+    umount2(&rootfs, MntFlags::MNT_DETACH).expect("uncover the rootfs");
+    runtime.call(&["delete", "--force", &ids[0]]).ok();
+    sandbox.assert_clean();
+}

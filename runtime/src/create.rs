@@ -32,6 +32,7 @@ use crate::newborn::{Newborn, clone_init};
 use crate::notify;
 use crate::phases;
 use crate::process::{ProcessPlan, set_oom_score_adj};
+use crate::procfs::Procfs;
 use crate::protect;
 use crate::seccomp;
 use crate::state::{Home, Record, Status, start_time_of};
@@ -73,6 +74,13 @@ impl Plans {
     /// The filter reports calls to a listener, who has to be told before the program starts.
     pub(crate) fn seccomp_notifies(&self) -> bool {
         self.seccomp.as_ref().is_some_and(seccomp::Filter::notifies)
+    }
+
+    /// There are sysctls or labels.
+    fn writes_procfs(&self) -> bool {
+        let linux = self.bundle.spec.linux().as_ref();
+        let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
+        sysctls.is_some_and(|list| !list.is_empty()) || self.process.has_label()
     }
 
     fn read(options: &Options<'_>) -> Result<Self> {
@@ -160,6 +168,7 @@ pub(crate) fn create(options: &Options<'_>) -> Result<Created> {
         groups: group.paths(),
         joined,
         channel: theirs,
+        proc: plans.writes_procfs().then(Procfs::of_host).transpose()?,
         gate,
         console,
     };

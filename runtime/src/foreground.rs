@@ -16,10 +16,11 @@ use crate::terminal::{RawMode, copy_size};
 /// Other children (orphans, of whom we are the subreaper) are reaped on the way.
 pub(crate) fn follow(pid: i32, pidfd: &OwnedFd) -> Result<Exit> {
     loop {
+        // Blocked since before the child was made, SIGCHLD can't have been missed.
+        pass_on(next_signal().context(|| "wait for a signal".into())?, pidfd);
         if let Some(exit) = reap(pid)? {
             return Ok(exit);
         }
-        pass_on(next_signal().context(|| "wait for a signal".into())?, pidfd);
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) struct Init<'a> {
     /// Namespaces to join.
     pub(crate) joined: Vec<Joined>,
     pub(crate) channel: Channel,
+    /// The host's procfs, where something is to be written there: neither the image nor a namespace that is joined can
+    /// have put another in its place.
+    pub(crate) proc: Option<Procfs>,
     pub(crate) gate: Option<OwnedFd>,
     /// Who gets the terminal.
     pub(crate) console: Option<UnixStream>,
@@ -144,8 +147,7 @@ impl Init<'_> {
             std::env::set_current_dir(&rootfs).context(|| format!("chdir to {}", rootfs.display()))?;
             hooks::run(spec, Kind::CreateContainer, &as_creating)?;
         }
-        let proc = self.host_proc()?;
-        self.write_sysctls(proc.as_ref())?;
+        self.write_sysctls()?;
         rootfs.pivot(self.options.no_pivot)?;
         phases::reached("init.pivot");
         rootfs.make_folder(plans.process.working_directory())?;
@@ -156,11 +158,11 @@ impl Init<'_> {
             self.hand_over_terminal(terminal)?;
         }
         rootfs.finish()?;
-        standard_streams::take_null_from_container()?;
+        standard_streams::take_null_from_container(false)?;
         close_spent();
         phases::reached("init.masks");
 
-        plans.process.label_next_exec(proc.as_ref())?;
+        plans.process.label_next_exec(self.proc.as_ref())?;
         let stage = plans.process.make_trampoline()?;
         plans.process.prepare(!has(CloneFlags::CLONE_NEWUSER))?;
         if let Some(policy) = spec
@@ -239,7 +241,7 @@ impl Init<'_> {
         if !self.options.new_keyring {
             return Ok(());
         }
-        self.plans.process.label_next_keyring()?;
+        self.plans.process.label_next_keyring(self.proc.as_ref())?;
         let name = std::ffi::CString::new(format!("_ses.{}", self.options.id)).unwrap_or_default();
         match own::join_session_keyring(&name) {
             // A kernel without keyrings, or a quota or filter around us that forbids them: nothing to protect.
@@ -248,16 +250,8 @@ impl Init<'_> {
         }
     }
 
-    /// The host's procfs, opened before the pivot. It can't be faked by the image, unlike the container's.
-    fn host_proc(&self) -> Result<Option<Procfs>> {
-        let linux = self.plans.bundle.spec.linux().as_ref();
-        let sysctls = linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|list| !list.is_empty()));
-        let needed = sysctls || self.plans.process.has_label();
-        needed.then(Procfs::of_host).transpose()
-    }
-
-    fn write_sysctls(&self, proc: Option<&Procfs>) -> Result<()> {
-        let Some(proc) = proc else {
+    fn write_sysctls(&self) -> Result<()> {
+        let Some(proc) = &self.proc else {
             return Ok(());
         };
         let linux = self.plans.bundle.spec.linux().as_ref();

@@ -220,12 +220,12 @@ impl ProcessPlan {
     }
 
     /// The session keyring gets the label of who uses it: `SELinux` would give it the runtime's, and the container no
-    /// access. Cleared by `execve`. Before the pivot, while /proc is the host's.
-    pub(crate) fn label_next_keyring(&self) -> Result<()> {
-        let Some(label) = &self.selinux_label else {
+    /// access. Cleared by `execve`. `proc` is a procfs of ours.
+    pub(crate) fn label_next_keyring(&self, proc: Option<&Procfs>) -> Result<()> {
+        let (Some(label), Some(proc)) = (&self.selinux_label, proc) else {
             return Ok(());
         };
-        std::fs::write("/proc/thread-self/attr/keycreate", label).context(|| {
+        proc.write("thread-self/attr/keycreate", label).context(|| {
             format!("give the session keyring SELinux label {label:?} (does the policy know it?)")
         })
     }

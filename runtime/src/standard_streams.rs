@@ -15,12 +15,18 @@ const PRESERVED_MAX: u32 = 1 << 16;
 /// Puts the container's null device under each stream that is the host's, as runc does: a root in the container could
 /// change the host's owner and mode, and CRIU does not find it among the container's files.
 ///
-/// Called in the container's root. Where that has no null device the streams stay as they are.
-pub(crate) fn take_null_from_container() -> Result<()> {
+/// Called in the container's root. Where that has no null device the streams stay as they are. `shared` says that
+/// processes of the container are there already, who can have put anything in its place.
+pub(crate) fn take_null_from_container(shared: bool) -> Result<()> {
     let streams = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let streams = [streams.0.as_fd(), streams.1.as_fd(), streams.2.as_fd()];
     let mut null_streams = streams.into_iter().filter(of_null).peekable();
     if null_streams.peek().is_none() {
+        return Ok(());
+    }
+    // Opening some things waits, or has an effect; a look has none.
+    let look = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    if shared && !openat(AT_FDCWD, "/dev/null", look, Mode::empty()).is_ok_and(|found| of_null(&found)) {
         return Ok(());
     }
     // Whatever the image has in its place, a fifo or a terminal, opening it like this waits for nobody.

@@ -159,10 +159,11 @@ fn remove_directory(dir: &Path) -> io::Result<()> {
         };
         names.iter().try_for_each(remove)
     };
+    // While there is a record, a delete that fails here can be called again.
+    mounts::take_back(dir)?;
     remove(&["state.json", "config.json"])?;
     let removed = match fs::remove_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
-            mounts::take_back(dir)?;
             remove(&["state.json.new", gate::NAME])?;
             fs::remove_dir(dir)
         }

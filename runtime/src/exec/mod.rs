@@ -285,7 +285,7 @@ impl Joining<'_> {
                 None => channel.send(&Message::Terminal(terminal.master))?,
             }
         }
-        standard_streams::take_null_from_container()?;
+        standard_streams::take_null_from_container(true)?;
         self.plan.label_next_exec(self.proc.as_ref())?;
         let stage = self.plan.make_trampoline()?;
         self.plan.prepare(!self.user_namespace)?;

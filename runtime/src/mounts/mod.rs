@@ -42,10 +42,9 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{Mode, umask};
-
 use crate::error::Result;
 use crate::sys::fd::close_later;
+use crate::sys::process::set_umask;
 use places::Places;
 
 pub(crate) use plan::Plan;
@@ -83,9 +82,9 @@ impl Plan {
     /// Makes the root, all mounts, devices and links, in the caller's mount namespace, which must be the container's
     /// own, unless the context says that it has none.
     pub(crate) fn build(&self, context: &Context) -> Result<Rootfs<'_>> {
-        let umask_before = umask(Mode::empty());
+        let umask_before = set_umask(0);
         let built = self.build_without_umask(context);
-        umask(umask_before);
+        set_umask(umask_before);
         built
     }
 

@@ -99,7 +99,7 @@ fn cover_folder(
     }
     let tmpfs = FileSystem {
         fs_type: "tmpfs",
-        source: "tmpfs",
+        source: "",
         attributes: MOUNT_ATTR_RDONLY,
         read_only: true,
         superblock: &[],

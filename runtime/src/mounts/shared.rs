@@ -15,7 +15,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{chdir, chroot, fchdir};
 
 use super::change::{self, Change};
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::sys::mount::{self, At};
 
 /// Holds the mount's number and the rootfs that it lies on.
@@ -30,6 +30,7 @@ pub(super) fn prepare(rootfs: &Path, state: &Path) -> Result<OwnedFd> {
         folder: AT_FDCWD,
         path: &rootfs,
     };
+    refuse_another(&rootfs, state)?;
     let private = [Change::propagation(MS_PRIVATE, true)];
     let (tree, _) = change::copy(at, true, &private).context(what)?;
     let number = mount::number(tree.as_fd()).context(|| {
@@ -43,6 +44,22 @@ pub(super) fn prepare(rootfs: &Path, state: &Path) -> Result<OwnedFd> {
     // On a shared mount it has become shared.
     change::attached(tree.as_fd(), &private).context(what)?;
     Ok(tree)
+}
+
+/// One rootfs can't have two such containers: the mounts of the second would lie over those of the first.
+fn refuse_another(rootfs: &Path, state: &Path) -> Result<()> {
+    let folders = state.parent().and_then(|root| fs::read_dir(root).ok());
+    for folder in folders.into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let note = fs::read(folder.join(NAME)).unwrap_or_default();
+        if folder != state && read(&note).is_some_and(|(_, taken)| taken == rootfs) {
+            let other = folder.file_name().unwrap_or_default().display();
+            return Err(Error::Refused(format!(
+                "linux.namespaces: without a mount namespace, the rootfs {} is that of container {other} alone",
+                rootfs.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the mount the caller's root. There is nothing to pivot: the host's root stays everybody else's.
@@ -61,14 +78,22 @@ pub(crate) fn take_back(state: &Path) -> io::Result<()> {
         other => other?,
     };
     if let Some((number, rootfs)) = read(&text)
-        && let Ok(fd) = open(&rootfs, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-        && mount::number(fd.as_fd())? == number
+        && mount::exists(number)?
     {
-        let place = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        match umount2(place.as_str(), MntFlags::MNT_DETACH) {
-            // Another delete was faster.
-            Ok(()) | Err(Errno::EINVAL) => {}
-            Err(errno) => return Err(errno.into()),
+        let fd = open(&rootfs, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        if mount::number(fd.as_fd())? == number {
+            let place = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            match umount2(place.as_str(), MntFlags::MNT_DETACH) {
+                // Another delete was faster.
+                Ok(()) | Err(Errno::EINVAL) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        } else if mount::exists(number)? {
+            let text = format!(
+                "something is mounted over the container's root {}: unmount that first",
+                rootfs.display()
+            );
+            return Err(io::Error::other(text));
         }
     }
     match fs::remove_file(note) {

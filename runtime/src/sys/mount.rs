@@ -238,6 +238,42 @@ pub(crate) fn number(fd: BorrowedFd) -> io::Result<u64> {
     Ok(found.stx_mnt_id)
 }
 
+/// Whether there is a mount with this number (see [`number`]) in the caller's mount namespace.
+pub(crate) fn exists(number: u64) -> io::Result<bool> {
+    /// `statmount(2)`, which has this number on every architecture.
+    const STATMOUNT: libc::c_long = 457;
+    /// `struct mnt_id_req`, in its first version; nothing is asked for but the mount itself.
+    #[repr(C)]
+    struct Request {
+        size: u32,
+        spare: u32,
+        mount: u64,
+        wanted: u64,
+    }
+    let request = Request {
+        size: size_of::<Request>() as u32,
+        spare: 0,
+        mount: number,
+        wanted: 0,
+    };
+    // As large as `struct statmount`, for which 512 bytes are set aside.
+    let mut answer = [0_u64; 64];
+    // SAFETY: both structures outlive the call, which is told the size of what it fills.
+    let result = unsafe {
+        libc::syscall(
+            STATMOUNT,
+            &raw const request,
+            answer.as_mut_ptr(),
+            size_of_val(&answer),
+            0,
+        )
+    };
+    match nothing(result) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
 fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }

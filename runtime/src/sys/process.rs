@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::check;
 
@@ -55,10 +56,15 @@ pub(crate) fn set_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> io::Re
     check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, before) }).map(drop)
 }
 
-/// Sets the file mode creation mask.
-pub(crate) fn set_umask(mask: u32) {
+/// Sets the mask of modes, unless it is known to be that already. Returns the one before.
+pub(crate) fn set_umask(mask: u32) -> u32 {
+    /// What was set last; no mask has so many bits.
+    static CURRENT: AtomicU32 = AtomicU32::new(u32::MAX);
+    if CURRENT.swap(mask, Ordering::Relaxed) == mask {
+        return mask;
+    }
     // SAFETY: umask always succeeds and touches no memory.
-    unsafe { libc::umask(mask) };
+    unsafe { libc::umask(mask) }
 }
 
 /// Sets the execution domain; `persona` is built by `scheduling`.

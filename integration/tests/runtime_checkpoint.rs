@@ -4,11 +4,11 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use integration::{Bundle, Done, Peers, Runtime, Sandbox, eventually, run};
+use integration::{Bundle, Done, Peers, Runtime, Sandbox, Terminal, eventually, run};
 use serde_json::json;
 
 /// Counts in the file /count.
@@ -191,7 +191,8 @@ fn mounts_of_the_host_and_an_earlier_memory_image_are_found_again() {
         "/mounts",
         json!({"destination": "/var/shared", "type": "bind", "source": shared, "options": ["rbind", "rw"]}),
     );
-    bundle.push("/linux/namespaces", json!({"type": "cgroup"}));
+    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({"type": kind}));
+    bundle.set("/linux/namespaces", json!(namespaces));
     runtime.detach(&bundle, id);
     counts_beyond(&bundle, 3);
     let first = saved.call("checkpoint", "first", &["--pre-dump"]);
@@ -252,6 +253,30 @@ fn a_restored_terminal_is_handed_over() {
     let done = integration::finish(child, "runtime restore".into());
     assert_eq!(done.code, 0, "{done}");
     type_and_expect(&mut master, "second", "second 9");
+    runtime.delete(id);
+}
+
+/// A container without a terminal of its own may have that of its caller.
+#[test]
+fn a_lent_terminal_is_another_when_asked_for() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let bundle = Bundle::new(
+        &sandbox,
+        "i=7; while read line; do i=$((i+1)); echo $line $i; done",
+    );
+    let mut first = Terminal::spawn(runtime.over("run", &bundle, id, &[]));
+    first.send("first\n");
+    first.expect("first 8");
+    let refused = saved.call("checkpoint", "images", &[]).refused();
+    assert!(refused.contains("--shell-job"), "{refused}");
+    saved.call("checkpoint", "images", &["--shell-job"]).ok();
+    drop(first);
+
+    let mut second = Terminal::spawn(saved.restore(&bundle, "images", &["--shell-job"]));
+    second.send("second\n");
+    second.expect("second 9");
     runtime.delete(id);
 }
 
@@ -399,6 +424,133 @@ fn a_page_server_gets_the_memory() {
     runtime.delete(id);
 }
 
+/// CRIU wants a larger pipe than a user may have, and 4.2 goes on without it when that is refused.
+fn may_enlarge_pipes() -> bool {
+    const CAP_SYS_RESOURCE: u64 = 1 << 24;
+    const WANTED: u64 = 4 << 20;
+    let status = fs::read_to_string("/proc/self/status").expect("read the own status");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = u64::from_str_radix(effective.expect("capabilities").trim(), 16).expect("a mask");
+    let largest = fs::read_to_string("/proc/sys/fs/pipe-max-size").expect("read the largest size of pipes");
+    effective & CAP_SYS_RESOURCE != 0 || largest.trim().parse::<u64>().expect("a size") >= WANTED
+}
+
+/// The memory stays with the checkpoint, which tells by `--status-fd` when it can be had, until the restored container
+/// has fetched it.
+#[test]
+fn lazy_pages_are_fetched_when_they_are_used() {
+    if !may_enlarge_pipes() {
+        println!("skipped: CRIU's lazy pages need CAP_SYS_RESOURCE, or fs.pipe-max-size of 4 MiB");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let mut bundle = Bundle::new(&sandbox, COUNTER);
+    runtime.detach(&bundle, id);
+    counts_beyond(&bundle, 3);
+    let port = free_port().to_string();
+    let address = format!("127.0.0.1:{port}");
+    let flags = ["--lazy-pages", "--page-server", &address, "--status-fd", "1"];
+    let mut dump = saved.command("checkpoint", "images", &flags);
+    let dump = dump
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut dump = dump.spawn().expect("start the runtime");
+    let mut status = [1];
+    let read = dump.stdout.as_mut().expect("a pipe").read(&mut status);
+    assert_eq!((read.expect("read the status"), status), (1, [0]));
+    let at = count(&bundle).expect("a count");
+    let work = sandbox.path().join("work");
+    fs::create_dir(&work).expect("make a folder");
+    let mut pages = Command::new(&saved.criu);
+    pages.args([
+        "lazy-pages",
+        "--page-server",
+        "--address",
+        "127.0.0.1",
+        "--port",
+        &port,
+    ]);
+    pages.arg("--images-dir").arg(sandbox.path().join("images"));
+    pages.arg("--work-dir").arg(&work).stdin(Stdio::null());
+    let mut pages = pages.spawn().expect("start CRIU");
+    eventually("CRIU waits for the restore", || {
+        work.join("lazy-pages.socket").exists().then_some(())
+    });
+
+    // Until the memory is there, the old one is not removed: it can still run on if this fails.
+    let second = format!("{id}-restored");
+    bundle.set("/linux/cgroupsPath", json!(format!("/berth-test/{second}")));
+    bundle.write();
+    let mut restore = runtime.command(&["--criu", &saved.criu, "restore", "--detach", "--lazy-pages"]);
+    restore
+        .arg("--bundle")
+        .arg(bundle.path())
+        .arg("--work-path")
+        .arg(&work);
+    restore.args(["--manage-cgroups-mode", "ignore", "--image-path"]);
+    restore.arg(sandbox.path().join("images")).arg(&second);
+    run(&mut restore).ok();
+    counts_beyond(&bundle, at);
+    assert!(pages.wait().expect("wait for CRIU").success());
+    let done = integration::finish(dump, "runtime checkpoint".into());
+    assert_eq!(done.code, 0, "{done}");
+    assert!(runtime.state(id).is_none(), "a saved container is gone");
+    runtime.delete(&second);
+}
+
+/// A socket to which somebody outside is bound, such as /dev/log.
+#[test]
+fn a_connection_to_a_socket_of_the_host_is_kept_when_asked_for() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let folder = sandbox.path().join("log");
+    fs::create_dir(&folder).expect("make a folder");
+    let log = UnixDatagram::bind(folder.join("socket")).expect("bind a socket");
+    log.set_nonblocking(true).expect("set a socket");
+    // busybox has nothing that keeps one: the host's perl, with its libraries.
+    let script = "use Socket; socket(S, PF_UNIX, SOCK_DGRAM, 0) or die; connect(S, sockaddr_un(shift)) or die; \
+        for ($i = 0;; $i++) { send(S, $i, 0); select(undef, undef, undef, 0.02) }";
+    // CRIU connects to the name that the socket was bound to.
+    let socket = folder.join("socket");
+    let arguments = ["/usr/bin/perl", "-e", script, socket.to_str().expect("a path")];
+    let mut bundle = Bundle::named(&sandbox, "bundle", &arguments);
+    for folder in ["/usr", "/lib", "/lib64"] {
+        bundle.push(
+            "/mounts",
+            json!({"destination": folder, "type": "bind", "source": folder, "options": ["bind", "ro"]}),
+        );
+    }
+    bundle.push(
+        "/mounts",
+        json!({"destination": folder, "type": "bind", "source": folder, "options": ["bind"]}),
+    );
+    // CRIU looks for the other end in the network namespace.
+    let namespaces = ["pid", "ipc", "uts", "mount"].map(|kind| json!({"type": kind}));
+    bundle.set("/linux/namespaces", json!(namespaces));
+    runtime.detach(&bundle, id);
+    let received = || {
+        let mut text = [0; 32];
+        let length = log.recv(&mut text).ok()?;
+        String::from_utf8_lossy(&text[..length]).parse::<u64>().ok()
+    };
+    let beyond = |number: u64| eventually("a number comes", || received().filter(|got| *got > number));
+    beyond(2);
+    let refused = saved.call("checkpoint", "images", &[]).refused();
+    assert!(refused.contains("xternal socket"), "{refused}");
+    saved.call("checkpoint", "images", &["--ext-unix-sk"]).ok();
+    let mut at = 0;
+    while let Some(number) = received() {
+        at = number;
+    }
+    run(&mut saved.restore(&bundle, "images", &["--detach", "--ext-unix-sk"])).ok();
+    assert_eq!(beyond(at), at + 1);
+    runtime.delete(id);
+}
+
 #[test]
 fn each_way_to_manage_cgroups_brings_it_back_into_its_groups() {
     let sandbox = Sandbox::new();
@@ -429,6 +581,58 @@ fn each_way_to_manage_cgroups_brings_it_back_into_its_groups() {
     assert!(refused.contains("CRIU gave up"), "{refused}");
     run(&mut saved.restore(&bundle, "images", &["--detach"])).ok();
     runtime.delete(id);
+}
+
+/// In the machine that hack/vm-tests boots.
+#[test]
+fn a_scope_of_systemd_is_made_again() {
+    if !Path::new("/run/systemd/system").is_dir() {
+        println!("skipped: needs systemd as process 1 (hack/vm-tests has it)");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let mut bundle = Bundle::new(&sandbox, COUNTER);
+    bundle.set(
+        "/linux/cgroupsPath",
+        json!(format!("berth-test.slice:berth:{id}")),
+    );
+    bundle.set("/linux/resources/pids", json!({"limit": 77}));
+    let scope = format!("berth-{id}.scope");
+    let show = |property: &str| {
+        let value = run(Command::new("systemctl").args(["show", "--value", "-p", property, &scope])).ok();
+        value.trim().to_owned()
+    };
+    bundle.write();
+    let path = bundle.path().to_str().expect("a path");
+    runtime
+        .call(&["--systemd-cgroup", "run", "--detach", "--bundle", path, id])
+        .ok();
+    let at = counts_beyond(&bundle, 3);
+    saved.call("checkpoint", "images", &[]).ok();
+    eventually("systemd has forgotten the scope", || {
+        (show("LoadState") == "not-found").then_some(())
+    });
+
+    let mut restore = runtime.command(&["--systemd-cgroup", "--criu", &saved.criu, "restore", "--detach"]);
+    restore.args(["--bundle", path, "--image-path"]);
+    restore.arg(sandbox.path().join("images")).arg(id);
+    run(&mut restore).ok();
+    counts_beyond(&bundle, at);
+    assert_eq!(
+        (show("ActiveState").as_str(), show("TasksMax").as_str()),
+        ("active", "77")
+    );
+    let pid = runtime.state(id).expect("a state")["pid"].to_string();
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("read its groups");
+    for line in groups.lines().filter(|line| !line.ends_with(":/")) {
+        assert!(line.ends_with(&format!("/{scope}")), "{groups}");
+    }
+    runtime.delete(id);
+    eventually("systemd has forgotten the scope", || {
+        (show("LoadState") == "not-found").then_some(())
+    });
 }
 
 #[test]

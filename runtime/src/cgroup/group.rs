@@ -274,6 +274,13 @@ mod tests {
         Some(Plan::from_spec(&serde_json::from_str(&json).unwrap(), "x", Driver::Filesystem).unwrap())
     }
 
+    /// All of a plan's groups.
+    fn make(plan: &Plan) -> Result<Group> {
+        let mut group = plan.begin()?;
+        group.complete(plan, 0)?;
+        Ok(group)
+    }
+
     /// Removes everything, also the parent, when the test ends.
     struct Cleaned(Paths);
 
@@ -313,7 +320,7 @@ mod tests {
     }
 
     fn made(name: &str, resources: &str) -> Option<(Group, Cleaned)> {
-        let group = plan(name, resources)?.make().unwrap();
+        let group = make(&plan(name, resources)?).unwrap();
         let cleaned = Cleaned(group.paths());
         Some((group, cleaned))
     }
@@ -368,13 +375,13 @@ mod tests {
             !cleaned.0.processes().unwrap().is_empty()
         });
         group.keep();
-        let error = plan("used", "{}").unwrap().make().unwrap_err().to_string();
+        let error = make(&plan("used", "{}").unwrap()).unwrap_err().to_string();
         assert!(error.contains("exists already and holds 1 processes"), "{error}");
         assert_eq!(cleaned.0.processes().unwrap(), [child.id().cast_signed()]);
         cleaned.0.kill_all(libc::SIGKILL).unwrap();
         child.wait().unwrap();
         // Empty, it is taken over.
-        plan("used", "{}").unwrap().make().unwrap().limit().unwrap();
+        make(&plan("used", "{}").unwrap()).unwrap().limit().unwrap();
     }
 
     #[test]
@@ -488,7 +495,7 @@ mod tests {
             return;
         };
         plan.places.retain(|place| place.version == Version::V2);
-        let group = plan.make().unwrap();
+        let group = make(&plan).unwrap();
         let cleaned = Cleaned(group.paths());
         group.limit().unwrap();
         devices_are_ruled(&group, &cleaned);

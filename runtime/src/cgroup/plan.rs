@@ -144,13 +144,6 @@ impl Plan {
     pub(crate) fn begin(&self) -> Result<Group> {
         make::begin(self)
     }
-
-    /// Makes all groups, for processes that enter them by themselves.
-    pub(crate) fn make(&self) -> Result<Group> {
-        let mut group = self.begin()?;
-        make::make_places(self, Version::V1, &mut group)?;
-        Ok(group)
-    }
 }
 
 impl Limits {

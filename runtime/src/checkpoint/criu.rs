@@ -39,6 +39,9 @@ pub(super) const INHERITED_FROM: i32 = SOCKET_NUMBER + 1;
 /// CRIU's answers are short.
 const ANSWER_BYTES_MAX: usize = 40 << 10;
 
+/// What our child hears, with the `tasks` files of its groups beside it.
+const ENTER: &[u8] = b"e";
+
 /// What our child says before it is CRIU: it is where it shall be, or why it is not. No answer of CRIU's begins so.
 const READY: &[u8] = b"r";
 const FAILED: u8 = b'f';
@@ -54,12 +57,10 @@ pub(super) struct Moment<'a> {
 /// Where a CRIU process is to run.
 #[derive(Default)]
 pub(super) struct Place<'a> {
-    /// `tasks` files of cgroups v1.
-    pub(super) entries: &'a [OwnedFd],
-    /// A cgroup v2.
-    pub(super) unified: Option<BorrowedFd<'a>>,
+    /// A cgroup v2 that it is born in.
+    pub(super) unified: Option<OwnedFd>,
     /// From [`INHERITED_FROM`] on.
-    pub(super) inherited: &'a [BorrowedFd<'a>],
+    pub(super) inherited: Vec<BorrowedFd<'a>>,
 }
 
 /// A started CRIU. Killed when dropped.
@@ -82,7 +83,13 @@ pub(super) fn find(named: Option<&str>) -> Result<PathBuf> {
 }
 
 impl Criu {
-    pub(super) fn start(program: &Path, place: &Place<'_>) -> Result<Self> {
+    /// `groups` hears of the process when it is born and may move it; the `tasks` files that it returns are those
+    /// through which the process enters cgroups v1 by itself.
+    pub(super) fn start(
+        program: &Path,
+        place: &Place<'_>,
+        groups: impl FnOnce(i32) -> Result<Vec<OwnedFd>>,
+    ) -> Result<Self> {
         let (socket, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -91,7 +98,7 @@ impl Criu {
         )
         .context(|| "make a socket pair for CRIU".into())?;
         let what = || "clone a process for CRIU".into();
-        let process = match clone3(0, place.unified).context(what)? {
+        let process = match clone3(0, place.unified.as_ref().map(AsFd::as_fd)).context(what)? {
             Side::Child => {
                 drop(socket);
                 become_criu(program, place, &theirs)
@@ -100,6 +107,9 @@ impl Criu {
         };
         drop(theirs);
         let criu = Self { process, socket };
+        let entries = groups(criu.pid())?;
+        let entries: Vec<BorrowedFd<'_>> = entries.iter().map(AsFd::as_fd).collect();
+        socket::send(&criu.socket, ENTER, &entries).context(|| "send to CRIU's process".into())?;
         let (bytes, _) = criu.receive()?;
         if bytes == READY {
             Ok(criu)
@@ -200,7 +210,9 @@ fn become_criu(program: &Path, place: &Place<'_>, socket: &OwnedFd) -> ! {
     let _guard = ExitOnUnwind;
     let prepare = || {
         own::die_with_parent().context(|| "ask to die with the runtime".into())?;
-        cgroup::enter(place.entries)?;
+        let (_, entries) =
+            socket::receive(socket, &mut [0; 1]).context(|| "receive from the runtime".into())?;
+        cgroup::enter(&entries)?;
         // CRIU waits for children by SIGCHLD.
         SigSet::empty()
             .thread_set_mask()

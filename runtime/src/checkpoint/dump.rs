@@ -1,8 +1,10 @@
 //! `checkpoint`: saves a container. It ends then, unless it is to run on.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use nix::sys::stat::major;
 
 use super::criu::{self, Criu, Kind, Moment, Place};
 use super::message::Message;
@@ -19,6 +21,9 @@ use crate::namespaces::Namespaces;
 use crate::state::{Container, Status};
 
 const LOG: &str = "dump.log";
+
+/// Major numbers of consoles, and of pseudoterminals (the kernel's admin-guide/devices.txt).
+const TERMINALS: [u64; 10] = [4, 5, 136, 137, 138, 139, 140, 141, 142, 143];
 
 /// Flags of `checkpoint` alone.
 #[derive(Debug)]
@@ -120,7 +125,7 @@ pub(crate) fn checkpoint(root: &Path, id: &Id, dump: &Dump, options: &Options) -
         for place in cgroup_mounts(record.pid, &record.cgroups)? {
             request = external_mount(request, &place, &place);
         }
-        let streams = standard_streams(record.pid)?;
+        let streams = standard_streams(record.pid, options.shell_job)?;
         for name in streams.iter().filter(|name| name.starts_with("file[")) {
             request = request.text(37, name);
         }
@@ -145,7 +150,7 @@ pub(crate) fn checkpoint(root: &Path, id: &Id, dump: &Dump, options: &Options) -
         }
         _ => Ok(()),
     };
-    Criu::start(&program, &Place::default())?
+    Criu::start(&program, &Place::default(), |_| Ok(Vec::new()))?
         .carry_out(kind, &request, on)
         .map_err(|error| folders.explain(error, LOG))?;
     if dump.leave_running || dump.memory_only {
@@ -172,7 +177,9 @@ fn cgroup_mounts(pid: i32, groups: &cgroup::Paths) -> Result<Vec<PathBuf>> {
 
 /// What the three streams are, by the names that CRIU has for things of others: `pipe:[4711]` as the kernel shows it, and
 /// `file[MOUNT:INODE]` for a file (`/dev/null` too) of a mount that is not the container's.
-fn standard_streams(pid: i32) -> Result<Vec<String>> {
+///
+/// CRIU gives a terminal of the host's back only when `lent_terminals` are asked for, by `--shell-job`.
+fn standard_streams(pid: i32, lent_terminals: bool) -> Result<Vec<String>> {
     let mounts = format!("/proc/{pid}/mountinfo");
     let mounts = fs::read_to_string(&mounts).context(|| format!("read {mounts}"))?;
     let own: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').next()).collect();
@@ -192,8 +199,16 @@ fn standard_streams(pid: i32) -> Result<Vec<String>> {
             if own.contains(&mount) {
                 return Ok(target);
             }
+            let found = fs::metadata(&path)?;
+            if found.file_type().is_char_device() && TERMINALS.contains(&major(found.rdev())) {
+                if lent_terminals {
+                    return Ok(target);
+                }
+                let text = "it is a terminal of the host: ask with --shell-job, and at restore too";
+                return Err(std::io::Error::other(text));
+            }
             let mount: u32 = mount.parse().map_err(std::io::Error::other)?;
-            Ok(format!("file[{mount:x}:{:x}]", fs::metadata(&path)?.ino()))
+            Ok(format!("file[{mount:x}:{:x}]", found.ino()))
         };
         match read() {
             // It has closed this one.

@@ -25,8 +25,16 @@ use oci_spec::runtime::Spec;
 /// What the container's standard streams were, beside CRIU's images; runc's name and form.
 const DESCRIPTORS: &str = "descriptors.json";
 
-/// The configuration file for CRIU that the annotation of crun and runc names, or runc's.
+/// Whether the container has a terminal of its own.
+fn has_terminal(spec: &Spec) -> bool {
+    let process = spec.process().as_ref();
+    process.is_some_and(|process| process.terminal() == Some(true))
+}
+
+/// The configuration file for CRIU that the annotation of crun and runc names, or runc's; and whether the master side
+/// of a terminal is with us. That of a lent one is not, and is found with `--shell-job`.
 fn with_configuration(request: Message, spec: &Spec) -> Message {
+    let request = request.switch(50, has_terminal(spec));
     let named = spec
         .annotations()
         .as_ref()

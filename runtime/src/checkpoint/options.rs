@@ -20,7 +20,7 @@ pub(crate) struct Options {
     work: Option<PathBuf>,
     tcp_established: bool,
     external_sockets: bool,
-    shell_job: bool,
+    pub(super) shell_job: bool,
     file_locks: bool,
     lazy_pages: bool,
     auto_dedup: bool,
@@ -103,8 +103,7 @@ impl Options {
             .switch(24, true)
             .number(34, self.manage_cgroups)
             .number(38, empty)
-            .switch(48, self.lazy_pages)
-            .switch(50, true);
+            .switch(48, self.lazy_pages);
         if let Some(work) = &folders.work {
             request = request.number(17, work.as_raw_fd() as u64);
         }
@@ -127,7 +126,14 @@ impl Folders {
         let text = fs::read(&path).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         // Of these none is the reason: what it can't raise or make for itself, and that it has failed.
-        let noise = ["RLIMIT_NOFILE", "tun: ", "cgroupd: ", "FAILED.", "failed with"];
+        let noise = [
+            "RLIMIT_NOFILE",
+            "tun: ",
+            "cgroupd: ",
+            "FAILED.",
+            "failed with",
+            "exited, status",
+        ];
         let is_reason =
             |line: &&str| line.contains("Error (") && !noise.iter().any(|word| line.contains(word));
         match text.lines().rfind(is_reason) {

@@ -1,7 +1,7 @@
 //! `restore`: a container as `create` and `start` would leave it, with the processes of a checkpoint.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::criu::{self, Criu, INHERITED_FROM, Kind, Moment, Place};
 use super::message::Message;
 use super::options::Options;
 use super::private_root::PrivateRoot;
-use super::{DESCRIPTORS, external_mount, external_namespace, with_configuration};
+use super::{DESCRIPTORS, external_mount, external_namespace, has_terminal, with_configuration};
 use crate::bundle::{self, Bundle};
 use crate::cgroup;
 use crate::channel;
@@ -53,18 +53,8 @@ pub(crate) struct Restore<'a> {
 pub(crate) fn restore(wanted: &Restore<'_>, options: &Options) -> Result<i32> {
     let program = criu::find(options.program.as_deref())?;
     let bundle = Bundle::open(&wanted.bundle)?;
-    let with_terminal = bundle
-        .spec
-        .process()
-        .as_ref()
-        .is_some_and(|process| process.terminal() == Some(true));
-    if with_terminal && wanted.detach && wanted.console_socket.is_none() {
+    if has_terminal(&bundle.spec) && wanted.detach && wanted.console_socket.is_none() {
         let text = "cannot restore a terminal detached without --console-socket";
-        return Err(Error::Refused(text.into()));
-    }
-    if wanted.cgroups == cgroup::Driver::Systemd {
-        let text =
-            "restore with --systemd-cgroup is not supported yet (CRIU is put into a group that exists)";
         return Err(Error::Refused(text.into()));
     }
     let namespaces = Namespaces::from_spec(&bundle.spec)?;
@@ -133,14 +123,27 @@ impl Plan {
         let rootfs = self.bundle.rootfs();
         let home = Home::create(wanted.root, &wanted.id)?;
         home.write_config(&self.bundle.config)?;
-        let group = self.cgroup.make()?;
-        group.limit()?;
-        self.make_mount_points(&group)?;
+        let mut group = self.cgroup.begin()?;
+        let namespaces = self.external_namespaces()?;
         let private = PrivateRoot::enter(home.path(), &rootfs)?;
         let folders = options.folders(false)?;
+        let unified = group.into_fd().map(|group| group.try_clone_to_owned());
+        let place = Place {
+            unified: unified.transpose().context(|| "hold the cgroup".into())?,
+            inherited: namespaces.iter().map(|(_, file)| file.as_fd()).collect(),
+        };
+        // What it restores is born in the groups that it is in itself.
+        let criu = Criu::start(&self.program, &place, |pid| {
+            group.complete(&self.cgroup, pid)?;
+            group.limit()?;
+            group.entries()
+        })?;
+        let root = private.path.clone();
+        drop(private);
+        self.make_mount_points(&group)?;
 
         let mut request = options
-            .request(&folders, LOG, &private.path)
+            .request(&folders, LOG, &root)
             .switch(6, true)
             .switch(26, true);
         request = with_configuration(request, &self.bundle.spec);
@@ -150,18 +153,8 @@ impl Plan {
         if let Some(context) = &wanted.lsm_mount_context {
             request = request.text(63, context);
         }
-        let (request, namespaces) = self.with_namespaces(request)?;
+        let request = self.with_namespaces(request, &namespaces)?;
         let request = self.with_streams(self.with_mounts(request, &group)?);
-
-        let entries = group.entries()?;
-        let inherited: Vec<BorrowedFd<'_>> = namespaces.iter().map(AsFd::as_fd).collect();
-        let place = Place {
-            entries: &entries,
-            unified: group.into_fd(),
-            inherited: &inherited,
-        };
-        let criu = Criu::start(&self.program, &place)?;
-        drop(private);
         let request = with_groups(request, criu.pid())?;
         let mut terminal = None;
         let on = |moment: Moment<'_>| match (moment.name, moment.descriptor) {
@@ -241,18 +234,26 @@ impl Plan {
         }
     }
 
-    /// Those of others: network and PID are handed over open, the rest CRIU joins by path.
-    fn with_namespaces(&self, mut request: Message) -> Result<(Message, Vec<File>)> {
+    /// Network and PID namespaces of others, which are handed over open, by CRIU's keys.
+    fn external_namespaces(&self) -> Result<Vec<(&'static str, File)>> {
         let mut files = Vec::new();
         for (kind, path) in self.namespaces.joined() {
             if let Some((_, key)) = external_namespace(kind) {
                 let file = File::open(path).context(|| format!("open namespace {}", path.display()))?;
-                let number = INHERITED_FROM as usize + files.len();
-                request = request.message(27, &Message::default().text(1, key).number(2, number as u64));
-                files.push(file);
-                continue;
+                files.push((key, file));
             }
+        }
+        Ok(files)
+    }
+
+    /// Those of others: what is not handed over open, CRIU joins by path.
+    fn with_namespaces(&self, mut request: Message, open: &[(&str, File)]) -> Result<Message> {
+        for (number, (key, _)) in (INHERITED_FROM as u64..).zip(open) {
+            request = request.message(27, &Message::default().text(1, key).number(2, number));
+        }
+        for (kind, path) in self.namespaces.joined() {
             let name = match kind {
+                CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID => continue,
                 CloneFlags::CLONE_NEWIPC => "ipc",
                 CloneFlags::CLONE_NEWUTS => "uts",
                 CloneFlags::CLONE_NEWUSER => "user",
@@ -267,7 +268,7 @@ impl Plan {
             let join = Message::default().text(1, name).text(2, &path.to_string_lossy());
             request = request.message(39, &join);
         }
-        Ok((request, files))
+        Ok(request)
     }
 
     fn with_mounts(&self, mut request: Message, group: &cgroup::Group) -> Result<Message> {

@@ -43,7 +43,7 @@ fn lines(file: impl BufRead) -> impl Iterator<Item = String> {
         .map(|line| String::from_utf8_lossy(&line).into_owned())
 }
 
-fn find_home(file: impl BufRead, uid: u32) -> Option<String> {
+pub(crate) fn find_home(file: impl BufRead, uid: u32) -> Option<String> {
     lines(file).find_map(|line| {
         let entry = Entry::parse(&line)?;
         (entry.uid == uid && entry.home.starts_with('/')).then(|| entry.home.to_owned())

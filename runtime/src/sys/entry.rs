@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
 
 /// What the C library calls.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 extern "C" fn main(count: libc::c_int, words: *const *const libc::c_char) -> libc::c_int {
     // SAFETY: nothing else runs yet. A write to a closed pipe shall be an error of that write, as everywhere in Rust.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };

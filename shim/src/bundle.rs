@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ impl Config {
     }
 }
 
-/// `exit.json`.
+/// `exit.json`, and for the process of an exec `EXEC.exit.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {
     pub id: String,
@@ -89,12 +89,33 @@ impl ExitRecord {
         write_durably(bundle, EXIT_FILE, &serde_json::to_vec(self)?)
     }
 
+    /// Safe from the death of this process when this returns. No process of an exec outlives the machine, so there is
+    /// no wait for the disk; and one call writes it, so there is no half of it that a rename would have to hide.
+    pub fn write_for_exec(&self, bundle: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(exec_exit(bundle, &self.id))?;
+        file.write_all(&serde_json::to_vec(self)?)
+    }
+
     pub fn exit(&self) -> Exit {
         Exit {
             status: self.exit_status,
             at: timestamp::from_unix_nanos(self.exited_at_unix_nanos),
         }
     }
+}
+
+fn exec_exit(bundle: &Path, exec: &str) -> PathBuf {
+    bundle.join(format!("{exec}.{EXIT_FILE}"))
+}
+
+/// The exit of an exec was told, and its client has deleted it.
+pub fn forget_exec_exit(bundle: &Path, exec: &str) {
+    let _ = std::fs::remove_file(exec_exit(bundle, exec));
 }
 
 /// Replaces a file of the bundle at once, without waiting for the disk.

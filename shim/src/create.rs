@@ -16,7 +16,7 @@ use crate::status::Status;
 use crate::stdio::pump::Pump;
 use crate::stdio::{Console, Prepared};
 use crate::task::{self, Container, OutOfMemory, Phase, Process, ProcessKey, Reply, StreamNames};
-use crate::{cgroup, mounts, options, shim_log, sys};
+use crate::{cgroup, failpoint, mounts, options, shim_log, sys};
 
 /// A create that waits for its logger.
 #[derive(Debug)]
@@ -30,7 +30,6 @@ impl Shim {
     pub(crate) fn create(&mut self, reply: Reply, request: CreateTaskRequest) -> Result<(), Status> {
         let container = self.plan(&request)?;
         let id = request.id;
-        let bundle = container.bundle.clone();
         let rootfs = container.rootfs();
         let environment = self.logger_environment(&id);
         let console_path = self.console_path();
@@ -41,8 +40,10 @@ impl Shim {
             &environment,
         )?;
         mount(&request.rootfs, &rootfs)?;
+        failpoint::reach("create.mounted");
         let logger = prepared.logger.take();
         let recorded = write_runtime_file(&container);
+        failpoint::reach("create.recorded");
         self.containers.insert(id.clone(), container);
         let result = recorded.and_then(|()| match logger {
             None => self.create_now(reply, &id, prepared),
@@ -60,10 +61,7 @@ impl Shim {
                     })
             }
         });
-        result.inspect_err(|_| {
-            self.forget_container(&id);
-            let _ = std::fs::remove_file(bundle.join(RUNTIME_FILE));
-        })
+        result.inspect_err(|_| self.forget_container(&id))
     }
 
     /// Everything that can be wrong with the request is wrong here, before anything was touched.
@@ -118,6 +116,7 @@ impl Shim {
             cgroup: None,
             out_of_memory: OutOfMemory::default(),
             deleting: false,
+            in_runtime: false,
             created_rootfs: request.rootfs.clone(),
         })
     }
@@ -128,8 +127,8 @@ impl Shim {
         let bundle = container.bundle.clone();
         // The pid and the exit of an earlier container in this bundle must not be taken for this one's.
         let pid_file = bundle.join(INIT_PID_FILE);
-        let _ = std::fs::remove_file(&pid_file);
         let _ = std::fs::remove_file(bundle.join(EXIT_FILE));
+        let _ = std::fs::remove_file(&pid_file);
         let log = CallLog::shared(&bundle);
         let mut command = container.runtime.create(
             id,
@@ -154,6 +153,8 @@ impl Shim {
             console,
         };
         self.call("create", command, own_streams, log, then)?;
+        failpoint::reach("create.called");
+        self.container_mut(id)?.in_runtime = true;
         // The runtime writes its own errors there too, and they come back as the answer. A container that was never
         // made has no output.
         prepared.outputs.iter_mut().for_each(Pump::hold);
@@ -181,13 +182,23 @@ impl Shim {
         reply: Reply,
         id: &str,
         console: Option<Console>,
+        killed: bool,
         result: Result<(), Status>,
     ) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
         if let Err(status) = result {
+            // On an error a runtime takes back what it made. One that was killed could not.
+            if killed {
+                return self.discard(reply, id, status);
+            }
+            container.in_runtime = false;
             self.forget_container(id);
             self.answer_error(reply, status);
             return;
         }
+        failpoint::reach("create.made");
         if let Err(status) = self.adopt(id, console) {
             self.discard(reply, id, status);
             return;
@@ -218,6 +229,7 @@ impl Shim {
         let mut response = CreateTaskResponse::new();
         response.pid = pid;
         self.answer(reply, &response);
+        failpoint::reach("create.told");
         self.take_early_exit(&ProcessKey::init(id), pid);
     }
 
@@ -272,12 +284,18 @@ impl Shim {
             why: why.clone(),
         };
         if let Err(status) = self.call("delete", command, false, log, then) {
-            shim_log::error(format_args!("container {id} could not be taken back: {status}"));
-            self.discarded(reply, id, why);
+            self.discarded(reply, id, why, Err(status));
         }
     }
 
-    pub(crate) fn discarded(&mut self, reply: Reply, id: &str, why: Status) {
+    pub(crate) fn discarded(&mut self, reply: Reply, id: &str, why: Status, result: Result<(), Status>) {
+        match (result, self.containers.get_mut(id)) {
+            (Ok(()), Some(container)) => container.in_runtime = false,
+            (Err(status), _) => {
+                shim_log::error(format_args!("container {id} could not be taken back: {status}"));
+            }
+            (Ok(()), None) => {}
+        }
         self.forget_container(id);
         self.answer_error(reply, why);
     }
@@ -302,6 +320,10 @@ impl Shim {
             && let Err(error) = sys::unmount_all(&container.rootfs())
         {
             shim_log::error(format_args!("unmount {}: {error}", container.rootfs().display()));
+        }
+        if !container.in_runtime {
+            // So that `delete` does not ask the runtime for a container that may be somebody else's by then.
+            let _ = std::fs::remove_file(container.bundle.join(RUNTIME_FILE));
         }
     }
 }

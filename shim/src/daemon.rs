@@ -41,6 +41,9 @@ pub struct Config {
     pub ttrpc_address: String,
 }
 
+/// Exit statuses above this one tell of a signal.
+const SIGNALLED: u32 = 128;
+
 /// What is to be done when a runtime command has ended.
 #[derive(Debug)]
 pub(crate) enum Then {
@@ -331,8 +334,11 @@ impl Shim {
             Err(self.call_failure(&call, status))
         };
         match call.then {
-            Then::Created { reply, id, console } => self.created(reply, &id, console, result),
-            Then::Discarded { reply, id, why } => self.discarded(reply, &id, why),
+            Then::Created { reply, id, console } => {
+                let killed = status > SIGNALLED;
+                self.created(reply, &id, console, killed, result);
+            }
+            Then::Discarded { reply, id, why } => self.discarded(reply, &id, why, result),
             Then::Started { reply, id } => self.started(reply, &id, result),
             Then::Executed {
                 reply,

@@ -16,7 +16,7 @@ use crate::service::no_process;
 use crate::start::phase_name;
 use crate::status::Status;
 use crate::task::{Exit, Phase, ProcessKey, Reply};
-use crate::{shim_log, sys, timestamp};
+use crate::{bundle, failpoint, shim_log, sys, timestamp};
 
 /// How long a delete waits for the reader of the remaining output.
 const READER: Duration = Duration::from_secs(10);
@@ -136,6 +136,7 @@ impl Shim {
         if let Err(status) = self.call("delete", command, false, log, then) {
             self.deleted(reply, &key.container, Err(status));
         }
+        failpoint::reach("delete.called");
     }
 
     fn exec_deleted(&mut self, reply: Reply, key: &ProcessKey, exit: Exit) {
@@ -145,6 +146,7 @@ impl Shim {
         let Some(process) = container.execs.remove(&key.exec) else {
             return;
         };
+        bundle::forget_exec_exit(&container.bundle, &key.exec);
         for waiter in process.waiters {
             self.answer_error(
                 waiter,
@@ -161,6 +163,7 @@ impl Shim {
             return;
         };
         container.deleting = false;
+        failpoint::reach("delete.made");
         let pid = container.init.pid;
         let Phase::Stopped(exit) = container.init.phase else {
             return;
@@ -169,6 +172,7 @@ impl Shim {
             self.answer_error(reply, status);
             return;
         }
+        container.in_runtime = false;
         self.forget_container(id);
         let mut event = TaskDelete::new();
         id.clone_into(&mut event.container_id);
@@ -182,6 +186,7 @@ impl Shim {
             &mut self.reactor,
         );
         self.answer(reply, &delete_response(pid, exit));
+        failpoint::reach("delete.told");
     }
 }
 

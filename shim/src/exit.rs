@@ -1,5 +1,5 @@
-//! The end of a process: its output is drained, the exit of a container is on disk, and only then it is told. Also the
-//! watch for out-of-memory kills, which belong to the story of an exit.
+//! The end of a process: its exit is on disk, its output is drained, and only then it is told. Also the watch for
+//! out-of-memory kills, which belong to the story of an exit.
 
 use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
 use containerd_shim_protos::topics::{TASK_EXIT_EVENT_TOPIC, TASK_OOM_EVENT_TOPIC};
@@ -10,11 +10,23 @@ use crate::runtime::CallLog;
 use crate::service::wait_response;
 use crate::status::Status;
 use crate::task::{Exit, Phase, ProcessKey};
-use crate::{shim_log, sys, timestamp};
+use crate::{failpoint, shim_log, sys, timestamp};
 
 impl Shim {
     /// A process of ours was reaped.
     pub(crate) fn process_ended(&mut self, key: &ProcessKey, exit: Exit) {
+        failpoint::reach("exit.reaped");
+        self.record_exit(key, exit);
+        failpoint::reach("exit.recorded");
+        match self.process_mut(key) {
+            // Its start is told first.
+            Some(process) if process.phase == Phase::Starting => process.early_exit = Some(exit),
+            _ => self.end_process(key, exit),
+        }
+    }
+
+    /// Goes on with an end that is on disk.
+    pub(crate) fn end_process(&mut self, key: &ProcessKey, exit: Exit) {
         let Some(container) = self.containers.get_mut(&key.container) else {
             return;
         };
@@ -22,11 +34,6 @@ impl Shim {
         let Some(process) = container.process_mut(&key.exec) else {
             return;
         };
-        if process.phase == Phase::Starting {
-            // Its start is told first.
-            process.early_exit = Some(exit);
-            return;
-        }
         process.phase = Phase::Ending(exit);
         if key.is_init() && !private_pids {
             self.kill_survivors(&key.container);
@@ -73,9 +80,6 @@ impl Shim {
         for number in outputs {
             self.pumps.drain(number, &self.reactor);
         }
-        if key.is_init() {
-            self.record_exit(&key.container, pid, exit);
-        }
         let Some(process) = self.process_mut(key) else {
             return;
         };
@@ -96,25 +100,38 @@ impl Shim {
             &event,
             &mut self.reactor,
         );
+        failpoint::reach("exit.told");
         self.exit_was_told(key);
     }
 
-    /// Writes `exit.json`. A disk that refuses it must not keep the exit from being told, but it is a grave matter.
-    fn record_exit(&mut self, id: &str, pid: u32, exit: Exit) {
-        self.check_memory(id);
-        let Some(container) = self.containers.get(id) else {
+    /// Writes the exit into the bundle, as soon as it is known: a shim that is killed from here on loses it no more. A
+    /// disk that refuses it must not keep the exit from being told, but it is a grave matter.
+    fn record_exit(&mut self, key: &ProcessKey, exit: Exit) {
+        if key.is_init() {
+            self.check_memory(&key.container);
+        }
+        let Some(container) = self.containers.get(&key.container) else {
+            return;
+        };
+        let Some(process) = container.process(&key.exec) else {
             return;
         };
         let record = ExitRecord {
-            id: id.to_owned(),
-            pid,
+            id: key.id().to_owned(),
+            pid: process.pid,
             exit_status: exit.status,
             exited_at_unix_nanos: timestamp::unix_nanos(exit.at),
-            oom_killed: container.out_of_memory.kills > 0,
+            oom_killed: key.is_init() && container.out_of_memory.kills > 0,
         };
-        if let Err(error) = record.write(&container.bundle) {
+        let written = if key.is_init() {
+            record.write(&container.bundle)
+        } else {
+            record.write_for_exec(&container.bundle)
+        };
+        if let Err(error) = written {
             shim_log::error(format_args!(
-                "container {id}: exit status {} is not on disk: {error}",
+                "process {}: exit status {} is not on disk: {error}",
+                key.id(),
                 exit.status
             ));
         }

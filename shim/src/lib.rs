@@ -19,6 +19,7 @@ pub mod daemon;
 mod delete;
 mod events;
 mod exit;
+mod failpoint;
 mod loggers;
 mod mounts;
 pub mod options;

@@ -9,13 +9,13 @@ use containerd_shim_protos::topics::{
 };
 use protobuf::well_known_types::empty::Empty;
 
-use crate::bundle;
 use crate::daemon::{Pending, Shim, Then};
 use crate::runtime::{CallLog, Exec};
 use crate::service::no_process;
 use crate::status::Status;
 use crate::stdio::{Console, Prepared};
 use crate::task::{self, Phase, Process, ProcessKey, Reply, StreamNames};
+use crate::{bundle, failpoint, sys};
 
 /// The start of an exec that waits for its logger.
 #[derive(Debug)]
@@ -59,7 +59,9 @@ impl Shim {
             if let Some(container) = self.containers.get_mut(id) {
                 container.init.phase = Phase::Created;
             }
-        })
+        })?;
+        failpoint::reach("start.called");
+        Ok(())
     }
 
     /// `runtime start` has ended; the process may have, too.
@@ -67,6 +69,7 @@ impl Shim {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
+        failpoint::reach("start.made");
         let pid = container.init.pid;
         match result {
             Ok(()) => {
@@ -83,6 +86,7 @@ impl Shim {
                 let mut response = api::StartResponse::new();
                 response.pid = pid;
                 self.answer(reply, &response);
+                failpoint::reach("start.told");
             }
             Err(status) => {
                 container.init.phase = Phase::Created;
@@ -95,7 +99,7 @@ impl Shim {
             .get_mut(id)
             .and_then(|container| container.init.early_exit.take());
         if let Some(exit) = early {
-            self.process_ended(&key, exit);
+            self.end_process(&key, exit);
         }
     }
 
@@ -224,6 +228,7 @@ impl Shim {
             .inspect_err(|_| {
                 let _ = std::fs::remove_file(process_file);
             })?;
+        failpoint::reach("exec.called");
         self.start_pumps(key, prepared);
         Ok(())
     }
@@ -267,27 +272,35 @@ impl Shim {
         console: Option<Console>,
         result: Result<(), Status>,
     ) {
-        let pid_file = self.exec_pid_file(key);
-        let result = result.and_then(|()| {
-            let pid_file = pid_file?;
-            let pid = bundle::read_pid(&pid_file).ok_or_else(|| {
-                Status::unknown(format!(
+        failpoint::reach("exec.made");
+        let pid_file = match self.exec_pid_file(key) {
+            Ok(pid_file) => pid_file,
+            Err(status) => return self.exec_failed(reply, key, status),
+        };
+        let pid = bundle::read_pid(&pid_file);
+        let _ = std::fs::remove_file(&pid_file);
+        let pid = match (result, pid) {
+            (Ok(()), Some(pid)) => pid,
+            (Ok(()), None) => {
+                let text = format!(
                     "the runtime reported success but no pid in {}",
                     pid_file.display()
-                ))
-            });
-            let _ = std::fs::remove_file(&pid_file);
-            pid
-        });
-        let pid = match result {
-            Ok(pid) => pid,
-            Err(status) => return self.exec_failed(reply, key, status),
+                );
+                return self.exec_failed(reply, key, Status::unknown(text));
+            }
+            (Err(status), pid) => {
+                // A runtime that was killed may have left the process behind.
+                if let Some(pid) = pid.filter(|pid| sys::is_child(*pid)) {
+                    let _ = sys::kill(pid, libc::SIGKILL as u32);
+                }
+                return self.exec_failed(reply, key, status);
+            }
         };
         if let Some(console) = console
             && let Err(status) = self.connect_terminal(key, console)
         {
             // Nobody could ever talk to it.
-            let _ = crate::sys::kill(pid, libc::SIGKILL as u32);
+            let _ = sys::kill(pid, libc::SIGKILL as u32);
             return self.exec_failed(reply, key, status);
         }
         let Some(process) = self.process_mut(key) else {
@@ -310,12 +323,16 @@ impl Shim {
         let mut response = api::StartResponse::new();
         response.pid = pid;
         self.answer(reply, &response);
+        failpoint::reach("exec.told");
         self.take_early_exit(key, pid);
     }
 
     /// Tells the end of a process that came before we knew the process.
     pub(crate) fn take_early_exit(&mut self, key: &ProcessKey, pid: u32) {
-        if let Some(exit) = self.early_exits.remove(&pid) {
+        // While there is a child with this pid, what ended earlier was another process that had the number before.
+        if let Some(exit) = self.early_exits.remove(&pid)
+            && !sys::is_child(pid)
+        {
             self.pids.remove(&pid);
             self.process_ended(key, exit);
         }

@@ -142,6 +142,8 @@ pub(crate) struct Container {
     pub out_of_memory: OutOfMemory,
     /// `runtime delete` runs.
     pub deleting: bool,
+    /// The runtime has something of it, or may have.
+    pub in_runtime: bool,
     /// The mounts as they were asked for, for the event that tells of the creation.
     pub created_rootfs: Vec<Mount>,
 }

@@ -77,13 +77,22 @@ pub(crate) fn make_fifo(path: &Path) -> Result<(), Error> {
 
 /// How the run ended, if the shim wrote it down.
 pub(crate) fn exit(bundle: &Path) -> Option<Exit> {
-    let path = bundle.join("exit.json");
-    let length = fs::metadata(&path).ok()?.len();
+    exit_on_record(&bundle.join("exit.json"))
+}
+
+/// Where the shim writes down how the process of an exec ended, until that is deleted.
+pub(crate) fn exec_exit(bundle: &Path, exec_id: &str) -> PathBuf {
+    bundle.join(format!("{exec_id}.exit.json"))
+}
+
+/// The exit in a file of the shim's.
+pub(crate) fn exit_on_record(path: &Path) -> Option<Exit> {
+    let length = fs::metadata(path).ok()?.len();
     if length > EXIT_MAX_BYTES {
         tracing::warn!(path = %path.display(), length, "the exit record is too long to be one");
         return None;
     }
-    let text = fs::read(&path).ok()?;
+    let text = fs::read(path).ok()?;
     match serde_json::from_slice::<ExitRecord>(&text) {
         Ok(record) => Some(Exit {
             code: record.exit_status,

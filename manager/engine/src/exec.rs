@@ -73,7 +73,8 @@ impl Engine {
         request.validate()?;
         let (snapshot, shim) = self.running(&request.container, "exec in")?;
         let exec_id = names::random_id()?;
-        let folder = folder(&self.0.config.bundle(&snapshot.container.id), &exec_id);
+        let bundle = self.0.config.bundle(&snapshot.container.id);
+        let folder = folder(&bundle, &exec_id);
 
         let process = prepare(&self.0, &snapshot.container, &request, &folder).await?;
         let begun = begin(&shim, &exec_id, &request, &process, &folder).await;
@@ -99,6 +100,7 @@ impl Engine {
         let process = Process {
             shim,
             exec_id: exec_id.clone(),
+            record: bundle::exec_exit(&bundle, &exec_id),
             folder,
             fifo,
         };
@@ -223,6 +225,8 @@ async fn begin(
 struct Process {
     shim: Shim,
     exec_id: String,
+    /// Where its shim writes its exit down.
+    record: PathBuf,
     folder: PathBuf,
     fifo: Option<PathBuf>,
 }
@@ -237,7 +241,11 @@ impl Process {
     ) -> Option<Exit> {
         let (ended, end) = watch::channel(false);
         let wait = async {
-            let exit = self.shim.wait(&self.exec_id).await;
+            // A shim that is killed may have written down what it could tell nobody any more.
+            let exit = match self.shim.wait(&self.exec_id).await {
+                Err(error) => bundle::exit_on_record(&self.record).ok_or(error),
+                told => told,
+            };
             let _ = ended.send(true);
             exit
         };

@@ -14,7 +14,9 @@ pub(crate) use fd::{
     write,
 };
 pub(crate) use mount::{mount, mount_overlay_layers, unmount_all};
-pub(crate) use process::{become_subreaper, daemon_command, effective_uid, kill, logger_command, reap};
+pub(crate) use process::{
+    become_subreaper, daemon_command, effective_uid, is_child, kill, logger_command, reap,
+};
 pub(crate) use signals::SignalPipe;
 
 use std::io;

@@ -46,6 +46,16 @@ pub(crate) fn reap() -> Option<Reaped> {
     }
 }
 
+/// Whether this is the pid of a child of ours that was not reaped, alive or not.
+pub(crate) fn is_child(pid: u32) -> bool {
+    const WATCH: libc::c_int = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: siginfo_t is plain data, all zero is a valid value, and it lives through the call.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(libc::P_PID, pid, &raw mut info, WATCH) == 0
+    }
+}
+
 /// Sends a signal to a child of ours. Its pid cannot have been given to another process as long as it was not reaped.
 pub(crate) fn kill(pid: u32, signal: u32) -> io::Result<()> {
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 1);

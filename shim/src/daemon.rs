@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use crate::bootstrap::GO;
 use crate::create::PendingCreate;
 use crate::events::{Events, Receiver};
 use crate::reactor::{Deadline, Reactor, Token, Wake};
@@ -440,6 +441,13 @@ fn tail_of(output: &File) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// Waits for `start` to say that the address was told.
+fn is_wanted() -> bool {
+    let mut word = [0; GO.len()];
+    let read = sys::take_stdin().and_then(|mut stdin| stdin.read_exact(&mut word));
+    read.is_ok() && word == GO
+}
+
 /// Becomes the daemon on the socket that `start` left as descriptor 3, and serves until a shutdown.
 pub fn serve(arguments: &crate::arguments::Arguments) -> io::Result<()> {
     let listener = sys::take_listener()?;
@@ -463,7 +471,14 @@ pub fn serve(arguments: &crate::arguments::Arguments) -> io::Result<()> {
         std::process::id(),
         config.namespace
     ));
-    let result = Shim::new(config, listener).and_then(|mut shim| shim.run());
+    let result = Shim::new(config, listener).and_then(|mut shim| {
+        if is_wanted() {
+            shim.run()
+        } else {
+            // Nobody has its address, so nobody else could remove it.
+            std::fs::remove_file(&shim.config.socket)
+        }
+    });
     if let Err(error) = &result {
         shim_log::error(format_args!("shim ends: {error}"));
     }

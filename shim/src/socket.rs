@@ -55,18 +55,22 @@ pub fn folder(asked: &str, address: &str, called_by_containerd: bool) -> PathBuf
     }
 }
 
-/// Listens on a new socket in `folder`, which is made when it is missing.
-pub fn listen(folder: &Path) -> Result<(UnixListener, PathBuf), SocketError> {
+/// The path for a new socket in `folder`, which is made when it is missing.
+pub fn new_path(folder: &Path) -> Result<PathBuf, SocketError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
         .map_err(SocketError::new("make socket folder", folder))?;
-    let path = folder.join(random_name().map_err(SocketError::new("read", Path::new("/dev/urandom")))?);
-    let listener = UnixListener::bind(&path).map_err(SocketError::new("listen on", &path))?;
-    std::fs::set_permissions(&path, Permissions::from_mode(0o600))
-        .map_err(SocketError::new("set the mode of", &path))?;
-    Ok((listener, path))
+    Ok(folder.join(random_name().map_err(SocketError::new("read", Path::new("/dev/urandom")))?))
+}
+
+/// Listens on a socket that only its owner may connect to.
+pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
+    let listener = UnixListener::bind(path).map_err(SocketError::new("listen on", path))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))
+        .map_err(SocketError::new("set the mode of", path))?;
+    Ok(listener)
 }
 
 fn random_name() -> io::Result<String> {
@@ -138,9 +142,9 @@ mod tests {
     fn sockets_are_private_and_never_the_same() {
         let base = tempfile::tempdir().unwrap();
         let folder = base.path().join("s");
-        let (_first, path) = listen(&folder).unwrap();
-        let (_second, other) = listen(&folder).unwrap();
+        let (path, other) = (new_path(&folder).unwrap(), new_path(&folder).unwrap());
         assert_ne!(path, other);
+        let _listener = listen(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
     }
@@ -149,7 +153,8 @@ mod tests {
     fn an_address_without_a_listener_is_dead() {
         let bundle = tempfile::tempdir().unwrap();
         assert_eq!(live_address(bundle.path()), None);
-        let (listener, path) = listen(bundle.path()).unwrap();
+        let path = new_path(bundle.path()).unwrap();
+        let listener = listen(&path).unwrap();
         std::fs::write(
             bundle.path().join(ADDRESS_FILE),
             format!("unix://{}", path.display()),

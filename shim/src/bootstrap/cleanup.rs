@@ -6,13 +6,14 @@ use std::time::SystemTime;
 
 use protobuf::Message;
 
+use super::calls;
 use crate::arguments::Arguments;
 use crate::bundle::{self, ADDRESS_FILE, ExitRecord, INIT_PID_FILE};
 use crate::delete::delete_response;
-use crate::options::Options;
-use crate::runtime::{CallLog, RUNTIME_FILE, Runtime};
+use crate::runtime::{CallLog, Runtime};
+use crate::sys::{self, SignalPipe};
 use crate::task::{Exit, is_valid_bundle, is_valid_id};
-use crate::{socket, sys};
+use crate::{failpoint, socket};
 
 /// Nobody saw the container end: it counts as killed.
 const STATUS_UNKNOWN: u32 = 128 + 9;
@@ -37,11 +38,22 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
         return Err(CleanupError::BadId(id.clone()));
     }
     let bundle = bundle_path(arguments)?;
+    // SIGTERM for all that belongs to a service must not stop this half-way: it does no more than to interrupt a wait.
+    let _signals = SignalPipe::install();
+    // One that never got as far as Create, or back from Delete, has no container and no calls.
+    let runtime = Runtime::read(&bundle);
+    if runtime.is_some() {
+        calls::outlast(&bundle);
+    }
+    failpoint::reach("cleanup.alone");
     let pid = bundle::read_pid(&bundle.join(INIT_PID_FILE)).unwrap_or(0);
     // A record of another pid tells of an earlier container in the same bundle.
     let record =
         ExitRecord::read(&bundle).filter(|record| record.id == *id && (pid == 0 || record.pid == pid));
-    delete_container(id, &bundle, &arguments.namespace);
+    if let Some(runtime) = runtime {
+        delete_container(&runtime, id, &bundle);
+    }
+    failpoint::reach("cleanup.deleted");
     remove_socket(&bundle, id);
     let rootfs = bundle.join("rootfs");
     sys::unmount_all(&rootfs).map_err(|error| CleanupError::Unmount { path: rootfs, error })?;
@@ -79,14 +91,8 @@ fn bundle_path(arguments: &Arguments) -> Result<PathBuf, CleanupError> {
     }
 }
 
-/// The runtime kills and removes the container. The bundle knows which runtime; one that never got as far as Create
-/// has no container either.
-fn delete_container(id: &str, bundle: &Path, namespace: &str) {
-    let created = bundle.join(RUNTIME_FILE).exists();
-    let runtime = Runtime::read(bundle).unwrap_or_else(|| Runtime::new(&Options::default(), namespace));
-    if !created {
-        return;
-    }
+/// The runtime kills and removes the container.
+fn delete_container(runtime: &Runtime, id: &str, bundle: &Path) {
     let log = CallLog::shared(bundle);
     match runtime.delete(id, true, log.path()).status() {
         Ok(status) if status.success() => {}

@@ -1,6 +1,7 @@
 //! The short-lived half of the shim: `start` makes the daemon, `delete` cleans up after a dead one, `-info` tells what
 //! this shim is.
 
+mod calls;
 mod cleanup;
 mod info;
 pub mod params;
@@ -8,6 +9,7 @@ mod start;
 
 pub use cleanup::delete;
 pub use info::info;
+pub(crate) use start::GO;
 pub use start::start;
 
 use std::io::{self, Read};

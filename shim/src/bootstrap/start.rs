@@ -1,6 +1,6 @@
 //! `start`: finds the shim that serves this container already, or makes one, and prints where it listens.
 
-use std::io::{self, Write};
+use std::io::{self, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,7 +9,11 @@ use super::read_stdin;
 use crate::arguments::Arguments;
 use crate::bundle::{self, ADDRESS_FILE, Config, SHIM_PID_FILE};
 use crate::task::is_valid_id;
-use crate::{socket, sys};
+use crate::{failpoint, socket, sys};
+
+/// What the daemon is told on its stdin when its caller has the address. If `start` dies before that, nobody knows of
+/// the daemon, and it ends.
+pub(crate) const GO: &[u8] = b"!";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -41,18 +45,23 @@ pub fn start(arguments: &Arguments) -> Result<(), StartError> {
         &arguments.namespace,
         max_version.as_deref(),
     );
-    let address = match existing(&bundle, &arguments.id)? {
-        Some(address) => {
-            bundle::write_file(&bundle, ADDRESS_FILE, address.as_bytes()).map_err(io("write address"))?;
-            address
-        }
-        None => spawn(arguments, &params, &bundle)?,
+    let (address, daemon) = if let Some(address) = existing(&bundle, &arguments.id)? {
+        bundle::write_file(&bundle, ADDRESS_FILE, address.as_bytes()).map_err(io("write address"))?;
+        (address, None)
+    } else {
+        let (address, waiting) = spawn(arguments, &params, &bundle)?;
+        (address, Some(waiting))
     };
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(&params::answer(params.protocol, &address))
         .map_err(io("print the address"))?;
-    stdout.flush().map_err(io("print the address"))
+    stdout.flush().map_err(io("print the address"))?;
+    failpoint::reach("bootstrap.printed");
+    if let Some(mut daemon) = daemon {
+        daemon.write_all(GO).map_err(io("let the daemon go"))?;
+    }
+    Ok(())
 }
 
 /// The address of a living shim for this container: its own from an earlier `start`, or that of its pod. The pod's
@@ -66,27 +75,29 @@ fn existing(bundle: &Path, id: &str) -> Result<Option<String>, StartError> {
     Ok(group.and_then(|group| socket::live_address(&bundle.parent()?.join(group))))
 }
 
-fn spawn(arguments: &Arguments, params: &Params, bundle: &Path) -> Result<String, StartError> {
+/// Makes a daemon, and returns its address and the pipe on which it waits for [`GO`].
+fn spawn(arguments: &Arguments, params: &Params, bundle: &Path) -> Result<(String, PipeWriter), StartError> {
     let called_by_containerd = !arguments.publish_binary.is_empty();
     let folder = socket::folder(&params.socket_folder, &arguments.address, called_by_containerd);
-    let (listener, path) = socket::listen(&folder)?;
-    let result = spawn_daemon(arguments, params, &listener, &path).and_then(|pid| {
-        let address = format!("unix://{}", path.display());
+    let path = socket::new_path(&folder)?;
+    let address = format!("unix://{}", path.display());
+    // First of all: by it `delete` finds the socket, however far this gets.
+    bundle::write_file(bundle, ADDRESS_FILE, address.as_bytes()).map_err(io("write address"))?;
+    let result = (|| {
+        let listener = socket::listen(&path)?;
+        failpoint::reach("bootstrap.listening");
+        let (pid, waiting) = spawn_daemon(arguments, params, &listener, &path)?;
+        failpoint::reach("bootstrap.spawned");
         bundle::write_file(bundle, SHIM_PID_FILE, pid.to_string().as_bytes())
-            .and_then(|()| bundle::write_file(bundle, ADDRESS_FILE, address.as_bytes()))
-            .map(|()| address)
-            .map_err(|error| {
-                let _ = sys::kill(pid, libc::SIGKILL as u32);
-                StartError::Io {
-                    what: "write shim.pid and address",
-                    error,
-                }
-            })
-    });
-    result.inspect_err(|_| {
+            .map_err(io("write shim.pid"))?;
+        Ok(waiting)
+    })();
+    let waiting = result.inspect_err(|_: &StartError| {
         let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(bundle.join(ADDRESS_FILE));
         let _ = std::fs::remove_file(bundle.join(SHIM_PID_FILE));
-    })
+    })?;
+    Ok((address, waiting))
 }
 
 fn spawn_daemon(
@@ -94,7 +105,8 @@ fn spawn_daemon(
     params: &Params,
     listener: &std::os::unix::net::UnixListener,
     path: &Path,
-) -> Result<u32, StartError> {
+) -> Result<(u32, PipeWriter), StartError> {
+    let (waits, waiting) = std::io::pipe().map_err(io("make a pipe"))?;
     let mut command = Command::new(this_program().map_err(io("find this program"))?);
     command.args([
         "-namespace",
@@ -114,17 +126,14 @@ fn spawn_daemon(
     if !params.ttrpc_address.is_empty() {
         command.env("TTRPC_ADDRESS", &params.ttrpc_address);
     }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.stdin(waits).stdout(Stdio::null()).stderr(Stdio::null());
     sys::daemon_command(
         &mut command,
         sys::duplicate(listener).map_err(io("duplicate the socket"))?,
     );
     let daemon = command.spawn().map_err(io("start the daemon"))?;
     adjust_oom_score(daemon.id());
-    Ok(daemon.id())
+    Ok((daemon.id(), waiting))
 }
 
 /// The name it was started by, so that `ps` shows `containerd-shim-berth-v1` where it is called that.

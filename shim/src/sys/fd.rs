@@ -241,6 +241,16 @@ pub(crate) fn receive_descriptor(socket: impl AsFd) -> io::Result<OwnedFd> {
     ))
 }
 
+/// Takes what is stdin, and leaves /dev/null in its place.
+pub(crate) fn take_stdin() -> io::Result<File> {
+    // SAFETY: only a call that fails cleanly when 0 is not open.
+    let stdin = duplicate(unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) })?;
+    let null = File::open("/dev/null")?;
+    // SAFETY: no pointers; nobody owns the number 0, which stays open.
+    check(unsafe { libc::dup2(null.as_raw_fd(), libc::STDIN_FILENO) })?;
+    Ok(stdin.into())
+}
+
 /// Occupies the lowest free descriptor numbers up to 5, so that nothing else gets them.
 pub(crate) fn reserve_descriptors() -> io::Result<Vec<File>> {
     const LAST: libc::c_int = 5;

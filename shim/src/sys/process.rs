@@ -1,9 +1,10 @@
 //! Processes: subreaper, reaping, signals, and what a child does between fork and exec.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use super::check;
 
@@ -64,6 +65,41 @@ pub(crate) fn kill(pid: u32, signal: u32) -> io::Result<()> {
     };
     // SAFETY: no pointers.
     check(unsafe { libc::kill(pid, signal as libc::c_int) }).map(drop)
+}
+
+/// Names a process for as long as this is open, whoever has its pid later.
+pub(crate) fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let raw = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as libc::c_int)?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+pub(crate) fn kill_by_pidfd(process: &OwnedFd) -> io::Result<()> {
+    let info: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: without a siginfo the kernel makes one, as for `kill`.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            libc::SIGKILL,
+            info,
+            0,
+        )
+    };
+    check(result as libc::c_int).map(drop)
+}
+
+/// Whether the process has ended when the time is over, or a signal came.
+pub(crate) fn wait_by_pidfd(process: &OwnedFd, time: Duration) -> io::Result<bool> {
+    let mut poll = libc::pollfd {
+        fd: process.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let milliseconds = time.as_millis().try_into().unwrap_or(libc::c_int::MAX);
+    // SAFETY: `poll` is one entry and lives through the call.
+    check(unsafe { libc::poll(&raw mut poll, 1, milliseconds) }).map(|ready| ready > 0)
 }
 
 /// Makes `command` a daemon: a session of its own, with `listener` as its descriptor 3.

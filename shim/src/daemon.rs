@@ -23,7 +23,7 @@ use crate::status::Status;
 use crate::stdio::logger;
 use crate::stdio::pump::Pumps;
 use crate::stdio::terminal::ConsoleSocket;
-use crate::sys::{self, Interest, SignalPipe};
+use crate::sys::{self, Interest, OpenFiles, SignalPipe};
 use crate::task::{Container, Exit, Phase, ProcessKey, Reply};
 use crate::ttrpc::Connection;
 
@@ -136,6 +136,7 @@ pub struct Shim {
     pub(crate) pumps: Pumps,
     pub(crate) loggers: BTreeMap<u32, Logger>,
     pub(crate) events: Events,
+    pub(crate) open_files: OpenFiles,
     /// No new container, and the end as soon as it may be.
     pub(crate) ending: bool,
     /// The time for the last events runs.
@@ -179,6 +180,7 @@ impl Shim {
             pumps: Pumps::default(),
             loggers: BTreeMap::new(),
             events,
+            open_files: OpenFiles::raise()?,
             ending: false,
             last_events: false,
             ended: false,
@@ -308,7 +310,7 @@ impl Shim {
                 }
             }
         }
-        match command.spawn() {
+        match self.open_files.spawn(&mut command) {
             Ok(child) => {
                 self.calls.insert(
                     child.id(),

@@ -20,7 +20,7 @@ impl Shim {
         self.reactor
             .watch(&ready, Token::Logger(number), Interest::Readable)
             .map_err(failed)?;
-        let child = command.spawn().map_err(failed)?;
+        let child = self.open_files.spawn(&mut command).map_err(failed)?;
         self.reactor.after(logger::READY, Deadline::LoggerReady(number));
         self.loggers.insert(
             number,

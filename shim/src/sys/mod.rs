@@ -3,6 +3,7 @@
 
 mod epoll;
 mod fd;
+mod limits;
 mod mount;
 mod process;
 mod signals;
@@ -13,6 +14,7 @@ pub(crate) use fd::{
     read, receive_descriptor, reserve_descriptors, set_nonblocking, set_window_size, splice, take_listener,
     take_stdin, write,
 };
+pub(crate) use limits::OpenFiles;
 pub(crate) use mount::{mount, mount_overlay_layers, unmount_all};
 pub(crate) use process::{
     become_subreaper, daemon_command, effective_uid, is_child, kill, kill_by_pidfd, logger_command,

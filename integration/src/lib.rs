@@ -8,6 +8,7 @@
 //! - [`Bundle`]: a bundle with busybox as its rootfs and the default config, to be edited.
 //! - [`Runtime`]: the built `runtime` with a state folder in the sandbox.
 //! - [`Manager`]: a network namespace with a registry in it and a manager beside it; [`Manager::ctl`].
+//! - [`Shim`]: the built `shim` for one bundle, and its task API.
 //! - [`Containerd`]: a containerd with our shim, or a newer one with its own shim and our runtime; driven with `ctr`.
 //! - [`Peers`]: foreign clients that hack/peers and hack/peers-go have fetched, in a network and mount namespace of the
 //!   test's own.
@@ -22,6 +23,7 @@ mod peers;
 mod process;
 mod registry;
 mod sandbox;
+mod shim;
 mod sys;
 mod terminal;
 
@@ -33,5 +35,6 @@ pub use peers::Peers;
 pub use process::{Done, binary, command_exists, eventually, finish, run};
 pub use registry::Registry;
 pub use sandbox::Sandbox;
+pub use shim::{Shim, Streams, is_gone};
 pub use sys::receive;
 pub use terminal::Terminal;

@@ -5,239 +5,17 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
 use containerd_shim_protos::protobuf::Message;
-use containerd_shim_protos::protobuf::well_known_types::any::Any;
+
 use containerd_shim_protos::shim::oci::Options;
 use containerd_shim_protos::ttrpc::{self, Code, context};
 use containerd_shim_protos::types::{mount::Mount, task::Status};
-use containerd_shim_protos::{Client, TaskClient, api, cgroups, cgroups_v2};
-use integration::{Bundle, Sandbox, binary, eventually, run};
+use containerd_shim_protos::{api, cgroups, cgroups_v2};
+use integration::{Bundle, Sandbox, Shim, Streams, binary, eventually, is_gone, run};
 use serde_json::{Value, json};
-
-/// A shim for one bundle. The daemon is killed when a test fails before it shut it down.
-struct Shim {
-    id: String,
-    bundle: PathBuf,
-    root: PathBuf,
-    manager_socket: PathBuf,
-    address: String,
-    tasks: TaskClient,
-}
-
-impl Shim {
-    #[track_caller]
-    fn start(sandbox: &Sandbox, bundle: &Bundle) -> Self {
-        Self::start_as(sandbox, bundle.path(), sandbox.id(), bundle)
-    }
-
-    #[track_caller]
-    fn start_as(sandbox: &Sandbox, folder: &Path, id: &str, bundle: &Bundle) -> Self {
-        bundle.write();
-        let root = sandbox.path().join("state");
-        sandbox.owns(&root.join("test"));
-        sandbox.owns(&sandbox.path().join("s"));
-        let manager_socket = sandbox.path().join("manager.sock");
-        let address = run(&mut command(folder, id, &manager_socket, "start")).ok();
-        let tasks = TaskClient::new(Client::connect(&address).expect("connect to the shim"));
-        Self {
-            id: id.to_owned(),
-            bundle: folder.to_owned(),
-            root,
-            manager_socket,
-            address,
-            tasks,
-        }
-    }
-
-    fn request(&self) -> api::CreateTaskRequest {
-        let mut options = Options::new();
-        options.root = self.root.display().to_string();
-        let mut any = Any::new();
-        any.type_url = "containerd.runc.v1.Options".into();
-        any.value = options.write_to_bytes().expect("encode options");
-        let mut request = api::CreateTaskRequest::new();
-        request.id.clone_from(&self.id);
-        request.bundle = self.bundle.display().to_string();
-        request.options = Some(any).into();
-        request
-    }
-
-    /// The log that the shim writes.
-    fn log(&self) -> PathBuf {
-        self.bundle.join("output.json")
-    }
-
-    fn log_uri(&self) -> String {
-        format!("json-file://{}", self.log().display())
-    }
-
-    #[track_caller]
-    fn create_logged(&self) -> u32 {
-        let mut request = self.request();
-        request.stdout = self.log_uri();
-        request.stderr = self.log_uri();
-        self.tasks
-            .create(context::Context::default(), &request)
-            .expect("create")
-            .pid
-    }
-
-    #[track_caller]
-    fn run_logged(&self) -> u32 {
-        self.create_logged();
-        self.start_process("");
-        self.wait("")
-    }
-
-    #[track_caller]
-    fn start_process(&self, exec: &str) -> u32 {
-        let mut request = api::StartRequest::new();
-        request.id.clone_from(&self.id);
-        exec.clone_into(&mut request.exec_id);
-        self.tasks
-            .start(context::Context::default(), &request)
-            .expect("start")
-            .pid
-    }
-
-    #[track_caller]
-    fn wait(&self, exec: &str) -> u32 {
-        let mut request = api::WaitRequest::new();
-        request.id.clone_from(&self.id);
-        exec.clone_into(&mut request.exec_id);
-        self.tasks
-            .wait(context::Context::default(), &request)
-            .expect("wait")
-            .exit_status
-    }
-
-    fn add_exec(&self, exec: &str, script: &str, streams: &Streams) -> ttrpc::Result<()> {
-        let process = json!({
-            "args": ["/bin/sh", "-c", script],
-            "cwd": "/",
-            "env": ["PATH=/bin"],
-            "terminal": streams.terminal,
-            "user": {"uid": 0, "gid": 0},
-        });
-        let mut spec = Any::new();
-        spec.type_url = "types.containerd.io/opencontainers/runtime-spec/1/Process".into();
-        spec.value = process.to_string().into_bytes();
-        let mut request = api::ExecProcessRequest::new();
-        request.id.clone_from(&self.id);
-        exec.clone_into(&mut request.exec_id);
-        request.terminal = streams.terminal;
-        request.stdin.clone_from(&streams.stdin);
-        request.stdout.clone_from(&streams.stdout);
-        request.stderr.clone_from(&streams.stderr);
-        request.spec = Some(spec).into();
-        self.tasks.exec(context::Context::default(), &request).map(drop)
-    }
-
-    fn kill(&self, exec: &str, signal: u32) -> ttrpc::Result<()> {
-        let mut request = api::KillRequest::new();
-        request.id.clone_from(&self.id);
-        exec.clone_into(&mut request.exec_id);
-        request.signal = signal;
-        self.tasks.kill(context::Context::default(), &request).map(drop)
-    }
-
-    fn delete(&self, exec: &str) -> ttrpc::Result<api::DeleteResponse> {
-        let mut request = api::DeleteRequest::new();
-        request.id.clone_from(&self.id);
-        exec.clone_into(&mut request.exec_id);
-        self.tasks.delete(context::Context::default(), &request)
-    }
-
-    fn state(&self, exec: &str) -> ttrpc::Result<api::StateResponse> {
-        let mut request = api::StateRequest::new();
-        request.id.clone_from(&self.id);
-        exec.clone_into(&mut request.exec_id);
-        self.tasks.state(context::Context::default(), &request)
-    }
-
-    fn pid(&self) -> u32 {
-        fs::read_to_string(self.bundle.join("shim.pid"))
-            .expect("read shim.pid")
-            .parse()
-            .expect("a pid")
-    }
-
-    /// Ends an empty shim and looks that it is gone.
-    #[track_caller]
-    fn shutdown(self) {
-        let pid = self.pid();
-        let mut request = api::ShutdownRequest::new();
-        request.id.clone_from(&self.id);
-        self.tasks
-            .shutdown(context::Context::default(), &request)
-            .expect("shutdown");
-        eventually("the shim ends", || is_gone(pid).then_some(()));
-    }
-
-    #[track_caller]
-    fn end(self) {
-        self.delete("").expect("delete");
-        self.shutdown();
-    }
-
-    /// Text of one stream in the log.
-    fn logged(&self, stream: &str) -> String {
-        let text = fs::read_to_string(self.log()).unwrap_or_default();
-        let entries = text
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(line).expect("a JSON line"));
-        entries
-            .filter(|entry| entry["stream"] == stream)
-            .filter_map(|entry| Some(entry["log"].as_str()?.to_owned()))
-            .collect()
-    }
-
-    fn exit_record(&self) -> Value {
-        let text = fs::read_to_string(self.bundle.join("exit.json")).expect("read exit.json");
-        serde_json::from_str(&text).expect("exit.json is JSON")
-    }
-}
-
-impl Drop for Shim {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let pid = self.pid();
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-            let _ = command(&self.bundle, &self.id, &self.manager_socket, "delete").output();
-        }
-    }
-}
-
-#[derive(Default)]
-struct Streams {
-    terminal: bool,
-    stdin: String,
-    stdout: String,
-    stderr: String,
-}
-
-fn command(bundle: &Path, id: &str, manager_socket: &Path, verb: &str) -> Command {
-    let mut command = Command::new(binary("shim"));
-    command
-        .args(["-namespace", "test", "-id", id, "-address"])
-        .arg(manager_socket)
-        .arg(verb);
-    command.current_dir(bundle);
-    command
-}
-
-fn is_gone(pid: u32) -> bool {
-    // A zombie is gone too: whoever is its parent in a test's world may not reap it.
-    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
-        stat.rsplit(") ")
-            .next()
-            .is_some_and(|rest| rest.starts_with(['Z', 'X']))
-    })
-}
 
 fn fifo(sandbox: &Sandbox, name: &str) -> String {
     let path = sandbox.path().join(name);
@@ -955,10 +733,7 @@ fn a_killed_shim_is_cleaned_up_after() {
     .expect("kill");
     eventually("the shim is gone", || is_gone(shim_pid).then_some(()));
     assert!(!is_gone(pid), "the container runs on without its shim");
-    let mut delete = command(&shim.bundle, &shim.id, &shim.manager_socket, "delete");
-    let output = delete.arg("-debug").output().expect("shim delete");
-    assert!(output.status.success(), "{output:?}");
-    let response = api::DeleteResponse::parse_from_bytes(&output.stdout).expect("a DeleteResponse");
+    let response = shim.clean_up();
     assert_eq!((response.pid, response.exit_status), (pid, 137));
     eventually("the container is gone", || is_gone(pid).then_some(()));
     sandbox.assert_clean();
@@ -981,10 +756,7 @@ fn an_exit_that_nobody_heard_of_is_told_by_delete() {
     )
     .expect("kill");
     eventually("the shim is gone", || is_gone(shim_pid).then_some(()));
-    let output = command(&shim.bundle, &shim.id, &shim.manager_socket, "delete")
-        .output()
-        .expect("shim delete");
-    let response = api::DeleteResponse::parse_from_bytes(&output.stdout).expect("a DeleteResponse");
+    let response = shim.clean_up();
     assert_eq!((response.pid, response.exit_status), (pid, 42));
 }
 
@@ -994,7 +766,7 @@ fn one_shim_serves_a_pod_and_ends_only_when_it_is_empty() {
     let first = Bundle::named(&sandbox, &format!("{}p", sandbox.id()), &["/bin/sleep", "1000"]);
     let pod = format!("{}p", sandbox.id());
     let shim = Shim::start_as(&sandbox, first.path(), &pod, &first);
-    let again = run(&mut command(first.path(), &pod, &shim.manager_socket, "start")).ok();
+    let again = run(&mut Shim::command(&sandbox, first.path(), &pod, "start")).ok();
     assert_eq!(again, shim.address, "a second start finds the shim that is there");
     shim.create_logged();
     shim.start_process("");
@@ -1007,13 +779,7 @@ fn one_shim_serves_a_pod_and_ends_only_when_it_is_empty() {
     );
     second.write();
     let member = format!("{}m", sandbox.id());
-    let address = run(&mut command(
-        second.path(),
-        &member,
-        &shim.manager_socket,
-        "start",
-    ))
-    .ok();
+    let address = run(&mut Shim::command(&sandbox, second.path(), &member, "start")).ok();
     assert_eq!(address, shim.address);
     let mut request = shim.request();
     request.id.clone_from(&member);
@@ -1072,10 +838,7 @@ fn a_shutdown_that_does_not_wait_kills_and_leaves_the_exit_on_disk() {
     eventually("the shim ends", || is_gone(shim_pid).then_some(()));
     assert!(is_gone(pid));
     assert_eq!(shim.exit_record()["exit_status"], 137);
-    let output = command(&shim.bundle, &shim.id, &shim.manager_socket, "delete")
-        .output()
-        .expect("shim delete");
-    let response = api::DeleteResponse::parse_from_bytes(&output.stdout).expect("a DeleteResponse");
+    let response = shim.clean_up();
     assert_eq!((response.pid, response.exit_status), (pid, 137));
     sandbox.assert_clean();
 }

@@ -199,6 +199,11 @@ impl Containerd {
         });
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// kill -9, and nothing else.
     pub fn kill(&mut self) {
         self.process.kill().expect("kill containerd");

@@ -13,6 +13,7 @@
 //! - [`Peers`]: foreign clients that hack/peers and hack/peers-go have fetched, in a network and mount namespace of the
 //!   test's own.
 //! - [`Terminal`]: a command on a pseudo-terminal, to be typed at and read.
+//! - [`adopt_orphans`]: reaps what killed shims leave to nobody.
 //! - [`eventually`]: waits for a condition, with a deadline far beyond what a slow machine needs.
 
 mod bundle;
@@ -32,7 +33,7 @@ pub use containerd::Containerd;
 pub use image::{Image, Layer};
 pub use manager::Manager;
 pub use peers::Peers;
-pub use process::{Done, binary, command_exists, eventually, finish, run};
+pub use process::{Done, adopt_orphans, binary, command_exists, eventually, finish, run};
 pub use registry::Registry;
 pub use sandbox::Sandbox;
 pub use shim::{Shim, Streams, is_gone};

@@ -3,8 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::getsid;
 
 /// Far beyond what a loaded machine needs: who reaches it hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
@@ -173,6 +177,26 @@ impl Reader {
         }
         String::from_utf8_lossy(&self.bytes.lock().expect("no reader panics")).into_owned()
     }
+}
+
+/// Reap, from now on, the processes whose parents die below this one. A killed shim leaves zombies in a container's PID
+/// namespace, which ends when they are reaped; the machine's first process may be one that takes its time with that.
+pub fn adopt_orphans() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        nix::sys::prctl::set_child_subreaper(true).expect("become a subreaper");
+        thread::spawn(|| {
+            let own = getsid(None).expect("the own session");
+            loop {
+                let ended = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+                match ended.map(|ended| ended.pid()) {
+                    // Those of our session are the test's own, which waits for them itself.
+                    Ok(Some(pid)) if getsid(Some(pid)) != Ok(own) => drop(waitpid(pid, None)),
+                    _ => thread::sleep(Duration::from_millis(1)),
+                }
+            }
+        });
+    });
 }
 
 /// Wait until `condition` gives something, or fail the test, naming `what` was waited for.

@@ -13,7 +13,7 @@ use containerd_shim_protos::{Client, TaskClient, api};
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
-use crate::process::{binary, eventually, run};
+use crate::process::{DEADLINE, binary, eventually, run};
 use crate::sandbox::Sandbox;
 
 /// A shim for one bundle. The daemon is killed when a test fails before it shut it down.
@@ -24,6 +24,7 @@ pub struct Shim {
     pub root: PathBuf,
     manager_socket: PathBuf,
     pub address: String,
+    pid: u32,
     pub tasks: TaskClient,
 }
 
@@ -53,9 +54,11 @@ impl Shim {
         let manager_socket = manager_socket(sandbox);
         let address = run(start).ok();
         let tasks = TaskClient::new(Client::connect(&address).expect("connect to the shim"));
+        let pid = fs::read_to_string(folder.join("shim.pid")).expect("read shim.pid");
         Self {
             id: id.to_owned(),
             bundle: folder.to_owned(),
+            pid: pid.parse().expect("a pid"),
             root,
             manager_socket,
             address,
@@ -109,7 +112,7 @@ impl Shim {
         let mut request = self.request();
         request.stdout = self.log_uri();
         request.stderr = self.log_uri();
-        let created = self.tasks.create(context::Context::default(), &request);
+        let created = self.tasks.create(patience(), &request);
         created.map(|created| created.pid)
     }
 
@@ -130,7 +133,7 @@ impl Shim {
         let mut request = api::StartRequest::new();
         request.id.clone_from(&self.id);
         exec.clone_into(&mut request.exec_id);
-        let started = self.tasks.start(context::Context::default(), &request);
+        let started = self.tasks.start(patience(), &request);
         started.map(|started| started.pid)
     }
 
@@ -144,7 +147,7 @@ impl Shim {
         let mut request = api::WaitRequest::new();
         request.id.clone_from(&self.id);
         exec.clone_into(&mut request.exec_id);
-        let ended = self.tasks.wait(context::Context::default(), &request);
+        let ended = self.tasks.wait(patience(), &request);
         ended.map(|ended| ended.exit_status)
     }
 
@@ -167,7 +170,7 @@ impl Shim {
         request.stdout.clone_from(&streams.stdout);
         request.stderr.clone_from(&streams.stderr);
         request.spec = Some(spec).into();
-        self.tasks.exec(context::Context::default(), &request).map(drop)
+        self.tasks.exec(patience(), &request).map(drop)
     }
 
     pub fn kill(&self, exec: &str, signal: u32) -> ttrpc::Result<()> {
@@ -175,28 +178,25 @@ impl Shim {
         request.id.clone_from(&self.id);
         exec.clone_into(&mut request.exec_id);
         request.signal = signal;
-        self.tasks.kill(context::Context::default(), &request).map(drop)
+        self.tasks.kill(patience(), &request).map(drop)
     }
 
     pub fn delete(&self, exec: &str) -> ttrpc::Result<api::DeleteResponse> {
         let mut request = api::DeleteRequest::new();
         request.id.clone_from(&self.id);
         exec.clone_into(&mut request.exec_id);
-        self.tasks.delete(context::Context::default(), &request)
+        self.tasks.delete(patience(), &request)
     }
 
     pub fn state(&self, exec: &str) -> ttrpc::Result<api::StateResponse> {
         let mut request = api::StateRequest::new();
         request.id.clone_from(&self.id);
         exec.clone_into(&mut request.exec_id);
-        self.tasks.state(context::Context::default(), &request)
+        self.tasks.state(patience(), &request)
     }
 
     pub fn pid(&self) -> u32 {
-        fs::read_to_string(self.bundle.join("shim.pid"))
-            .expect("read shim.pid")
-            .parse()
-            .expect("a pid")
+        self.pid
     }
 
     /// Ends an empty shim and looks that it is gone.
@@ -205,9 +205,7 @@ impl Shim {
         let pid = self.pid();
         let mut request = api::ShutdownRequest::new();
         request.id.clone_from(&self.id);
-        self.tasks
-            .shutdown(context::Context::default(), &request)
-            .expect("shutdown");
+        self.tasks.shutdown(patience(), &request).expect("shutdown");
         eventually("the shim ends", || is_gone(pid).then_some(()));
     }
 
@@ -252,6 +250,11 @@ pub struct Streams {
     pub stdin: String,
     pub stdout: String,
     pub stderr: String,
+}
+
+/// For a call: one that hangs fails its test.
+fn patience() -> context::Context {
+    context::with_duration(DEADLINE)
 }
 
 fn manager_socket(sandbox: &Sandbox) -> PathBuf {

@@ -11,7 +11,7 @@ use crate::status::Status;
 use crate::task::{Phase, Reply};
 use crate::timestamp;
 
-const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+pub(crate) const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 
 /// Carries a call out, or begins to: whoever finishes it answers.
 pub(crate) fn dispatch(shim: &mut Shim, reply: Reply, request: &Request) {

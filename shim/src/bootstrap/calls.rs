@@ -11,6 +11,8 @@ use crate::{socket, sys};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A process that got SIGKILL is gone within this, or it hangs in the kernel.
 const DEATH: Duration = Duration::from_secs(2);
+/// How often it is looked whether a process is a call still: the container's own becomes one that is not.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Returns when no call for the container in `bundle` runs any more.
 pub(super) fn outlast(bundle: &Path) {
@@ -21,18 +23,15 @@ pub(super) fn outlast(bundle: &Path) {
     let (patience, end) = (Instant::now() + PATIENCE, Instant::now() + PATIENCE + DEATH);
     // What ends may have started another one before.
     while let Some((pid, call)) = find(bundle, socket.as_deref()) {
-        let until = if Instant::now() < patience {
-            patience
-        } else {
-            eprintln!("process {pid}, which a dead shim has started, does not end and is killed");
-            let _ = sys::kill_by_pidfd(&call);
-            end
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        if !sys::wait_by_pidfd(&call, left).unwrap_or(false) && until == end {
-            eprintln!("process {pid} does not die by SIGKILL");
+        if Instant::now() > end {
+            eprintln!("process {pid} of a dead shim does not die by SIGKILL");
             return;
         }
+        if Instant::now() > patience {
+            eprintln!("process {pid} of a dead shim does not end and is killed");
+            let _ = sys::kill_by_pidfd(&call);
+        }
+        let _ = sys::wait_readable(&call, LOOK);
     }
 }
 
@@ -51,7 +50,16 @@ fn find(bundle: &Path, socket: Option<&Path>) -> Option<(u32, std::os::fd::Owned
 fn is_call(pid: u32, bundle: &Path, socket: Option<&Path>) -> bool {
     // A zombie has no arguments any more.
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    names(&line, bundle, socket)
+    names(&line, bundle, socket) && !leads_session(pid)
+}
+
+/// Unlike a call, the container's own process has a session of its own; until it is started, it may have the arguments
+/// of the `create` that made it.
+fn leads_session(pid: u32) -> bool {
+    const SESSION: usize = 3;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields);
+    fields.and_then(|fields| fields.split(' ').nth(SESSION)) == Some(pid.to_string().as_str())
 }
 
 /// A runtime is called with `--log FILE`, a file in the bundle, and a shim with `-socket PATH`.

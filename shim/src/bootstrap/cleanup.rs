@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use protobuf::Message;
 
-use super::calls;
+use super::{calls, farewell};
 use crate::arguments::Arguments;
 use crate::bundle::{self, ADDRESS_FILE, ExitRecord, INIT_PID_FILE};
 use crate::delete::delete_response;
@@ -104,14 +104,18 @@ fn delete_container(runtime: &Runtime, id: &str, bundle: &Path) {
     }
 }
 
-/// The socket of the dead shim. A shim of a pod that still lives keeps its own.
+/// The socket of a dead shim. One that lives, such as that of a pod, keeps its own.
 fn remove_socket(bundle: &Path, id: &str) {
-    if socket::live_address(bundle).is_some() {
-        eprintln!("a shim still listens at the address in the bundle of {id}; its socket stays");
-        return;
-    }
     if let Some(path) = socket::read_address(bundle).and_then(|address| socket::path_of(&address)) {
-        socket::remove(&path);
+        if let Err(method) = farewell::bid(&path, id) {
+            eprintln!(
+                "the shim at {} lives, but does not answer {method} for {id}",
+                path.display()
+            );
+        }
+        if socket::live_address(bundle).is_none() {
+            socket::remove(&path);
+        }
     }
     let _ = std::fs::remove_file(bundle.join(ADDRESS_FILE));
 }

@@ -3,6 +3,7 @@
 
 mod calls;
 mod cleanup;
+mod farewell;
 mod info;
 pub mod params;
 mod start;

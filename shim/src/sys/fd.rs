@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{check, check_size};
 
@@ -48,6 +49,21 @@ pub(crate) fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
 pub(crate) fn write(fd: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the bytes are readable for their whole length.
     check_size(unsafe { libc::write(fd.as_fd().as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
+}
+
+/// Returns when there is something to read (of a pidfd: its process has ended), the time is over, or a signal came.
+pub(crate) fn wait_readable(fd: impl AsFd, time: Duration) -> io::Result<()> {
+    let mut poll = libc::pollfd {
+        fd: fd.as_fd().as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let milliseconds = time.as_millis().try_into().unwrap_or(libc::c_int::MAX);
+    // SAFETY: `poll` is one entry and lives through the call.
+    match check(unsafe { libc::poll(&raw mut poll, 1, milliseconds) }) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Moves up to `length` bytes from one pipe to another without copying them; never blocks.

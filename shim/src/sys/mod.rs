@@ -12,13 +12,13 @@ pub(crate) use epoll::{Epoll, Interest, Ready};
 pub(crate) use fd::{
     bytes_readable, close_inherited, connect_unix, duplicate, eventfd, memfd, peer_uid, pipe, pipe_capacity,
     read, receive_descriptor, reserve_descriptors, set_nonblocking, set_window_size, splice, take_listener,
-    take_stdin, write,
+    take_stdin, wait_readable, write,
 };
 pub(crate) use limits::OpenFiles;
 pub(crate) use mount::{mount, mount_overlay_layers, unmount_all};
 pub(crate) use process::{
     become_subreaper, daemon_command, effective_uid, is_child, kill, kill_by_pidfd, logger_command,
-    open_pidfd, reap, wait_by_pidfd,
+    open_pidfd, reap,
 };
 pub(crate) use signals::SignalPipe;
 

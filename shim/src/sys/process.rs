@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::Duration;
 
 use super::check;
 
@@ -88,18 +87,6 @@ pub(crate) fn kill_by_pidfd(process: &OwnedFd) -> io::Result<()> {
         )
     };
     check(result as libc::c_int).map(drop)
-}
-
-/// Whether the process has ended when the time is over, or a signal came.
-pub(crate) fn wait_by_pidfd(process: &OwnedFd, time: Duration) -> io::Result<bool> {
-    let mut poll = libc::pollfd {
-        fd: process.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    let milliseconds = time.as_millis().try_into().unwrap_or(libc::c_int::MAX);
-    // SAFETY: `poll` is one entry and lives through the call.
-    check(unsafe { libc::poll(&raw mut poll, 1, milliseconds) }).map(|ready| ready > 0)
 }
 
 /// Makes `command` a daemon: a session of its own, with `listener` as its descriptor 3.

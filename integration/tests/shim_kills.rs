@@ -1,0 +1,536 @@
+//! kill -9 of the shim, of the runtime, of containerd and of the container's processes, at failpoints and at random
+//! moments. Whatever was told is true and stays true, the container is found and its exit told, and nothing is left:
+//! no process, mount, cgroup, socket or state.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use containerd_shim_protos::{api, ttrpc};
+use integration::{
+    Bundle, Containerd, Done, Sandbox, Shim, Streams, adopt_orphans, eventually, finish, is_gone, run,
+};
+
+/// What the container's init ends with, and an exec in it.
+const INIT_STATUS: u32 = 3;
+const EXEC_STATUS: u32 = 7;
+/// What is told of a process that was killed, or whose end nobody saw.
+const KILLED: u32 = 137;
+
+/// A bundle over which one shim after the other lives.
+struct Stage {
+    sandbox: Sandbox,
+    bundle: Bundle,
+}
+
+impl Stage {
+    fn new(script: &str) -> Self {
+        adopt_orphans();
+        let sandbox = Sandbox::new();
+        let bundle = Bundle::new(&sandbox, script);
+        let gate = bundle.rootfs().join("gate");
+        nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).expect("make a fifo");
+        Self { sandbox, bundle }
+    }
+
+    /// Its init waits until a line is written into [`Stage::gate`].
+    fn gated() -> Self {
+        Self::new(&format!("read line < /gate; exit {INIT_STATUS}"))
+    }
+
+    /// To be kept open until init has read from it.
+    fn gate(&self) -> fs::File {
+        let path = self.bundle.rootfs().join("gate");
+        let both = fs::OpenOptions::new().read(true).write(true).open(path);
+        both.expect("open the gate")
+    }
+
+    /// The shim's command line, to be killed at a failpoint.
+    fn command(&self, verb: &str, failpoint: &str) -> Command {
+        let mut command = Shim::command(&self.sandbox, self.bundle.path(), self.sandbox.id(), verb);
+        command.env("BERTH_SHIM_FAILPOINT", failpoint);
+        command
+    }
+
+    #[track_caller]
+    fn shim(&self) -> Shim {
+        Shim::start(&self.sandbox, &self.bundle)
+    }
+
+    #[track_caller]
+    fn shim_that_dies_at(&self, failpoint: &str) -> Shim {
+        self.bundle.write();
+        let mut start = self.command("start", failpoint);
+        Shim::start_by(&self.sandbox, self.bundle.path(), self.sandbox.id(), &mut start)
+    }
+
+    /// What containerd does when a shim's connection breaks; then nothing may be left.
+    #[track_caller]
+    fn clean_up(&self, shim: &Shim) -> api::DeleteResponse {
+        let gone = format!(
+            "the shim is dead, which for a failpoint takes a debug build: {}",
+            shim.pid()
+        );
+        eventually(&gone, || is_gone(shim.pid()).then_some(()));
+        let response = shim.clean_up();
+        self.assert_clean();
+        response
+    }
+
+    /// Ends a shim whose container was deleted.
+    #[track_caller]
+    fn shut_down(&self, shim: Shim) {
+        shim.shutdown();
+        self.assert_clean();
+    }
+
+    /// Nothing is left but the bundle, of which the next shim gets only what a client makes.
+    #[track_caller]
+    fn assert_clean(&self) {
+        self.sandbox.assert_clean();
+        for entry in fs::read_dir(self.bundle.path())
+            .expect("read the bundle")
+            .flatten()
+        {
+            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                fs::remove_file(entry.path()).expect("remove a file of the bundle");
+            }
+        }
+    }
+}
+
+/// What a shim told of a container's life, as far as it went.
+#[derive(Debug, Default)]
+struct Told {
+    pid: Option<u32>,
+    exec: Option<u32>,
+    exit: Option<u32>,
+    deleted: Option<u32>,
+}
+
+/// Create, start, exec, open the gate, wait and delete, until something fails. Without a gate there is no exec.
+fn live(shim: &Shim, gate: Option<&fs::File>) -> Told {
+    let mut told = Told::default();
+    let mut go_on = || -> ttrpc::Result<()> {
+        told.pid = Some(shim.try_create_logged()?);
+        shim.try_start("")?;
+        if let Some(mut gate) = gate {
+            shim.add_exec("e", &format!("exit {EXEC_STATUS}"), &Streams::default())?;
+            shim.try_start("e")?;
+            told.exec = Some(shim.try_wait("e")?);
+            shim.delete("e")?;
+            gate.write_all(b"\n").expect("open the gate");
+        }
+        told.exit = Some(shim.try_wait("")?);
+        told.deleted = Some(shim.delete("")?.exit_status);
+        Ok(())
+    };
+    let _ = go_on();
+    told
+}
+
+/// As [`live`], with a client that tries again whatever fails, until the container has ended by itself.
+fn live_stubbornly(shim: &Shim, mut gate: fs::File) -> Told {
+    let delete = |exec: &str| {
+        eventually("a delete that is not killed", || match shim.delete(exec) {
+            Ok(deleted) => Some(Some(deleted.exit_status)),
+            Err(ttrpc::Error::RpcStatus(status)) if status.code() == ttrpc::Code::NOT_FOUND => Some(None),
+            Err(_) => None,
+        })
+    };
+    let pid = eventually("a start that is not killed", || {
+        let created = shim.try_create_logged();
+        let started = created.and_then(|pid| shim.try_start("").map(|_| pid));
+        if started.is_err() {
+            delete("");
+        }
+        started.ok()
+    });
+    let exec = eventually("an exec that is not killed", || {
+        shim.add_exec("e", &format!("exit {EXEC_STATUS}"), &Streams::default())
+            .expect("exec");
+        let status = shim.try_start("e").ok().map(|_| shim.wait("e"));
+        delete("e");
+        status
+    });
+    gate.write_all(b"\n").expect("open the gate");
+    let exit = shim.wait("");
+    Told {
+        pid: Some(pid),
+        exec: Some(exec),
+        exit: Some(exit),
+        deleted: delete(""),
+    }
+}
+
+/// Numbers that nobody foresees, without a crate for it.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self(now.expect("a time").as_nanos() as u64 | 1)
+    }
+
+    /// Marsaglia's xorshift.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    fn moment(&mut self, longest: Duration) -> Duration {
+        Duration::from_micros(self.below(longest.as_micros() as u64))
+    }
+}
+
+fn kill(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+    // Some have ended by themselves.
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
+}
+
+#[test]
+fn a_shim_killed_at_a_failpoint_leaves_what_delete_finds() {
+    // What was reaped and is not on disk yet is lost with the shim. Init ends at once, and its end may be on disk before
+    // its start is told.
+    let (unknown, either, known) = (&[KILLED][..], &[KILLED, INIT_STATUS][..], &[INIT_STATUS][..]);
+    let failpoints = [
+        ("create.mounted", unknown),
+        ("create.recorded", unknown),
+        ("create.called", unknown),
+        ("create.made", unknown),
+        ("create.told", unknown),
+        ("start.called", unknown),
+        ("start.made", either),
+        ("start.told", either),
+        ("exit.reaped", unknown),
+        ("exit.recorded", known),
+        ("exit.told", known),
+        ("delete.called", known),
+        ("delete.made", known),
+        ("delete.told", known),
+    ];
+    let stage = Stage::new(&format!("exit {INIT_STATUS}"));
+    for (failpoint, statuses) in failpoints {
+        for _ in 0..5 {
+            let shim = stage.shim_that_dies_at(failpoint);
+            let told = live(&shim, None);
+            let found = stage.clean_up(&shim);
+            let context = format!("{failpoint}: {found:?} after {told:?}");
+            assert!(statuses.contains(&found.exit_status), "{context}");
+            for status in [told.exit, told.deleted].into_iter().flatten() {
+                assert_eq!(status, INIT_STATUS, "{context}");
+            }
+            assert!(told.pid.is_none_or(|pid| pid == found.pid), "{context}");
+        }
+    }
+}
+
+#[test]
+fn a_shim_killed_around_an_exec_has_its_exit_on_disk() {
+    let stage = Stage::gated();
+    for (failpoint, is_on_disk) in [
+        ("exec.called", false),
+        ("exec.made", false),
+        ("exec.told", false),
+        ("exit.reaped", false),
+        ("exit.recorded", true),
+        ("exit.told", true),
+    ] {
+        for _ in 0..5 {
+            let shim = stage.shim_that_dies_at(failpoint);
+            let told = live(&shim, Some(&stage.gate()));
+            assert!(
+                told.exec.is_none_or(|status| status == EXEC_STATUS),
+                "{failpoint}: {told:?}"
+            );
+            eventually("the shim is dead", || is_gone(shim.pid()).then_some(()));
+            let record = fs::read_to_string(shim.bundle.join("e.exit.json")).unwrap_or_default();
+            let recorded = record.contains(&format!("\"exit_status\":{EXEC_STATUS},"));
+            assert_eq!(recorded, is_on_disk, "{failpoint}: {record}");
+            assert_eq!(stage.clean_up(&shim).exit_status, KILLED, "{failpoint}");
+        }
+    }
+}
+
+#[test]
+fn a_start_or_a_delete_that_is_killed_can_be_repeated() {
+    let stage = Stage::gated();
+    stage.bundle.write();
+    stage.sandbox.owns(&stage.sandbox.path().join("s"));
+    // A daemon whose start never came to its end goes by itself.
+    for failpoint in ["bootstrap.listening", "bootstrap.spawned", "bootstrap.printed"] {
+        run(&mut stage.command("start", failpoint)).refused();
+        run(&mut stage.command("delete", "none")).ok();
+        stage.sandbox.assert_clean();
+    }
+    for failpoint in ["cleanup.alone", "cleanup.deleted"] {
+        let shim = stage.shim();
+        let pid = shim.create_logged();
+        shim.start_process("");
+        kill(shim.pid());
+        run(&mut stage.command("delete", failpoint)).refused();
+        let found = stage.clean_up(&shim);
+        assert_eq!((found.pid, found.exit_status), (pid, KILLED), "{failpoint}");
+    }
+}
+
+#[test]
+fn a_shim_killed_at_any_moment_loses_no_exit_that_was_told() {
+    let stage = Stage::gated();
+    let shim = stage.shim();
+    let start = Instant::now();
+    assert_eq!(live(&shim, Some(&stage.gate())).deleted, Some(INIT_STATUS));
+    let longest = start.elapsed() * 5 / 4;
+    stage.shut_down(shim);
+    let mut random = Random::new();
+    for _ in 0..120 {
+        let shim = stage.shim();
+        let (moment, gate) = (random.moment(longest), stage.gate());
+        let told = thread::scope(|scope| {
+            let life = scope.spawn(|| live(&shim, Some(&gate)));
+            thread::sleep(moment);
+            kill(shim.pid());
+            life.join().expect("a life")
+        });
+        // At once, as containerd does, whatever the shim had under way.
+        let found = stage.clean_up(&shim);
+        let context = format!("killed after {moment:?}: {found:?} after {told:?}");
+        assert!([KILLED, INIT_STATUS].contains(&found.exit_status), "{context}");
+        assert!(told.exec.is_none_or(|status| status == EXEC_STATUS), "{context}");
+        for status in [told.exit, told.deleted].into_iter().flatten() {
+            assert_eq!(
+                (status, found.exit_status),
+                (INIT_STATUS, INIT_STATUS),
+                "{context}"
+            );
+        }
+        assert!(told.pid.is_none_or(|pid| pid == found.pid), "{context}");
+    }
+}
+
+/// The processes below one, the nearest first.
+fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        found.extend(
+            children
+                .split_whitespace()
+                .filter_map(|child| child.parse::<u32>().ok()),
+        );
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// Whether a process below the shim is a call of the runtime. The container's own has the same arguments until it is
+/// started, but leads a session.
+fn is_call(pid: u32) -> bool {
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields);
+    let session = fields.and_then(|fields| fields.split(' ').nth(3)?.parse::<u32>().ok());
+    line.contains("\0--log\0") && session.is_some_and(|session| session != pid)
+}
+
+/// Kills processes below the shim that `choose` chooses, at random moments of the client's doings. Tells how many.
+fn kill_below<T>(shim: &Shim, choose: impl Fn(u32) -> bool + Sync, client: impl FnOnce() -> T) -> (u32, T) {
+    let (pid, stop) = (shim.pid(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            let mut random = Random::new();
+            let mut kills = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let found = descendants(pid).into_iter().find(|pid| choose(*pid));
+                thread::sleep(random.moment(Duration::from_millis(5)));
+                if let Some(pid) = found.filter(|pid| choose(*pid)) {
+                    kill(pid);
+                    kills += 1;
+                }
+            }
+            kills
+        });
+        let result = client();
+        stop.store(true, Ordering::Relaxed);
+        (killer.join().expect("the killer"), result)
+    })
+}
+
+#[test]
+fn a_runtime_killed_at_any_moment_is_told_as_a_failure_and_can_be_called_again() {
+    let stage = Stage::gated();
+    let mut all = 0;
+    while all < 60 {
+        let shim = stage.shim();
+        let (kills, told) = kill_below(&shim, is_call, || live_stubbornly(&shim, stage.gate()));
+        let statuses = (told.exec, told.exit, told.deleted);
+        assert_eq!(
+            statuses,
+            (Some(EXEC_STATUS), Some(INIT_STATUS), Some(INIT_STATUS))
+        );
+        stage.shut_down(shim);
+        all += kills;
+    }
+}
+
+#[test]
+fn processes_of_a_container_killed_at_any_moment_are_told_as_killed() {
+    let stage = Stage::gated();
+    let mut all = 0;
+    while all < 100 {
+        let shim = stage.shim();
+        let theirs = |pid| !is_call(pid);
+        let (kills, told) = kill_below(&shim, theirs, || live(&shim, Some(&stage.gate())));
+        let is_told = |status: Option<u32>, own| status.is_none_or(|status| [own, KILLED].contains(&status));
+        assert!(
+            is_told(told.exec, EXEC_STATUS) && is_told(told.exit, INIT_STATUS),
+            "{told:?}"
+        );
+        if told.deleted.is_some() {
+            assert_eq!(told.deleted, told.exit);
+        } else if told.pid.is_some() {
+            // Something was refused because a process was gone.
+            let _ = shim.kill("", 9);
+            let exit = shim.wait("");
+            assert!(is_told(Some(exit), INIT_STATUS), "{exit}");
+            assert_eq!(shim.delete("").expect("delete").exit_status, exit);
+        }
+        stage.shut_down(shim);
+        all += kills;
+    }
+}
+
+/// Containers at once, under containerd.
+const CROWD: usize = 4;
+
+/// Some `ctr run` at once, during which `strike` is called. Tells what each of them ended with.
+fn run_crowd(containerd: &Containerd, round: usize, strike: impl FnOnce()) -> Vec<Done> {
+    let names: Vec<String> = (0..CROWD).map(|number| format!("c{round}-{number}")).collect();
+    let script = format!("exit {INIT_STATUS}");
+    let spawn = |name: &String| {
+        let mut command = containerd.run_command(&["--rm"], name, &["/bin/sh", "-c", &script]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().expect("start ctr")
+    };
+    let running: Vec<_> = names.iter().map(spawn).collect();
+    strike();
+    let ended = running.into_iter().zip(names);
+    ended
+        .map(|(child, name)| finish(child, format!("ctr run {name}")))
+        .collect()
+}
+
+/// All that containerd knows of is removed, and then nothing may be left.
+#[track_caller]
+fn remove_all(containerd: &Containerd) {
+    let list = |what: &str| containerd.ctr(&[what, "ls", "-q"]).ok();
+    for task in list("task").lines() {
+        containerd.ctr(&["task", "rm", "-f", task]);
+    }
+    for container in list("container").lines() {
+        containerd.ctr(&["container", "rm", container]);
+    }
+    eventually("containerd knows of nothing any more", || {
+        (list("task") + &list("container")).is_empty().then_some(())
+    });
+    eventually("no bundle is left", || {
+        let left = fs::read_dir(containerd.bundle("")).map_or(0, Iterator::count);
+        (left == 0).then_some(())
+    });
+}
+
+#[test]
+fn shims_killed_at_any_moment_under_containerd_leave_nothing() {
+    adopt_orphans();
+    let sandbox = Sandbox::new();
+    let containerd = Containerd::with_our_shim(&sandbox);
+    let start = Instant::now();
+    run_crowd(&containerd, 0, || ());
+    let longest = start.elapsed();
+    let (mut random, mut kills) = (Random::new(), 0);
+    for round in 1..20 {
+        let moment = random.moment(longest);
+        let all = run_crowd(&containerd, round, || {
+            thread::sleep(moment);
+            let shims = shims(&sandbox);
+            kills += shims.len();
+            shims.into_iter().for_each(kill);
+        });
+        for done in all {
+            // Refused, ended by itself, or killed: never anything else.
+            let known = [1, INIT_STATUS.cast_signed(), KILLED.cast_signed()];
+            assert!(known.contains(&done.code), "{moment:?}: {done}");
+        }
+        remove_all(&containerd);
+    }
+    assert!(
+        kills > 10,
+        "only {kills} shims were killed: does the test still find them?"
+    );
+    drop(containerd);
+    sandbox.assert_clean();
+}
+
+/// The shims of a test's containerd.
+fn shims(sandbox: &Sandbox) -> Vec<u32> {
+    let address = format!("\0-address\0{}/c.sock\0", sandbox.path().display());
+    let pids = fs::read_dir("/proc").expect("read /proc").flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.contains(&address) && line.contains("\0-socket\0")
+        })
+        .collect()
+}
+
+#[test]
+fn a_containerd_killed_at_any_moment_finds_its_containers_again() {
+    adopt_orphans();
+    let sandbox = Sandbox::new();
+    let mut containerd = Containerd::with_our_shim(&sandbox);
+    containerd.run(&["-d"], "stays", &["/bin/sleep", "1000"]).ok();
+    let start = Instant::now();
+    run_crowd(&containerd, 0, || ());
+    let longest = start.elapsed();
+    let mut random = Random::new();
+    for round in 1..8 {
+        let moment = random.moment(longest);
+        let pid = containerd.pid();
+        run_crowd(&containerd, round, || {
+            thread::sleep(moment);
+            kill(pid);
+        });
+        containerd.kill();
+        containerd.start_again();
+        assert_eq!(
+            containerd.status("stays").as_deref(),
+            Some("RUNNING"),
+            "{moment:?}"
+        );
+        assert_eq!(
+            containerd.exec(&[], "stays", &["/bin/echo", "here"]).ok(),
+            "here\n"
+        );
+        for name in (0..CROWD).map(|number| format!("c{round}-{number}")) {
+            containerd.ctr(&["task", "rm", "-f", &name]);
+            containerd.ctr(&["container", "rm", &name]);
+        }
+        eventually("only the shim of the container that stays is left", || {
+            (shims(&sandbox).len() == 1).then_some(())
+        });
+    }
+    containerd.remove("stays");
+    remove_all(&containerd);
+    drop(containerd);
+    sandbox.assert_clean();
+}

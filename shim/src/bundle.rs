@@ -11,10 +11,13 @@ use serde::{Deserialize, Serialize};
 use crate::task::Exit;
 use crate::timestamp;
 
+pub const CONFIG_FILE: &str = "config.json";
 pub const ADDRESS_FILE: &str = "address";
 pub const SHIM_PID_FILE: &str = "shim.pid";
 pub const INIT_PID_FILE: &str = "init.pid";
 pub const EXIT_FILE: &str = "exit.json";
+/// The runtime options of a sandbox, as `start` was given them: a protobuf `Any`.
+pub const OPTIONS_FILE: &str = "options.pb";
 
 /// The parts of `config.json` that matter to a shim; the runtime judges the rest.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -42,7 +45,7 @@ struct Namespace {
 impl Config {
     pub fn read(bundle: &Path) -> Result<Self, String> {
         const CONFIG_BYTES_MAX: u64 = 16 << 20;
-        let path = bundle.join("config.json");
+        let path = bundle.join(CONFIG_FILE);
         let failed = |error: &dyn std::fmt::Display| format!("read {}: {error}", path.display());
         let file = File::open(&path).map_err(|error| failed(&error))?;
         let mut text = Vec::new();

@@ -36,6 +36,19 @@ impl Cgroup {
         (cgroup != Self::default()).then_some(cgroup)
     }
 
+    /// The groups that these lie in.
+    pub(crate) fn parent(&self) -> Self {
+        let parent = |folder: &PathBuf| folder.parent().map(Path::to_owned);
+        Self {
+            v1: self
+                .v1
+                .iter()
+                .filter_map(|(controller, folder)| Some((controller.clone(), parent(folder)?)))
+                .collect(),
+            unified: self.unified.as_ref().and_then(parent),
+        }
+    }
+
     /// Whether statistics are those of cgroup v2.
     pub(crate) fn is_unified(&self) -> bool {
         !self.v1.contains_key("memory") && !self.v1.contains_key("cpuacct") && self.unified.is_some()

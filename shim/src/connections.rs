@@ -136,6 +136,9 @@ impl Shim {
                 process.waiters.retain(|reply| reply.connection != number);
             }
         }
+        if let Some(sandbox) = &mut self.sandbox {
+            sandbox.forget_connection(number);
+        }
         if !self.accepting {
             self.accepting = self
                 .reactor
@@ -143,6 +146,14 @@ impl Shim {
                 .is_ok();
             self.reactor.cancel(&Deadline::Accept);
         }
+    }
+
+    /// The calls of a client that are not answered yet. One that gives up on a wait does not say so, and waits must not
+    /// fill memory: see [`CALLS_MAX`].
+    pub(crate) fn in_flight(&self, reply: Reply) -> usize {
+        self.connections
+            .get(&reply.connection)
+            .map_or(0, |connection| connection.in_flight)
     }
 
     pub(crate) fn answer(&mut self, reply: Reply, message: &impl protobuf::Message) {

@@ -62,6 +62,7 @@ impl Shim {
 
     /// SIGKILL for every process that lives, for a shutdown that does not wait to be empty.
     pub(crate) fn kill_everything(&mut self) {
+        self.kill_sandbox();
         for container in self.containers.values() {
             for process in std::iter::once(&container.init).chain(container.execs.values()) {
                 if process.is_live() {

@@ -12,6 +12,7 @@ use crate::cgroup::Cgroup;
 use crate::daemon::{Pending, Shim, Then};
 use crate::reactor::Token;
 use crate::runtime::{CallLog, Create, RUNTIME_FILE, Runtime};
+use crate::sandbox::Member;
 use crate::status::Status;
 use crate::stdio::pump::Pump;
 use crate::stdio::{Console, Prepared};
@@ -28,7 +29,7 @@ pub(crate) struct PendingCreate {
 
 impl Shim {
     pub(crate) fn create(&mut self, reply: Reply, request: CreateTaskRequest) -> Result<(), Status> {
-        let container = self.plan(&request)?;
+        let (container, config) = self.plan(&request)?;
         let id = request.id;
         let rootfs = container.rootfs();
         let environment = self.logger_environment(&id);
@@ -39,6 +40,14 @@ impl Shim {
             &console_path,
             &environment,
         )?;
+        if let Some(sandbox) = &self.sandbox {
+            let member = Member {
+                id: id.clone(),
+                bundle: container.bundle.clone(),
+                runtime: container.runtime.clone(),
+            };
+            sandbox.admit(&member, &config)?;
+        }
         mount(&request.rootfs, &rootfs)?;
         failpoint::reach("create.mounted");
         let logger = prepared.logger.take();
@@ -65,7 +74,7 @@ impl Shim {
     }
 
     /// Everything that can be wrong with the request is wrong here, before anything was touched.
-    fn plan(&mut self, request: &CreateTaskRequest) -> Result<Container, Status> {
+    fn plan(&mut self, request: &CreateTaskRequest) -> Result<(Container, Config), Status> {
         let id = &request.id;
         if !task::is_valid_id(id) {
             return Err(Status::invalid_argument(format!("{id:?} is no container id")));
@@ -103,7 +112,7 @@ impl Shim {
             stderr: request.stderr.clone(),
         };
         self.last_number = self.last_number.wrapping_add(1);
-        Ok(Container {
+        let container = Container {
             number: self.last_number,
             bundle,
             runtime: Runtime::new(&options, &self.config.namespace),
@@ -118,7 +127,8 @@ impl Shim {
             deleting: false,
             in_runtime: false,
             created_rootfs: request.rootfs.clone(),
-        })
+        };
+        Ok((container, config))
     }
 
     /// Calls the runtime. The streams are open and a logger is ready.
@@ -307,6 +317,9 @@ impl Shim {
         };
         if let Some(watch) = &container.out_of_memory.watch {
             self.reactor.forget(watch);
+        }
+        if let Some(sandbox) = &self.sandbox {
+            sandbox.dismiss(id);
         }
         for process in std::iter::once(&mut container.init).chain(container.execs.values_mut()) {
             for waiter in std::mem::take(&mut process.waiters) {

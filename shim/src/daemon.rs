@@ -17,6 +17,7 @@ use crate::create::PendingCreate;
 use crate::events::{Events, Receiver};
 use crate::reactor::{Deadline, Reactor, Token, Wake};
 use crate::runtime::{CallLog, without_verb};
+use crate::sandbox::{Sandbox, Step};
 use crate::shim_log;
 use crate::start::PendingExec;
 use crate::status::Status;
@@ -83,6 +84,10 @@ pub(crate) enum Then {
         reply: Reply,
         id: String,
     },
+    Sandbox {
+        reply: Reply,
+        step: Step,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +133,8 @@ pub struct Shim {
     pub(crate) connections: BTreeMap<u32, Connection>,
     pub(crate) last_connection: u32,
     pub(crate) containers: BTreeMap<String, Container>,
+    /// The pod whose containers these are, when containerd made it by the sandbox service.
+    pub(crate) sandbox: Option<Sandbox>,
     pub(crate) last_number: u32,
     pub(crate) pids: BTreeMap<u32, ProcessKey>,
     pub(crate) calls: BTreeMap<u32, Call>,
@@ -173,6 +180,7 @@ impl Shim {
             connections: BTreeMap::new(),
             last_connection: 0,
             containers: BTreeMap::new(),
+            sandbox: None,
             last_number: 0,
             pids: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -247,7 +255,7 @@ impl Shim {
     /// SIGCHLD, or a request to end. All children are reaped at once, whatever else is to be done.
     fn signalled(&mut self) {
         if self.signals.acknowledge() {
-            if self.containers.is_empty() {
+            if self.is_empty() {
                 shim_log::info(format_args!("told to end by a signal, and no container is left"));
                 self.end();
             } else {
@@ -268,6 +276,8 @@ impl Shim {
                 if !self.is_starting() {
                     self.early_exits.clear();
                 }
+            } else if self.is_sandbox(child.pid) {
+                self.sandbox_ended(exit);
             } else if let Some(key) = self.pids.remove(&child.pid) {
                 self.process_ended(&key, exit);
             } else if !self
@@ -283,9 +293,17 @@ impl Shim {
 
     /// Whether a command runs whose process we don't know yet.
     fn is_starting(&self) -> bool {
-        self.calls
-            .values()
-            .any(|call| matches!(call.then, Then::Created { .. } | Then::Executed { .. }))
+        self.calls.values().any(|call| {
+            matches!(
+                call.then,
+                Then::Created { .. }
+                    | Then::Executed { .. }
+                    | Then::Sandbox {
+                        step: Step::Create,
+                        ..
+                    }
+            )
+        })
     }
 
     /// Starts a runtime command. Its output goes to memory, unless `own_streams` says that the command has streams.
@@ -355,6 +373,7 @@ impl Shim {
             Then::Answer { reply, id, effect } => self.verb_done(reply, &id, effect, result),
             Then::SurvivorsKilled { id } => self.survivors_killed(&id, result),
             Then::Deleted { reply, id } => self.deleted(reply, &id, result),
+            Then::Sandbox { reply, step } => self.sandbox_called(reply, step, result),
         }
     }
 
@@ -398,6 +417,11 @@ impl Shim {
         }
     }
 
+    /// Whether nothing needs this shim.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.containers.is_empty() && self.sandbox.is_none()
+    }
+
     /// Ends the daemon once no container runs and the events are delivered, or their time is over. Stopped containers
     /// that nobody deleted have their exit on disk and are left to the `delete` command.
     pub(crate) fn end(&mut self) {
@@ -409,7 +433,8 @@ impl Shim {
         let all_stopped = self
             .containers
             .values()
-            .all(|container| matches!(container.init.phase, Phase::Stopped(_)));
+            .all(|container| matches!(container.init.phase, Phase::Stopped(_)))
+            && !self.sandbox.as_ref().is_some_and(Sandbox::is_live);
         if !self.ending || !all_stopped {
             return;
         }

@@ -4,9 +4,9 @@
 //! streams, reaps the processes, and has every exit on disk before it tells anyone. It needs nobody else to be alive.
 //!
 //! `main` reads the command line; `bootstrap` is `start`, `delete` and `-info`; `daemon` is the process that stays:
-//! `service` takes the calls of the task API, which `create`, `start`, `control`, `exit` and `delete` carry out. The
-//! modules that read untrusted input (`ttrpc`, `options`, `bootstrap::params`, `stdio::target`) are public so that the
-//! fuzz targets reach them.
+//! `service` takes the calls of the task API, which `create`, `start`, `control`, `exit` and `delete` carry out, and
+//! those of the sandbox API for `sandbox`. The modules that read untrusted input (`ttrpc`, `options`,
+//! `bootstrap::params`, `sandbox::pod`, `stdio::target`) are public so that the fuzz targets reach them.
 
 pub mod arguments;
 pub mod bootstrap;
@@ -25,6 +25,7 @@ mod mounts;
 pub mod options;
 mod reactor;
 mod runtime;
+pub mod sandbox;
 mod service;
 mod shim_log;
 pub mod socket;

@@ -1,10 +1,13 @@
 //! The runtime options that a client may send with Create: containerd's `containerd.runc.v1.Options`, or the wrapper
 //! `runtimeoptions.v1.Options` in which containerd's CRI plugin sends the TOML of a runtime it has no type for.
 
+use std::path::Path;
+
 use containerd_shim_protos::shim::oci::Options as RuncOptions;
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 
+use crate::bundle::OPTIONS_FILE;
 use crate::status::Status;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +30,11 @@ pub struct Options {
 const RUNC: &str = "containerd.runc.v1.Options";
 const WRAPPER: &str = "runtimeoptions.v1.Options";
 
+/// Whether these are runtime options at all.
+pub(crate) fn is_known(any: &Any) -> bool {
+    [RUNC, WRAPPER].contains(&any.type_url.rsplit('/').next().unwrap_or_default())
+}
+
 /// Reads options of a known type; none at all are the default ones.
 pub fn parse(any: Option<&Any>) -> Result<Options, Status> {
     let Some(any) = any else {
@@ -39,6 +47,21 @@ pub fn parse(any: Option<&Any>) -> Result<Options, Status> {
         other => Err(Status::invalid_argument(format!(
             "runtime options of type {other:?}, known are {RUNC}, {WRAPPER}"
         ))),
+    }
+}
+
+/// Reads the options that `start` left in a sandbox's bundle.
+pub(crate) fn read(bundle: &Path) -> Result<Options, Status> {
+    let path = bundle.join(OPTIONS_FILE);
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let any = Any::parse_from_bytes(&bytes).map_err(|error| {
+                Status::invalid_argument(format!("{} does not decode: {error}", path.display()))
+            })?;
+            parse(Some(&any))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Options::default()),
+        Err(error) => Err(Status::unknown(format!("read {}: {error}", path.display()))),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The task service: which call goes where. Both names of it (v2, and v3 of containerd 2) have the same messages.
+//! Which call goes where, of the task service and the sandbox service. Both names of the task service (v2, and v3 of
+//! containerd 2) have the same messages.
 
 use containerd_shim_protos::shim::shim as api;
 use containerd_shim_protos::ttrpc::Request;
@@ -11,7 +12,8 @@ use crate::status::Status;
 use crate::task::{Phase, Reply};
 use crate::timestamp;
 
-pub(crate) const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+pub(crate) const TASK: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 
 /// Carries a call out, or begins to: whoever finishes it answers.
 pub(crate) fn dispatch(shim: &mut Shim, reply: Reply, request: &Request) {
@@ -21,12 +23,16 @@ pub(crate) fn dispatch(shim: &mut Shim, reply: Reply, request: &Request) {
 }
 
 fn route(shim: &mut Shim, reply: Reply, request: &Request) -> Result<(), Status> {
-    if !SERVICES.contains(&request.service.as_str()) {
-        return Err(Status::unimplemented(format!(
-            "service {:?} is not served by this shim",
-            request.service
-        )));
+    match request.service.as_str() {
+        SANDBOX => route_sandbox(shim, reply, request),
+        service if TASK.contains(&service) => route_task(shim, reply, request),
+        service => Err(Status::unimplemented(format!(
+            "service {service:?} is not served by this shim"
+        ))),
     }
+}
+
+fn route_task(shim: &mut Shim, reply: Reply, request: &Request) -> Result<(), Status> {
     let payload = request.payload.as_slice();
     match request.method.as_str() {
         "Create" => shim.create(reply, decode(payload)?),
@@ -44,16 +50,36 @@ fn route(shim: &mut Shim, reply: Reply, request: &Request) -> Result<(), Status>
         "Stats" => shim.stats(reply, &decode(payload)?),
         "ResizePty" => shim.resize(reply, &decode(payload)?),
         "CloseIO" => shim.close_stdin(reply, &decode(payload)?),
-        "Connect" => shim.connect(reply, &decode(payload)?),
+        "Connect" => {
+            shim.connect(reply, &decode(payload)?);
+            Ok(())
+        }
         "Shutdown" => {
             shim.shutdown(reply, &decode(payload)?);
             Ok(())
         }
-        method => Err(Status::unimplemented(format!(
-            "method {method:?} of {}",
-            request.service
-        ))),
+        _ => Err(no_method(request)),
     }
+}
+
+fn route_sandbox(shim: &mut Shim, reply: Reply, request: &Request) -> Result<(), Status> {
+    let payload = request.payload.as_slice();
+    match request.method.as_str() {
+        "CreateSandbox" => shim.create_sandbox(reply, &decode(payload)?),
+        "StartSandbox" => shim.start_sandbox(reply, &decode(payload)?),
+        "Platform" => shim.sandbox_platform(reply, &decode(payload)?),
+        "StopSandbox" => shim.stop_sandbox(reply, &decode(payload)?),
+        "WaitSandbox" => shim.wait_sandbox(reply, &decode(payload)?),
+        "SandboxStatus" => shim.sandbox_status(reply, &decode(payload)?),
+        "PingSandbox" => shim.ping_sandbox(reply, &decode(payload)?),
+        "ShutdownSandbox" => shim.shutdown_sandbox(reply, &decode(payload)?),
+        "SandboxMetrics" => shim.sandbox_metrics(reply, &decode(payload)?),
+        _ => Err(no_method(request)),
+    }
+}
+
+fn no_method(request: &Request) -> Status {
+    Status::unimplemented(format!("method {:?} of {}", request.method, request.service))
 }
 
 fn decode<M: Message>(payload: &[u8]) -> Result<M, Status> {
@@ -86,11 +112,7 @@ impl Shim {
     }
 
     fn wait(&mut self, reply: Reply, request: &api::WaitRequest) -> Result<(), Status> {
-        // A client that gives up on a wait does not say so; the bound keeps such waits from filling memory.
-        let in_flight = self
-            .connections
-            .get(&reply.connection)
-            .map_or(0, |connection| connection.in_flight);
+        let in_flight = self.in_flight(reply);
         let container = self.container_mut(&request.id)?;
         let process = container
             .process_mut(&request.exec_id)
@@ -107,18 +129,24 @@ impl Shim {
         Ok(())
     }
 
-    fn connect(&mut self, reply: Reply, request: &api::ConnectRequest) -> Result<(), Status> {
+    /// By this containerd finds out after its restart that a shim lives; of which container, or none, it asks later.
+    fn connect(&mut self, reply: Reply, request: &api::ConnectRequest) {
         let mut response = api::ConnectResponse::new();
         response.shim_pid = std::process::id();
-        response.task_pid = self.container(&request.id)?.init.pid;
+        response.task_pid = self
+            .containers
+            .get(&request.id)
+            .map(|container| container.init.pid)
+            .or_else(|| self.sandbox.as_ref()?.pid_of(&request.id))
+            .unwrap_or(0);
         self.answer(reply, &response);
-        Ok(())
     }
 
-    /// Without `now` only an empty shim ends; with it the containers are killed first, and their exits are told.
+    /// Without `now` only an empty shim ends (a sandbox has its own shutdown); with it the containers are killed first,
+    /// and their exits are told.
     fn shutdown(&mut self, reply: Reply, request: &api::ShutdownRequest) {
         self.answer(reply, &Empty::new());
-        if self.containers.is_empty() {
+        if self.is_empty() {
             self.end();
         } else if request.now {
             self.kill_everything();

@@ -13,7 +13,7 @@ use crate::delete::delete_response;
 use crate::runtime::{CallLog, Runtime};
 use crate::sys::{self, SignalPipe};
 use crate::task::{Exit, is_valid_bundle, is_valid_id};
-use crate::{failpoint, socket};
+use crate::{failpoint, sandbox, socket};
 
 /// Nobody saw the container end: it counts as killed.
 const STATUS_UNKNOWN: u32 = 128 + 9;
@@ -50,11 +50,21 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
     // A record of another pid tells of an earlier container in the same bundle.
     let record =
         ExitRecord::read(&bundle).filter(|record| record.id == *id && (pid == 0 || record.pid == pid));
+    for member in sandbox::members(&bundle) {
+        calls::outlast(&member.bundle);
+        delete_container(&member.runtime, &member.id, &bundle);
+        let rootfs = member.bundle.join("rootfs");
+        sys::unmount_all(&rootfs).map_err(|error| CleanupError::Unmount { path: rootfs, error })?;
+    }
     if let Some(runtime) = runtime {
         delete_container(&runtime, id, &bundle);
     }
     failpoint::reach("cleanup.deleted");
     remove_socket(&bundle, id);
+    sandbox::unmount_files(&bundle).map_err(|error| CleanupError::Unmount {
+        path: bundle.clone(),
+        error,
+    })?;
     let rootfs = bundle.join("rootfs");
     sys::unmount_all(&rootfs).map_err(|error| CleanupError::Unmount { path: rootfs, error })?;
     let exit = record.as_ref().map_or(

@@ -9,7 +9,7 @@ use containerd_shim_protos::shim::shim as api;
 use containerd_shim_protos::ttrpc::Request;
 use protobuf::Message;
 
-use crate::service::SERVICES;
+use crate::service::TASK;
 use crate::sys;
 use crate::ttrpc::{Closed, Connection, Incoming};
 
@@ -40,7 +40,7 @@ pub(super) fn bid(socket: &Path, id: &str) -> Result<(), &'static str> {
     ];
     for (stream, (method, payload)) in (1..).step_by(2).zip(calls) {
         let request = Request {
-            service: SERVICES[0].to_owned(),
+            service: TASK[0].to_owned(),
             method: method.to_owned(),
             payload: payload.unwrap_or_default(),
             ..Request::default()

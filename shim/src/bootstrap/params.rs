@@ -9,6 +9,9 @@
 
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult, LogLevel};
 use protobuf::Message;
+use protobuf::well_known_types::any::Any;
+
+use crate::options;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params {
@@ -17,6 +20,8 @@ pub struct Params {
     pub socket_folder: String,
     pub ttrpc_address: String,
     pub debug: bool,
+    /// The runtime options, a protobuf `Any`; empty when there are none.
+    pub options: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,7 +44,15 @@ impl Params {
             && params.namespace == namespace
         {
             let level = params.log_level.value();
+            // Of all that a later containerd may extend the parameters by, the options are known by their type.
+            let options = params
+                .extensions
+                .iter()
+                .filter_map(|extension| extension.value.as_ref())
+                .find(|any| options::is_known(any))
+                .and_then(|any| any.write_to_bytes().ok());
             return Self {
+                options: options.unwrap_or_default(),
                 protocol: Protocol::Protobuf,
                 socket_folder: params.socket_dir.unwrap_or_default(),
                 ttrpc_address: params.containerd_ttrpc_address,
@@ -55,6 +68,10 @@ impl Params {
             } else {
                 Protocol::Text
             },
+            options: Any::parse_from_bytes(input)
+                .ok()
+                .filter(options::is_known)
+                .map_or_else(Vec::new, |_| input.to_vec()),
             ..Self::default()
         }
     }
@@ -80,7 +97,15 @@ pub fn answer(protocol: Protocol, address: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protobuf::well_known_types::any::Any;
+    use containerd_shim_protos::bootstrap_api::Extension;
+
+    fn options() -> Any {
+        Any {
+            type_url: "containerd.runc.v1.Options".into(),
+            value: b"x".to_vec(),
+            ..Any::default()
+        }
+    }
 
     #[test]
     fn params_are_believed_only_for_this_container() {
@@ -89,24 +114,26 @@ mod tests {
         params.namespace = "n".into();
         params.socket_dir = Some("/run/s".into());
         params.log_level = LogLevel::LOG_LEVEL_DEBUG.into();
+        for any in [Any::new(), options()] {
+            let mut extension = Extension::new();
+            extension.value = Some(any).into();
+            params.extensions.push(extension);
+        }
         let input = params.write_to_bytes().unwrap();
         let parsed = Params::parse(&input, "c1", "n", Some("2"));
         assert_eq!(
             (parsed.protocol, parsed.socket_folder.as_str(), parsed.debug),
             (Protocol::Protobuf, "/run/s", true)
         );
+        assert_eq!(parsed.options, options().write_to_bytes().unwrap());
         assert_eq!(Params::parse(&input, "c2", "n", None), Params::default());
     }
 
     #[test]
     fn options_of_older_callers_are_no_params() {
-        let any = Any {
-            type_url: "containerd.runc.v1.Options".into(),
-            value: b"x".to_vec(),
-            ..Any::default()
-        };
-        let input = any.write_to_bytes().unwrap();
-        assert_eq!(Params::parse(&input, "c1", "n", None).protocol, Protocol::Text);
+        let input = options().write_to_bytes().unwrap();
+        let parsed = Params::parse(&input, "c1", "n", None);
+        assert_eq!((parsed.protocol, parsed.options), (Protocol::Text, input.clone()));
         assert_eq!(
             Params::parse(&input, "c1", "n", Some("3")).protocol,
             Protocol::Json

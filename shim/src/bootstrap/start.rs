@@ -4,10 +4,10 @@ use std::io::{self, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::params::{self, Params};
+use super::params::{self, Params, Protocol};
 use super::read_stdin;
 use crate::arguments::Arguments;
-use crate::bundle::{self, ADDRESS_FILE, Config, SHIM_PID_FILE};
+use crate::bundle::{self, ADDRESS_FILE, CONFIG_FILE, Config, OPTIONS_FILE, SHIM_PID_FILE};
 use crate::task::is_valid_id;
 use crate::{failpoint, socket, sys};
 
@@ -45,16 +45,34 @@ pub fn start(arguments: &Arguments) -> Result<(), StartError> {
         &arguments.namespace,
         max_version.as_deref(),
     );
-    let (address, daemon) = if let Some(address) = existing(&bundle, &arguments.id)? {
+    // Its configuration comes with its creation.
+    let is_sandbox = !bundle.join(CONFIG_FILE).exists();
+    let found = if is_sandbox {
+        socket::live_address(&bundle)
+    } else {
+        existing(&bundle, &arguments.id)?
+    };
+    let (address, daemon) = if let Some(address) = found {
         bundle::write_file(&bundle, ADDRESS_FILE, address.as_bytes()).map_err(io("write address"))?;
         (address, None)
     } else {
+        if is_sandbox && !params.options.is_empty() {
+            // The call that creates it does not tell them.
+            bundle::write_file(&bundle, OPTIONS_FILE, &params.options)
+                .map_err(io("write the runtime options"))?;
+        }
         let (address, waiting) = spawn(arguments, &params, &bundle)?;
         (address, Some(waiting))
     };
+    // containerd 2 says that it knows version 2 alone, as 1.7 did, but without version 3 it starts a shim for each of
+    // the sandbox's containers. Only 2 has bundles of sandboxes.
+    let protocol = match params.protocol {
+        Protocol::Text if is_sandbox => Protocol::Json,
+        protocol => protocol,
+    };
     let mut stdout = io::stdout().lock();
     stdout
-        .write_all(&params::answer(params.protocol, &address))
+        .write_all(&params::answer(protocol, &address))
         .map_err(io("print the address"))?;
     stdout.flush().map_err(io("print the address"))?;
     failpoint::reach("bootstrap.printed");

@@ -5,6 +5,8 @@ mod epoll;
 mod fd;
 mod limits;
 mod mount;
+mod namespace;
+mod pause;
 mod process;
 mod signals;
 
@@ -16,6 +18,8 @@ pub(crate) use fd::{
 };
 pub(crate) use limits::OpenFiles;
 pub(crate) use mount::{mount, mount_overlay_layers, unmount_all};
+pub(crate) use namespace::owning_user_namespace;
+pub(crate) use pause::pause_program;
 pub(crate) use process::{
     become_subreaper, daemon_command, effective_uid, is_child, kill, kill_by_pidfd, logger_command,
     open_pidfd, reap,

@@ -1,0 +1,175 @@
+//! The sandbox service, by which containerd's CRI makes a pod in this shim (`sandboxer = "shim"`).
+//!
+//! A pod is the namespaces, groups and files that its containers share. CRI names the namespaces in each container's
+//! configuration as `/proc/PID/ns/…` of the process that `StartSandbox` tells of, so there must be a process that does
+//! nothing but live. The runtime makes it as it makes any container, from a configuration of ours: so it is as well
+//! locked in as one, and what a dead shim leaves is found and removed the same way.
+//!
+//! The pod's containers come by the task service. No events are published: CRI waits by `WaitSandbox`.
+
+mod files;
+mod life;
+pub mod pod;
+mod spec;
+mod status;
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::{self, CONFIG_FILE, EXIT_FILE, INIT_PID_FILE};
+use crate::cgroup::Cgroup;
+use crate::runtime::{RUNTIME_FILE, Runtime};
+use crate::status::Status;
+use crate::task::{self, Exit, Phase, Reply};
+use crate::{shim_log, sys};
+pub(crate) use files::unmount as unmount_files;
+pub(crate) use life::Step;
+use pod::Pod;
+
+/// The folder in the sandbox's bundle with a record of each of its containers. containerd before 2.4 calls `delete` for
+/// the sandbox of a dead shim alone, and may have removed the containers' bundles by then.
+const MEMBERS: &str = "containers";
+
+/// A container of the pod.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub id: String,
+    pub bundle: PathBuf,
+    pub runtime: Runtime,
+}
+
+/// The containers that are on record in a sandbox's bundle.
+pub(crate) fn members(bundle: &Path) -> Vec<Member> {
+    let entries = fs::read_dir(bundle.join(MEMBERS)).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok())
+        .filter(|member: &Member| task::is_valid_id(&member.id) && task::is_valid_bundle(&member.bundle))
+        .collect()
+}
+
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    id: String,
+    bundle: PathBuf,
+    runtime: Runtime,
+    phase: Phase,
+    pid: u32,
+    created_at: SystemTime,
+    /// The group of the whole pod, where the kubelet named one.
+    pod_cgroup: Option<Cgroup>,
+    has_cgroup_parent: bool,
+    /// Open as long as the runtime may still look it up.
+    user_namespace: Option<OwnedFd>,
+    /// An end that came while `runtime start` still ran.
+    early_exit: Option<Exit>,
+    waiters: Vec<Reply>,
+    /// Those who stop it and wait until it is.
+    stoppers: Vec<Reply>,
+    /// Who shuts it down.
+    shutdown: Option<Reply>,
+}
+
+impl Sandbox {
+    pub(crate) fn is_live(&self) -> bool {
+        !matches!(self.phase, Phase::Stopped(_))
+    }
+
+    /// The sandbox's process, when the sandbox is called that.
+    pub(crate) fn pid_of(&self, id: &str) -> Option<u32> {
+        (self.id == id).then_some(self.pid)
+    }
+
+    pub(crate) fn forget_connection(&mut self, number: u32) {
+        self.waiters.retain(|reply| reply.connection != number);
+    }
+
+    /// SIGKILL: the process has no other end. One that is still being made is killed when it is there.
+    fn kill(&self) {
+        if self.is_live()
+            && self.pid != 0
+            && let Err(error) = sys::kill(self.pid, libc::SIGKILL as u32)
+        {
+            shim_log::warn(format_args!("kill {} of sandbox {}: {error}", self.pid, self.id));
+        }
+    }
+
+    /// A container comes to the pod: it is on record for a `delete` after a dead shim, and gets the files that all
+    /// share.
+    pub(crate) fn admit(&self, member: &Member, config: &bundle::Config) -> Result<(), Status> {
+        let members = self.bundle.join(MEMBERS);
+        fs::create_dir_all(&members)
+            .and_then(|()| bundle::write_file(&members, &member.id, &serde_json::to_vec(member)?))
+            .map_err(|error| {
+                Status::unknown(format!(
+                    "record container {} in {}: {error}",
+                    member.id,
+                    members.display()
+                ))
+            })?;
+        if config.group() == Some(&self.id) {
+            files::add_to(&member.bundle, &self.bundle)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn dismiss(&self, id: &str) {
+        let _ = fs::remove_file(self.bundle.join(MEMBERS).join(id));
+    }
+
+    /// Everything on disk that the runtime, the containers and a later `delete` need.
+    fn prepare(&self, pod: &Pod, config: &serde_json::Value) -> Result<(), Status> {
+        let rootfs = self.bundle.join(spec::ROOTFS);
+        let made = make_rootfs(&rootfs).and_then(|()| self.open_to_users(pod));
+        made.map_err(|error| Status::unknown(format!("make {}: {error}", rootfs.display())))?;
+        // The pid and the exit of an earlier sandbox in this bundle must not be taken for this one's.
+        for name in [INIT_PID_FILE, EXIT_FILE] {
+            let _ = fs::remove_file(self.bundle.join(name));
+        }
+        let write = |name: &str, contents: &[u8]| {
+            bundle::write_file(&self.bundle, name, contents)
+                .map_err(|error| Status::unknown(format!("write {name} in the bundle: {error}")))
+        };
+        write(CONFIG_FILE, config.to_string().as_bytes())?;
+        write(
+            RUNTIME_FILE,
+            &serde_json::to_vec(&self.runtime).map_err(Status::unknown)?,
+        )?;
+        files::make(&self.bundle, pod)
+    }
+
+    /// Root of the pod's user namespace must be able to enter the bundle, which is open to its owner alone.
+    fn open_to_users(&self, pod: &Pod) -> io::Result<()> {
+        if pod.user_namespace.is_some() {
+            fs::set_permissions(&self.bundle, fs::Permissions::from_mode(0o711))?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`Self::prepare`] made. The bundle itself is the caller's.
+    fn clean_up(&self) {
+        if let Err(error) = files::unmount(&self.bundle) {
+            shim_log::error(format_args!("unmount the files of sandbox {}: {error}", self.id));
+        }
+        // So that `delete` has nothing to do.
+        let _ = fs::remove_file(self.bundle.join(RUNTIME_FILE));
+    }
+}
+
+/// All that is in it: the root of a user namespace could not make the places of mounts in it.
+fn make_rootfs(rootfs: &Path) -> io::Result<()> {
+    for folder in ["", "proc", "dev"] {
+        let folder = rootfs.join(folder);
+        fs::create_dir_all(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+    }
+    let program = rootfs.join(spec::PROGRAM);
+    fs::write(&program, sys::pause_program())?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o555))
+}

@@ -10,6 +10,7 @@
 //! - [`Manager`]: a network namespace with a registry in it and a manager beside it; [`Manager::ctl`].
 //! - [`Shim`]: the built `shim` for one bundle, and its task API.
 //! - [`Containerd`]: a containerd with our shim, or a newer one with its own shim and our runtime; driven with `ctr`.
+//! - [`Cri`]: a newer containerd's CRI service with our runtime, below its own shim or ours; driven with `crictl`.
 //! - [`Peers`]: foreign clients that hack/peers and hack/peers-go have fetched, in a network and mount namespace of the
 //!   test's own.
 //! - [`Terminal`]: a command on a pseudo-terminal, to be typed at and read.
@@ -18,6 +19,7 @@
 
 mod bundle;
 mod containerd;
+mod cri;
 mod image;
 mod manager;
 mod peers;
@@ -30,6 +32,7 @@ mod terminal;
 
 pub use bundle::{Bundle, Runtime, busybox_rootfs};
 pub use containerd::Containerd;
+pub use cri::{Cri, Handler};
 pub use image::{Image, Layer};
 pub use manager::Manager;
 pub use peers::Peers;

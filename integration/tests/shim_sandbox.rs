@@ -1,0 +1,510 @@
+//! The shim by its sandbox API, spoken over its socket with the ttrpc crate's own client: a pod's whole life, what is
+//! refused, and what a dead shim leaves. (`client_sandbox` has containerd do the same.)
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use containerd_shim_protos::protobuf::{CodedOutputStream, Message, well_known_types::any::Any};
+use containerd_shim_protos::sandbox_sync::SandboxClient;
+use containerd_shim_protos::shim::oci::Options;
+use containerd_shim_protos::ttrpc::{self, Code, context};
+use containerd_shim_protos::{Client, TaskClient, api, sandbox_api};
+use integration::{Bundle, Sandbox, binary, eventually, finish, run};
+use serde_json::{Value, json};
+
+/// A shim for one sandbox, in an empty bundle.
+struct Pod {
+    id: String,
+    bundle: PathBuf,
+    sandboxes: SandboxClient,
+    tasks: TaskClient,
+    options: Any,
+}
+
+impl Pod {
+    #[track_caller]
+    fn start(sandbox: &Sandbox) -> Self {
+        Self::start_with(sandbox, "")
+    }
+
+    /// With another OCI runtime than ours.
+    #[track_caller]
+    fn start_with(sandbox: &Sandbox, runtime: &str) -> Self {
+        let bundle = sandbox.path().join("pod");
+        fs::create_dir(&bundle).expect("make the bundle");
+        let root = sandbox.path().join("state");
+        sandbox.owns(&root.join("test"));
+        sandbox.owns(&sandbox.path().join("s"));
+        let mut options = Options::new();
+        options.root = root.display().to_string();
+        runtime.clone_into(&mut options.binary_name);
+        let mut any = Any::new();
+        any.type_url = "containerd.runc.v1.Options".into();
+        any.value = options.write_to_bytes().expect("encode options");
+        let mut command = command(sandbox.id(), &bundle, "start");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start the shim");
+        child
+            .stdin
+            .take()
+            .expect("stdin")
+            .write_all(&any.write_to_bytes().expect("encode options"))
+            .expect("hand over the options");
+        let answer = finish(child, "shim start".into()).ok();
+        let answer: Value = serde_json::from_str(&answer).expect("an answer in JSON");
+        assert_eq!(
+            (&answer["version"], &answer["protocol"]),
+            (&json!(3), &json!("ttrpc"))
+        );
+        let address = answer["address"].as_str().expect("an address");
+        let connect = || Client::connect(address).expect("connect to the shim");
+        Self {
+            id: sandbox.id().to_owned(),
+            bundle,
+            sandboxes: SandboxClient::new(connect()),
+            tasks: TaskClient::new(connect()),
+            options: any,
+        }
+    }
+
+    /// `config` is a `PodSandboxConfig`.
+    fn create(&self, config: &[u8], network: &str) -> ttrpc::Result<()> {
+        let mut request = sandbox_api::CreateSandboxRequest::new();
+        request.sandbox_id.clone_from(&self.id);
+        request.bundle_path = self.bundle.display().to_string();
+        network.clone_into(&mut request.netns_path);
+        if !config.is_empty() {
+            let mut any = Any::new();
+            any.type_url = "runtime.v1.PodSandboxConfig".into();
+            any.value = config.to_vec();
+            request.options = Some(any).into();
+        }
+        self.sandboxes
+            .create_sandbox(context::Context::default(), &request)
+            .map(drop)
+    }
+
+    /// Start it, and tell the pid.
+    fn run(&self) -> ttrpc::Result<u32> {
+        let mut request = sandbox_api::StartSandboxRequest::new();
+        request.sandbox_id.clone_from(&self.id);
+        let response = self
+            .sandboxes
+            .start_sandbox(context::Context::default(), &request)?;
+        assert!(response.created_at.seconds > 0);
+        Ok(response.pid)
+    }
+
+    #[track_caller]
+    fn status(&self) -> sandbox_api::SandboxStatusResponse {
+        let mut request = sandbox_api::SandboxStatusRequest::new();
+        request.sandbox_id.clone_from(&self.id);
+        request.verbose = true;
+        self.sandboxes
+            .sandbox_status(context::Context::default(), &request)
+            .expect("status")
+    }
+
+    #[track_caller]
+    fn stop(&self) {
+        let mut request = sandbox_api::StopSandboxRequest::new();
+        request.sandbox_id.clone_from(&self.id);
+        self.sandboxes
+            .stop_sandbox(context::Context::default(), &request)
+            .expect("stop");
+    }
+
+    #[track_caller]
+    fn wait(&self) -> u32 {
+        let mut request = sandbox_api::WaitSandboxRequest::new();
+        request.sandbox_id.clone_from(&self.id);
+        self.sandboxes
+            .wait_sandbox(context::Context::default(), &request)
+            .expect("wait")
+            .exit_status
+    }
+
+    #[track_caller]
+    fn shutdown(&self) {
+        let pid = self.shim();
+        let mut request = sandbox_api::ShutdownSandboxRequest::new();
+        request.sandbox_id.clone_from(&self.id);
+        self.sandboxes
+            .shutdown_sandbox(context::Context::default(), &request)
+            .expect("shutdown");
+        eventually("the shim ends", || is_gone(pid).then_some(()));
+    }
+
+    fn shim(&self) -> u32 {
+        let pid = fs::read_to_string(self.bundle.join("shim.pid")).expect("read shim.pid");
+        pid.parse().expect("a pid")
+    }
+
+    /// A container of the pod that runs, in its IPC namespace.
+    #[track_caller]
+    fn container(&self, sandbox: &Sandbox, pid: u32) -> (String, Bundle) {
+        let id = format!("{}c", self.id);
+        let mut bundle = Bundle::new(sandbox, "echo x >/dev/shm/mine; exec sleep 1000");
+        bundle.set("/annotations", json!({"io.kubernetes.cri.sandbox-id": self.id}));
+        bundle.set("/linux/cgroupsPath", json!(format!("/test/{id}")));
+        let namespaces = bundle.config["linux"]["namespaces"]
+            .as_array_mut()
+            .expect("namespaces");
+        for namespace in namespaces {
+            if namespace["type"] == "ipc" {
+                namespace["path"] = json!(format!("/proc/{pid}/ns/ipc"));
+            }
+        }
+        bundle.write();
+        let mut request = api::CreateTaskRequest::new();
+        request.id.clone_from(&id);
+        request.bundle = bundle.path().display().to_string();
+        request.options = Some(self.options.clone()).into();
+        self.tasks
+            .create(context::Context::default(), &request)
+            .expect("create a container");
+        let mut request = api::StartRequest::new();
+        request.id.clone_from(&id);
+        self.tasks
+            .start(context::Context::default(), &request)
+            .expect("start a container");
+        (id, bundle)
+    }
+}
+
+fn command(id: &str, bundle: &Path, verb: &str) -> Command {
+    let mut command = Command::new(binary("shim"));
+    let socket = bundle.parent().expect("a folder").join("manager.sock");
+    command.args(["-namespace", "test", "-id", id, "-address"]);
+    command.arg(socket).arg(verb).current_dir(bundle);
+    command
+}
+
+fn is_gone(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
+        stat.rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with(['Z', 'X']))
+    })
+}
+
+/// A field of a protobuf message: a message or text, or a number.
+fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
+    encode(|out| out.write_bytes(number, bytes))
+}
+
+fn number(number: u32, value: u64) -> Vec<u8> {
+    encode(|out| out.write_uint64(number, value))
+}
+
+fn encode(
+    write: impl FnOnce(&mut CodedOutputStream) -> containerd_shim_protos::protobuf::Result<()>,
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut out = CodedOutputStream::vec(&mut bytes);
+    write(&mut out).and_then(|()| out.flush()).expect("encode");
+    drop(out);
+    bytes
+}
+
+/// A `PodSandboxConfig` with these namespace options (`NamespaceOption`).
+fn namespaces(options: &[u8]) -> Vec<u8> {
+    field(8, &field(2, &field(1, options)))
+}
+
+fn namespace(process: &str, kind: &str) -> PathBuf {
+    fs::read_link(format!("/proc/{process}/ns/{kind}")).expect("read a namespace")
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: ttrpc::Result<T>, code: Code) -> String {
+    match result {
+        Err(ttrpc::Error::RpcStatus(status)) => {
+            assert_eq!(status.code(), code, "{status}");
+            status.message
+        }
+        other => panic!("this was to be refused with {code:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_sandbox_has_namespaces_of_its_own_and_tells_its_end() {
+    let sandbox = Sandbox::new();
+    let pod = Pod::start(&sandbox);
+    pod.create(&field(2, b"web"), "").expect("create");
+    assert_eq!(pod.status().state, "SANDBOX_NOTREADY");
+    let pid = pod.run().expect("start");
+    let status = pod.status();
+    assert_eq!(
+        (status.state.as_str(), status.pid, &status.sandbox_id),
+        ("SANDBOX_READY", pid, &pod.id)
+    );
+    let info: Value = serde_json::from_str(&status.info["info"]).expect("JSON for crictl");
+    assert_eq!(
+        info,
+        json!({"pid": pid, "processStatus": "running"}),
+        "what inspectp shows"
+    );
+    for kind in ["ipc", "uts", "net", "pid", "mnt"] {
+        assert_ne!(
+            namespace(&pid.to_string(), kind),
+            namespace("self", kind),
+            "{kind}"
+        );
+    }
+    let mut enter = Command::new("nsenter");
+    let hostname = run(enter.args(["--uts", "--target", &pid.to_string(), "hostname"])).ok();
+    assert_eq!(hostname, "web\n");
+
+    // Whoever may look into it finds nothing of the node, and nothing to use.
+    let process = fs::read_to_string(format!("/proc/{pid}/status")).expect("read its status");
+    let line = |key: &str| {
+        let line = process.lines().find_map(|line| line.strip_prefix(key));
+        line.expect(key)
+            .split_ascii_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(line("CapPrm:"), "0000000000000000");
+    assert_eq!(line("CapBnd:"), "0000000000000000");
+    assert_eq!(line("NoNewPrivs:"), "1");
+    assert_eq!(line("Uid:"), "65535 65535 65535 65535");
+    assert_eq!(line("Threads:"), "1");
+    let memory: u64 = ["RssAnon:", "RssFile:", "RssShmem:"]
+        .iter()
+        .map(|key| {
+            line(key)
+                .trim_end_matches(" kB")
+                .parse::<u64>()
+                .expect("a number")
+        })
+        .sum();
+    assert!(memory <= 16, "{memory} KiB for doing nothing");
+    let root = fs::read_dir(format!("/proc/{pid}/root")).expect("read its root");
+    let mut names: Vec<_> = root.flatten().map(|entry| entry.file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["dev", "pause", "proc"]);
+    assert!(fs::write(format!("/proc/{pid}/root/proc/sys/kernel/panic"), "0").is_err());
+
+    let mut ping = sandbox_api::PingRequest::new();
+    ping.sandbox_id.clone_from(&pod.id);
+    pod.sandboxes
+        .ping_sandbox(context::Context::default(), &ping)
+        .expect("ping");
+    let mut request = sandbox_api::PlatformRequest::new();
+    request.sandbox_id.clone_from(&pod.id);
+    let platform = pod
+        .sandboxes
+        .platform(context::Context::default(), &request)
+        .expect("platform");
+    assert_eq!(platform.platform.os, "linux");
+
+    thread::scope(|scope| {
+        let waiters = [(); 2].map(|()| scope.spawn(|| pod.wait()));
+        pod.stop();
+        for waiter in waiters {
+            assert_eq!(waiter.join().expect("a waiter"), 137);
+        }
+    });
+    let record = fs::read_to_string(pod.bundle.join("exit.json")).expect("the exit is on disk");
+    assert!(record.contains("\"exit_status\":137"), "{record}");
+    assert_eq!(pod.status().state, "SANDBOX_NOTREADY");
+    pod.stop();
+    assert_eq!(pod.wait(), 137);
+    pod.shutdown();
+    sandbox.assert_clean();
+}
+
+#[test]
+fn the_nodes_namespaces_are_kept_where_they_are_asked_for() {
+    let sandbox = Sandbox::new();
+    let pod = Pod::start(&sandbox);
+    let node = [number(1, 2), number(2, 2), number(3, 2)].concat();
+    pod.create(&namespaces(&node), "").expect("create");
+    let pid = pod.run().expect("start").to_string();
+    for kind in ["ipc", "uts", "net", "pid"] {
+        assert_eq!(namespace(&pid, kind), namespace("self", kind), "{kind}");
+    }
+    pod.shutdown();
+}
+
+#[test]
+fn a_pods_user_namespace_is_that_of_its_network() {
+    let sandbox = Sandbox::new();
+    // As CRI makes it: a network namespace that belongs to a user namespace.
+    let mut maker = Command::new("unshare")
+        .args(["--user", "--net", "cat"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("start unshare");
+    let maker_pid = maker.id().to_string();
+    eventually("the namespaces are there", || {
+        let name = fs::read_to_string(format!("/proc/{maker_pid}/comm")).unwrap_or_default();
+        (name == "cat\n").then_some(())
+    });
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{maker_pid}/{map}"), "0 100000 65536").expect("map the ids");
+    }
+    let network = format!("/proc/{maker_pid}/ns/net");
+    let pod = Pod::start(&sandbox);
+    let mapping = [number(1, 100_000), number(3, 65_536)].concat();
+    let users = [field(2, &mapping), field(3, &mapping)].concat();
+    pod.create(&namespaces(&field(5, &users)), &network)
+        .expect("create");
+    let pid = pod.run().expect("start").to_string();
+    for kind in ["user", "net"] {
+        assert_eq!(namespace(&pid, kind), namespace(&maker_pid, kind), "{kind}");
+    }
+    let map = fs::read_to_string(format!("/proc/{pid}/uid_map")).expect("read its users");
+    assert_eq!(
+        map.split_ascii_whitespace().collect::<Vec<_>>(),
+        ["0", "100000", "65536"]
+    );
+    pod.shutdown();
+    maker.kill().expect("end unshare");
+    maker.wait().expect("wait for unshare");
+}
+
+#[test]
+fn what_is_wrong_is_refused_and_the_shim_can_still_be_shut_down() {
+    let sandbox = Sandbox::new();
+    let pod = Pod::start(&sandbox);
+    refused(pod.run(), Code::NOT_FOUND);
+    let said = refused(pod.create(b"\xff", ""), Code::INVALID_ARGUMENT);
+    assert!(said.contains("PodSandboxConfig does not decode"), "{said}");
+    let said = refused(pod.create(&[], "/nonexistent"), Code::UNKNOWN);
+    assert!(said.contains("/nonexistent"), "{said}");
+    // What failed left nothing that the next one stumbles over.
+    pod.create(&[], "").expect("create");
+    let said = refused(pod.create(&[], ""), Code::ALREADY_EXISTS);
+    assert!(said.contains(&pod.id), "{said}");
+    pod.run().expect("start");
+    refused(pod.run(), Code::FAILED_PRECONDITION);
+    let mut other = sandbox_api::PingRequest::new();
+    other.sandbox_id = "other".into();
+    refused(
+        pod.sandboxes.ping_sandbox(context::Context::default(), &other),
+        Code::NOT_FOUND,
+    );
+    let mut request = sandbox_api::SandboxMetricsRequest::new();
+    request.sandbox_id.clone_from(&pod.id);
+    let said = refused(
+        pod.sandboxes
+            .sandbox_metrics(context::Context::default(), &request),
+        Code::NOT_FOUND,
+    );
+    assert!(said.contains("cgroup_parent"), "{said}");
+    pod.shutdown();
+}
+
+#[test]
+fn a_runtime_that_is_not_there_is_named_and_nothing_stays() {
+    let sandbox = Sandbox::new();
+    let pod = Pod::start_with(&sandbox, "/nonexistent/runtime");
+    let said = refused(pod.create(&[], ""), Code::UNKNOWN);
+    assert!(said.contains("/nonexistent/runtime"), "{said}");
+    sandbox_is_all_that_is_left(&pod);
+    pod.shutdown();
+}
+
+#[test]
+fn a_shutdown_that_comes_before_the_sandbox_is_made_is_carried_out_after() {
+    let sandbox = Sandbox::new();
+    let hold = sandbox.path().join("hold");
+    let slow = sandbox.path().join("slow");
+    let script = format!(
+        "#!/bin/sh\ntouch {hold}.seen\nwhile [ -e {hold} ]; do sleep 0.01; done\nexec {runtime} \"$@\"\n",
+        hold = hold.display(),
+        runtime = binary("runtime").display()
+    );
+    fs::write(&slow, script).expect("write a runtime");
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).expect("make it a program");
+    fs::write(&hold, "").expect("hold it");
+    let pod = Pod::start_with(&sandbox, &slow.display().to_string());
+    thread::scope(|scope| {
+        let create = scope.spawn(|| pod.create(&[], ""));
+        eventually("the runtime runs", || {
+            sandbox.path().join("hold.seen").exists().then_some(())
+        });
+        let shutdown = scope.spawn(|| pod.shutdown());
+        refused(pod.run(), Code::FAILED_PRECONDITION);
+        fs::remove_file(&hold).expect("let it go");
+        create.join().expect("a client").expect("create");
+        shutdown.join().expect("a client");
+    });
+    sandbox.assert_clean();
+}
+
+/// No mount keeps the bundle from being removed.
+#[track_caller]
+fn sandbox_is_all_that_is_left(pod: &Pod) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read the mounts");
+    assert!(
+        !mounts.contains(&pod.bundle.display().to_string()),
+        "left mounted: {mounts}"
+    );
+}
+
+#[test]
+fn a_pod_keeps_its_shim_until_it_is_shut_down_and_takes_its_containers_along() {
+    let sandbox = Sandbox::new();
+    let pod = Pod::start(&sandbox);
+    pod.create(&[], "").expect("create");
+    let pid = pod.run().expect("start");
+    // Neither of these ends a shim in use.
+    let mut request = api::ShutdownRequest::new();
+    request.id.clone_from(&pod.id);
+    pod.tasks
+        .shutdown(context::Context::default(), &request)
+        .expect("shutdown");
+    run(Command::new("kill").args(["-TERM", &pod.shim().to_string()])).ok();
+    assert_eq!(pod.status().state, "SANDBOX_READY");
+    // containerd asks this after its restart, and takes an error for a dead shim.
+    let mut request = api::ConnectRequest::new();
+    request.id.clone_from(&pod.id);
+    let connected = pod
+        .tasks
+        .connect(context::Context::default(), &request)
+        .expect("connect");
+    assert_eq!((connected.shim_pid, connected.task_pid), (pod.shim(), pid));
+
+    let (_, bundle) = pod.container(&sandbox, pid);
+    eventually("the container writes into the pod's /dev/shm", || {
+        pod.bundle.join("shm/mine").exists().then_some(())
+    });
+    pod.shutdown();
+    sandbox_is_all_that_is_left(&pod);
+    // Its exit is on disk; what is left of it, `delete` removes.
+    let record = fs::read_to_string(bundle.path().join("exit.json")).expect("the container's exit");
+    assert!(record.contains("\"exit_status\":137"), "{record}");
+    run(&mut command(&format!("{}c", pod.id), bundle.path(), "delete")).ok();
+    sandbox.assert_clean();
+}
+
+#[test]
+fn a_killed_shims_pod_is_removed_with_its_containers_by_one_delete() {
+    let sandbox = Sandbox::new();
+    let pod = Pod::start(&sandbox);
+    pod.create(&[], "").expect("create");
+    let pid = pod.run().expect("start");
+    let (id, _) = pod.container(&sandbox, pid);
+    let shim = pod.shim();
+    run(Command::new("kill").args(["-KILL", &shim.to_string()])).ok();
+    eventually("the shim is dead", || is_gone(shim).then_some(()));
+    assert!(!is_gone(pid), "its pod lives on");
+    let Pod {
+        id: pod_id, bundle, ..
+    } = pod;
+    run(&mut command(&pod_id, &bundle, "delete")).ok();
+    eventually("the pod is dead", || is_gone(pid).then_some(()));
+    fs::remove_dir_all(&bundle).expect("nothing is mounted in the bundle");
+    assert!(!sandbox.path().join("state/test").join(&id).exists());
+    sandbox.assert_clean();
+}

@@ -466,6 +466,50 @@ fn a_logger_gets_the_output() {
 }
 
 #[test]
+fn a_logger_gets_what_is_written_to_a_terminal() {
+    let sandbox = Sandbox::new();
+    let bundle = {
+        let mut bundle = Bundle::new(&sandbox, "tty; echo err >&2; read line; echo got $line");
+        bundle.set("/process/terminal", json!(true));
+        bundle
+    };
+    let logger = sandbox.path().join("logger");
+    let folder = sandbox.path().display();
+    // It reads stderr first: that must end by itself.
+    let script =
+        format!("#!/bin/sh\nexec 5>&-\ncat <&4 >{folder}/err\ncat <&3 >{folder}/out\n: >{folder}/finished\n");
+    fs::write(&logger, script).expect("write the logger");
+    fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)).expect("make it executable");
+    let shim = Shim::start(&sandbox, &bundle);
+    let mut request = shim.request();
+    request.terminal = true;
+    request.stdin = fifo(&sandbox, "in");
+    request.stdout = format!("binary://{}", logger.display());
+    shim.tasks
+        .create(context::Context::default(), &request)
+        .expect("create");
+    shim.start_process("");
+    let mut writer = fs::OpenOptions::new()
+        .write(true)
+        .open(&request.stdin)
+        .expect("open stdin");
+    writer.write_all(b"hello\n").expect("write");
+    assert_eq!(shim.wait(""), 0);
+    eventually("the logger finishes", || {
+        sandbox.path().join("finished").exists().then_some(())
+    });
+    let out = fs::read_to_string(sandbox.path().join("out")).expect("read what was logged");
+    for part in ["/dev/pts/", "err\r\n", "got hello\r\n"] {
+        assert!(out.contains(part), "no {part:?} in {out:?}");
+    }
+    assert_eq!(
+        fs::read_to_string(sandbox.path().join("err")).expect("read stderr"),
+        ""
+    );
+    shim.end();
+}
+
+#[test]
 fn an_out_of_memory_kill_is_recorded() {
     let sandbox = Sandbox::new();
     let mut bundle = Bundle::new(&sandbox, "tail /dev/zero");

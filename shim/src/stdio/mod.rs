@@ -75,7 +75,7 @@ impl Prepared {
         let parse = |uri: &str| Target::parse(uri).map_err(Status::invalid_argument);
         let (stdin, stdout, stderr) = (parse(&names.stdin)?, parse(&names.stdout)?, parse(&names.stderr)?);
         if names.terminal {
-            return Self::open_terminal(names, &stdin, &stdout, console_path);
+            return Self::open_terminal(names, &stdin, stdout, console_path, environment);
         }
         let mut prepared = Self::default();
         prepared.open_stdin(&stdin, &names.stdin, options)?;
@@ -135,15 +135,10 @@ impl Prepared {
     fn open_terminal(
         names: &StreamNames,
         stdin: &Target,
-        stdout: &Target,
+        stdout: Target,
         console_path: &Path,
+        environment: &logger::Environment,
     ) -> Result<Self, Status> {
-        if matches!(stdout, Target::Logger(_)) {
-            return Err(Status::unimplemented(format!(
-                "{} for the output of a terminal",
-                names.stdout
-            )));
-        }
         let mut prepared = Self::default();
         let mut input = None;
         if let Target::Path(path) = stdin {
@@ -154,8 +149,15 @@ impl Prepared {
         } else {
             refuse_stdin(stdin, &names.stdin)?;
         }
-        let output = open_sink(stdout, Stream::Stdout, &mut None)
-            .map_err(|error| Status::unknown(format!("open {} for stdout: {error}", names.stdout)))?;
+        let failed = |error| Status::unknown(format!("open {} for stdout: {error}", names.stdout));
+        let output = if let Target::Logger(command) = stdout {
+            // A terminal has no stderr: the logger finds that at its end at once.
+            let (command, out, _) = LoggerCommand::prepare(command, environment).map_err(Status::unknown)?;
+            prepared.logger = Some(command);
+            Some(Sink::pipe(out).map_err(failed)?)
+        } else {
+            open_sink(&stdout, Stream::Stdout, &mut None).map_err(failed)?
+        };
         let socket = ConsoleSocket::bind(console_path).map_err(Status::unknown)?;
         prepared.console = Some(Console {
             socket,

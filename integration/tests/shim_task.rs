@@ -366,6 +366,27 @@ fn a_terminal_has_its_size_and_its_input() {
 }
 
 #[test]
+fn a_container_that_could_not_be_restored_is_deleted_like_one_never_started() {
+    let sandbox = Sandbox::new();
+    let bundle = Bundle::new(&sandbox, "exec sleep 1000");
+    let shim = Shim::start(&sandbox, &bundle);
+    let mut request = shim.request();
+    // A folder without images.
+    request.checkpoint = sandbox.path().display().to_string();
+    let created = shim.tasks.create(context::Context::default(), &request);
+    assert_eq!(created.expect("create").pid, 0, "nothing runs before the start");
+    let mut start = api::StartRequest::new();
+    start.id.clone_from(&shim.id);
+    for _ in 0..2 {
+        let refused = shim.tasks.start(context::Context::default(), &start);
+        let refused = refused.expect_err("there is nothing to restore").to_string();
+        assert!(refused.contains("runtime restore"), "{refused}");
+    }
+    assert!(shim.kill("", 9).is_err(), "there is no process to kill");
+    shim.end();
+}
+
+#[test]
 fn a_reader_that_never_comes_does_not_hold_the_exit_back() {
     let sandbox = Sandbox::new();
     let bundle = Bundle::new(&sandbox, "exec seq 1 200000");
@@ -708,8 +729,8 @@ fn what_is_wrong_is_refused_by_name() {
         Code::INVALID_ARGUMENT,
     );
     refused(
-        create(&|request| request.checkpoint = "/c".into()),
-        Code::UNIMPLEMENTED,
+        create(&|request| request.checkpoint = "/no/such/checkpoint".into()),
+        Code::INVALID_ARGUMENT,
     );
     refused(
         create(&|request| request.options.mut_or_insert_default().type_url = "x.Y".into()),

@@ -17,19 +17,30 @@ use crate::status::Status;
 use crate::stdio::pump::Pump;
 use crate::stdio::{Console, Prepared};
 use crate::task::{self, Container, OutOfMemory, Phase, Process, ProcessKey, Reply, StreamNames};
-use crate::{cgroup, failpoint, mounts, options, shim_log, sys};
+use crate::{cgroup, failpoint, mounts, options, restore, shim_log, sys};
 
-/// A create that waits for its logger.
+/// The create or the restore of a container that waits for its logger.
 #[derive(Debug)]
-pub(crate) struct PendingCreate {
-    reply: Reply,
-    id: String,
-    prepared: Prepared,
+pub(crate) struct PendingInit {
+    pub reply: Reply,
+    pub id: String,
+    pub prepared: Prepared,
 }
 
 impl Shim {
     pub(crate) fn create(&mut self, reply: Reply, request: CreateTaskRequest) -> Result<(), Status> {
         let (container, config) = self.plan(&request)?;
+        if let Some(sandbox) = &self.sandbox {
+            let member = Member {
+                id: request.id.clone(),
+                bundle: container.bundle.clone(),
+                runtime: container.runtime.clone(),
+            };
+            sandbox.admit(&member, &config)?;
+        }
+        if container.checkpoint.is_some() {
+            return self.create_from_checkpoint(reply, container, &request);
+        }
         let id = request.id;
         let rootfs = container.rootfs();
         let environment = self.logger_environment(&id);
@@ -40,14 +51,6 @@ impl Shim {
             &console_path,
             &environment,
         )?;
-        if let Some(sandbox) = &self.sandbox {
-            let member = Member {
-                id: id.clone(),
-                bundle: container.bundle.clone(),
-                runtime: container.runtime.clone(),
-            };
-            sandbox.admit(&member, &config)?;
-        }
         mount(&request.rootfs, &rootfs)?;
         failpoint::reach("create.mounted");
         let logger = prepared.logger.take();
@@ -57,7 +60,7 @@ impl Shim {
         let result = recorded.and_then(|()| match logger {
             None => self.create_now(reply, &id, prepared),
             Some(command) => {
-                let pending = PendingCreate {
+                let pending = PendingInit {
                     reply,
                     id: id.clone(),
                     prepared,
@@ -85,12 +88,8 @@ impl Shim {
         if self.ending {
             return Err(Status::unavailable("this shim is ending"));
         }
-        if !request.checkpoint.is_empty() {
-            return Err(Status::unimplemented(format!(
-                "create from the checkpoint {}",
-                request.checkpoint
-            )));
-        }
+        let checkpoint = (!request.checkpoint.is_empty()).then(|| PathBuf::from(&request.checkpoint));
+        checkpoint.as_deref().map_or(Ok(()), restore::check_images)?;
         let bundle = PathBuf::from(&request.bundle);
         if !task::is_valid_bundle(&bundle) {
             return Err(Status::invalid_argument(format!(
@@ -127,6 +126,7 @@ impl Shim {
             deleting: false,
             in_runtime: false,
             created_rootfs: request.rootfs.clone(),
+            checkpoint,
         };
         Ok((container, config))
     }
@@ -173,15 +173,15 @@ impl Shim {
     }
 
     /// The logger of a container is ready.
-    pub(crate) fn create_with_logger(&mut self, pending: PendingCreate) {
-        let PendingCreate { reply, id, prepared } = pending;
+    pub(crate) fn create_with_logger(&mut self, pending: PendingInit) {
+        let PendingInit { reply, id, prepared } = pending;
         if let Err(status) = self.create_now(reply, &id, prepared) {
             self.forget_container(&id);
             self.answer_error(reply, status);
         }
     }
 
-    pub(crate) fn create_without_logger(&mut self, pending: &PendingCreate, status: Status) {
+    pub(crate) fn create_without_logger(&mut self, pending: &PendingInit, status: Status) {
         self.forget_container(&pending.id);
         self.answer_error(pending.reply, status);
     }
@@ -214,6 +214,11 @@ impl Shim {
             return;
         }
         self.release_outputs(&ProcessKey::init(id));
+        self.tell_created(reply, id);
+    }
+
+    /// The container waits for its start.
+    pub(crate) fn tell_created(&mut self, reply: Reply, id: &str) {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
@@ -244,7 +249,7 @@ impl Shim {
     }
 
     /// Learns the init process that the runtime left to us, and its terminal.
-    fn adopt(&mut self, id: &str, console: Option<Console>) -> Result<(), Status> {
+    pub(crate) fn adopt(&mut self, id: &str, console: Option<Console>) -> Result<(), Status> {
         let container = self.container(id)?;
         let pid_file = container.bundle.join(INIT_PID_FILE);
         let pid = bundle::read_pid(&pid_file).ok_or_else(|| {
@@ -341,7 +346,7 @@ impl Shim {
     }
 }
 
-fn mount(mounts: &[Mount], rootfs: &std::path::Path) -> Result<(), Status> {
+pub(crate) fn mount(mounts: &[Mount], rootfs: &std::path::Path) -> Result<(), Status> {
     if mounts.is_empty() {
         return Ok(());
     }
@@ -354,7 +359,7 @@ fn mount(mounts: &[Mount], rootfs: &std::path::Path) -> Result<(), Status> {
 }
 
 /// So that `delete` after a dead shim knows which runtime has the container.
-fn write_runtime_file(container: &Container) -> Result<(), Status> {
+pub(crate) fn write_runtime_file(container: &Container) -> Result<(), Status> {
     let json = serde_json::to_vec(&container.runtime).map_err(Status::unknown)?;
     bundle::write_file(&container.bundle, RUNTIME_FILE, &json)
         .map_err(|error| Status::unknown(format!("write {RUNTIME_FILE} in the bundle: {error}")))

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::bootstrap::GO;
-use crate::create::PendingCreate;
+use crate::create::PendingInit;
 use crate::events::{Events, Receiver};
 use crate::reactor::{Deadline, Reactor, Token, Wake};
 use crate::runtime::{CallLog, without_verb};
@@ -63,6 +63,11 @@ pub(crate) enum Then {
     Started {
         reply: Reply,
         id: String,
+    },
+    Restored {
+        reply: Reply,
+        id: String,
+        console: Option<crate::stdio::Console>,
     },
     Executed {
         reply: Reply,
@@ -119,7 +124,8 @@ pub(crate) struct Logger {
 
 #[derive(Debug)]
 pub(crate) enum Pending {
-    Create(Box<PendingCreate>),
+    Create(Box<PendingInit>),
+    Restore(Box<PendingInit>),
     Exec(Box<PendingExec>),
 }
 
@@ -297,6 +303,7 @@ impl Shim {
             matches!(
                 call.then,
                 Then::Created { .. }
+                    | Then::Restored { .. }
                     | Then::Executed { .. }
                     | Then::Sandbox {
                         step: Step::Create,
@@ -342,7 +349,7 @@ impl Shim {
                 Ok(())
             }
             Err(error) => {
-                let binary = command.get_program().to_string_lossy().into_owned();
+                let binary = command.get_program().to_string_lossy();
                 Err(Status::unknown(format!("start the runtime {binary}: {error}")))
             }
         }
@@ -361,6 +368,7 @@ impl Shim {
             }
             Then::Discarded { reply, id, why } => self.discarded(reply, &id, why, result),
             Then::Started { reply, id } => self.started(reply, &id, result),
+            Then::Restored { reply, id, console } => self.restored(reply, &id, console, result),
             Then::Executed {
                 reply,
                 key,
@@ -385,7 +393,9 @@ impl Shim {
             .last_error()
             .or_else(|| call.output.as_ref().and_then(tail_of))
             .or_else(|| match &call.then {
-                Then::Created { id, .. } => self.held_output(&ProcessKey::init(id)),
+                Then::Created { id, .. } | Then::Restored { id, .. } => {
+                    self.held_output(&ProcessKey::init(id))
+                }
                 _ => None,
             });
         match said {
@@ -430,11 +440,10 @@ impl Shim {
 
     fn end_when_done(&mut self) {
         const EVENTS: Duration = Duration::from_secs(3);
-        let all_stopped = self
-            .containers
-            .values()
-            .all(|container| matches!(container.init.phase, Phase::Stopped(_)))
-            && !self.sandbox.as_ref().is_some_and(Sandbox::is_live);
+        let all_stopped =
+            self.containers.values().all(|container| {
+                matches!(container.init.phase, Phase::Stopped(_)) || container.is_unrestored()
+            }) && !self.sandbox.as_ref().is_some_and(Sandbox::is_live);
         if !self.ending || !all_stopped {
             return;
         }

@@ -21,11 +21,18 @@ use crate::{bundle, failpoint, shim_log, sys, timestamp};
 /// How long a delete waits for the reader of the remaining output.
 const READER: Duration = Duration::from_secs(10);
 
+/// The end of what never ran.
+const NEVER: Exit = Exit {
+    status: 0,
+    at: std::time::UNIX_EPOCH,
+};
+
 impl Shim {
     pub(crate) fn delete(&mut self, reply: Reply, request: &DeleteRequest) -> Result<(), Status> {
         let key = ProcessKey::new(&request.id, &request.exec_id);
         let container = self.container_mut(&request.id)?;
         let deleting = container.deleting;
+        let unrestored = key.is_init() && container.is_unrestored();
         let process = container
             .process_mut(&request.exec_id)
             .ok_or_else(|| no_process(&request.exec_id))?;
@@ -40,6 +47,11 @@ impl Shim {
                 process.pending_delete = Some(reply);
                 self.exit_was_told(&key);
             }
+            Phase::Created if unrestored => {
+                process.phase = Phase::Stopped(NEVER);
+                process.pending_delete = Some(reply);
+                self.delete_now(&key);
+            }
             Phase::Created if key.is_init() => {
                 // It waits for a start that never comes. Its end continues here.
                 process.pending_delete = Some(reply);
@@ -49,11 +61,7 @@ impl Shim {
                 }
             }
             Phase::Created => {
-                let never = Exit {
-                    status: 0,
-                    at: std::time::UNIX_EPOCH,
-                };
-                self.exec_deleted(reply, &key, never);
+                self.exec_deleted(reply, &key, NEVER);
             }
             phase => {
                 return Err(Status::failed_precondition(format!(

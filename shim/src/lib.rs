@@ -24,6 +24,7 @@ mod loggers;
 mod mounts;
 pub mod options;
 mod reactor;
+mod restore;
 mod runtime;
 pub mod sandbox;
 mod service;

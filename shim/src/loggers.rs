@@ -44,6 +44,7 @@ impl Shim {
         self.reactor.cancel(&Deadline::LoggerReady(number));
         match logger.pending.take() {
             Some(Pending::Create(pending)) => self.create_with_logger(*pending),
+            Some(Pending::Restore(pending)) => self.restore_with_logger(*pending),
             Some(Pending::Exec(pending)) => self.exec_with_logger(*pending),
             None => {}
         }
@@ -59,6 +60,7 @@ impl Shim {
         let status = Status::unknown(format!("logger {why}"));
         match logger.pending.take() {
             Some(Pending::Create(pending)) => self.create_without_logger(&pending, status),
+            Some(Pending::Restore(pending)) => self.restore_failed(pending.reply, &pending.id, status),
             Some(Pending::Exec(pending)) => self.exec_without_logger(&pending, status),
             None => {}
         }

@@ -173,6 +173,27 @@ impl Runtime {
         command
     }
 
+    pub(crate) fn restore(&self, id: &str, restore: &Restore) -> Command {
+        let mut command = self.command(restore.log);
+        command
+            .args(["restore", "--detach", "--image-path"])
+            .arg(restore.images)
+            .arg("--work-path")
+            .arg(restore.work_path)
+            .arg("--bundle")
+            .arg(restore.bundle)
+            .arg("--pid-file")
+            .arg(restore.pid_file);
+        if let Some(socket) = restore.console_socket {
+            command.arg("--console-socket").arg(socket);
+        }
+        if restore.no_pivot_root {
+            command.arg("--no-pivot");
+        }
+        command.arg(id);
+        command
+    }
+
     /// What the runtime can do, as it tells itself.
     pub(crate) fn features(&self) -> Command {
         let mut command = Command::new(&self.binary);
@@ -197,6 +218,17 @@ pub(crate) struct Exec<'a> {
     pub pid_file: &'a Path,
     pub console_socket: Option<&'a Path>,
     pub log: &'a Path,
+}
+
+#[derive(Debug)]
+pub(crate) struct Restore<'a> {
+    pub images: &'a Path,
+    pub work_path: &'a Path,
+    pub bundle: &'a Path,
+    pub pid_file: &'a Path,
+    pub console_socket: Option<&'a Path>,
+    pub log: &'a Path,
+    pub no_pivot_root: bool,
 }
 
 #[derive(Debug, Default)]

@@ -42,6 +42,9 @@ impl Shim {
                 phase_name(container.init.phase)
             )));
         }
+        if container.is_unrestored() {
+            return self.start_from_checkpoint(reply, id);
+        }
         let log = CallLog::shared(&container.bundle);
         let command = container.runtime.simple("start", id, log.path());
         container.init.phase = Phase::Starting;
@@ -70,24 +73,8 @@ impl Shim {
             return;
         };
         failpoint::reach("start.made");
-        let pid = container.init.pid;
         match result {
-            Ok(()) => {
-                container.init.phase = Phase::Running;
-                let mut event = TaskStart::new();
-                id.clone_into(&mut event.container_id);
-                event.pid = pid;
-                self.events.publish(
-                    TASK_START_EVENT_TOPIC,
-                    "containerd.events.TaskStart",
-                    &event,
-                    &mut self.reactor,
-                );
-                let mut response = api::StartResponse::new();
-                response.pid = pid;
-                self.answer(reply, &response);
-                failpoint::reach("start.told");
-            }
+            Ok(()) => self.tell_started(reply, id),
             Err(status) => {
                 container.init.phase = Phase::Created;
                 self.answer_error(reply, status);
@@ -101,6 +88,26 @@ impl Shim {
         if let Some(exit) = early {
             self.end_process(&key, exit);
         }
+    }
+
+    pub(crate) fn tell_started(&mut self, reply: Reply, id: &str) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        container.init.phase = Phase::Running;
+        let mut event = TaskStart::new();
+        id.clone_into(&mut event.container_id);
+        event.pid = container.init.pid;
+        let mut response = api::StartResponse::new();
+        response.pid = container.init.pid;
+        self.events.publish(
+            TASK_START_EVENT_TOPIC,
+            "containerd.events.TaskStart",
+            &event,
+            &mut self.reactor,
+        );
+        self.answer(reply, &response);
+        failpoint::reach("start.told");
     }
 
     /// Announces a process: nothing runs yet.

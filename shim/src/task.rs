@@ -146,6 +146,8 @@ pub(crate) struct Container {
     pub in_runtime: bool,
     /// The mounts as they were asked for, for the event that tells of the creation.
     pub created_rootfs: Vec<Mount>,
+    /// The images that its start restores it from.
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// The watch on the container's memory group.
@@ -157,6 +159,11 @@ pub(crate) struct OutOfMemory {
 }
 
 impl Container {
+    /// It was created from a checkpoint, and its processes are yet to be restored.
+    pub(crate) fn is_unrestored(&self) -> bool {
+        self.checkpoint.is_some() && self.init.pid == 0 && self.init.phase == Phase::Created
+    }
+
     pub(crate) fn process(&self, exec: &str) -> Option<&Process> {
         if exec.is_empty() {
             Some(&self.init)

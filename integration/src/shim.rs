@@ -152,11 +152,11 @@ impl Shim {
     }
 
     pub fn add_exec(&self, exec: &str, script: &str, streams: &Streams) -> ttrpc::Result<()> {
+        // Without `terminal`: the request's own field decides.
         let process = json!({
             "args": ["/bin/sh", "-c", script],
             "cwd": "/",
             "env": ["PATH=/bin"],
-            "terminal": streams.terminal,
             "user": {"uid": 0, "gid": 0},
         });
         let mut spec = Any::new();

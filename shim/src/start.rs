@@ -138,8 +138,9 @@ impl Shim {
             stdout: request.stdout,
             stderr: request.stderr,
         };
+        let spec = with_terminal(&spec.value, streams.terminal)?;
         let mut process = Process::new(streams, Phase::Created);
-        process.spec = spec.value;
+        process.spec = spec;
         container.execs.insert(exec_id.clone(), process);
         let mut event = TaskExecAdded::new();
         event.container_id = request.id;
@@ -354,6 +355,15 @@ impl Shim {
             process.phase = phase;
         }
     }
+}
+
+/// The process with the terminal that the request asks for, whatever its own field says.
+fn with_terminal(process: &[u8], terminal: bool) -> Result<Vec<u8>, Status> {
+    let refused = |error| Status::invalid_argument(format!("the process of an exec: {error}"));
+    let mut process: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(process).map_err(refused)?;
+    process.insert("terminal".into(), terminal.into());
+    serde_json::to_vec(&process).map_err(refused)
 }
 
 pub(crate) fn phase_name(phase: Phase) -> &'static str {

@@ -350,7 +350,7 @@ impl Shim {
             }
             Err(error) => {
                 let binary = command.get_program().to_string_lossy();
-                Err(Status::unknown(format!("start the runtime {binary}: {error}")))
+                Err(Status::unknown(format!("start the runtime {binary:?}: {error}")))
             }
         }
     }

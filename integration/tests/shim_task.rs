@@ -663,6 +663,68 @@ fn rootfs_mounts_are_made_and_taken_away_also_after_a_failure() {
     shim.shutdown();
 }
 
+/// containerd's options for the root of a pod that has a user namespace.
+#[test]
+fn a_root_is_mounted_with_mapped_owners() {
+    let sandbox = Sandbox::new();
+    let bundle = Bundle::new(&sandbox, "stat -c %u:%g /bin/busybox /upper");
+    let folder = |name: &str| sandbox.path().join(name);
+    for name in ["lower", "between", "upper", "work"] {
+        fs::create_dir(folder(name)).expect("make a folder");
+    }
+    fs::rename(bundle.rootfs(), folder("lower/base")).expect("move the rootfs");
+    fs::write(folder("upper/upper"), "").expect("write a file");
+    let mut mount = Mount::new();
+    let layers = format!(
+        "{}:{}",
+        folder("between").display(),
+        folder("lower/base").display()
+    );
+    let maps = ["uidmap=0:100000:10,10:500000:1000", "gidmap=0:200000:65536"];
+    let shim = Shim::start(&sandbox, &bundle);
+    let mut request = shim.request();
+    request.stdout = shim.log_uri();
+    // Of an overlay, what lies below is mapped; a bind is as a whole.
+    for (kind, options) in [
+        (
+            "overlay",
+            vec![
+                format!("lowerdir={layers}"),
+                format!("upperdir={}", folder("upper").display()),
+                format!("workdir={}", folder("work").display()),
+            ],
+        ),
+        ("bind", vec!["rbind".to_owned(), "rw".to_owned()]),
+    ] {
+        mount.type_ = kind.into();
+        mount.source = folder("lower/base").display().to_string();
+        mount.options = options;
+        mount.options.extend(maps.map(str::to_owned));
+        request.rootfs = vec![mount.clone()];
+        fs::write(folder("lower/base/upper"), "").expect("write a file");
+        fs::remove_file(shim.log()).ok();
+        shim.tasks
+            .create(context::Context::default(), &request)
+            .expect("create");
+        shim.start_process("");
+        assert_eq!(shim.wait(""), 0);
+        let above = if kind == "overlay" { "0:0" } else { "100000:200000" };
+        assert_eq!(shim.logged("stdout"), format!("100000:200000\n{above}\n"));
+        shim.delete("").expect("delete");
+        assert!(
+            !shim.bundle.join("layers").exists(),
+            "the layers' mounts are gone"
+        );
+    }
+    request.rootfs[0].options.push("uidmap=0:1:x".into());
+    let message = refused(
+        shim.tasks.create(context::Context::default(), &request),
+        Code::UNKNOWN,
+    );
+    assert!(message.contains("0 1 x"), "{message}");
+    shim.shutdown();
+}
+
 #[test]
 fn a_failed_create_is_told_once_and_leaves_no_output() {
     let sandbox = Sandbox::new();

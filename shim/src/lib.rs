@@ -20,6 +20,7 @@ mod delete;
 mod events;
 mod exit;
 mod failpoint;
+mod idmapped;
 mod loggers;
 mod mounts;
 pub mod options;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use containerd_shim_protos::types::mount::Mount;
 
+use crate::idmapped::{self, Layers, Maps};
 use crate::sys;
 
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,7 @@ struct MountOptions {
     flags: u64,
     propagation: u64,
     data: Vec<String>,
+    maps: Maps,
 }
 
 /// Mounts all of `mounts` on `rootfs`, in order; after a failure none of them is left.
@@ -49,10 +51,12 @@ fn mount_one(mount: &Mount, rootfs: &Path) -> Result<(), MountError> {
         });
     }
     let options = parse(&mount.options);
-    let result = if is_overlay_too_long(mount, &options) {
-        mount_long_overlay(&options, rootfs)
+    let result = if options.maps.is_empty() {
+        mount_as_it_is(mount, &options, rootfs)
+    } else if mount.type_ == "overlay" {
+        mount_mapped_overlay(mount, options, rootfs)
     } else {
-        mount_plain(mount, &options, rootfs)
+        mount_as_it_is(mount, &options, rootfs).and_then(|()| idmapped::map_in_place(rootfs, &options.maps))
     };
     result.map_err(|error| MountError::Mount {
         source_path: mount.source.clone(),
@@ -60,6 +64,29 @@ fn mount_one(mount: &Mount, rootfs: &Path) -> Result<(), MountError> {
         target: rootfs.display().to_string(),
         error,
     })
+}
+
+fn mount_as_it_is(mount: &Mount, options: &MountOptions, rootfs: &Path) -> io::Result<()> {
+    if is_overlay_too_long(mount, options) {
+        mount_long_overlay(options, rootfs)
+    } else {
+        mount_plain(mount, options, rootfs)
+    }
+}
+
+fn mount_mapped_overlay(mount: &Mount, mut options: MountOptions, rootfs: &Path) -> io::Result<()> {
+    let mut layers = None;
+    for option in &mut options.data {
+        if let Some(("lowerdir", list)) = option.split_once('=') {
+            let lower: Vec<&str> = list.split(':').collect();
+            let mapped = Layers::mount(&lower, &options.maps, &rootfs.with_file_name("layers"))?;
+            *option = mapped.option();
+            layers = Some(mapped);
+        }
+    }
+    mount_as_it_is(mount, &options, rootfs)?;
+    drop(layers);
+    Ok(())
 }
 
 fn mount_plain(mount: &Mount, options: &MountOptions, rootfs: &Path) -> io::Result<()> {
@@ -161,6 +188,7 @@ fn parse(options: &[String]) -> MountOptions {
                 parsed.propagation = kind | recursive;
                 continue;
             }
+            _ if parsed.maps.take(option) => continue,
             _ => {
                 parsed.data.push(option.clone());
                 continue;

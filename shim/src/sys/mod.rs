@@ -3,6 +3,7 @@
 
 mod epoll;
 mod fd;
+mod idmap;
 mod limits;
 mod mount;
 mod namespace;
@@ -16,8 +17,9 @@ pub(crate) use fd::{
     read, receive_descriptor, reserve_descriptors, set_nonblocking, set_window_size, splice, take_listener,
     take_stdin, wait_readable, write,
 };
+pub(crate) use idmap::{clone_mapped, user_namespace};
 pub(crate) use limits::OpenFiles;
-pub(crate) use mount::{mount, mount_overlay_layers, unmount_all};
+pub(crate) use mount::{attach, mount, mount_overlay_layers, unmount_all};
 pub(crate) use namespace::owning_user_namespace;
 pub(crate) use pause::pause_program;
 pub(crate) use process::{

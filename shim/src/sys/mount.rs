@@ -62,7 +62,6 @@ pub(crate) fn mount_overlay_layers(
     const FSCONFIG_SET_FLAG: libc::c_uint = 0;
     const FSCONFIG_SET_STRING: libc::c_uint = 1;
     const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
-    const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
 
     // SAFETY: the name is a static C string.
     let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, c"overlay".as_ptr(), 1 as libc::c_uint) })?;
@@ -109,6 +108,12 @@ pub(crate) fn mount_overlay_layers(
             attributes as libc::c_uint,
         )
     })?;
+    attach(&tree, target)
+}
+
+/// Puts a detached mount at `target`.
+pub(crate) fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
+    const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
     let target = c_string(target.as_os_str().as_bytes())?;
     // SAFETY: both paths live through the call.
     let result = unsafe {
@@ -124,7 +129,7 @@ pub(crate) fn mount_overlay_layers(
     check(result as libc::c_int).map(drop)
 }
 
-fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+pub(super) fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     let raw = check(result as libc::c_int)?;
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })

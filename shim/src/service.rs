@@ -145,6 +145,11 @@ impl Shim {
     /// Without `now` only an empty shim ends (a sandbox has its own shutdown); with it the containers are killed first,
     /// and their exits are told.
     fn shutdown(&mut self, reply: Reply, request: &api::ShutdownRequest) {
+        if self.containers.is_empty() {
+            // Before the answer: containerd runs `delete` after it, which would find a shim that still listens while
+            // the last events are on their way.
+            let _ = std::fs::remove_file(&self.config.socket);
+        }
         self.answer(reply, &Empty::new());
         if self.is_empty() {
             self.end();

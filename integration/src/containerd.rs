@@ -26,16 +26,28 @@ impl Containerd {
     /// The machine's containerd, with our shim (and our runtime below it).
     #[track_caller]
     pub fn with_our_shim(sandbox: &Sandbox) -> Self {
+        Self::start_with_our_shim(sandbox, None)
+    }
+
+    /// The peers' containerd with our shim (and our runtime below it). Ours stands in the place of the peers' shim too,
+    /// since `ctr` knows the flags of runc's options for that name alone.
+    #[track_caller]
+    pub fn newer_with_our_shim(sandbox: &Sandbox, peers: Peers) -> Self {
+        Self::start_with_our_shim(sandbox, Some(peers))
+    }
+
+    #[track_caller]
+    fn start_with_our_shim(sandbox: &Sandbox, peers: Option<Peers>) -> Self {
         let programs = sandbox.path().join("programs");
         if !programs.exists() {
             fs::create_dir(&programs).expect("make a folder");
-            symlink(binary("shim"), programs.join("containerd-shim-berth-v1")).expect("link the shim");
+            for name in ["containerd-shim-berth-v1", "containerd-shim-runc-v2"] {
+                symlink(binary("shim"), programs.join(name)).expect("link the shim");
+            }
         }
-        Self::start(
-            sandbox,
-            ["--runtime", "io.containerd.berth.v1"].map(str::to_owned).into(),
-            None,
-        )
+        sandbox.owns(&Path::new("/run/berth/runtime").join(sandbox.id()));
+        let runtime = ["--runtime", "io.containerd.berth.v1"];
+        Self::start(sandbox, runtime.map(str::to_owned).into(), peers)
     }
 
     /// The peers' containerd and its own shim, with our runtime in runc's place.
@@ -120,6 +132,15 @@ impl Containerd {
         self.run_over(&[flags, &["--rootfs", &rootfs]].concat(), id, command)
     }
 
+    /// The same with other flags for the shim and the runtime.
+    #[track_caller]
+    pub fn run_with(&self, runtime: &[&str], flags: &[&str], id: &str, command: &[&str]) -> Done {
+        let rootfs = self.rootfs().display().to_string();
+        let mut whole = self.ctr_command(&["run", "--rootfs"]);
+        whole.args(runtime).args(flags).args([&rootfs, id]).args(command);
+        run(&mut whole)
+    }
+
     /// `ctr run FLAGS ID COMMAND` in a snapshot of an image that was imported, to its end.
     #[track_caller]
     pub fn run_image(&self, flags: &[&str], image: &str, id: &str, command: &[&str]) -> Done {
@@ -168,6 +189,11 @@ impl Containerd {
     /// The rootfs that all its containers share.
     pub fn rootfs(&self) -> PathBuf {
         self.folder.join("rootfs")
+    }
+
+    /// A folder of the test's, for what its containers leave outside.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The folder of a task's bundle.
@@ -238,6 +264,7 @@ impl Drop for Containerd {
             let _ = fs::remove_dir(hierarchy.path().join(&self.namespace));
         }
         let _ = fs::remove_dir(format!("/sys/fs/cgroup/{}", self.namespace));
+        let _ = fs::remove_dir(Path::new("/run/berth/runtime").join(&self.namespace));
     }
 }
 

@@ -194,6 +194,29 @@ fn more_processes_than_allowed_can_not_be_made() {
 }
 
 #[test]
+fn a_limit_of_no_processes_is_one_and_none_is_no_limit() {
+    let sandbox = Sandbox::new();
+    let (runtime, bundle) = started(&sandbox, "exec sleep 1000", json!({"pids": {"limit": 0}}));
+    assert_eq!(pids(&bundle), "1");
+    let file = sandbox.path().join("limits.json");
+    let file = file.to_str().expect("a path");
+    let update = |flags: &[&str]| {
+        runtime.call(&[&["update"], flags, &[sandbox.id()]].concat()).ok();
+        pids(&bundle)
+    };
+    assert_eq!(update(&["--pids-limit", "9"]), "9");
+    fs::write(file, r#"{"pids": {}, "cpu": {"shares": 512}}"#).expect("write the limits");
+    assert_eq!(update(&["--resources", file]), "9");
+    assert_eq!(update(&["--pids-limit", "0"]), "1");
+    runtime.delete(sandbox.id());
+
+    let sandbox = Sandbox::new();
+    let (runtime, bundle) = started(&sandbox, "exec sleep 1000", json!({"pids": {}}));
+    assert_eq!(pids(&bundle), "max");
+    runtime.delete(sandbox.id());
+}
+
+#[test]
 fn who_takes_more_memory_than_allowed_is_killed() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);

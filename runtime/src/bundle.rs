@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 
-use crate::config_text::{ProcessText, SpecText};
+use crate::config_text::{ProcessText, SpecText, drop_unset_pids};
 use crate::error::{Context, Error, Result};
 use crate::json_path;
 use crate::sys::fd::{self, close_later};
@@ -81,7 +81,19 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Parses config.json.
 pub(crate) fn parse_spec(text: &[u8]) -> Result<Spec> {
-    Ok(parse::<SpecText>(text)?.into())
+    let mut spec = Spec::from(parse::<SpecText>(text)?);
+    let linux = spec.linux_mut().as_mut();
+    if let Some(resources) = linux.and_then(|linux| linux.resources_mut().as_mut()) {
+        drop_unset_pids(resources, text, "/linux/resources");
+    }
+    Ok(spec)
+}
+
+/// Parses the `resources` of `update`.
+pub(crate) fn parse_resources(text: &[u8]) -> Result<LinuxResources> {
+    let mut resources = parse(text)?;
+    drop_unset_pids(&mut resources, text, "");
+    Ok(resources)
 }
 
 /// Parses JSON of the runtime spec, naming the path of what is wrong.

@@ -10,12 +10,13 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{
     Box as ConsoleSize, Capability, ExecCPUAffinity, Hooks, Linux, LinuxCapabilities, LinuxIOPriority,
-    LinuxSchedulerFlag as Flag, LinuxSchedulerPolicy, Mount, PosixRlimit, Process, Root, Scheduler, Solaris,
-    Spec, User, VM, Windows, ZOS,
+    LinuxResources, LinuxSchedulerFlag as Flag, LinuxSchedulerPolicy, Mount, PosixRlimit, Process, Root,
+    Scheduler, Solaris, Spec, User, VM, Windows, ZOS,
 };
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::StrDeserializer;
+use serde_json::Value;
 
 use crate::log;
 
@@ -222,6 +223,19 @@ impl From<AffinityText> for ExecCPUAffinity {
             .set_initial(text.initial)
             .set_cpu_affinity_final(text.r#final);
         affinity
+    }
+}
+
+/// Takes away a `pids` without `limit`, which `oci_spec` reads as a limit of 0: said in so many words, that is one (the
+/// lowest there is, as with runc). `resources` stand at `pointer` in `text`.
+pub(crate) fn drop_unset_pids(resources: &mut LinuxResources, text: &[u8], pointer: &str) {
+    if resources.pids().is_none_or(|pids| pids.limit() != 0) {
+        return;
+    }
+    let is_set = serde_json::from_slice::<Value>(text)
+        .is_ok_and(|whole| whole.pointer(&format!("{pointer}/pids/limit")).is_some());
+    if !is_set {
+        resources.set_pids(None);
     }
 }
 

@@ -84,7 +84,7 @@ fn from_file(path: &str) -> Result<LinuxResources> {
     } else {
         bundle::read(Path::new(path))?
     };
-    bundle::parse(&text).map_err(|error| match error {
+    bundle::parse_resources(&text).map_err(|error| match error {
         Error::Spec { path: field, rule } => Error::Refused(format!("{path}: {field}: {rule}")),
         other => other,
     })

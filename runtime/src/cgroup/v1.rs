@@ -174,9 +174,10 @@ fn io(io: &LinuxBlockIo) -> Vec<Setting> {
 
 pub(super) fn pids(resources: &LinuxResources) -> Vec<Setting> {
     let value = match resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit) {
-        None | Some(0) => return Vec::new(),
+        None => return Vec::new(),
         Some(-1) => "max".to_owned(),
-        Some(limit) => limit.to_string(),
+        // As with runc; that of systemd begins with 1.
+        Some(limit) => limit.max(1).to_string(),
     };
     vec![Setting::new("pids.limit", "pids.max", value)]
 }
@@ -287,7 +288,7 @@ mod tests {
     #[test]
     fn what_is_not_asked_for_is_not_written() {
         let json = r#"{"memory":{"limit":0,"swap":0},"cpu":{"shares":0,"quota":0,"period":0,"cpus":""},
-            "pids":{"limit":0},"blockIO":{"weight":0},"network":{}}"#;
+            "blockIO":{"weight":0},"network":{}}"#;
         assert_eq!(written(json), Vec::<String>::new());
         // Unlimited memory takes the limit of memory+swap with it.
         let unlimited = written(r#"{"memory":{"limit":-1}}"#);

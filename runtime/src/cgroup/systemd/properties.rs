@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::super::layout::Version;
 use super::super::v2;
@@ -47,10 +47,8 @@ pub(super) fn of(resources: &LinuxResources, period: u64, version: Version) -> R
     if let Some(cpu) = resources.cpu() {
         set_cpu(cpu, period, &mut set)?;
     }
-    if let Some(pids) = resources.pids()
-        && pids.limit() != 0
-    {
-        set("TasksMax", amount(pids.limit()));
+    if let Some(pids) = resources.pids() {
+        set("TasksMax", tasks(pids.limit()));
     }
     let weight = resources.block_io().as_ref().and_then(LinuxBlockIo::weight);
     if let Some(weight) = weight.filter(|weight| *weight != 0) {
@@ -74,13 +72,8 @@ fn set_v1(resources: &LinuxResources, period: u64, set: &mut impl FnMut(&str, Va
         }
         set_quota(cpu, period, set);
     }
-    if let Some(limit) = resources
-        .pids()
-        .as_ref()
-        .map(LinuxPids::limit)
-        .filter(|limit| *limit != 0)
-    {
-        set("TasksMax", amount(limit));
+    if let Some(pids) = resources.pids() {
+        set("TasksMax", tasks(pids.limit()));
     }
     let weight = resources.block_io().as_ref().and_then(LinuxBlockIo::weight);
     if let Some(weight) = weight.filter(|weight| *weight != 0) {
@@ -89,6 +82,11 @@ fn set_v1(resources: &LinuxResources, period: u64, set: &mut impl FnMut(&str, Va
 }
 
 /// Below zero is no limit.
+/// A limit of 0 is 1, as in the file of the cgroup; systemd knows no 0.
+fn tasks(limit: i64) -> Value {
+    amount(if limit == 0 { 1 } else { limit })
+}
+
 fn amount(number: i64) -> Value {
     Value::Uint64(number.try_into().unwrap_or(UNLIMITED))
 }

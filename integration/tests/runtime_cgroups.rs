@@ -467,6 +467,11 @@ fn devices_without_a_rule_can_be_made_but_not_opened() {
     let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"});
     bundle.push("/linux/resources/devices", rule);
     assert_eq!(runtime.run(&bundle, sandbox.id()).ok(), "made\nopened\nusual\n");
+    // A letter that old configurations have gives nothing.
+    fs::remove_file(bundle.rootfs().join("kmsg")).expect("remove the node");
+    let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "wa"});
+    bundle.set("/linux/resources/devices", json!([rule]));
+    assert_eq!(runtime.run(&bundle, sandbox.id()).ok(), "made\nusual\n");
 }
 
 #[test]

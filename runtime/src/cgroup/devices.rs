@@ -43,6 +43,8 @@ impl Access {
             'r' => Some(Self(access.0 | Self::READ.0)),
             'w' => Some(Self(access.0 | Self::WRITE.0)),
             'm' => Some(Self(access.0 | Self::MKNOD.0)),
+            // Of old configurations, which meant the type of device; it gives nothing, with runc neither.
+            'a' => Some(access),
             _ => None,
         })
     }

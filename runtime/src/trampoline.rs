@@ -96,7 +96,8 @@ mod tests {
     fn the_trampoline_tells_of_a_program_that_is_not_there() {
         let output = through_trampoline("/does/not/exist");
         assert_eq!(output.status.code(), Some(127));
-        assert!(String::from_utf8_lossy(&output.stderr).contains("no such file or directory"));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(told, "exec /does/not/exist: no such file or directory\n");
     }
 
     #[test]

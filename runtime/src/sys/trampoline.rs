@@ -1,5 +1,6 @@
-//! The machine code of the trampoline (see `crate::trampoline`): a program without data, stack use or library that
-//! executes `argv[0]` with the rest of its arguments and its own environment.
+//! The machine code of the trampoline (see `crate::trampoline`): a program without data or library that executes
+//! `argv[0]` with the rest of its arguments and its own environment. When that fails it tells so on standard error, by
+//! one writev of "exec ", the program's name and the reason.
 
 use std::slice;
 
@@ -41,17 +42,34 @@ std::arch::global_asm!(
     "lea rdx, [rip + 24f]",
     "6:",
     "sub rdx, rsi",
+    "push rdx", // three of struct iovec, the last one first: the reason
+    "push rsi",
+    "xor eax, eax",
+    "7:",
+    "cmp byte ptr [rdi + rax], 0",
+    "je 8f",
+    "inc rax",
+    "jmp 7b",
+    "8:",
+    "push rax", // the program's name
+    "push rdi",
+    "push 5", // "exec "
+    "lea rsi, [rip + 19f]",
+    "push rsi",
     "mov edi, 2", // standard error
-    "mov eax, 1", // write
+    "mov rsi, rsp",
+    "mov edx, 3",
+    "mov eax, 20", // writev
     "syscall",
     "mov edi, r8d",
     "mov eax, 231", // exit_group
     "syscall",
     "ud2",
-    "20: .ascii \"exec of the container's process: not possible\\n\"",
-    "21: .ascii \"exec of the container's process: no such file or directory (a missing interpreter?)\\n\"",
-    "22: .ascii \"exec of the container's process: exec format error\\n\"",
-    "23: .ascii \"exec of the container's process: permission denied\\n\"",
+    "19: .ascii \"exec \"",
+    "20: .ascii \": not possible\\n\"",
+    "21: .ascii \": no such file or directory\\n\"",
+    "22: .ascii \": exec format error\\n\"",
+    "23: .ascii \": permission denied\\n\"",
     "24:",
     ".globl berth_trampoline_end",
     ".hidden berth_trampoline_end",
@@ -97,17 +115,33 @@ std::arch::global_asm!(
     "adr x2, 24f",
     "6:",
     "sub x2, x2, x1",
-    "mov x0, #2",  // standard error
-    "mov x8, #64", // write
+    "ldr x6, [sp, #8]", // the program's name
+    "mov x7, #0",
+    "7:",
+    "ldrb w4, [x6, x7]",
+    "cbz w4, 8f",
+    "add x7, x7, #1",
+    "b 7b",
+    "8:",
+    "stp x1, x2, [sp, #-16]!", // three of struct iovec, the last one first: the reason
+    "stp x6, x7, [sp, #-16]!",
+    "adr x1, 19f",
+    "mov x2, #5", // "exec "
+    "stp x1, x2, [sp, #-16]!",
+    "mov x0, #2", // standard error
+    "mov x1, sp",
+    "mov x2, #3",
+    "mov x8, #66", // writev
     "svc #0",
     "mov w0, w5",
     "mov x8, #94", // exit_group
     "svc #0",
     "brk #1",
-    "20: .ascii \"exec of the container's process: not possible\\n\"",
-    "21: .ascii \"exec of the container's process: no such file or directory (a missing interpreter?)\\n\"",
-    "22: .ascii \"exec of the container's process: exec format error\\n\"",
-    "23: .ascii \"exec of the container's process: permission denied\\n\"",
+    "19: .ascii \"exec \"",
+    "20: .ascii \": not possible\\n\"",
+    "21: .ascii \": no such file or directory\\n\"",
+    "22: .ascii \": exec format error\\n\"",
+    "23: .ascii \": permission denied\\n\"",
     "24:",
     ".globl berth_trampoline_end",
     ".hidden berth_trampoline_end",

@@ -320,6 +320,44 @@ fn chown_all(path: &Path) {
 }
 
 #[test]
+fn more_mounts_than_open_files_in_a_user_namespace() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let volume = volume(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "cat /volume-29/file; exec sleep 1000");
+    user_namespace(&mut bundle);
+    for index in 0..30 {
+        let mut entry = bind(&volume, &format!("/volume-{index}"), &["bind", "idmap"]);
+        for ids in ["uidMappings", "gidMappings"] {
+            entry[ids] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        }
+        bundle.push("/mounts", entry);
+    }
+    bundle.set(
+        "/process/rlimits",
+        json!([{"type": "RLIMIT_NOFILE", "soft": 20, "hard": 20}]),
+    );
+    runtime.detach(&bundle, sandbox.id());
+    let inside = runtime.exec(
+        sandbox.id(),
+        "ulimit -Sn; ulimit -Hn; cat /volume-0/file; grep files /proc/1/limits",
+    );
+    let limits = inside.ok();
+    let lines: Vec<Vec<&str>> = limits
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines[..2], [["20"], ["20"]], "{limits}");
+    assert_eq!(lines[2], ["from", "the", "host"], "{limits}");
+    assert_eq!(
+        lines[3],
+        ["Max", "open", "files", "20", "20", "files"],
+        "{limits}"
+    );
+    runtime.delete(sandbox.id());
+}
+
+#[test]
 fn a_user_namespace_gets_devices_and_binds_from_where_its_root_may_not_look() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);

@@ -140,6 +140,9 @@ pub(crate) struct Created {
 pub(crate) fn create(options: &Options<'_>) -> Result<Created> {
     let plans = Plans::read(options)?;
     phases::reached("runtime.read");
+    if plans.namespaces.has(CloneFlags::CLONE_NEWUSER) {
+        plans.process.raise_limits()?;
+    }
     let joined = plans.namespaces.open()?;
     let console = options
         .console_socket
@@ -230,10 +233,6 @@ fn bring_up(
             .ok_or_else(|| Error::spec("linux", "is required"))?;
         id_maps::write(pid, linux)?;
         channel.send(&Message::Mapped)?;
-    }
-    if plans.namespaces.has(CloneFlags::CLONE_NEWUSER) {
-        // From inside no limit could be raised.
-        plans.process.limit(pid)?;
     }
     group.limit()?;
     phases::reached("runtime.limits");

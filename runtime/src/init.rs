@@ -164,7 +164,7 @@ impl Init<'_> {
 
         plans.process.label_next_exec(self.proc.as_ref())?;
         let stage = plans.process.make_trampoline()?;
-        plans.process.prepare(!has(CloneFlags::CLONE_NEWUSER))?;
+        plans.process.prepare()?;
         if let Some(policy) = spec
             .linux()
             .as_ref()

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::resource::Resource;
+use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::runtime::{LinuxPersonalityDomain, PosixRlimitType, Process, Spec};
 
 use crate::capabilities::Capabilities;
@@ -120,23 +120,31 @@ impl ProcessPlan {
         &self.working_directory
     }
 
-    /// Sets the resource limits of process `pid`, or of the caller with 0.
-    pub(crate) fn limit(&self, pid: i32) -> Result<()> {
+    /// Raises the caller's own hard limits where the process is to have higher ones: it is going to inherit them, and
+    /// in a user namespace nobody can raise any. It sets its limits itself all the same, once it no longer needs more
+    /// than they allow.
+    pub(crate) fn raise_limits(&self) -> Result<()> {
         for limit in &self.limits {
-            own::set_limit(pid, limit.resource as u32, limit.soft, limit.hard)
-                .context(|| format!("set {} to {}:{}", limit.name, limit.soft, limit.hard))?;
+            let what = || format!("raise the hard limit of {} to {}", limit.name, limit.hard);
+            let (soft, hard) = getrlimit(limit.resource).context(what)?;
+            if limit.hard > hard {
+                own::set_limit(limit.resource as u32, soft, limit.hard).context(what)?;
+            }
         }
         Ok(())
     }
 
-    /// Everything that needs root or must come before the user changes. In a user namespace the runtime has set
-    /// the limits.
-    pub(crate) fn prepare(&self, with_limits: bool) -> Result<()> {
+    /// Everything that needs root or must come before the user changes.
+    pub(crate) fn prepare(&self) -> Result<()> {
         if let Some(persona) = self.personality {
             own::set_personality(persona).context(|| format!("set personality {persona:#x}"))?;
         }
         self.scheduling.apply()?;
-        if with_limits { self.limit(0) } else { Ok(()) }
+        for limit in &self.limits {
+            own::set_limit(limit.resource as u32, limit.soft, limit.hard)
+                .context(|| format!("set {} to {}:{}", limit.name, limit.soft, limit.hard))?;
+        }
+        Ok(())
     }
 
     /// Becomes the root of the user namespace that the caller is in, where a process begins as a user that is not

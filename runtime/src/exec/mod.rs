@@ -117,6 +117,9 @@ impl Joining<'_> {
     fn join(self, request: &Request) -> Result<i32> {
         let (entries, unified) = (self.groups.entries()?, self.groups.into_fd()?);
         let (ours, theirs) = Channel::pair()?;
+        if self.user_namespace {
+            self.plan.raise_limits()?;
+        }
         // Born so: from its first moment in the PID namespace the container can't look into it.
         own::set_dumpable(false).context(|| "make the process not dumpable".into())?;
         // A PID namespace is entered by being born in it. With a user namespace of a rootless container that
@@ -181,10 +184,6 @@ impl Joining<'_> {
     fn bring_up(&self, request: &Request, newborn: &Newborn, channel: &Channel) -> Result<Option<OwnedFd>> {
         if let Some(score) = self.plan.oom_score_adj {
             set_oom_score_adj(newborn.pid, score)?;
-        }
-        if self.user_namespace {
-            // From inside no limit could be raised.
-            self.plan.limit(newborn.pid)?;
         }
         if let Some(intel_rdt) = &self.intel_rdt {
             intel_rdt.enter(newborn.pid)?;
@@ -288,7 +287,7 @@ impl Joining<'_> {
         standard_streams::take_null_from_container(true)?;
         self.plan.label_next_exec(self.proc.as_ref())?;
         let stage = self.plan.make_trampoline()?;
-        self.plan.prepare(!self.user_namespace)?;
+        self.plan.prepare()?;
         if let Some(policy) = &self.memory_policy {
             policy.apply()?;
         }

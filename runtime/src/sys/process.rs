@@ -45,15 +45,15 @@ pub(crate) fn set_domain_name(name: &str) -> io::Result<()> {
     .map(drop)
 }
 
-/// Sets a resource limit of process `pid`, or of the caller with 0.
-pub(crate) fn set_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+/// Sets a resource limit of the caller. `setrlimit` of a C library may know fewer of them.
+pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 {
         rlim_cur: soft,
         rlim_max: hard,
     };
     let before = std::ptr::null_mut::<libc::rlimit64>();
     // SAFETY: the structure outlives the call, and what was before is not asked for.
-    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, before) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, before) }).map(drop)
 }
 
 /// Sets the mask of modes, unless it is known to be that already. Returns the one before.

@@ -223,6 +223,35 @@ fn mounts_of_the_host_and_an_earlier_memory_image_are_found_again() {
 }
 
 #[test]
+fn a_link_put_at_the_place_of_a_mount_names_no_other_to_criu() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let mut bundle = Bundle::new(&sandbox, COUNTER);
+    let shared = sandbox.path().join("shared");
+    fs::create_dir(&shared).expect("make a folder");
+    bundle.push(
+        "/mounts",
+        json!({"destination": "/a/data", "type": "bind", "source": shared, "options": ["bind"]}),
+    );
+    runtime.detach(&bundle, id);
+    let (place, moved) = (bundle.rootfs().join("a"), bundle.rootfs().join("b"));
+    fs::rename(&place, &moved).expect("rename");
+    fs::create_dir(&place).expect("make a folder");
+    for link in ["/b/data]:/name", "/"] {
+        std::os::unix::fs::symlink(link, place.join("data")).expect("link");
+        let refused = saved.call("checkpoint", "images", &[]).refused();
+        assert!(
+            refused.contains("invalid external mount destination"),
+            "{refused}"
+        );
+        assert_eq!(runtime.status(id).as_deref(), Some("running"));
+        fs::remove_file(place.join("data")).expect("remove the link");
+    }
+    runtime.delete(id);
+}
+
+#[test]
 fn a_restored_terminal_is_handed_over() {
     let sandbox = Sandbox::new();
     let Some(saved) = saved(&sandbox) else { return };

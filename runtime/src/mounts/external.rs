@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 
 use super::inside;
 use super::plan::{Kind, Plan};
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 
 /// A place in the container, and what is mounted there.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,23 +30,37 @@ impl Plan {
         let resolve = |path: &Path| {
             let found = inside::locate(root.as_fd(), path).ok();
             let found = found.and_then(|found| real(found.fd.as_raw_fd()).ok());
-            let below = found.and_then(|found| found.strip_prefix(&base).ok().map(Path::to_owned));
-            inside::absolute(below.as_deref().unwrap_or(path))
+            let place = match found.and_then(|found| found.strip_prefix(&base).ok().map(inside::absolute)) {
+                Some(place) => place,
+                // Below another mount, and not in the root file system itself.
+                None if !inside::has_link(root.as_fd(), path) => inside::absolute(path),
+                None => PathBuf::new(),
+            };
+            // CRIU takes `mnt[DESTINATION]:NAME`, and the container may have put a link there.
+            if place.file_name().is_none() || place.to_string_lossy().contains("]:") {
+                return Err(Error::Refused(format!(
+                    "invalid external mount destination {}: a link in the rootfs leads to {:?}",
+                    inside::absolute(path).display(),
+                    place.to_string_lossy()
+                )));
+            }
+            Ok(place)
         };
-        let binds = self.mounts.iter().filter_map(|entry| match &entry.kind {
-            Kind::Bind { source, .. } => Some(External {
-                destination: resolve(&entry.destination),
-                source: source.clone(),
-            }),
-            _ => None,
-        });
-        let mut externals: Vec<External> = binds.collect();
-        if self.user_namespace {
-            // There device nodes are binds of the host's.
-            externals.extend(self.devices.iter().map(|device| External {
-                destination: resolve(&device.path),
+        let mut externals = Vec::new();
+        for entry in &self.mounts {
+            if let Kind::Bind { source, .. } = &entry.kind {
+                externals.push(External {
+                    destination: resolve(&entry.destination)?,
+                    source: source.clone(),
+                });
+            }
+        }
+        // There device nodes are binds of the host's.
+        for device in self.devices.iter().filter(|_| self.user_namespace) {
+            externals.push(External {
+                destination: resolve(&device.path)?,
                 source: inside::absolute(&device.path),
-            }));
+            });
         }
         Ok(externals)
     }

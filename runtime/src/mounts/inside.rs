@@ -68,6 +68,12 @@ pub(crate) fn locate(root: BorrowedFd, path: &Path) -> io::Result<Target> {
     }
 }
 
+/// Whether a path leads through a symbolic link, to wherever.
+pub(crate) fn has_link(root: BorrowedFd, path: &Path) -> bool {
+    open(root, path, OFlag::O_PATH, ResolveFlag::RESOLVE_NO_SYMLINKS)
+        .is_err_and(|error| error.raw_os_error() == Some(libc::ELOOP))
+}
+
 /// Opens a folder, making it and its parents where they are missing.
 pub(crate) fn folder(root: BorrowedFd, path: &Path) -> Result<Target> {
     made(root, path, Missing::Folder)

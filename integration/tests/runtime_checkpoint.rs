@@ -223,6 +223,31 @@ fn mounts_of_the_host_and_an_earlier_memory_image_are_found_again() {
 }
 
 #[test]
+fn what_was_executed_after_a_restore_is_saved_with_the_next() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let bundle = Bundle::new(&sandbox, COUNTER);
+    runtime.detach(&bundle, id);
+    let mut at = counts_beyond(&bundle, 3);
+    let background = "sleep 1000 </dev/null >/dev/null 2>&1 & echo $!";
+    let mut executed = String::new();
+    for round in ["first", "second"] {
+        saved.call("checkpoint", round, &[]).ok();
+        run(&mut saved.restore(&bundle, round, &["--detach"])).ok();
+        at = counts_beyond(&bundle, at);
+        if round == "first" {
+            executed = runtime.exec(id, background).ok();
+        }
+    }
+    let command = runtime
+        .exec(id, &format!("cat /proc/{}/cmdline", executed.trim()))
+        .ok();
+    assert_eq!(command, "sleep\x001000\x00");
+    runtime.delete(id);
+}
+
+#[test]
 fn a_link_put_at_the_place_of_a_mount_names_no_other_to_criu() {
     let sandbox = Sandbox::new();
     let Some(saved) = saved(&sandbox) else { return };

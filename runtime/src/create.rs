@@ -338,6 +338,7 @@ fn record(options: &Options<'_>, plans: &Plans, group: &cgroup::Group, pid: i32)
         new_keyring: options.new_keyring,
         cgroups: group.paths(),
         own_pid_namespace: plans.namespaces.makes(CloneFlags::CLONE_NEWPID),
+        restored: false,
     })
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Namespaces {
 }
 
 /// `CLONE_NEWTIME`, which lies in the exit signal's bits and is therefore no flag of nix.
-const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+pub(crate) const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 fn flag(kind: LinuxNamespaceType) -> CloneFlags {
     match kind {

@@ -55,6 +55,9 @@ pub(crate) struct Record {
     pub(crate) own_pid_namespace: bool,
     /// The container has a session keyring, which an `exec`ed process joins.
     pub(crate) new_keyring: bool,
+    /// CRIU made its processes, and did so in a time namespace of their own, whatever config.json has.
+    #[serde(default)]
+    pub(crate) restored: bool,
 }
 
 /// The life of a container in the spec's words.

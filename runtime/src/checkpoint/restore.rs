@@ -336,6 +336,7 @@ impl Plan {
             new_keyring: true,
             cgroups: group.paths(),
             own_pid_namespace: self.namespaces.makes(CloneFlags::CLONE_NEWPID),
+            restored: true,
         })
     }
 }

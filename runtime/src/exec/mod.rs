@@ -20,7 +20,7 @@ use crate::id::Id;
 use crate::init::ExitOnUnwind;
 use crate::intel_rdt::IntelRdt;
 use crate::memory_policy::MemoryPolicy;
-use crate::namespaces::Namespaces;
+use crate::namespaces::{NEWTIME, Namespaces};
 use crate::newborn::Newborn;
 use crate::notify;
 use crate::process::{Located, ProcessPlan, set_oom_score_adj};
@@ -65,6 +65,9 @@ pub(crate) fn exec(root: &Path, id: &Id, request: &Request) -> Result<i32> {
     }
     check_terminal(&plan, request)?;
     let namespaces = Namespaces::from_spec(&spec)?;
+    let mut flags = namespaces.kinds();
+    // Or it could not be restored again: CRIU refuses processes of several time namespaces.
+    flags.set(NEWTIME, flags.contains(NEWTIME) || container.record.restored);
     let user_namespace = namespaces.has(CloneFlags::CLONE_NEWUSER);
     if plan.has_label() || !user_namespace && may_trace(&spec)? {
         protect::ensure()?;
@@ -77,7 +80,7 @@ pub(crate) fn exec(root: &Path, id: &Id, request: &Request) -> Result<i32> {
         groups: container.record.cgroups.below(&request.cgroups)?,
         memory_policy: linux.map(MemoryPolicy::from_spec).transpose()?.flatten(),
         intel_rdt: IntelRdt::from_spec(linux, id.as_str())?,
-        flags: namespaces.kinds(),
+        flags,
         user_namespace,
         seccomp: filter.map(seccomp::Filter::from_spec).transpose()?,
         console: request

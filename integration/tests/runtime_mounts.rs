@@ -320,6 +320,56 @@ fn chown_all(path: &Path) {
 }
 
 #[test]
+fn a_bind_may_come_from_an_earlier_mount_of_the_container() {
+    let owners = [
+        (false, false, "5:6"),
+        (true, false, "65534:65534"),
+        (false, true, "100005:100006"),
+        (true, true, "5:6"),
+    ];
+    for (in_user_namespace, mapped, owner) in owners {
+        let sandbox = Sandbox::new();
+        let runtime = Runtime::new(&sandbox);
+        let volume = volume(&sandbox);
+        chown(volume.join("file"), Some(5), Some(6)).expect("chown");
+        // Whoever writes to the volume can put a link there; what it names is the container's, not the host's.
+        symlink("/etc", volume.join("link")).expect("link");
+        let script = "cat /again/file /taken/mark; stat -c %u:%g /again/file; cat /whole/again/file";
+        let mut bundle = Bundle::new(&sandbox, script);
+        let rootfs = bundle.rootfs();
+        fs::write(rootfs.join("etc/mark"), "of the image\n").expect("write");
+        if in_user_namespace {
+            user_namespace(&mut bundle);
+        }
+        let mut again = bind(&rootfs.join("data"), "/again", &["bind"]);
+        if mapped {
+            for ids in ["uidMappings", "gidMappings"] {
+                again[ids] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+            }
+        }
+        // A destination as the host has it is one in the rootfs, too.
+        let taken = rootfs.join("taken");
+        bundle
+            .push("/mounts", bind(&volume, "/data", &["bind"]))
+            .push("/mounts", again)
+            .push(
+                "/mounts",
+                bind(
+                    &rootfs.join("data/link"),
+                    taken.to_str().expect("a path"),
+                    &["bind"],
+                ),
+            )
+            .push("/mounts", bind(&rootfs, "/whole", &["rbind"]));
+        assert_eq!(
+            runtime.run(&bundle, sandbox.id()).ok(),
+            format!("from the host\nof the image\n{owner}\nfrom the host\n"),
+            "user namespace: {in_user_namespace}, mapped: {mapped}"
+        );
+    }
+}
+
+#[test]
 fn more_mounts_than_open_files_in_a_user_namespace() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);

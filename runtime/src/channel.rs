@@ -23,8 +23,10 @@ pub(crate) enum Message {
     Groups { joined: Vec<u8>, entries: Vec<OwnedFd> },
     /// Runtime: you are in your cgroup, into which systemd has moved you.
     Admitted,
-    /// Runtime: your user and group ids are mapped.
+    /// Runtime: your user and group ids, or the owners in the mount that you sent, are mapped.
     Mapped,
+    /// Init: map the owners of this mount's files, which are those of the next bind from within the container.
+    MapOwners(OwnedFd),
     /// Init: the mounts are made; hooks that want to see them may run now.
     Mounted,
     /// Runtime: this is your pid; it is on record and your limits are set, so go on. When ready: wait at the gate.
@@ -78,6 +80,10 @@ impl Channel {
                 descriptors.extend(entries.iter().map(AsFd::as_fd));
             }
             Message::Mapped => bytes.push(b'm'),
+            Message::MapOwners(fd) => {
+                bytes.push(b'w');
+                descriptors.push(fd.as_fd());
+            }
             Message::Mounted => bytes.push(b'o'),
             Message::Continue(pid) => {
                 bytes.push(b'c');
@@ -128,6 +134,7 @@ impl Channel {
                 entries: descriptors,
             },
             b'm' => Message::Mapped,
+            b'w' => Message::MapOwners(descriptors.pop().ok_or_else(strange)?),
             b'o' => Message::Mounted,
             b'c' => Message::Continue(number(rest).ok_or_else(strange)?),
             b't' => Message::Terminal(descriptors.pop().ok_or_else(strange)?),

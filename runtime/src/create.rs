@@ -250,6 +250,14 @@ fn bring_up(
     }
     phases::reached("runtime.record");
 
+    for map_owners in plans.mounts.owner_maps() {
+        match channel.receive()? {
+            Some(Message::MapOwners(tree)) => map_owners(tree.as_fd())?,
+            Some(Message::Failed(text)) => return Err(Error::Refused(text)),
+            _ => return Err(Error::Silent),
+        }
+        channel.send(&Message::Mapped)?;
+    }
     if !hooks::of(spec, Kind::Prestart).is_empty() || !hooks::of(spec, Kind::CreateRuntime).is_empty() {
         match channel.receive()? {
             Some(Message::Mounted) => {}
@@ -372,7 +380,7 @@ pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
 }
 
 /// What mounts of type cgroup show: the container's groups by the name of their hierarchy's folder.
-pub(crate) fn cgroup_context(paths: &cgroup::Paths) -> mounts::Context {
+pub(crate) fn cgroup_context(paths: &cgroup::Paths) -> mounts::Context<'static> {
     let named = paths.named();
     // Without rights to make groups there are none to tell it by.
     let unified = if named.is_empty() {

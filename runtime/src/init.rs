@@ -122,11 +122,23 @@ impl Init<'_> {
             own::set_domain_name(name).context(|| format!("set domainname {name:?}"))?;
         }
         phases::reached("init.namespaces");
+        let sources = std::mem::take(&mut self.sources);
+        let map_owners = |tree: &OwnedFd| {
+            let tree = tree
+                .try_clone()
+                .context(|| "duplicate the descriptor of a mount".into())?;
+            self.channel.send(&Message::MapOwners(tree))?;
+            match self.channel.receive()? {
+                Some(Message::Mapped) => Ok(()),
+                _ => Err(Error::Silent),
+            }
+        };
         let context = mounts::Context {
             user_namespace: has(CloneFlags::CLONE_NEWUSER),
             without_namespace: (!has(CloneFlags::CLONE_NEWNS))
                 .then(|| self.options.root.join(self.options.id.as_str())),
-            sources: std::mem::take(&mut self.sources),
+            sources,
+            map_owners: Some(&map_owners),
             ..cgroup_context(&groups)
         };
         let rootfs = plans.mounts.build(&context)?;

@@ -23,7 +23,7 @@ use crate::sys::mount::{self, At};
 impl Places<'_> {
     pub(super) fn mount(&mut self, entry: &Entry) -> Result<()> {
         let mounted = match &entry.kind {
-            Kind::Bind { source, .. } => self.bind(entry, source),
+            Kind::Bind { source, idmap } => self.bind(entry, source, idmap.is_some()),
             Kind::New { fs_type, source } => self.new_file_system(entry, fs_type, source),
             Kind::Cgroup => cgroup::mount(self, entry),
             Kind::Remount { bind } => self.remount(entry, *bind),
@@ -37,7 +37,7 @@ impl Places<'_> {
         })
     }
 
-    fn bind(&mut self, entry: &Entry, source: &Path) -> Result<()> {
+    fn bind(&mut self, entry: &Entry, source: &Path, mapped: bool) -> Result<()> {
         let what = || {
             format!(
                 "bind {} at {}",
@@ -50,16 +50,32 @@ impl Places<'_> {
         let (tree, done) = if let Some(tree) = self.context.sources.get(entry.index) {
             (tree, change::detached(tree.as_fd(), &changes).context(what)?)
         } else {
-            let at = At {
-                folder: AT_FDCWD,
-                path: source,
-            };
-            let (tree, done) = match change::copy(at, entry.options.bind_recursive, &changes) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
-                    return self.bind_by_path(entry, source, &changes).context(what);
+            let inner = self.inner_source(entry).context(what)?;
+            let at = inner.as_ref().map_or(
+                At {
+                    folder: AT_FDCWD,
+                    path: source,
+                },
+                |inner| At::fd(inner.as_fd()),
+            );
+            let recursive = entry.options.bind_recursive;
+            let (tree, done) = match self.context.map_owners {
+                Some(map_owners) if mapped && inner.is_some() => {
+                    let tree = mount::open_tree_clone(at, recursive).context(what)?;
+                    map_owners(&tree)?;
+                    let done = change::detached(tree.as_fd(), &changes).context(what)?;
+                    (tree, done)
                 }
-                other => other.context(what)?,
+                _ => match change::copy(at, recursive, &changes) {
+                    Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                        return self.bind_by_path(entry, at, &changes).context(what);
+                    }
+                    other => other.context(what)?,
+                },
             };
+            if let Some(inner) = inner {
+                close_later(inner);
+            }
             (&*opened.insert(tree), done)
         };
         let is_folder = is_folder(tree.as_fd()).context(what)?;
@@ -81,6 +97,14 @@ impl Places<'_> {
             close_later(tree);
         }
         Ok(())
+    }
+
+    /// A source in an earlier mount. The host's path to it leads through the rootfs, where a link could point back to
+    /// the host: so it is followed from the rootfs, as inside the container.
+    fn inner_source(&self, entry: &Entry) -> io::Result<Option<OwnedFd>> {
+        let found = entry.inner_source.as_ref();
+        let found = found.map(|path| inside::locate(self.root, path)).transpose()?;
+        Ok(found.map(|target| target.fd))
     }
 
     pub(super) fn new_file_system(&mut self, entry: &Entry, fs_type: &str, source: &str) -> Result<()> {
@@ -265,9 +289,14 @@ impl Places<'_> {
     }
 
     /// The way of mount(2), for a system without `open_tree`.
-    fn bind_by_path(&mut self, entry: &Entry, source: &Path, changes: &[Change]) -> io::Result<()> {
-        use nix::fcntl::{OFlag, open};
-        let source = open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    fn bind_by_path(&mut self, entry: &Entry, source: At, changes: &[Change]) -> io::Result<()> {
+        use nix::fcntl::{OFlag, openat};
+        let source = if source.path.as_os_str().is_empty() {
+            source.folder.try_clone_to_owned()?
+        } else {
+            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+            openat(source.folder, source.path, flags, Mode::empty())?
+        };
         let target = if is_folder(source.as_fd())? {
             inside::folder(self.root, &entry.destination)
         } else {

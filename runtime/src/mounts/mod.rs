@@ -51,9 +51,11 @@ pub(crate) use plan::Plan;
 pub(crate) use shared::take_back;
 pub(crate) use sources::Sources;
 
+pub(crate) type MapOwners<'a> = &'a dyn Fn(&OwnedFd) -> Result<()>;
+
 /// What the init process knows of its surroundings and the mounts depend on.
 #[derive(Default)]
-pub(crate) struct Context {
+pub(crate) struct Context<'a> {
     /// The container has a user namespace of its own: device nodes are bound, not made, and what the kernel lets
     /// only the owner of a namespace mount is bound from the host.
     pub(crate) user_namespace: bool,
@@ -67,6 +69,9 @@ pub(crate) struct Context {
     pub(crate) without_namespace: Option<PathBuf>,
     /// What the parent opened; empty when nothing had to be.
     pub(crate) sources: Sources,
+    /// Has the parent map the owners of a bind whose source lies in an earlier mount; see [`Plan::owner_maps`]. None
+    /// where mounts are made for their places alone.
+    pub(crate) map_owners: Option<MapOwners<'a>>,
 }
 
 /// A root file system that is built. Holds descriptors into it until it is dropped; they close on exec.

@@ -20,7 +20,7 @@ use crate::sys::mount::{self, At};
 /// The rootfs while it is being filled.
 pub(super) struct Places<'a> {
     pub(super) root: BorrowedFd<'a>,
-    pub(super) context: &'a Context,
+    pub(super) context: &'a Context<'a>,
     pub(super) label: Option<&'a str>,
     pub(super) shares: Shares,
     /// Empty tmpfs that we mounted, by place: nobody else can have put a link into them, so what goes right below
@@ -41,7 +41,7 @@ pub(super) struct Piece<'a> {
 impl<'a> Places<'a> {
     pub(super) fn new(
         root: BorrowedFd<'a>,
-        context: &'a Context,
+        context: &'a Context<'a>,
         label: Option<&'a str>,
         shares: Shares,
     ) -> Self {

@@ -63,6 +63,8 @@ pub(super) struct Entry {
     pub(super) destination: PathBuf,
     pub(super) kind: Kind,
     pub(super) options: Options,
+    /// The source of a bind that is not there before earlier mounts are: its place in the rootfs.
+    pub(super) inner_source: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -120,9 +122,13 @@ impl Plan {
         let listed = |paths: Option<&Vec<String>>, field| named_paths(paths, field);
         let user_namespace = user_namespace(linux);
         let mounts = spec.mounts().iter().flatten().enumerate();
-        let mounts: Vec<Entry> = mounts
-            .map(|(index, mount)| Entry::from_spec(index, mount, &bundle, linux.unwrap_or(&none)))
+        let mut mounts: Vec<Entry> = mounts
+            .map(|(index, mount)| Entry::from_spec(index, mount, &bundle, &rootfs, linux.unwrap_or(&none)))
             .collect::<Result<_>>()?;
+        for index in 1..mounts.len() {
+            let (earlier, rest) = mounts.split_at_mut(index);
+            rest[0].inner_source = rest[0].source_within(earlier, &rootfs);
+        }
         let set_up_dev = !mounts
             .iter()
             .any(|m| m.destination == Path::new("dev") && matches!(m.kind, Kind::Bind { .. }));
@@ -164,10 +170,12 @@ impl Shares {
 }
 
 impl Entry {
-    fn from_spec(index: usize, mount: &Mount, bundle: &Path, linux: &Linux) -> Result<Self> {
+    fn from_spec(index: usize, mount: &Mount, bundle: &Path, rootfs: &Path, linux: &Linux) -> Result<Self> {
         let broken = |field: &str, rule: String| Error::spec(format!("mounts[{index}].{field}"), rule);
-        // Relative destinations are against the specification, and in use: runc reads them from the root.
-        let destination = inside::names(mount.destination());
+        // Relative destinations are against the specification, and in use: runc reads them from the root. So are some
+        // that name the place on the host.
+        let destination = mount.destination();
+        let destination = inside::names(destination.strip_prefix(rootfs).unwrap_or(destination));
         if destination.as_os_str().is_empty() {
             return Err(broken("destination", "must name a place below the root".into()));
         }
@@ -231,7 +239,23 @@ impl Entry {
             destination,
             kind,
             options,
+            inner_source: None,
         })
+    }
+
+    /// Where in the rootfs the source lies, if an earlier mount is at, above or (for a recursive bind) below it.
+    fn source_within(&self, earlier: &[Self], rootfs: &Path) -> Option<PathBuf> {
+        let Kind::Bind { source, .. } = &self.kind else {
+            return None;
+        };
+        let inner = inside::names(source.strip_prefix(rootfs).ok()?);
+        let meets = |place: &Path| {
+            inner.starts_with(place) || self.options.bind_recursive && place.starts_with(&inner)
+        };
+        earlier
+            .iter()
+            .any(|entry| meets(&entry.destination))
+            .then_some(inner)
     }
 }
 

@@ -1,11 +1,12 @@
 //! What the parent opens for the init process, as detached mounts that init inherits and puts in place: binds of a
 //! container with a user namespace, whose mapped root may not reach a source, and idmapped binds, which need rights
-//! in the user namespace of the file system itself.
+//! in the user namespace of the file system itself. A source that lies in an earlier mount of the container is opened
+//! by init when that is made, and only its owners are mapped by the parent.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use libc::MS_SHARED;
@@ -36,6 +37,7 @@ impl Plan {
         let mut sources = BTreeMap::new();
         for entry in &self.mounts {
             if let Kind::Bind { source, idmap } = &entry.kind
+                && entry.inner_source.is_none()
                 && (self.user_namespace || idmap.is_some())
             {
                 sources.insert(entry.index, self.open_source(entry, source, idmap.as_ref())?);
@@ -63,23 +65,37 @@ impl Plan {
             }
         }
         if let Some(mapping) = mapping {
-            let what = || format!("mounts[{}]: map the owners of {}", entry.index, source.display());
-            let namespace = match mapping {
-                Mapping::Ids { uids, gids } => {
-                    user_namespace::with_maps(&lines(uids), &lines(gids)).context(what)?
-                }
-                Mapping::Namespace(path) => File::open(path).context(what)?.into(),
-            };
-            let recursive = entry.options.idmap == Some(IdMap::Recursive);
-            mount::mount_setattr(
-                At::fd(tree.as_fd()),
-                recursive,
-                Attributes::default(),
-                Some(namespace.as_fd()),
-            )
-            .context(what)?;
+            entry.map_owners(tree.as_fd(), source, mapping)?;
         }
         Ok(tree)
+    }
+
+    /// For each mount that init will send, in its order: maps the owners of its files.
+    pub(crate) fn owner_maps(&self) -> impl Iterator<Item = impl Fn(BorrowedFd) -> Result<()>> {
+        self.mounts.iter().filter_map(|entry| match &entry.kind {
+            Kind::Bind {
+                source,
+                idmap: Some(mapping),
+            } if entry.inner_source.is_some() => {
+                Some(move |tree: BorrowedFd<'_>| entry.map_owners(tree, source, mapping))
+            }
+            _ => None,
+        })
+    }
+}
+
+impl Entry {
+    fn map_owners(&self, tree: BorrowedFd, source: &Path, mapping: &Mapping) -> Result<()> {
+        let what = || format!("mounts[{}]: map the owners of {}", self.index, source.display());
+        let namespace = match mapping {
+            Mapping::Ids { uids, gids } => {
+                user_namespace::with_maps(&lines(uids), &lines(gids)).context(what)?
+            }
+            Mapping::Namespace(path) => File::open(path).context(what)?.into(),
+        };
+        let recursive = self.options.idmap == Some(IdMap::Recursive);
+        let nothing_else = Attributes::default();
+        mount::mount_setattr(At::fd(tree), recursive, nothing_else, Some(namespace.as_fd())).context(what)
     }
 }
 

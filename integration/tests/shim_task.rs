@@ -9,12 +9,13 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
-use containerd_shim_protos::shim::oci::Options;
+use containerd_shim_protos::shim::oci::{CheckpointOptions, Options};
 use containerd_shim_protos::ttrpc::{self, Code, context};
 use containerd_shim_protos::types::{mount::Mount, task::Status};
 use containerd_shim_protos::{api, cgroups, cgroups_v2};
-use integration::{Bundle, Sandbox, Shim, Streams, binary, eventually, is_gone, run};
+use integration::{Bundle, Peers, Sandbox, Shim, Streams, binary, eventually, is_gone, run};
 use serde_json::{Value, json};
 
 fn fifo(sandbox: &Sandbox, name: &str) -> String {
@@ -527,6 +528,79 @@ fn a_logger_gets_what_is_written_to_a_terminal() {
         fs::read_to_string(sandbox.path().join("err")).expect("read stderr"),
         ""
     );
+    shim.end();
+}
+
+#[test]
+fn a_checkpoint_is_restored_by_the_start() {
+    let Some(criu) = Peers::folder() else {
+        println!("skipped: there is no CRIU (hack/peers fetches one)");
+        return;
+    };
+    let sandbox = Sandbox::new();
+    let bundle = Bundle::new(&sandbox, "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done");
+    bundle.write();
+    let mut start = Shim::command(&sandbox, bundle.path(), sandbox.id(), "start");
+    let path = std::env::var("PATH").unwrap_or_default();
+    start.env("PATH", format!("{}:{path}", criu.display()));
+    let shim = Shim::start_by(&sandbox, bundle.path(), sandbox.id(), &mut start);
+    shim.create_logged();
+    shim.start_process("");
+    let last = || shim.logged("stdout").lines().last()?.parse::<u32>().ok();
+    let counts_beyond = |number: u32| {
+        eventually("it counts", || last().filter(|count| *count > number));
+    };
+    counts_beyond(5);
+    let images = sandbox.path().join("images");
+    let mut options = CheckpointOptions::new();
+    options.exit = true;
+    let mut any = Any::new();
+    any.type_url = "containerd.runc.v1.CheckpointOptions".into();
+    any.value = options.write_to_bytes().expect("encode options");
+    let mut request = api::CheckpointTaskRequest::new();
+    request.id.clone_from(&shim.id);
+    request.path = images.display().to_string();
+    request.options = Some(any).into();
+    shim.tasks
+        .checkpoint(context::Context::default(), &request)
+        .expect("checkpoint");
+    shim.wait("");
+    let at = last().expect("a number");
+    shim.delete("").expect("delete");
+
+    // Before its start nothing of it runs, and it can be deleted.
+    let create = |images: &str| {
+        let mut request = shim.request();
+        request.stdout = shim.log_uri();
+        request.stderr = shim.log_uri();
+        images.clone_into(&mut request.checkpoint);
+        let created = shim.tasks.create(context::Context::default(), &request);
+        assert_eq!(created.expect("create").pid, 0);
+        let state = shim.state("").expect("state").status.value();
+        assert_eq!(state, Status::CREATED as i32);
+    };
+    create(&request.path);
+    refused(shim.kill("", 9), Code::FAILED_PRECONDITION);
+    assert_eq!(shim.delete("").expect("delete").pid, 0);
+
+    let empty = sandbox.path().join("empty");
+    fs::create_dir(&empty).expect("make a folder");
+    create(empty.to_str().expect("a path"));
+    let message = refused(shim.try_start(""), Code::UNKNOWN);
+    assert!(message.contains("descriptors.json"), "{message}");
+    shim.delete("").expect("delete");
+
+    create(&request.path);
+    let pid = shim.start_process("");
+    assert_eq!(shim.state("").expect("state").pid, pid);
+    counts_beyond(at);
+    let text = shim.logged("stdout");
+    assert!(
+        text.contains(&format!("{at}\n{}\n", at + 1)),
+        "it began anew: {text}"
+    );
+    shim.kill("", 9).expect("kill");
+    assert_eq!(shim.wait(""), 137);
     shim.end();
 }
 

@@ -159,6 +159,11 @@ impl Plan {
         let mut terminal = None;
         let on = |moment: Moment<'_>| match (moment.name, moment.descriptor) {
             ("setup-namespaces", _) => {
+                // From here on there is something that `delete --force` has to find.
+                home.write(&Record {
+                    creating: true,
+                    ..self.record(wanted, &group, moment.pid)?
+                })?;
                 if self.namespaces.makes(CloneFlags::CLONE_NEWNET) {
                     bring_loopback_up(moment.pid)?;
                 }

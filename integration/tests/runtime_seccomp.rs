@@ -128,6 +128,27 @@ fn killing_actions_kill() {
 }
 
 #[test]
+fn a_hook_in_the_container_is_under_its_filter_and_told_to_be() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::named(&sandbox, "box", &["/bin/true"]);
+    let rule = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}]);
+    bundle.set("/linux/seccomp", open(&rule));
+    bundle.set(
+        "/hooks/startContainer",
+        json!([{"path": "/bin/mkdir", "args": ["mkdir", "/made"]}]),
+    );
+    let refused = runtime.run(&bundle, sandbox.id()).refused();
+    for part in [
+        "startContainer hook #0: /bin/mkdir",
+        "bad system call",
+        "linux.seccomp",
+    ] {
+        assert!(refused.contains(part), "{refused}");
+    }
+}
+
+#[test]
 fn numbers_of_other_architectures_are_no_way_around() {
     let sandbox = Sandbox::new();
     let mut profile = open(&json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]));

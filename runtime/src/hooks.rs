@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -128,6 +128,10 @@ fn run_one(hook: &Hook, state: &State<'_>, environment: &[String]) -> Result<()>
     let _ = output.seek(SeekFrom::Start(0));
     let _ = (&mut output).take(OUTPUT_BYTES_MAX).read_to_string(&mut text);
     let what = match status {
+        // A startContainer hook runs under the filter.
+        Some(status) if status.signal() == Some(libc::SIGSYS) => {
+            "killed for a bad system call (SIGSYS; is it forbidden by linux.seccomp?)".into()
+        }
         Some(status) => status.to_string(),
         None => format!("no end within {} s, killed", hook.timeout().unwrap_or_default()),
     };

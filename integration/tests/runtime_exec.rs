@@ -3,6 +3,7 @@
 use integration::{Bundle, Runtime, Sandbox, eventually};
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 fn sleeper(sandbox: &Sandbox) -> (Runtime, Bundle) {
     let runtime = Runtime::new(sandbox);
@@ -108,6 +109,29 @@ fn exec_of_a_missing_program_or_container_is_refused_by_name() {
         refused.contains("nobody-here") && refused.contains("does not exist"),
         "{refused}"
     );
+    runtime.delete(sandbox.id());
+}
+
+#[test]
+fn a_program_that_execve_refuses_is_told_by_its_name() {
+    let sandbox = Sandbox::new();
+    let (runtime, bundle) = sleeper(&sandbox);
+    let script = |name: &str, text: &str| {
+        let path = bundle.rootfs().join(name);
+        fs::write(&path, text).expect("write a script");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    };
+    script("run.sh", "#!/no/such/shell foo\nsh\n");
+    script("no-format", "x");
+    for (name, code, why) in [
+        ("run.sh", 127, "no such file or directory"),
+        ("no-format", 126, "exec format error"),
+    ] {
+        let program = format!("/{name}");
+        let done = runtime.call(&["exec", sandbox.id(), &program]);
+        assert_eq!(done.code, code, "{done}");
+        assert_eq!(done.stderr, format!("exec {program}: {why}\n"));
+    }
     runtime.delete(sandbox.id());
 }
 

@@ -642,6 +642,35 @@ fn inherited_descriptors_are_closed_but_for_those_asked_for() {
 }
 
 #[test]
+fn a_created_container_holds_nothing_of_its_callers() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "exec sleep 1000");
+    bundle.write();
+    let log = sandbox.path().join("log");
+    // Who reads the pipe of descriptor 7 gets to its end when create has: without a start, nobody else may have it.
+    let line = format!(
+        "exec 7>&1 >/dev/null 2>/dev/null </dev/null; exec {} --root {} --log {} create --bundle {} {}",
+        integration::binary("runtime").display(),
+        runtime.root().display(),
+        log.display(),
+        bundle.path().display(),
+        sandbox.id()
+    );
+    run(std::process::Command::new("bash").args(["-c", &line])).ok();
+    let pid = &runtime.state(sandbox.id()).expect("a state")["pid"];
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("list its descriptors");
+    let open = open.map(|entry| fs::read_link(entry.expect("an entry").path()).expect("read a descriptor"));
+    let mut open: Vec<String> = open.map(|link| link.display().to_string()).collect();
+    open.retain(|link| !link.starts_with("socket:") && link != "/dev/null");
+    open.sort();
+    let expected = ["/memfd:trampoline (deleted)", log.to_str().expect("a path")];
+    assert_eq!(open, expected);
+    runtime.call(&["start", sandbox.id()]).ok();
+    runtime.delete(sandbox.id());
+}
+
+#[test]
 fn hooks_run_in_order_with_the_state_on_stdin() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);

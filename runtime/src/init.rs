@@ -15,6 +15,7 @@ use crate::create::{Options, Plans, cgroup_context, hook_state};
 use crate::error::{Context, Error, Result};
 use crate::gate;
 use crate::hooks::{self, Kind};
+use crate::log;
 use crate::memory_policy::MemoryPolicy;
 use crate::mounts;
 use crate::namespaces::{self, Joined};
@@ -171,7 +172,16 @@ impl Init<'_> {
         }
         rootfs.finish()?;
         standard_streams::take_null_from_container(false)?;
-        close_spent();
+        match &self.gate {
+            Some(gate) => {
+                let optional = [self.proc.as_ref().map(AsFd::as_fd), log::file(), phases::file()];
+                let needed = [gate.as_fd(), self.channel.as_fd()].into_iter();
+                standard_streams::close_others(
+                    &needed.chain(optional.into_iter().flatten()).collect::<Vec<_>>(),
+                );
+            }
+            None => close_spent(),
+        }
         phases::reached("init.masks");
 
         plans.process.label_next_exec(self.proc.as_ref())?;

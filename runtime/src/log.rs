@@ -3,6 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 
 use crate::cli::Values;
@@ -48,6 +49,11 @@ pub(crate) fn open(global: &Values) -> Result<()> {
     let debug = global.is_on("debug");
     let _ = LOG.set(Log { file, format, debug });
     Ok(())
+}
+
+/// What is written to for as long as this process lives.
+pub(crate) fn file() -> Option<BorrowedFd<'static>> {
+    LOG.get()?.file.as_ref().map(AsFd::as_fd)
 }
 
 /// Tells of something that stopped the command.

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 
 use nix::time::{ClockId, clock_gettime};
@@ -12,6 +13,11 @@ use nix::time::{ClockId, clock_gettime};
 use crate::log;
 
 static OUT: OnceLock<Option<File>> = OnceLock::new();
+
+/// What is written to for as long as this process lives.
+pub(crate) fn file() -> Option<BorrowedFd<'static>> {
+    OUT.get()?.as_ref().map(AsFd::as_fd)
+}
 
 /// Called at the end of each phase. The first call decides whether anything is written.
 pub(crate) fn reached(phase: &str) {

@@ -1,16 +1,22 @@
 //! The standard streams of a container's process, and what else it inherits.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, makedev};
 use nix::unistd::{Uid, fchown};
 
 use crate::error::{Context, Error, Result};
-use crate::sys::fd::{become_standard, close_later, close_on_exec_from, is_open};
+use crate::sys::fd::{
+    become_standard, close_later, close_on_exec_from, close_others_from, close_spent, is_open,
+};
 
 /// More would not be an honest number.
 const PRESERVED_MAX: u32 = 1 << 16;
+
+/// The first descriptor that the container's program does not inherit.
+static FIRST_OWN: AtomicI32 = AtomicI32::new(3);
 
 /// Puts the container's null device under each stream that is the host's, as runc does: a root in the container could
 /// change the host's owner and mode, and CRIU does not find it among the container's files.
@@ -101,5 +107,14 @@ pub(crate) fn keep_only(extra: u32) -> Result<()> {
             )));
         }
     }
+    FIRST_OWN.store(3 + kept.cast_signed(), Ordering::Relaxed);
     close_on_exec_from(3 + kept).context(|| "set close-on-exec on inherited descriptors".into())
+}
+
+/// Closes what the container's program does not inherit, but for `needed`: a created container can wait for its start
+/// for long, and what the caller of `create` has open, a pipe perhaps, is not its to hold. Called by init, which uses
+/// no other descriptor from then on.
+pub(crate) fn close_others(needed: &[BorrowedFd]) {
+    close_spent();
+    close_others_from(FIRST_OWN.load(Ordering::Relaxed), needed);
 }

@@ -21,6 +21,21 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
         .map(drop)
 }
 
+/// Closes every descriptor from `first` on but `kept`, whoever owns it. Only for a process that neither uses nor drops
+/// another one before it executes something or exits.
+pub(crate) fn close_others_from(first: RawFd, kept: &[BorrowedFd]) {
+    let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for last in kept.into_iter().map(|fd| fd - 1).chain([RawFd::MAX]) {
+        if from <= last {
+            // SAFETY: plain integers; what is closed is not used any more, as said above.
+            unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) };
+        }
+        from = from.max(last.saturating_add(2));
+    }
+}
+
 /// So many may wait to be closed: fewer than any sensible limit of open descriptors.
 const SPENT_MAX: usize = 128;
 

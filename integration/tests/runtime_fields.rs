@@ -382,6 +382,26 @@ fn each_scheduling_policy_and_io_class_is_as_asked() {
 }
 
 #[test]
+fn a_deadline_on_some_cpus_alone_is_refused_with_the_field_to_look_at() {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        println!("skipped: there is one CPU, which is all of them");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "echo runs");
+    let scheduler =
+        json!({"policy": "SCHED_DEADLINE", "runtime": 42_000, "deadline": 100_000, "period": 1_000_000});
+    bundle
+        .set("/process/scheduler", scheduler)
+        .set("/linux/resources/cpu", json!({"cpus": "0"}));
+    let refused = runtime.run(&bundle, sandbox.id()).refused();
+    for part in ["process.scheduler", "linux.resources.cpu.cpus"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+}
+
+#[test]
 fn each_memory_policy_is_as_asked() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);

@@ -8,6 +8,9 @@ use crate::sys::scheduling::{SchedAttr, reset_affinity, set_affinity, set_io_pri
 /// The highest CPU number that a list may name.
 const CPU_MAX: u32 = 8191;
 
+/// As in linux/sched.h.
+const SCHED_DEADLINE: u32 = 6;
+
 /// What config.json wants, as numbers of the kernel.
 #[derive(Debug)]
 pub(crate) struct Scheduling {
@@ -71,7 +74,15 @@ impl Scheduling {
                 period: policy.period,
                 ..SchedAttr::default()
             };
-            set_scheduler(attr).context(|| format!("set scheduler {policy:?}"))?;
+            set_scheduler(attr).context(|| {
+                let hint = match policy.number {
+                    SCHED_DEADLINE => {
+                        " (SCHED_DEADLINE needs all CPUs: does linux.resources.cpu.cpus name fewer?)"
+                    }
+                    _ => "",
+                };
+                format!("set process.scheduler to {policy:?}{hint}")
+            })?;
         }
         if let Some((class, level)) = self.io_priority {
             set_io_priority(class, level)
@@ -113,7 +124,7 @@ fn policy(wanted: &Scheduler) -> Result<Policy> {
             ));
         }
         LinuxSchedulerPolicy::SchedIdle => 5,
-        LinuxSchedulerPolicy::SchedDeadline => 6,
+        LinuxSchedulerPolicy::SchedDeadline => SCHED_DEADLINE,
     };
     let nice = wanted.nice().unwrap_or(0);
     if !(-20..=19).contains(&nice) {
@@ -131,7 +142,7 @@ fn policy(wanted: &Scheduler) -> Result<Policy> {
         return Err(Error::spec("process.scheduler.priority", rule));
     }
     let times = [wanted.runtime(), wanted.deadline(), wanted.period()].map(|time| time.unwrap_or(0));
-    if number != 6 && times.iter().any(|time| *time != 0) {
+    if number != SCHED_DEADLINE && times.iter().any(|time| *time != 0) {
         return Err(Error::spec(
             "process.scheduler",
             "runtime, deadline and period are for SCHED_DEADLINE only",

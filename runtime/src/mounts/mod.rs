@@ -14,7 +14,8 @@
 //!          plan.open_sources()                    what only the parent may open: binds of a container
 //!                                                 with a user namespace, idmapped mounts
 //! init:    plan.build(&context)  -> Rootfs        root, mounts, devices, links
-//!          rootfs.bind_console(pts)               with a terminal; before or after pivot
+//! parent:  plan.owner_maps()                      meanwhile: idmapped binds from earlier mounts of the container
+//! init:    rootfs.bind_console(pts)               with a terminal; before or after pivot
 //!          rootfs.pivot(no_pivot)                 the root is now the container's; working folder is /
 //!          rootfs.finish()                        masks, read-only paths, read-only root, propagation
 //! ```

@@ -22,7 +22,7 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
 }
 
 /// Closes every descriptor from `first` on but `kept`, whoever owns it. Only for a process that neither uses nor drops
-/// another one before it executes something or exits.
+/// another one before it executes something or exits. A kernel without `close_range` leaves them open until then.
 pub(crate) fn close_others_from(first: RawFd, kept: &[BorrowedFd]) {
     let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
     kept.sort_unstable();

@@ -283,6 +283,7 @@ mod tests {
             r#"{"memory":{"limit":0},"pids":{"limit":-1},"cpu":{"shares":0}}"#,
             &[("TasksMax", u64::MAX)],
         );
+        is(r#"{"pids":{"limit":0}}"#, &[("TasksMax", 1)]);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Running programs and waiting for things, with deadlines that only a hang can reach.
 
 use std::fmt;
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
-use nix::unistd::getsid;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::{Pid, getsid};
 
 /// Far beyond what a loaded machine needs: who reaches it hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
@@ -188,15 +189,29 @@ pub fn adopt_orphans() {
         thread::spawn(|| {
             let own = getsid(None).expect("the own session");
             loop {
-                let ended = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
-                match ended.map(|ended| ended.pid()) {
+                for pid in children() {
                     // Those of our session are the test's own, which waits for them itself.
-                    Ok(Some(pid)) if getsid(Some(pid)) != Ok(own) => drop(waitpid(pid, None)),
-                    _ => thread::sleep(Duration::from_millis(1)),
+                    if getsid(Some(pid)).is_ok_and(|session| session != own) {
+                        let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+                    }
                 }
+                thread::sleep(Duration::from_millis(2));
             }
         });
     });
+}
+
+/// The processes whose parent is this one.
+fn children() -> Vec<Pid> {
+    let threads = fs::read_dir("/proc/self/task")
+        .expect("list the threads")
+        .flatten();
+    let lists = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    let pids = lists.collect::<String>();
+    pids.split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .map(Pid::from_raw)
+        .collect()
 }
 
 /// Wait until `condition` gives something, or fail the test, naming `what` was waited for.

@@ -430,6 +430,14 @@ fn run_crowd(containerd: &Containerd, round: usize, strike: impl FnOnce()) -> Ve
         .collect()
 }
 
+/// How long it takes undisturbed, once everything is in memory.
+fn length_of_a_crowd(containerd: &Containerd) -> Duration {
+    run_crowd(containerd, 0, || ());
+    let start = Instant::now();
+    run_crowd(containerd, 0, || ());
+    start.elapsed()
+}
+
 /// All that containerd knows of is removed, and then nothing may be left.
 #[track_caller]
 fn remove_all(containerd: &Containerd) {
@@ -454,9 +462,7 @@ fn shims_killed_at_any_moment_under_containerd_leave_nothing() {
     adopt_orphans();
     let sandbox = Sandbox::new();
     let containerd = Containerd::with_our_shim(&sandbox);
-    let start = Instant::now();
-    run_crowd(&containerd, 0, || ());
-    let longest = start.elapsed();
+    let longest = length_of_a_crowd(&containerd);
     let (mut random, mut kills) = (Random::new(), 0);
     for round in 1..20 {
         let moment = random.moment(longest);
@@ -499,9 +505,7 @@ fn a_containerd_killed_at_any_moment_finds_its_containers_again() {
     let sandbox = Sandbox::new();
     let mut containerd = Containerd::with_our_shim(&sandbox);
     containerd.run(&["-d"], "stays", &["/bin/sleep", "1000"]).ok();
-    let start = Instant::now();
-    run_crowd(&containerd, 0, || ());
-    let longest = start.elapsed();
+    let longest = length_of_a_crowd(&containerd);
     let mut random = Random::new();
     for round in 1..8 {
         let moment = random.moment(longest);

@@ -19,6 +19,8 @@ pub(crate) struct Runtime {
     pub binary: PathBuf,
     pub root: PathBuf,
     pub systemd_cgroup: bool,
+    /// The pid of the shim that calls it.
+    pub shim: u32,
 }
 
 /// The bundle's file that keeps the above.
@@ -35,6 +37,7 @@ impl Runtime {
             binary: binary(&options.binary_name),
             root: Path::new(root).join(namespace),
             systemd_cgroup: options.systemd_cgroup,
+            shim: std::process::id(),
         }
     }
 
@@ -391,6 +394,7 @@ mod tests {
             binary: "/bin/r".into(),
             root: "/run/x".into(),
             systemd_cgroup: true,
+            shim: 1,
         };
         let command = runtime.kill("c1", 9, true, Path::new("/b/log.json"));
         let arguments: Vec<_> = command

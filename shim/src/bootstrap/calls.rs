@@ -1,85 +1,91 @@
 //! Calls of the runtime that outlive the shim that made them. A `create` under way when the shim is killed would make
 //! the container after `delete` has looked for it: so they are waited for, and killed when they take too long.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::{socket, sys};
+use crate::sys;
 
 /// How long a call may take to end by itself. A runtime that ends by itself leaves nothing that its `delete` does not
 /// know, and containerd gives the whole of `delete` five seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A process that got SIGKILL is gone within this, or it hangs in the kernel.
 const DEATH: Duration = Duration::from_secs(2);
-/// How often it is looked whether a process is a call still: the container's own becomes one that is not.
+/// How often it is looked again what a process is.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Returns when no call for the container in `bundle` runs any more.
-pub(super) fn outlast(bundle: &Path) {
-    // Between fork and exec a call has the arguments of the shim. Those of a living shim are no concern of ours.
-    let socket = socket::read_address(bundle)
-        .filter(|_| socket::live_address(bundle).is_none())
-        .and_then(|address| socket::path_of(&address));
+/// Returns when no call for the container in `bundle` runs any more that the shim with this pid has made.
+pub(super) fn outlast(bundle: &Path, shim: u32) {
     let (patience, end) = (Instant::now() + PATIENCE, Instant::now() + PATIENCE + DEATH);
     // What ends may have started another one before.
-    while let Some((pid, call)) = find(bundle, socket.as_deref()) {
+    while let Some((pid, kind, process)) = find(bundle, shim) {
         if Instant::now() > end {
-            eprintln!("process {pid} of a dead shim does not die by SIGKILL");
+            eprintln!("process {pid} of the shim that was {shim} does not end");
             return;
         }
-        if Instant::now() > patience {
-            eprintln!("process {pid} of a dead shim does not end and is killed");
-            let _ = sys::kill_by_pidfd(&call);
+        if Instant::now() > patience && kind == Kind::Call {
+            eprintln!("process {pid} of the shim that was {shim} does not end and is killed");
+            let _ = sys::kill_by_pidfd(&process);
         }
-        let _ = sys::wait_readable(&call, LOOK);
+        let _ = sys::wait_readable(&process, LOOK);
     }
 }
 
-fn find(bundle: &Path, socket: Option<&Path>) -> Option<(u32, std::os::fd::OwnedFd)> {
-    let own = std::process::id();
+#[derive(Debug, PartialEq, Eq)]
+enum Kind {
+    /// A call for the container.
+    Call,
+    /// It is between fork and exec, or exec has not set its arguments yet. It may become a call.
+    Unborn,
+}
+
+fn find(bundle: &Path, shim: u32) -> Option<(u32, Kind, OwnedFd)> {
     let pids = std::fs::read_dir("/proc").ok()?.flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| *pid != own && is_call(*pid, bundle, socket))
+        .filter(|pid| look(*pid, bundle, shim).is_some())
         .find_map(|pid| {
-            let call = sys::open_pidfd(pid).ok()?;
+            let process = sys::open_pidfd(pid).ok()?;
             // Only now it is sure that the descriptor is of the process that was looked at.
-            is_call(pid, bundle, socket).then_some((pid, call))
+            look(pid, bundle, shim).map(|kind| (pid, kind, process))
         })
 }
 
-fn is_call(pid: u32, bundle: &Path, socket: Option<&Path>) -> bool {
-    // A zombie has no arguments any more.
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    names(&line, bundle, socket) && !leads_session(pid)
+fn look(pid: u32, bundle: &Path, shim: u32) -> Option<Kind> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The shim leads a session, in which its calls are; the processes of a container have one of their own.
+    if pid == shim || session_of_living(&stat)? != shim {
+        return None;
+    }
+    kind_of(&std::fs::read(format!("/proc/{pid}/cmdline")).ok()?, bundle)
 }
 
-/// Unlike a call, the container's own process has a session of its own; until it is started, it may have the arguments
-/// of the `create` that made it.
-fn leads_session(pid: u32) -> bool {
-    const SESSION: usize = 3;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields);
-    fields.and_then(|fields| fields.split(' ').nth(SESSION)) == Some(pid.to_string().as_str())
+/// See `proc_pid_stat(5)`: the name in parentheses may hold anything.
+fn session_of_living(stat: &str) -> Option<u32> {
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    let session = fields.nth(2)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(session)
 }
 
 /// A runtime is called with `--log FILE`, a file in the bundle, and a shim with `-socket PATH`.
-fn names(command_line: &[u8], bundle: &Path, socket: Option<&Path>) -> bool {
+fn kind_of(command_line: &[u8], bundle: &Path) -> Option<Kind> {
     const ARGUMENTS_MAX: usize = 64;
-    let arguments = command_line.split(|byte| *byte == 0).take(ARGUMENTS_MAX);
-    let path = |argument| std::str::from_utf8(argument).map(Path::new);
-    let mut flag: &[u8] = b"";
-    for argument in arguments {
-        let found = match (flag, path(argument)) {
-            (b"--log", Ok(path)) => path.parent() == Some(bundle),
-            (b"-socket", Ok(path)) => socket == Some(path),
-            _ => false,
-        };
-        if found {
-            return true;
-        }
-        flag = argument;
+    if command_line.is_empty() {
+        return Some(Kind::Unborn);
     }
-    false
+    let arguments: Vec<&[u8]> = command_line
+        .split(|byte| *byte == 0)
+        .take(ARGUMENTS_MAX)
+        .collect();
+    arguments.windows(2).find_map(|pair| match pair {
+        [b"--log", file] => {
+            let file = Path::new(std::str::from_utf8(file).ok()?);
+            (file.parent() == Some(bundle)).then_some(Kind::Call)
+        }
+        [b"-socket", _] => Some(Kind::Unborn),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -87,15 +93,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_calls_for_the_bundle_and_forks_of_its_shim_count() {
-        let is = |line: &[u8]| names(line, Path::new("/b/c1"), Some(Path::new("/s/1")));
-        assert!(is(
-            b"/bin/runtime\0--root\0/r\0--log\0/b/c1/log.json\0create\0c1\0"
-        ));
-        assert!(is(b"/bin/shim\0-id\0c1\0-socket\0/s/1\0"));
-        assert!(!is(b"/bin/runtime\0--log\0/b/c12/log.json\0create\0c12\0"));
-        assert!(!is(b"/bin/shim\0-id\0c2\0-socket\0/s/2\0"));
-        assert!(!is(b"/bin/shim\0-id\0c1\0-bundle\0/b/c1\0delete\0"));
-        assert!(!is(b""));
+    fn only_calls_for_the_bundle_and_what_may_become_one_count() {
+        let kind = |line: &[u8]| kind_of(line, Path::new("/b/c1"));
+        assert_eq!(
+            kind(b"/bin/runtime\0--root\0/r\0--log\0/b/c1/log.json\0create\0c1\0"),
+            Some(Kind::Call)
+        );
+        assert_eq!(kind(b"/bin/shim\0-id\0c1\0-socket\0/s/1\0"), Some(Kind::Unborn));
+        assert_eq!(kind(b""), Some(Kind::Unborn));
+        assert_eq!(kind(b"/bin/runtime\0--log\0/b/c12/log.json\0create\0c12\0"), None);
+        assert_eq!(kind(b"/bin/logger\0--log\0"), None);
+    }
+
+    #[test]
+    fn a_session_is_found_behind_any_name() {
+        assert_eq!(session_of_living("7 (a) Z) S 1 7 42 0 -1"), Some(42));
+        assert_eq!(session_of_living("7 (a) Z 1 7 42 0 -1"), None);
+        assert_eq!(session_of_living(""), None);
     }
 }

@@ -42,8 +42,8 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
     let _signals = SignalPipe::install();
     // One that never got as far as Create, or back from Delete, has no container and no calls.
     let runtime = Runtime::read(&bundle);
-    if runtime.is_some() {
-        calls::outlast(&bundle);
+    if let Some(runtime) = &runtime {
+        calls::outlast(&bundle, runtime.shim);
     }
     failpoint::reach("cleanup.alone");
     let pid = bundle::read_pid(&bundle.join(INIT_PID_FILE)).unwrap_or(0);

@@ -206,6 +206,7 @@ impl Shim {
             container.in_runtime = false;
             self.forget_container(id);
             self.answer_error(reply, status);
+            self.end_if_forsaken(reply);
             return;
         }
         failpoint::reach("create.made");
@@ -313,6 +314,7 @@ impl Shim {
         }
         self.forget_container(id);
         self.answer_error(reply, why);
+        self.end_if_forsaken(reply);
     }
 
     /// Drops a container with all that the shim holds for it: streams, mounts, sockets, watches.

@@ -195,6 +195,7 @@ impl Shim {
         );
         self.answer(reply, &delete_response(pid, exit));
         failpoint::reach("delete.told");
+        self.end_if_forsaken(reply);
     }
 }
 

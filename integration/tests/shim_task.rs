@@ -388,6 +388,48 @@ fn a_container_that_could_not_be_restored_is_deleted_like_one_never_started() {
 }
 
 #[test]
+fn a_reader_that_comes_after_the_exit_gets_the_output() {
+    let sandbox = Sandbox::new();
+    let bundle = Bundle::new(&sandbox, "exec sleep 1000");
+    let shim = Shim::start(&sandbox, &bundle);
+    shim.create_logged();
+    shim.start_process("");
+    let mut streams = Streams {
+        stdin: String::new(),
+        stdout: String::new(),
+        stderr: String::new(),
+        terminal: false,
+    };
+    for terminal in [false, true] {
+        streams.terminal = terminal;
+        streams.stdout = fifo(&sandbox, &format!("out-{terminal}"));
+        shim.add_exec("late", "echo said", &streams).expect("exec");
+        shim.start_process("late");
+        assert_eq!(shim.wait("late"), 0);
+        // The delete waits for the reader, and the reader for the end of its input.
+        let text = thread::scope(|scope| {
+            let deleted = scope.spawn(|| shim.delete("late").map(drop));
+            let text = FifoReader::new(&streams.stdout).text();
+            deleted.join().expect("no panic").expect("delete");
+            text
+        });
+        assert_eq!(text.trim_end(), "said");
+    }
+    // Nobody comes for this one, and that does not last.
+    streams.terminal = false;
+    streams.stdout = fifo(&sandbox, "unread");
+    shim.add_exec("unread", "echo said", &streams).expect("exec");
+    shim.start_process("unread");
+    assert_eq!(shim.wait("unread"), 0);
+    let start = std::time::Instant::now();
+    shim.delete("unread").expect("delete");
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+    shim.kill("", 9).expect("kill");
+    shim.wait("");
+    shim.end();
+}
+
+#[test]
 fn a_reader_that_never_comes_does_not_hold_the_exit_back() {
     let sandbox = Sandbox::new();
     let bundle = Bundle::new(&sandbox, "exec seq 1 200000");

@@ -233,6 +233,7 @@ impl Shim {
             Token::Connection(number) => self.connection_ready(number, readable, writable),
             Token::Source(number) | Token::Sink(number) => {
                 self.pumps.advance(number, &self.reactor);
+                self.await_readers();
                 self.continue_deletes();
             }
             Token::Logger(number) => self.logger_ready(number),
@@ -242,6 +243,7 @@ impl Shim {
     fn due(&mut self, deadline: Deadline) {
         match deadline {
             Deadline::Delete(key) => self.delete_now(&key),
+            Deadline::Reader(number, looks) => self.look_for_reader(number, looks),
             Deadline::Publish => self.events.retry(&mut self.reactor),
             Deadline::LoggerReady(number) => {
                 self.logger_failed(number, "did not say in time that it is ready");

@@ -80,6 +80,7 @@ impl Shim {
         for number in outputs {
             self.pumps.drain(number, &self.reactor);
         }
+        self.await_readers();
         let Some(process) = self.process_mut(key) else {
             return;
         };

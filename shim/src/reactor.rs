@@ -62,6 +62,8 @@ impl Token {
 pub enum Deadline {
     /// A delete waited long enough for a reader of the remaining output.
     Delete(ProcessKey),
+    /// A look whether somebody has opened the fifo that a copy waits with; how many there were.
+    Reader(u32, u32),
     /// The event queue tries its receiver again.
     Publish,
     /// A logger did not say that it is ready.

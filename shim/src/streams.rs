@@ -2,11 +2,13 @@
 
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::time::Duration;
 
 use containerd_shim_protos::shim::shim as api;
 use protobuf::well_known_types::empty::Empty;
 
 use crate::daemon::Shim;
+use crate::reactor::Deadline;
 use crate::service::no_process;
 use crate::status::Status;
 use crate::stdio::pump::{Pump, Sink};
@@ -118,6 +120,25 @@ impl Shim {
             stdio.terminal = Some(terminal);
         }
         Ok(())
+    }
+
+    /// Looks after output that has no reader yet, for about a second.
+    pub(crate) fn await_readers(&mut self) {
+        for number in self.pumps.take_unclaimed() {
+            self.look_for_reader(number, 0);
+        }
+    }
+
+    pub(crate) fn look_for_reader(&mut self, number: u32, looks: u32) {
+        const FIRST: Duration = Duration::from_millis(5);
+        const LOOKS_MAX: u32 = 8;
+        if self.pumps.is_unclaimed(number) && looks < LOOKS_MAX {
+            self.reactor
+                .after(FIRST * (1 << looks), Deadline::Reader(number, looks + 1));
+        } else {
+            self.pumps.stop(number, &self.reactor);
+            self.continue_deletes();
+        }
     }
 
     /// Ends all copies of a process and closes what belongs to them.

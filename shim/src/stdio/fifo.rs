@@ -48,7 +48,7 @@ pub fn open_for_writing(path: &Path) -> io::Result<Sink> {
             .write(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(path)?;
-        return Sink::pipe(both.into());
+        return Sink::fifo(both.into());
     }
     if kind.is_char_device() {
         let device = OpenOptions::new()

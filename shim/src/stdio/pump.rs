@@ -29,7 +29,9 @@ const HELD_BYTES_MAX: usize = 64 << 10;
 /// Where a copy goes.
 #[derive(Debug)]
 pub enum Sink {
-    /// A fifo or pipe, non-blocking.
+    /// A client's fifo, non-blocking and open for both directions.
+    Fifo(OwnedFd),
+    /// A pipe, non-blocking.
     Pipe(OwnedFd),
     /// A terminal or another device, non-blocking.
     Stream(OwnedFd),
@@ -43,6 +45,11 @@ impl Sink {
     pub fn pipe(fd: OwnedFd) -> io::Result<Self> {
         sys::set_nonblocking(&fd, true)?;
         Ok(Sink::Pipe(fd))
+    }
+
+    pub fn fifo(fd: OwnedFd) -> io::Result<Self> {
+        sys::set_nonblocking(&fd, true)?;
+        Ok(Sink::Fifo(fd))
     }
 
     pub fn append_to(path: &Path) -> io::Result<Self> {
@@ -62,7 +69,7 @@ impl Sink {
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Sink::Pipe(fd) | Sink::Stream(fd) => Some(fd.as_fd()),
+            Sink::Fifo(fd) | Sink::Pipe(fd) | Sink::Stream(fd) => Some(fd.as_fd()),
             Sink::File { .. } | Sink::Log(..) => None,
         }
     }
@@ -71,7 +78,7 @@ impl Sink {
     /// the container, so what they can't keep is counted and told.
     fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Sink::Pipe(fd) | Sink::Stream(fd) => sys::write(fd, bytes),
+            Sink::Fifo(fd) | Sink::Pipe(fd) | Sink::Stream(fd) => sys::write(fd, bytes),
             Sink::File { file, lost_bytes } => {
                 if let Err(error) = file.write_all(bytes) {
                     if *lost_bytes == 0 {
@@ -109,6 +116,10 @@ pub struct Pump {
     waiting: Waiting,
     source_is_pipe: bool,
     held: bool,
+    /// The source has ended, and what the fifo holds has no reader yet.
+    unclaimed: bool,
+    /// [`Pumps::take_unclaimed`] has told of it.
+    told: bool,
 }
 
 /// What came of a turn.
@@ -135,6 +146,8 @@ impl Pump {
             waiting: Waiting::Unwatched,
             source_is_pipe: true,
             held: false,
+            unclaimed: false,
+            told: false,
         })
     }
 
@@ -147,6 +160,8 @@ impl Pump {
             waiting: Waiting::Unwatched,
             source_is_pipe: false,
             held: false,
+            unclaimed: false,
+            told: false,
         }
     }
 
@@ -199,7 +214,7 @@ impl Pump {
                     Err(_) => return Turn::Over,
                 }
             }
-            if self.source_is_pipe && matches!(self.sink, Sink::Pipe(_)) {
+            if self.source_is_pipe && matches!(self.sink, Sink::Fifo(_) | Sink::Pipe(_)) {
                 match self.splice() {
                     Some(Ok(count)) => {
                         moved += count;
@@ -242,7 +257,9 @@ impl Pump {
 
     /// Moves pages when there is enough for it; `None` when reading and writing is better.
     fn splice(&self) -> Option<Result<usize, Turn>> {
-        let Sink::Pipe(sink) = &self.sink else { return None };
+        let (Sink::Fifo(sink) | Sink::Pipe(sink)) = &self.sink else {
+            return None;
+        };
         if sys::bytes_readable(&self.source).ok()? < CHUNK_BYTES {
             return None;
         }
@@ -259,8 +276,29 @@ impl Pump {
 
     /// Whether there is output that its reader has not taken: bytes here, or in the pipe behind a full sink.
     fn has_unread(&self) -> bool {
-        !self.pending.is_empty()
+        self.unclaimed
+            || !self.pending.is_empty()
             || (self.waiting == Waiting::ForSink && sys::bytes_readable(&self.source).unwrap_or(0) > 0)
+    }
+
+    /// A fifo that nobody has open loses what it holds, and a client opens its end at about the time at which a short
+    /// process is over already. So the last writer, which is this copy, stays for a while.
+    fn stay_unclaimed(&mut self) -> bool {
+        if !matches!(&self.sink, Sink::Fifo(fifo) if sys::bytes_readable(fifo).unwrap_or(0) > 0) {
+            return false;
+        }
+        if let Sink::Fifo(fifo) = &self.sink
+            && let Ok(writer) = sys::reopen_for_writing(fifo)
+        {
+            // Without our own read end it is seen whether there is another.
+            self.sink = Sink::Fifo(writer);
+        }
+        self.unclaimed = !self.has_reader();
+        self.unclaimed
+    }
+
+    fn has_reader(&self) -> bool {
+        self.sink.descriptor().is_none_or(sys::has_reader)
     }
 
     fn wait_for(&mut self, waiting: Waiting, number: u32, reactor: &Reactor) -> io::Result<()> {
@@ -327,7 +365,10 @@ impl Pumps {
         };
         let waiting = match pump.turn(budget) {
             Turn::Over => {
-                self.stop(number, reactor);
+                let _ = pump.wait_for(Waiting::Unwatched, number, reactor);
+                if !pump.unclaimed && !pump.stay_unclaimed() {
+                    self.stop(number, reactor);
+                }
                 return true;
             }
             Turn::SourceEmpty | Turn::Unfinished => Waiting::ForSource,
@@ -341,6 +382,25 @@ impl Pumps {
             return true;
         }
         false
+    }
+
+    /// Copies that are over, but for output in a fifo without a reader; each is told once.
+    pub fn take_unclaimed(&mut self) -> Vec<u32> {
+        let new = self
+            .pumps
+            .iter_mut()
+            .filter(|(_, pump)| pump.unclaimed && !pump.told);
+        new.map(|(number, pump)| {
+            pump.told = true;
+            *number
+        })
+        .collect()
+    }
+
+    /// Whether a copy still waits for its first reader.
+    pub fn is_unclaimed(&self, number: u32) -> bool {
+        let pump = self.pumps.get(&number);
+        pump.is_some_and(|pump| pump.unclaimed && !pump.has_reader())
     }
 
     /// Lets through what a copy has kept back, and all that follows.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
@@ -87,6 +88,26 @@ pub(crate) fn bytes_readable(fd: impl AsFd) -> io::Result<usize> {
     // SAFETY: FIONREAD writes one int.
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
     Ok(count as usize)
+}
+
+/// Another descriptor for the fifo behind this one, non-blocking and without a read end.
+pub(crate) fn reopen_for_writing(fifo: impl AsFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fifo.as_fd().as_raw_fd());
+    let mut options = std::fs::OpenOptions::new();
+    let writer = options.write(true).custom_flags(libc::O_NONBLOCK).open(path);
+    writer.map(OwnedFd::from)
+}
+
+/// Whether anybody has a read end of the pipe that this is a write end of.
+pub(crate) fn has_reader(writer: BorrowedFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd: writer.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: `poll` is one entry and lives through the call.
+    let result = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    result >= 0 && poll.revents & libc::POLLERR == 0
 }
 
 /// How many bytes a pipe holds at most.

@@ -13,9 +13,9 @@ mod signals;
 
 pub(crate) use epoll::{Epoll, Interest, Ready};
 pub(crate) use fd::{
-    bytes_readable, close_inherited, connect_unix, duplicate, eventfd, memfd, peer_uid, pipe, pipe_capacity,
-    read, receive_descriptor, reserve_descriptors, set_nonblocking, set_window_size, splice, take_listener,
-    take_stdin, wait_readable, write,
+    bytes_readable, close_inherited, connect_unix, duplicate, eventfd, has_reader, memfd, peer_uid, pipe,
+    pipe_capacity, read, receive_descriptor, reopen_for_writing, reserve_descriptors, set_nonblocking,
+    set_window_size, splice, take_listener, take_stdin, wait_readable, write,
 };
 pub(crate) use idmap::{clone_mapped, user_namespace};
 pub(crate) use limits::OpenFiles;

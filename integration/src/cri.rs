@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -137,11 +137,17 @@ impl Cri {
     /// `crictl ARGS`, to its end.
     #[track_caller]
     pub fn call(&self, arguments: &[&str]) -> Done {
+        run(&mut self.command(arguments))
+    }
+
+    /// A `crictl` command line, to be spawned.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let socket = format!("unix://{}", self.folder.join("sock").display());
         let mut command = self.peers.command(&self.crictl);
         command.arg("--config").arg(self.folder.join("crictl.yaml"));
         command.args(["--timeout=60s", "--runtime-endpoint", &socket]);
-        run(command.args(["--image-endpoint", &socket]).args(arguments))
+        command.args(["--image-endpoint", &socket]).args(arguments);
+        command
     }
 
     /// Write a request for crictl to read, and name its file.

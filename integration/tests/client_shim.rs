@@ -2,12 +2,13 @@
 //! containers when containerd or a shim dies. Without hack/peers' containerd the tests say so and pass.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use integration::{Containerd, Done, Image, Peers, Sandbox, Terminal, eventually, run};
-use serde_json::Value;
+use integration::{Containerd, Cri, Done, Handler, Image, Peers, Sandbox, Terminal, eventually, run};
+use serde_json::{Value, json};
 
 /// A containerd with our shim, or nothing when hack/peers has fetched none.
 fn containerd(sandbox: &Sandbox) -> Option<Containerd> {
@@ -425,4 +426,82 @@ fn a_task_is_checkpointed_and_restored() {
     containerd.remove("c1");
     drop(containerd);
     sandbox.assert_clean();
+}
+
+/// What `kubectl exec -it`, `kubectl attach` and a kubelet's rotation of logs come to.
+#[test]
+fn a_pods_containers_are_attached_to_and_their_logs_reopened() {
+    let sandbox = Sandbox::new();
+    let Some(cri) = Cri::start(&sandbox, &[Handler::OUR_SHIM]) else {
+        return;
+    };
+    let pod_request = cri.pod_request("pod", &json!({}));
+    let pod = cri.call(&["runp", &pod_request]).ok().trim().to_owned();
+    let start = |name: &str, script: &str, extra: &Value| {
+        let request = cri.container_request(name, script, extra);
+        let id = cri.call(&["create", &pod, &request, &pod_request]).ok();
+        let id = id.trim().to_owned();
+        cri.call(&["start", &id]).ok();
+        id
+    };
+    let script = "while read line; do echo got $line; done; exit 4";
+    let asks = start("asks", script, &json!({"stdin": true, "stdin_once": true}));
+    let mut attach = cri.command(&["attach", "--stdin", &asks]);
+    let mut attach = attach
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start crictl");
+    // Its input ends when the client's does.
+    let mut input = attach.stdin.take().expect("a pipe");
+    input.write_all(b"one\ntwo\n").expect("write to crictl");
+    drop(input);
+    let shown = attach.wait_with_output().expect("wait for crictl").stdout;
+    assert_eq!(String::from_utf8_lossy(&shown), "got one\ngot two\n");
+    eventually("it has ended", || {
+        (cri.status(&asks)["state"] == "CONTAINER_EXITED").then_some(())
+    });
+    assert_eq!(cri.status(&asks)["exitCode"], 4);
+    assert_eq!(cri.call(&["logs", &asks]).ok(), "got one\ngot two\n");
+
+    let shell = start("shell", "exec sh", &json!({"stdin": true, "tty": true}));
+    let mut attached = Terminal::spawn(cri.command(&["attach", "--stdin", "--tty", &shell]));
+    attached.send("echo at''tached; tty\n");
+    let shown = attached.expect("/dev/pts/0");
+    assert!(shown.contains("attached"), "{shown}");
+    let mut exec = Terminal::spawn(cri.command(&["exec", "--interactive", "--tty", &shell, "/bin/sh"]));
+    exec.send("tty; echo ma''rk\n");
+    let shown = exec.expect("mark");
+    assert!(shown.contains("/dev/pts/1"), "{shown}");
+    exec.send("exit\n");
+    assert_eq!(exec.exit_code(), 0, "{}", exec.screen());
+    attached.send("exit 6\n");
+    eventually("the shell has ended", || {
+        (cri.status(&shell)["exitCode"] == 6).then_some(())
+    });
+
+    let script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done";
+    let talks = start("talks", script, &json!({}));
+    let log = cri.folder().join("logs/talks.log");
+    let old = cri.folder().join("logs/talks.log.1");
+    // CRI's format: a time, the stream, F for a full line, and the line.
+    let numbers = |path: &Path| -> Vec<u32> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.split(" stdout F ").nth(1));
+        lines.filter_map(|number| number.parse().ok()).collect()
+    };
+    eventually("it talks", || (numbers(&log).len() > 5).then_some(()));
+    fs::rename(&log, &old).expect("rotate the log");
+    cri.call(&["logs", "--reopen", &talks]).ok();
+    eventually("it talks on, in a new log", || {
+        (numbers(&log).len() > 5).then_some(())
+    });
+    cri.call(&["stop", "--timeout", "0", &talks]).ok();
+    let all = [numbers(&old), numbers(&log)].concat();
+    assert!(
+        all.iter().copied().eq(1..=all.len() as u32),
+        "no line is lost or twice: {all:?}"
+    );
+    cri.call(&["stopp", &pod]).ok();
+    cri.call(&["rmp", "--force", &pod]).ok();
 }

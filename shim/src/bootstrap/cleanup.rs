@@ -51,7 +51,7 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
     let record =
         ExitRecord::read(&bundle).filter(|record| record.id == *id && (pid == 0 || record.pid == pid));
     for member in sandbox::members(&bundle) {
-        calls::outlast(&member.bundle);
+        calls::outlast(&member.bundle, member.runtime.shim);
         delete_container(&member.runtime, &member.id, &bundle);
         let rootfs = member.bundle.join("rootfs");
         sys::unmount_all(&rootfs).map_err(|error| CleanupError::Unmount { path: rootfs, error })?;

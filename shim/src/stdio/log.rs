@@ -1,12 +1,11 @@
 //! The container's log, written by the shim itself so that no line depends on another process being alive.
 //!
-//! One JSON object a line for each chunk read: `{"log":…,"stream":…,"time":…}`, Docker's json-file format. A chunk
-//! that is no valid UTF-8 by itself has `"log64"` in place of `"log"`, so every byte survives. Files rotate by size:
-//! `log.json` becomes `log.json.1` and so on. When the disk is full the container runs on; what could not be kept is
-//! counted, told in the shim's log, and told in the container's log as soon as that takes lines again.
+//! One JSON object a line for each chunk read, or 16 KiB of it: `{"log":…,"stream":…,"time":…}`, Docker's json-file
+//! format. A chunk that is no valid UTF-8 by itself has `"log64"` in place of `"log"`, so every byte survives. Files
+//! rotate by size: `log.json` becomes `log.json.1` and so on. When the disk is full the container runs on; what could
+//! not be kept is counted, told in the shim's log, and told in the container's log as soon as that takes lines again.
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,6 +14,9 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use crate::{shim_log, timestamp};
+
+/// Where Docker splits a line too.
+const ENTRY_BYTES_MAX: usize = 16 << 10;
 
 /// stdout and stderr share one file.
 pub type Shared = Rc<RefCell<LogFile>>;
@@ -70,9 +72,20 @@ impl LogFile {
         })
     }
 
-    /// Adds one entry. Never fails: see the module's text for a full disk.
-    pub fn append(&mut self, stream: Stream, chunk: &[u8]) {
+    /// Adds entries. Never fails: see the module's text for a full disk.
+    pub fn append(&mut self, stream: Stream, bytes: &[u8]) {
         let now = SystemTime::now();
+        for chunk in bytes.chunks(ENTRY_BYTES_MAX) {
+            self.append_entry(stream, chunk, now);
+        }
+    }
+
+    /// Nothing comes at the moment: an idle shim holds no memory for it.
+    pub fn rest(&mut self) {
+        self.line = Vec::new();
+    }
+
+    fn append_entry(&mut self, stream: Stream, chunk: &[u8], now: SystemTime) {
         if self.lost_bytes > 0 {
             let notice = format!("[shim: {} bytes of output are missing here]\n", self.lost_bytes);
             encode(&mut self.line, Stream::Stderr, notice.as_bytes(), now);
@@ -92,8 +105,6 @@ impl LogFile {
             shim_log::warn(format_args!("{}: {error}; output is being lost", self.name()));
             self.lost_bytes += chunk.len() as u64;
         }
-        // A burst of long lines is no reason to hold memory for ever.
-        self.line.shrink_to(4096);
     }
 
     fn name(&self) -> String {
@@ -158,24 +169,21 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
 
 fn encode(line: &mut Vec<u8>, stream: Stream, chunk: &[u8], at: SystemTime) {
     line.clear();
+    // Writing into memory does not fail.
     if let Ok(text) = std::str::from_utf8(chunk) {
         line.extend_from_slice(b"{\"log\":");
-        // Writing into memory does not fail.
         let _ = serde_json::to_writer(&mut *line, text);
     } else {
         line.extend_from_slice(b"{\"log64\":\"");
         base64(line, chunk);
         line.push(b'"');
     }
-    let mut rest = String::with_capacity(80);
-    let _ = write!(
-        rest,
+    let _ = writeln!(
+        line,
         ",\"stream\":\"{}\",\"time\":\"{}\"}}",
         stream.name(),
         timestamp::rfc3339(at)
     );
-    line.extend_from_slice(rest.as_bytes());
-    line.push(b'\n');
 }
 
 /// RFC 4648 with padding.

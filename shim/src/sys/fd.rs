@@ -116,6 +116,12 @@ pub(crate) fn pipe_capacity(fd: impl AsFd) -> io::Result<usize> {
     check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_GETPIPE_SZ) }).map(|size| size as usize)
 }
 
+/// The kernel rounds up to a power of two.
+pub(crate) fn set_pipe_capacity(fd: impl AsFd, bytes: usize) -> io::Result<()> {
+    // SAFETY: no pointers; the descriptor is alive.
+    check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETPIPE_SZ, bytes as libc::c_int) }).map(drop)
+}
+
 pub(crate) fn set_window_size(terminal: impl AsFd, rows: u16, columns: u16) -> io::Result<()> {
     let size = libc::winsize {
         ws_row: rows,

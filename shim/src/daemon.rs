@@ -443,7 +443,7 @@ impl Shim {
     /// A container went, and whoever asked for that is gone too. The next containerd may have found it here before, and
     /// would keep an empty shim for ever: only the end of the connection tells it.
     pub(crate) fn end_if_forsaken(&mut self, reply: Reply) {
-        if self.containers.is_empty() && !self.connections.contains_key(&reply.connection) {
+        if self.is_empty() && !self.connections.contains_key(&reply.connection) {
             self.end();
         }
     }

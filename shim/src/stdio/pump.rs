@@ -355,7 +355,7 @@ impl Pump {
 /// All copies of the shim.
 #[derive(Debug, Default)]
 pub struct Pumps {
-    pumps: BTreeMap<u32, Pump>,
+    running: BTreeMap<u32, Pump>,
     last_number: u32,
     /// What is being copied; empty when nothing comes, so that an idle shim holds no memory for it.
     buffer: Vec<u8>,
@@ -367,7 +367,7 @@ impl Pumps {
         self.last_number = self.last_number.wrapping_add(1);
         let number = self.last_number;
         pump.wait_for(Waiting::ForSource, number, reactor)?;
-        self.pumps.insert(number, pump);
+        self.running.insert(number, pump);
         Ok(number)
     }
 
@@ -380,7 +380,7 @@ impl Pumps {
     /// another process that holds the pipe may be writing without end.
     pub fn drain(&mut self, number: u32, reactor: &Reactor) {
         const TERMINAL_BYTES: usize = 1 << 20;
-        let Some(pump) = self.pumps.get(&number) else {
+        let Some(pump) = self.running.get(&number) else {
             return;
         };
         let budget = sys::pipe_capacity(&pump.source).unwrap_or(0).max(TERMINAL_BYTES) + CHUNK_BYTES;
@@ -388,7 +388,7 @@ impl Pumps {
     }
 
     fn run(&mut self, number: u32, budget: usize, reactor: &Reactor) -> bool {
-        let Some(pump) = self.pumps.get_mut(&number) else {
+        let Some(pump) = self.running.get_mut(&number) else {
             return true;
         };
         if self.buffer.is_empty() {
@@ -425,7 +425,7 @@ impl Pumps {
     /// Copies that are over, but for output in a fifo without a reader; each is told once.
     pub fn take_unclaimed(&mut self) -> Vec<u32> {
         let new = self
-            .pumps
+            .running
             .iter_mut()
             .filter(|(_, pump)| pump.unclaimed && !pump.told);
         new.map(|(number, pump)| {
@@ -437,13 +437,13 @@ impl Pumps {
 
     /// Whether a copy still waits for its first reader.
     pub fn is_unclaimed(&self, number: u32) -> bool {
-        let pump = self.pumps.get(&number);
+        let pump = self.running.get(&number);
         pump.is_some_and(|pump| pump.unclaimed && !pump.has_reader())
     }
 
     /// Lets through what a copy has kept back, and all that follows.
     pub fn release(&mut self, number: u32, reactor: &Reactor) {
-        if let Some(pump) = self.pumps.get_mut(&number)
+        if let Some(pump) = self.running.get_mut(&number)
             && std::mem::take(&mut pump.held)
         {
             self.advance(number, reactor);
@@ -452,9 +452,9 @@ impl Pumps {
 
     /// What a copy that was never released has kept back.
     pub fn held_text(&mut self, number: u32, reactor: &Reactor) -> Option<String> {
-        self.pumps.get(&number).filter(|pump| pump.held)?;
+        self.running.get(&number).filter(|pump| pump.held)?;
         self.advance(number, reactor);
-        let pump = self.pumps.get(&number).filter(|pump| pump.held)?;
+        let pump = self.running.get(&number).filter(|pump| pump.held)?;
         let text = String::from_utf8_lossy(&pump.pending).trim().to_owned();
         (!text.is_empty()).then_some(text)
     }
@@ -463,12 +463,12 @@ impl Pumps {
     pub fn have_unread(&self, numbers: &[u32]) -> bool {
         numbers
             .iter()
-            .any(|number| self.pumps.get(number).is_some_and(Pump::has_unread))
+            .any(|number| self.running.get(number).is_some_and(Pump::has_unread))
     }
 
     /// Ends a copy and closes its ends.
     pub fn stop(&mut self, number: u32, reactor: &Reactor) {
-        if let Some(mut pump) = self.pumps.remove(&number) {
+        if let Some(mut pump) = self.running.remove(&number) {
             // Taken off the list by hand: the file behind a descriptor may have another one.
             let _ = pump.wait_for(Waiting::Unwatched, number, reactor);
         }
@@ -594,7 +594,7 @@ mod tests {
         let number = pumps
             .start(Pump::output(source, sink).unwrap(), &reactor)
             .unwrap();
-        let sent: String = (0..50_000).map(|line| format!("line {line}\n")).collect();
+        let sent: String = (0..50_000).fold(String::new(), |text, line| text + &format!("line {line}\n"));
         let (mut rest, mut largest) = (sent.as_bytes(), 0);
         while !rest.is_empty() {
             let written = sys::write(&input, rest).unwrap_or(0);

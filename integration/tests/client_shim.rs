@@ -376,8 +376,8 @@ fn output_goes_where_the_log_uri_says() {
         path("logged")
     );
     eventually("the logger has it all", || {
-        let logged = fs::read_to_string(path("logged")).unwrap_or_default();
-        logged.ends_with("over\n").then(|| assert_eq!(logged, expected))
+        let text = fs::read_to_string(path("logged")).unwrap_or_default();
+        text.ends_with("over\n").then(|| assert_eq!(text, expected))
     });
     let uri = format!("binary://{}", path("no-logger"));
     let refused = containerd

@@ -139,6 +139,7 @@ impl Shim {
         if let Some(sandbox) = &mut self.sandbox {
             sandbox.forget_connection(number);
         }
+        self.remover_is_gone(number);
         if !self.accepting {
             self.accepting = self
                 .reactor

@@ -138,6 +138,8 @@ pub struct Shim {
     pub(crate) accepting: bool,
     pub(crate) connections: BTreeMap<u32, Connection>,
     pub(crate) last_connection: u32,
+    /// The connection that asked for the removal of a container last.
+    pub(crate) last_remover: Option<u32>,
     pub(crate) containers: BTreeMap<String, Container>,
     /// The pod whose containers these are, when containerd made it by the sandbox service.
     pub(crate) sandbox: Option<Sandbox>,
@@ -185,6 +187,7 @@ impl Shim {
             accepting: true,
             connections: BTreeMap::new(),
             last_connection: 0,
+            last_remover: None,
             containers: BTreeMap::new(),
             sandbox: None,
             last_number: 0,
@@ -440,10 +443,17 @@ impl Shim {
         self.ending = true;
     }
 
-    /// A container went, and whoever asked for that is gone too. The next containerd may have found it here before, and
-    /// would keep an empty shim for ever: only the end of the connection tells it.
+    /// A container went. If whoever asked for that is gone too, or goes before it asks for more, nobody will: the next
+    /// containerd may have found the container here before, and would keep an empty shim for ever.
     pub(crate) fn end_if_forsaken(&mut self, reply: Reply) {
-        if self.is_empty() && !self.connections.contains_key(&reply.connection) {
+        self.last_remover = Some(reply.connection);
+        if !self.connections.contains_key(&reply.connection) {
+            self.remover_is_gone(reply.connection);
+        }
+    }
+
+    pub(crate) fn remover_is_gone(&mut self, connection: u32) {
+        if self.is_empty() && self.last_remover == Some(connection) {
             self.end();
         }
     }

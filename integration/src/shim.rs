@@ -81,8 +81,14 @@ impl Shim {
     }
 
     pub fn request(&self) -> api::CreateTaskRequest {
+        self.request_with(|_| ())
+    }
+
+    /// A request to create the container with other options.
+    pub fn request_with(&self, change: impl FnOnce(&mut Options)) -> api::CreateTaskRequest {
         let mut options = Options::new();
         options.root = self.root.display().to_string();
+        change(&mut options);
         let mut any = Any::new();
         any.type_url = "containerd.runc.v1.Options".into();
         any.value = options.write_to_bytes().expect("encode options");

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use containerd_shim_protos::{api, ttrpc};
 use integration::{
-    Bundle, Containerd, Done, Sandbox, Shim, Streams, adopt_orphans, eventually, finish, is_gone, run,
+    Bundle, Containerd, Done, Sandbox, Shim, Streams, adopt_orphans, binary, eventually, finish, is_gone, run,
 };
 
 /// What the container's init ends with, and an exec in it.
@@ -255,6 +256,41 @@ fn a_shim_killed_around_an_exec_has_its_exit_on_disk() {
             assert_eq!(recorded, is_on_disk, "{failpoint}: {record}");
             assert_eq!(stage.clean_up(&shim).exit_status, KILLED, "{failpoint}");
         }
+    }
+}
+
+/// A runtime that first does something else when it is to create a container.
+fn slow_runtime(sandbox: &Sandbox, first: &str) -> String {
+    let path = sandbox.path().join("slow");
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in *\" create \"*) {first};; esac\nexec {} \"$@\"\n",
+        binary("runtime").display()
+    );
+    fs::write(&path, script).expect("write a script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("make it executable");
+    path.display().to_string()
+}
+
+#[test]
+fn a_create_that_outlives_its_shim_is_waited_for_or_killed() {
+    let stage = Stage::gated();
+    let sandbox = &stage.sandbox;
+    let never = sandbox.path().join("never");
+    nix::unistd::mkfifo(&never, nix::sys::stat::Mode::S_IRWXU).expect("make a fifo");
+    for (first, is_made) in [
+        ("sleep 0.5".to_owned(), true),
+        (format!("read line < {}", never.display()), false),
+    ] {
+        let runtime = slow_runtime(sandbox, &first);
+        let shim = stage.shim_that_dies_at("create.called");
+        let request = shim.request_with(|options| options.binary_name = runtime);
+        let created = shim.tasks.create(ttrpc::context::with_timeout(0), &request);
+        assert!(created.is_err(), "{created:?}");
+        let start = Instant::now();
+        let found = stage.clean_up(&shim);
+        assert_eq!((found.pid > 0, found.exit_status), (is_made, KILLED), "{first}");
+        // containerd waits no longer.
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
 }
 

@@ -10,7 +10,6 @@ use std::thread;
 
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-
 use containerd_shim_protos::shim::oci::{CheckpointOptions, Options};
 use containerd_shim_protos::ttrpc::{self, Code, context};
 use containerd_shim_protos::types::{mount::Mount, task::Status};
@@ -1063,6 +1062,37 @@ fn one_shim_serves_a_pod_and_ends_only_when_it_is_empty() {
     shim.kill("", 9).expect("kill");
     shim.wait("");
     shim.end();
+}
+
+#[test]
+fn a_delete_beside_a_living_shim_takes_the_container_and_a_shim_without_another() {
+    let sandbox = Sandbox::new();
+    let pod = format!("{}p", sandbox.id());
+    let first = Bundle::named(&sandbox, &pod, &["/bin/sleep", "1000"]);
+    let shim = Shim::start_as(&sandbox, first.path(), &pod, &first);
+    shim.create_logged();
+    shim.start_process("");
+    let mut second = Bundle::named(&sandbox, "second", &["/bin/sleep", "1000"]);
+    second.set("/annotations", json!({"io.kubernetes.cri.sandbox-id": pod}));
+    second.set(
+        "/linux/cgroupsPath",
+        json!(format!("/berth-test/{}-2", sandbox.id())),
+    );
+    let member_id = format!("{}m", sandbox.id());
+    // The same shim, for the other container.
+    let member = Shim::start_as(&sandbox, second.path(), &member_id, &second);
+    assert_eq!(member.address, shim.address);
+    let pid = member.create_logged();
+    member.start_process("");
+
+    assert_eq!(member.clean_up().pid, pid);
+    assert!(is_gone(pid));
+    refused(member.state(""), Code::NOT_FOUND);
+    let state = shim.state("").expect("the shim goes on");
+    assert_eq!(state.status.value(), Status::RUNNING as i32);
+    shim.clean_up();
+    eventually("the shim ends", || is_gone(shim.pid()).then_some(()));
+    sandbox.assert_clean();
 }
 
 #[test]

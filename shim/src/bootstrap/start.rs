@@ -90,7 +90,15 @@ fn existing(bundle: &Path, id: &str) -> Result<Option<String>, StartError> {
     }
     let config = Config::read(bundle).map_err(StartError::Config)?;
     let group = config.group().filter(|group| *group != id && is_valid_id(group));
-    Ok(group.and_then(|group| socket::live_address(&bundle.parent()?.join(group))))
+    let group = group.and_then(|group| Some(bundle.parent()?.join(group)));
+    let Some((group, address)) = group.and_then(|group| {
+        let address = socket::live_address(&group)?;
+        Some((group, address))
+    }) else {
+        return Ok(None);
+    };
+    std::fs::copy(group.join(SHIM_PID_FILE), bundle.join(SHIM_PID_FILE)).map_err(io("copy shim.pid"))?;
+    Ok(Some(address))
 }
 
 /// Makes a daemon, and returns its address and the pipe on which it waits for [`GO`].

@@ -129,7 +129,7 @@ impl Manager {
         self.child.wait().expect("wait for the manager");
     }
 
-    /// The failpoint at which the next manager aborts.
+    /// The failpoint at which the next manager aborts, or with `shim:` before it, each shim that it starts.
     pub fn set_failpoint(&mut self, name: Option<&str>) {
         self.failpoint = name.map(str::to_owned);
     }
@@ -232,8 +232,10 @@ fn spawn(netns: &Path, folder: &Path, failpoint: Option<&str>) -> Child {
         .arg(binary("shim"))
         .arg("--runtime")
         .arg(binary("runtime"));
-    if let Some(name) = failpoint {
-        command.env("BERTH_FAILPOINT", name);
+    match failpoint.map(|name| name.strip_prefix("shim:").ok_or(name)) {
+        Some(Ok(name)) => _ = command.env("BERTH_SHIM_FAILPOINT", name),
+        Some(Err(name)) => _ = command.env("BERTH_FAILPOINT", name),
+        None => {}
     }
     command
         .stdin(Stdio::null())

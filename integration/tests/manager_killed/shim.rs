@@ -78,3 +78,20 @@ fn a_container_ends_with_its_shim() {
     assert_ended(&manager, &container);
     witness.assert_whole(&manager);
 }
+
+#[test]
+fn an_exec_whose_shim_dies_before_it_tells_the_exit_has_its_status_all_the_same() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    manager.kill();
+    manager.set_failpoint(Some("shim:exit.recorded"));
+    manager.start_again();
+    let container = run_lost(&manager, &image);
+    let exec = manager.ctl(&["exec", "lost", "sh", "-c", "exit 7"]);
+    assert_eq!(exec.code, 7, "{exec}");
+    manager.kill();
+    manager.set_failpoint(None);
+    manager.start_again();
+    assert_ended(&manager, &container);
+}

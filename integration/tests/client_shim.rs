@@ -340,6 +340,12 @@ fn the_runtime_below_is_the_one_of_the_options() {
         let refused = refused.refused();
         assert!(refused.contains("/no/such/program"), "{id}: {refused}");
     }
+    if !Path::new("/run/systemd/system").exists() {
+        let runc = ["--runtime", "io.containerd.runc.v2", "--runc-systemd-cgroup"];
+        let refused = containerd.run_with(&runc, &["--rm", "--cgroup", "a.slice:b:c"], "no-systemd", SLEEP);
+        let refused = refused.refused();
+        assert!(refused.contains("systemd is not running"), "{refused}");
+    }
     let missing = [&runc[..], &["/no/such/runtime"]].concat();
     let refused = containerd.run_with(&missing, &["--rm"], "none", SLEEP).refused();
     assert!(refused.contains("\"/no/such/runtime\""), "{refused}");

@@ -284,6 +284,37 @@ fn a_killed_shim_is_noticed_and_its_container_removed() {
     sandbox.assert_clean();
 }
 
+#[test]
+fn containers_of_one_group_share_a_shim() {
+    let sandbox = Sandbox::new();
+    let Some(containerd) = containerd(&sandbox) else {
+        return;
+    };
+    let annotation = "io.containerd.runc.v2.group=web";
+    for (id, flags) in [
+        ("c1", &["--annotation", annotation][..]),
+        ("c2", &["--annotation", annotation]),
+        ("alone", &[]),
+    ] {
+        containerd.run(&[&["-d"], flags].concat(), id, SLEEP).ok();
+    }
+    let address = |id: &str| fs::read_to_string(containerd.bundle(id).join("address")).expect("read address");
+    assert_eq!(address("c1"), address("c2"));
+    assert_ne!(address("c1"), address("alone"));
+    // The group goes on without the container that was its first.
+    containerd.remove("c1");
+    containerd
+        .run(&["-d", "--annotation", annotation], "c3", SLEEP)
+        .ok();
+    assert_eq!(address("c2"), address("c3"));
+    for id in ["c2", "c3", "alone"] {
+        assert_eq!(exec(&containerd, id, "echo inside").ok(), "inside\n");
+        containerd.remove(id);
+    }
+    drop(containerd);
+    sandbox.assert_clean();
+}
+
 /// The options that containerd has for runc's shim, and the file in which other shims find theirs.
 #[test]
 fn the_runtime_below_is_the_one_of_the_options() {

@@ -15,6 +15,8 @@ pub const CONFIG_FILE: &str = "config.json";
 pub const ADDRESS_FILE: &str = "address";
 pub const SHIM_PID_FILE: &str = "shim.pid";
 pub const INIT_PID_FILE: &str = "init.pid";
+/// The group that the container's configuration names, when no container has that name.
+pub const GROUP_FILE: &str = "group";
 pub const EXIT_FILE: &str = "exit.json";
 /// The runtime options of a sandbox, as `start` was given them: a protobuf `Any`.
 pub const OPTIONS_FILE: &str = "options.pb";

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::params::{self, Params, Protocol};
 use super::read_stdin;
 use crate::arguments::Arguments;
-use crate::bundle::{self, ADDRESS_FILE, CONFIG_FILE, Config, OPTIONS_FILE, SHIM_PID_FILE};
+use crate::bundle::{self, ADDRESS_FILE, CONFIG_FILE, Config, GROUP_FILE, OPTIONS_FILE, SHIM_PID_FILE};
 use crate::task::is_valid_id;
 use crate::{failpoint, socket, sys};
 
@@ -82,23 +82,39 @@ pub fn start(arguments: &Arguments) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The address of a living shim for this container: its own from an earlier `start`, or that of its pod. The pod's
-/// bundle lies beside this one.
+/// The address of a living shim for this container: its own from an earlier `start`, or that of its pod or group. Their
+/// bundles lie beside this one.
 fn existing(bundle: &Path, id: &str) -> Result<Option<String>, StartError> {
     if let Some(address) = socket::live_address(bundle) {
         return Ok(Some(address));
     }
     let config = Config::read(bundle).map_err(StartError::Config)?;
     let group = config.group().filter(|group| *group != id && is_valid_id(group));
-    let group = group.and_then(|group| Some(bundle.parent()?.join(group)));
-    let Some((group, address)) = group.and_then(|group| {
-        let address = socket::live_address(&group)?;
-        Some((group, address))
-    }) else {
+    let (Some(group), Some(siblings)) = (group, bundle.parent()) else {
         return Ok(None);
     };
-    std::fs::copy(group.join(SHIM_PID_FILE), bundle.join(SHIM_PID_FILE)).map_err(io("copy shim.pid"))?;
+    let named = siblings.join(group);
+    let found = socket::live_address(&named).map(|address| (named, address));
+    if found.is_none() {
+        bundle::write_file(bundle, GROUP_FILE, group.as_bytes()).map_err(io("write the group"))?;
+    }
+    let Some((owner, address)) = found.or_else(|| member_of_group(siblings, group)) else {
+        return Ok(None);
+    };
+    std::fs::copy(owner.join(SHIM_PID_FILE), bundle.join(SHIM_PID_FILE)).map_err(io("copy shim.pid"))?;
     Ok(Some(address))
+}
+
+/// For a group that is not named after one of its containers: the bundle of one that has a living shim, and its address.
+fn member_of_group(bundles: &Path, group: &str) -> Option<(PathBuf, String)> {
+    let bundles = std::fs::read_dir(bundles)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path());
+    let is_member =
+        |bundle: &PathBuf| std::fs::read(bundle.join(GROUP_FILE)).is_ok_and(|name| name == group.as_bytes());
+    let mut members = bundles.filter(is_member);
+    members.find_map(|bundle| Some((bundle.clone(), socket::live_address(&bundle)?)))
 }
 
 /// Makes a daemon, and returns its address and the pipe on which it waits for [`GO`].

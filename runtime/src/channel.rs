@@ -21,7 +21,8 @@ pub(crate) enum Message {
     /// Runtime: these of the planned cgroups exist, and the `tasks` files of those in v1 hierarchies are here to be
     /// written. systemd has moved you into yours, if it made them.
     Groups { joined: Vec<u8>, entries: Vec<OwnedFd> },
-    /// Runtime: you are in your cgroup, into which systemd has moved you.
+    /// Runtime: you are in your cgroup, into which systemd has moved you; or, to a process of exec in a user namespace,
+    /// your id is known here.
     Admitted,
     /// Runtime: your user and group ids, or the owners in the mount that you sent, are mapped.
     Mapped,

@@ -162,6 +162,7 @@ impl Joining<'_> {
             let pidfd = own::pidfd_open(pid).context(|| format!("open process {pid}"))?;
             let newborn = Newborn::new(pid, pidfd);
             first.wait()?;
+            ours.send(&Message::Admitted)?;
             newborn
         } else {
             first
@@ -250,7 +251,14 @@ impl Joining<'_> {
             self.plan.own_namespace()?;
             let what = || "clone the process".into();
             match clone3(CloneFlags::CLONE_PARENT.bits(), None).context(what)? {
-                Side::Child => own::die_with_parent().context(|| "ask to die with the runtime".into()),
+                Side::Child => {
+                    own::die_with_parent().context(|| "ask to die with the runtime".into())?;
+                    // Both speak over one channel: nothing may come before the other has told this one's id.
+                    match channel.receive()? {
+                        Some(Message::Admitted) => Ok(()),
+                        _ => Err(Error::Silent),
+                    }
+                }
                 Side::Parent { pid, .. } => {
                     let sent = channel.send(&Message::Pid(pid));
                     own::exit_now(i32::from(sent.is_err()))

@@ -50,10 +50,7 @@ fn route_task(shim: &mut Shim, reply: Reply, request: &Request) -> Result<(), St
         "Stats" => shim.stats(reply, &decode(payload)?),
         "ResizePty" => shim.resize(reply, &decode(payload)?),
         "CloseIO" => shim.close_stdin(reply, &decode(payload)?),
-        "Connect" => {
-            shim.connect(reply, &decode(payload)?);
-            Ok(())
-        }
+        "Connect" => shim.connect(reply, &decode(payload)?),
         "Shutdown" => {
             shim.shutdown(reply, &decode(payload)?);
             Ok(())
@@ -129,23 +126,26 @@ impl Shim {
         Ok(())
     }
 
-    /// By this containerd finds out after its restart that a shim lives; of which container, or none, it asks later.
-    fn connect(&mut self, reply: Reply, request: &api::ConnectRequest) {
+    /// After its restart containerd finds out by this whether it still has a shim for a container, or for a sandbox.
+    fn connect(&mut self, reply: Reply, request: &api::ConnectRequest) -> Result<(), Status> {
+        let sandbox = self
+            .sandbox
+            .as_ref()
+            .and_then(|sandbox| sandbox.pid_of(&request.id));
         let mut response = api::ConnectResponse::new();
         response.shim_pid = std::process::id();
-        response.task_pid = self
-            .containers
-            .get(&request.id)
-            .map(|container| container.init.pid)
-            .or_else(|| self.sandbox.as_ref()?.pid_of(&request.id))
-            .unwrap_or(0);
+        response.task_pid = match sandbox {
+            Some(pid) => pid,
+            None => self.container(&request.id)?.init.pid,
+        };
         self.answer(reply, &response);
+        Ok(())
     }
 
     /// Without `now` only an empty shim ends (a sandbox has its own shutdown); with it the containers are killed first,
     /// and their exits are told.
     fn shutdown(&mut self, reply: Reply, request: &api::ShutdownRequest) {
-        if self.containers.is_empty() {
+        if self.is_empty() {
             // Before the answer: containerd runs `delete` after it, which would find a shim that still listens while
             // the last events are on their way.
             let _ = std::fs::remove_file(&self.config.socket);

@@ -61,7 +61,7 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
     }
     failpoint::reach("cleanup.deleted");
     remove_socket(&bundle, id);
-    sandbox::unmount_files(&bundle).map_err(|error| CleanupError::Unmount {
+    sandbox::remove_files(&bundle, id).map_err(|error| CleanupError::Unmount {
         path: bundle.clone(),
         error,
     })?;

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -35,8 +36,9 @@ pub(super) fn make(folder: &Path, pod: &Pod) -> Result<(), Status> {
     };
     for (name, contents) in ETC.into_iter().zip([hostname, node("/etc/hosts")?, resolver]) {
         let path = folder.join(name);
-        // Containers read them as any user.
+        // Containers read them as any user, whatever the umask is.
         fs::write(&path, contents)
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))
             .map_err(|error| Status::unknown(format!("write {}: {error}", path.display())))?;
     }
     if !pod.node_ipc {

@@ -81,7 +81,9 @@ impl Shim {
             shutdown: None,
         };
         let cgroups_path = spec::cgroups_path(&pod.cgroup_parent, &self.config.namespace, id);
-        let config = spec::pause(&pod, &cgroups_path, Path::new(&request.netns_path), &user_path);
+        let rootfs = sandbox.rootfs(&pod);
+        let network = Path::new(&request.netns_path);
+        let config = spec::pause(&pod, &rootfs, &cgroups_path, network, &user_path);
         let log = CallLog::shared(&sandbox.bundle);
         let pid_file = sandbox.bundle.join(INIT_PID_FILE);
         let command = sandbox.runtime.create(
@@ -336,6 +338,8 @@ impl Shim {
 
     fn sandbox_is_gone(&mut self, reply: Reply) {
         self.kill_everything();
+        // Before the answer, after which containerd runs `delete`.
+        let _ = std::fs::remove_file(&self.config.socket);
         self.answer(reply, &api::ShutdownSandboxResponse::new());
         self.end();
     }

@@ -28,13 +28,16 @@ use crate::runtime::{RUNTIME_FILE, Runtime};
 use crate::status::Status;
 use crate::task::{self, Exit, Phase, Reply};
 use crate::{shim_log, sys};
-pub(crate) use files::unmount as unmount_files;
 pub(crate) use life::Step;
 use pod::Pod;
 
 /// The folder in the sandbox's bundle with a record of each of its containers. containerd before 2.4 calls `delete` for
 /// the sandbox of a dead shim alone, and may have removed the containers' bundles by then.
 const MEMBERS: &str = "containers";
+
+/// Where the rootfs is of a pod with a user namespace, whose root must be able to reach it: containerd's folder with the
+/// bundles of sandboxes is open to its owner alone.
+const OPEN_FOLDER: &str = "/run/berth-pods";
 
 /// A container of the pod.
 #[derive(Debug, Serialize, Deserialize)]
@@ -125,9 +128,16 @@ impl Sandbox {
 
     /// Everything on disk that the runtime, the containers and a later `delete` need.
     fn prepare(&self, pod: &Pod, config: &serde_json::Value) -> Result<(), Status> {
-        let rootfs = self.bundle.join(spec::ROOTFS);
-        let made = make_rootfs(&rootfs).and_then(|()| self.open_to_users(pod));
-        made.map_err(|error| Status::unknown(format!("make {}: {error}", rootfs.display())))?;
+        let rootfs = self.rootfs(pod);
+        make_rootfs(&rootfs)
+            .and_then(|()| match rootfs.parent() {
+                // Whatever the umask is.
+                Some(parent) if parent == Path::new(OPEN_FOLDER) => {
+                    fs::set_permissions(parent, fs::Permissions::from_mode(0o711))
+                }
+                _ => Ok(()),
+            })
+            .map_err(|error| Status::unknown(format!("make {}: {error}", rootfs.display())))?;
         // The pid and the exit of an earlier sandbox in this bundle must not be taken for this one's.
         for name in [INIT_PID_FILE, EXIT_FILE] {
             let _ = fs::remove_file(self.bundle.join(name));
@@ -144,25 +154,34 @@ impl Sandbox {
         files::make(&self.bundle, pod)
     }
 
-    /// Root of the pod's user namespace must be able to enter the bundle, which is open to its owner alone.
-    fn open_to_users(&self, pod: &Pod) -> io::Result<()> {
+    fn rootfs(&self, pod: &Pod) -> PathBuf {
         if pod.user_namespace.is_some() {
-            fs::set_permissions(&self.bundle, fs::Permissions::from_mode(0o711))?;
+            Path::new(OPEN_FOLDER).join(&self.id)
+        } else {
+            // Not `rootfs`: containerd removes that one only if it is empty.
+            self.bundle.join("pause")
         }
-        Ok(())
     }
 
-    /// Takes back what [`Self::prepare`] made. The bundle itself is the caller's.
+    /// Takes back what would keep the bundle, which is the caller's, from being removed. What a failed call of the
+    /// runtime may have left is for `delete`, to which the caller turns then.
     fn clean_up(&self) {
-        if let Err(error) = files::unmount(&self.bundle) {
-            shim_log::error(format_args!("unmount the files of sandbox {}: {error}", self.id));
+        if let Err(error) = remove_files(&self.bundle, &self.id) {
+            shim_log::error(format_args!("remove the files of sandbox {}: {error}", self.id));
         }
-        // So that `delete` has nothing to do.
-        let _ = fs::remove_file(self.bundle.join(RUNTIME_FILE));
     }
 }
 
-/// All that is in it: the root of a user namespace could not make the places of mounts in it.
+/// What a sandbox has outside its bundle, and mounts in it.
+pub(crate) fn remove_files(bundle: &Path, id: &str) -> io::Result<()> {
+    let rootfs = match fs::remove_dir_all(Path::new(OPEN_FOLDER).join(id)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    files::unmount(bundle).and(rootfs)
+}
+
+/// All that is in the rootfs: the root of a user namespace could not make the places of mounts in it.
 fn make_rootfs(rootfs: &Path) -> io::Result<()> {
     for folder in ["", "proc", "dev"] {
         let folder = rootfs.join(folder);

@@ -6,8 +6,6 @@ use serde_json::{Value, json};
 
 use super::pod::{Mapping, Pod};
 
-/// The rootfs in the bundle. Not `rootfs`: containerd removes that one only if it is empty.
-pub(super) const ROOTFS: &str = "pause";
 /// Where other makers of pods have the program, too.
 pub(super) const PROGRAM: &str = "pause";
 
@@ -29,8 +27,8 @@ const MASKED: [&str; 10] = [
     "/proc/timer_stats",
 ];
 
-/// `network` and `user` are paths of namespaces that exist; empty ones are made.
-pub(super) fn pause(pod: &Pod, cgroups_path: &str, network: &Path, user: &Path) -> Value {
+/// `rootfs` has the program and little else. `network` and `user` are paths of namespaces that exist; empty ones are made.
+pub(super) fn pause(pod: &Pod, rootfs: &Path, cgroups_path: &str, network: &Path, user: &Path) -> Value {
     // The ids of a small user namespace may not reach up to 65535.
     let nobody = if pod.user_namespace.is_some() { 0 } else { NOBODY };
     let mut spec = json!({
@@ -45,7 +43,7 @@ pub(super) fn pause(pod: &Pod, cgroups_path: &str, network: &Path, user: &Path) 
             },
             "noNewPrivileges": true,
         },
-        "root": {"path": ROOTFS, "readonly": true},
+        "root": {"path": rootfs, "readonly": true},
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc",
              "options": ["nosuid", "noexec", "nodev", "ro"]},
@@ -134,7 +132,13 @@ mod tests {
             hostname: "web".into(),
             ..Pod::default()
         };
-        let spec = pause(&pod, "/x", Path::new("/run/netns/n"), Path::new(""));
+        let spec = pause(
+            &pod,
+            Path::new("/r"),
+            "/x",
+            Path::new("/run/netns/n"),
+            Path::new(""),
+        );
         assert_eq!(
             namespaces(&spec),
             ["mount", "ipc", "pid", "network/run/netns/n", "uts"]
@@ -143,7 +147,7 @@ mod tests {
         pod.node_network = true;
         pod.node_pid = true;
         pod.node_ipc = true;
-        let spec = pause(&pod, "/x", Path::new(""), Path::new(""));
+        let spec = pause(&pod, Path::new("/r"), "/x", Path::new(""), Path::new(""));
         assert_eq!(namespaces(&spec), ["mount"]);
         assert!(spec.get("hostname").is_none(), "that of the node stays");
         pod.user_namespace = Some(Mappings {
@@ -154,7 +158,13 @@ mod tests {
             }],
             groups: vec![],
         });
-        let spec = pause(&pod, "/x", Path::new(""), Path::new("/proc/1/fd/5"));
+        let spec = pause(
+            &pod,
+            Path::new("/r"),
+            "/x",
+            Path::new(""),
+            Path::new("/proc/1/fd/5"),
+        );
         assert_eq!(namespaces(&spec), ["mount", "user/proc/1/fd/5"]);
         assert_eq!(spec["linux"]["uidMappings"][0]["hostID"], 9);
         assert_eq!(spec["process"]["user"]["uid"], 0);

@@ -20,6 +20,10 @@ pub struct Handler {
     pub shim: &'static str,
     /// Who makes a pod's sandbox: `podsandbox` (containerd, as a container) or `shim`.
     pub sandboxer: &'static str,
+    /// Whether the configuration names the runtime and its state folder. Before 2.4 containerd takes no options but
+    /// those of runc's shim for containers of a `shim` sandbox and of pods with a user namespace (its pull request
+    /// 13360).
+    pub options: bool,
 }
 
 impl Handler {
@@ -27,16 +31,19 @@ impl Handler {
         name: "runc",
         shim: "io.containerd.runc.v2",
         sandboxer: "podsandbox",
+        options: true,
     };
     pub const OUR_SHIM: Self = Self {
         name: "berth",
         shim: "io.containerd.berth.v1",
         sandboxer: "podsandbox",
+        options: true,
     };
     pub const OUR_SANDBOX: Self = Self {
         name: "berth-sandbox",
         shim: "io.containerd.berth.v1",
         sandboxer: "shim",
+        options: false,
     };
 }
 
@@ -320,6 +327,7 @@ default_runtime_name = "{}"
             name,
             shim,
             sandboxer,
+            options,
         } = handler;
         let _ = write!(
             config,
@@ -328,8 +336,7 @@ runtime_type = "{shim}"
 sandboxer = "{sandboxer}"
 "#
         );
-        // With `shim`, containerd before 2.4 takes no options but those of runc's shim (its pull request 13360).
-        if *sandboxer != "shim" {
+        if *options {
             let _ = writeln!(
                 config,
                 r#"options = {{ BinaryName = "{runtime}", Root = "{folder}/runc" }}"#

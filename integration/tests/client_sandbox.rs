@@ -217,6 +217,39 @@ fn a_pod_may_have_namespaces_of_the_node() {
 }
 
 #[test]
+fn a_pod_may_have_users_of_its_own() {
+    let sandbox = Sandbox::new();
+    let handlers = HANDLERS.map(|handler| Handler {
+        options: false,
+        ..handler
+    });
+    let Some(cri) = Cri::start(&sandbox, &handlers) else {
+        return;
+    };
+    let ids = json!([{"host_id": 100_000, "container_id": 0, "length": 65_536}]);
+    let namespaces = json!({"userns_options": {"mode": 0, "uids": ids, "gids": ids}});
+    for handler in handlers {
+        let pod = Pod::run_with(&cri, handler, &namespaces);
+        let id = pod.container_with("one", "exec sleep 1000", &namespaces);
+        let other = pod.container_with("two", "exec sleep 1000", &namespaces);
+        let map = cri.exec(&id, "cat /proc/self/uid_map");
+        assert_eq!(
+            map.split_whitespace().collect::<Vec<_>>(),
+            ["0", "100000", "65536"]
+        );
+        let script = "for kind in user net ipc; do readlink /proc/self/ns/$kind; done";
+        assert_eq!(cri.exec(&id, script), cri.exec(&other, script), "{handler:?}");
+        // Root of the pod is root over its network.
+        cri.exec(&id, "ip link set eth0 down");
+        assert_eq!(
+            cri.exec(&id, "id -u; stat -c %u /bin; cat /etc/hostname"),
+            "0\n0\nweb"
+        );
+        pod.remove();
+    }
+}
+
+#[test]
 fn a_killed_shims_pod_is_not_ready_and_goes_without_a_trace() {
     let sandbox = Sandbox::new();
     let Some(cri) = Cri::start(&sandbox, &HANDLERS) else {

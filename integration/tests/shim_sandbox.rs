@@ -368,6 +368,7 @@ fn a_pods_user_namespace_is_that_of_its_network() {
         ["0", "100000", "65536"]
     );
     pod.shutdown();
+    assert!(!Path::new("/run/berth-pods").join(&pod.id).exists());
     maker.kill().expect("end unshare");
     maker.wait().expect("wait for unshare");
 }

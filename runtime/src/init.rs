@@ -172,6 +172,8 @@ impl Init<'_> {
         }
         rootfs.finish()?;
         standard_streams::take_null_from_container(false)?;
+        // Closed later, the numbers of its sources would be those of other files.
+        drop(context);
         match &self.gate {
             Some(gate) => {
                 let optional = [self.proc.as_ref().map(AsFd::as_fd), log::file(), phases::file()];

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{
     MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MOUNT_ATTR_STRICTATIME,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_STRICTATIME,
 };
 use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::MsFlags;
@@ -54,11 +54,11 @@ impl Change {
     }
 
     /// What the options of a bind ask for, in as few calls as can be. A recursive attribute is applied last and wins.
-    pub(super) fn of_bind(options: &Options) -> Vec<Self> {
+    pub(super) fn of_bind(options: &Options, in_user_namespace: bool) -> Vec<Self> {
         let mut changes = vec![
             Self {
                 recursive: false,
-                attributes: options.attributes,
+                attributes: as_for_remount(options.attributes, in_user_namespace),
             },
             Self {
                 recursive: true,
@@ -84,6 +84,25 @@ impl Change {
             .map(|p| Self::propagation(p.kind, p.recursive))
             .collect()
     }
+}
+
+/// As mount(2) has it, and all runtimes with it: who gives a bind one flag gives it all, and what the source has beside
+/// those is gone. Without any it keeps those of the source. Access times are a field of their own. A user namespace
+/// can't take away what the owner of the source has set, but for `nosymfollow`, and so keeps what is not named.
+fn as_for_remount(mut attributes: Attributes, in_user_namespace: bool) -> Attributes {
+    if attributes.is_empty() {
+        return attributes;
+    }
+    if attributes.clear & MOUNT_ATTR__ATIME != 0 || attributes.set & MOUNT_ATTR_NODIRATIME != 0 {
+        attributes.clear |= MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME;
+    }
+    attributes.clear |= MOUNT_ATTR_NOSYMFOLLOW;
+    if !in_user_namespace {
+        attributes.clear |= MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    }
+    // The field of access times is cleared as a whole before another is set.
+    attributes.clear &= !attributes.set | MOUNT_ATTR__ATIME;
+    attributes
 }
 
 /// A detached copy of the mount at a place with the changes made, in one call where the kernel has it. False if
@@ -242,4 +261,41 @@ pub(super) fn flags_of(bits: u64) -> MsFlags {
             MOUNT_ATTR_STRICTATIME => MsFlags::MS_STRICTATIME,
             _ => MsFlags::MS_RELATIME,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(words: &[&str], in_user_namespace: bool) -> Attributes {
+        as_for_remount(Options::parse(words).unwrap().attributes, in_user_namespace)
+    }
+
+    #[test]
+    fn a_bind_with_one_flag_has_no_other_of_its_source() {
+        assert!(of(&["bind", "rprivate"], false).is_empty());
+        let others = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW;
+        let read_only = of(&["bind", "ro"], false);
+        assert_eq!((read_only.set, read_only.clear), (MOUNT_ATTR_RDONLY, others));
+        assert_eq!(of(&["bind", "dev"], false).clear, others | MOUNT_ATTR_RDONLY);
+    }
+
+    #[test]
+    fn a_user_namespace_keeps_what_is_not_named() {
+        assert_eq!(of(&["ro"], true).clear, MOUNT_ATTR_NOSYMFOLLOW);
+        assert_eq!(
+            of(&["suid"], true).clear,
+            MOUNT_ATTR_NOSYMFOLLOW | MOUNT_ATTR_NOSUID
+        );
+    }
+
+    #[test]
+    fn access_times_are_chosen_as_a_whole() {
+        let chosen = of(&["nodiratime"], true);
+        assert_eq!(chosen.set, MOUNT_ATTR_NODIRATIME);
+        assert_eq!(chosen.clear, MOUNT_ATTR__ATIME | MOUNT_ATTR_NOSYMFOLLOW);
+        let chosen = of(&["strictatime"], true);
+        let all = MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME | MOUNT_ATTR_NOSYMFOLLOW;
+        assert_eq!((chosen.set, chosen.clear), (MOUNT_ATTR_STRICTATIME, all));
+    }
 }

@@ -45,7 +45,7 @@ impl Places<'_> {
                 inside::absolute(&entry.destination).display()
             )
         };
-        let changes = Change::of_bind(&entry.options);
+        let changes = Change::of_bind(&entry.options, self.context.user_namespace);
         let mut opened = None;
         let (tree, done) = if let Some(tree) = self.context.sources.get(entry.index) {
             (tree, change::detached(tree.as_fd(), &changes).context(what)?)
@@ -285,7 +285,8 @@ impl Places<'_> {
             )
             .context(what)?;
         }
-        change::attached(target.fd.as_fd(), &Change::of_bind(options)).context(what)
+        let changes = Change::of_bind(options, self.context.user_namespace);
+        change::attached(target.fd.as_fd(), &changes).context(what)
     }
 
     /// The way of mount(2), for a system without `open_tree`.

@@ -79,7 +79,11 @@ impl Options {
             return Ok(());
         }
         if let Some((bits, on)) = attribute(word) {
-            change(&mut self.attributes, bits, on);
+            if chooses_access_time(bits) && !on {
+                take_back(&mut self.attributes, bits);
+            } else {
+                change(&mut self.attributes, bits, on);
+            }
             return Ok(());
         }
         if let Some((bits, on)) = word.strip_prefix('r').and_then(attribute) {
@@ -170,11 +174,24 @@ fn attribute(word: &str) -> Option<(u64, bool)> {
     })
 }
 
+/// A choice that is taken back is none: a bind keeps that of its source, and a new file system has the kernel's default.
+fn take_back(attributes: &mut Attributes, choice: u64) {
+    let chosen = attributes.clear & MOUNT_ATTR__ATIME != 0 && attributes.set & MOUNT_ATTR__ATIME == choice;
+    if chosen {
+        attributes.set &= !MOUNT_ATTR__ATIME;
+        attributes.clear &= !MOUNT_ATTR__ATIME;
+    }
+}
+
+fn chooses_access_time(bits: u64) -> bool {
+    bits & MOUNT_ATTR__ATIME != 0 || bits == MOUNT_ATTR_RELATIME
+}
+
 /// Access times are one choice of three and not bits: the kernel wants the whole field cleared when one is chosen.
-/// What only takes a choice back (`atime`, `nostrictatime`) falls back to `relatime`, the kernel's default.
+/// What takes a choice back on all mounts below (`ratime`, `rnostrictatime`) falls back to `relatime`, the kernel's
+/// default.
 fn change(attributes: &mut Attributes, bits: u64, on: bool) {
-    let choice = bits & MOUNT_ATTR__ATIME != 0 || bits == MOUNT_ATTR_RELATIME;
-    if choice {
+    if chooses_access_time(bits) {
         let chosen = attributes.set & MOUNT_ATTR__ATIME;
         attributes.clear |= MOUNT_ATTR__ATIME;
         if on {
@@ -230,7 +247,20 @@ mod tests {
         assert_eq!(options.attributes.set, MOUNT_ATTR_NOATIME);
         let options = parse(&["noatime", "atime", "nodiratime"]);
         assert_eq!(options.attributes.set, MOUNT_ATTR_NODIRATIME);
-        assert_eq!(options.attributes.clear, MOUNT_ATTR__ATIME);
+        assert_eq!(options.attributes.clear, 0);
+    }
+
+    #[test]
+    fn a_bind_keeps_the_access_times_of_its_source_until_others_are_chosen() {
+        for words in [
+            &["atime"][..],
+            &["nostrictatime"],
+            &["norelatime"],
+            &["noatime", "atime"],
+        ] {
+            assert_eq!(parse(words).attributes.clear & MOUNT_ATTR__ATIME, 0, "{words:?}");
+        }
+        assert_eq!(parse(&["relatime"]).attributes.clear, MOUNT_ATTR__ATIME);
     }
 
     #[test]

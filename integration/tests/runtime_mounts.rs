@@ -262,6 +262,48 @@ fn each_recursive_option_reaches_mounts_below_the_source() {
 }
 
 #[test]
+fn a_bind_with_one_flag_has_no_other_of_its_source_but_in_a_user_namespace() {
+    let sandbox = Sandbox::new();
+    let volume = volume(&sandbox);
+    let inner = volume.join("inner");
+    let _inner = HostMount::tmpfs(&inner, MsFlags::MS_PRIVATE);
+    fs::set_permissions(sandbox.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let flags = "remount,bind,ro,nosuid,noexec,noatime";
+    integration::run(
+        std::process::Command::new("mount")
+            .args(["-o", flags])
+            .arg(&inner),
+    )
+    .ok();
+    let runtime = Runtime::new(&sandbox);
+    let script = "cat /proc/self/mountinfo; mount -o remount,bind,rw /flag && echo taken away";
+    let mut bundle = Bundle::new(&sandbox, script);
+    for set in ["bounding", "effective", "permitted"] {
+        bundle.push(&format!("/process/capabilities/{set}"), json!("CAP_SYS_ADMIN"));
+    }
+    bundle
+        .push("/mounts", bind(&inner, "/none", &["bind", "rprivate"]))
+        .push("/mounts", bind(&inner, "/flag", &["bind", "nodev"]))
+        .push("/mounts", bind(&inner, "/back", &["bind", "noatime", "atime"]));
+    let table = runtime.run(&bundle, sandbox.id()).stdout;
+    assert_eq!(options(&table, "/none"), "ro,nosuid,noexec,noatime");
+    assert_eq!(options(&table, "/flag"), "rw,nodev,noatime");
+    assert_eq!(options(&table, "/back"), "ro,nosuid,noexec,noatime");
+
+    user_namespace(&mut bundle);
+    let table = runtime.run(&bundle, sandbox.id()).stdout;
+    assert_eq!(options(&table, "/none"), "ro,nosuid,noexec,noatime");
+    assert_eq!(options(&table, "/flag"), "ro,nosuid,nodev,noexec,noatime");
+    assert!(!table.contains("taken away"), "{table}");
+    bundle.push("/mounts", bind(&inner, "/writable", &["bind", "rw"]));
+    let refused = runtime.run(&bundle, sandbox.id()).refused();
+    assert!(
+        refused.contains("/writable") && refused.contains("user namespace"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn idmap_is_for_the_top_mount_and_ridmap_for_all_below() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);

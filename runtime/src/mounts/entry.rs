@@ -46,19 +46,25 @@ impl Places<'_> {
             )
         };
         let changes = Change::of_bind(&entry.options, self.context.user_namespace);
-        let mut opened = None;
-        let (tree, done) = if let Some(tree) = self.context.sources.get(entry.index) {
-            (tree, change::detached(tree.as_fd(), &changes).context(what)?)
+        let recursive = entry.options.bind_recursive;
+        let of_host = At {
+            folder: AT_FDCWD,
+            path: source,
+        };
+        let of_parent = self.context.sources.get(entry.index);
+        // Where init can open it, it does: in its namespace what the host has set for the mount is locked, and no root of
+        // the container's takes it away later.
+        let mut opened = of_parent
+            .filter(|_| !mapped)
+            .and_then(|_| mount::open_tree_clone(of_host, recursive).ok());
+        let (tree, done) = if let Some(tree) = opened.as_ref().or(of_parent) {
+            let hint =
+                "no user namespace can clear what the host has set for the source, such as ro or nosuid";
+            let done = change::detached(tree.as_fd(), &changes).context(|| format!("{} ({hint})", what()))?;
+            (tree, done)
         } else {
             let inner = self.inner_source(entry).context(what)?;
-            let at = inner.as_ref().map_or(
-                At {
-                    folder: AT_FDCWD,
-                    path: source,
-                },
-                |inner| At::fd(inner.as_fd()),
-            );
-            let recursive = entry.options.bind_recursive;
+            let at = inner.as_ref().map_or(of_host, |inner| At::fd(inner.as_fd()));
             let (tree, done) = match self.context.map_owners {
                 Some(map_owners) if mapped && inner.is_some() => {
                     let tree = mount::open_tree_clone(at, recursive).context(what)?;

@@ -28,8 +28,10 @@ fn end(shim: Shim) {
     shim.end();
 }
 
-/// Short execs, some at a time, each with a status of its own.
-fn run_execs(count: u32) {
+/// Some at a time, each with a status of its own.
+#[test]
+fn ten_thousand_short_execs_all_tell_their_status() {
+    const COUNT: u32 = 10_000;
     const AT_ONCE: u32 = 4;
     let sandbox = Sandbox::new();
     let (_bundle, shim) = sleeper(&sandbox);
@@ -37,7 +39,7 @@ fn run_execs(count: u32) {
         for worker in 0..AT_ONCE {
             let shim = &shim;
             scope.spawn(move || {
-                for number in (worker..count).step_by(AT_ONCE as usize) {
+                for number in (worker..COUNT).step_by(AT_ONCE as usize) {
                     let (exec, status) = (format!("e{number}"), number % 251);
                     shim.add_exec(&exec, &format!("exit {status}"), &Streams::default())
                         .expect("exec");
@@ -55,17 +57,6 @@ fn run_execs(count: u32) {
         .collect();
     assert!(left.is_empty(), "left in the bundle: {left:?}");
     end(shim);
-}
-
-#[test]
-fn a_thousand_short_execs_all_tell_their_status() {
-    run_execs(1000);
-}
-
-#[test]
-#[ignore = "takes half a minute; the thousand of the test above go the same way"]
-fn ten_thousand_short_execs_all_tell_their_status() {
-    run_execs(10_000);
 }
 
 #[test]

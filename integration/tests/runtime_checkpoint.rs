@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use integration::{Bundle, Done, Peers, Runtime, Sandbox, Terminal, eventually, run};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Counts in the file /count.
 const COUNTER: &str =
@@ -634,6 +634,116 @@ fn each_way_to_manage_cgroups_brings_it_back_into_its_groups() {
     let refused = run(&mut saved.restore(&bundle, "images", &flags)).refused();
     assert!(refused.contains("CRIU gave up"), "{refused}");
     run(&mut saved.restore(&bundle, "images", &["--detach"])).ok();
+    runtime.delete(id);
+}
+
+/// CRIU runs in the container's groups, and needs more than some containers may have.
+#[test]
+fn limits_are_for_the_container_and_not_for_who_restores_it() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let mut bundle = Bundle::named(&sandbox, "bundle", &["/bin/sleep", "1000"]);
+    bundle.set("/linux/resources/pids", json!({"limit": 1}));
+    runtime.detach(&bundle, id);
+    saved.call("checkpoint", "images", &[]).ok();
+    run(&mut saved.restore(&bundle, "images", &["--detach"])).ok();
+    let stats: Value =
+        serde_json::from_str(&runtime.call(&["events", "--stats", id]).ok()).expect("statistics");
+    assert_eq!(stats["data"]["pids"], json!({"current": 1, "limit": 1}));
+    runtime.delete(id);
+}
+
+#[test]
+fn what_hooks_made_for_a_failed_restore_is_taken_down() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let mut bundle = Bundle::new(&sandbox, COUNTER);
+    runtime.detach(&bundle, id);
+    counts_beyond(&bundle, 3);
+    saved.call("checkpoint", "images", &[]).ok();
+    let told = sandbox.path().join("told");
+    let hook = |script: &str| {
+        let script = format!("cat >>{0}; echo >>{0}; {script}", told.display());
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}])
+    };
+    bundle.set(
+        "/hooks",
+        json!({"createRuntime": hook("false"), "poststop": hook("true")}),
+    );
+    bundle.write();
+    let refused = run(&mut saved.restore(&bundle, "images", &["--detach"])).refused();
+    assert!(refused.contains("createRuntime hook #0"), "{refused}");
+    let told = fs::read_to_string(&told).expect("read what hooks were told");
+    let states: Vec<Value> = told
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a state"))
+        .collect();
+    assert_eq!(
+        states.iter().map(|state| &state["status"]).collect::<Vec<_>>(),
+        ["creating", "stopped"]
+    );
+    bundle.set("/hooks", json!({}));
+    bundle.write();
+    run(&mut saved.restore(&bundle, "images", &["--detach"])).ok();
+    runtime.delete(id);
+}
+
+#[test]
+fn a_restore_killed_at_any_moment_leaves_what_delete_force_removes() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let bundle = Bundle::new(&sandbox, COUNTER);
+    runtime.detach(&bundle, id);
+    counts_beyond(&bundle, 3);
+    saved.call("checkpoint", "images", &[]).ok();
+    let start = std::time::Instant::now();
+    run(&mut saved.restore(&bundle, "images", &["--detach"])).ok();
+    let whole = start.elapsed();
+    runtime.delete(id);
+    for part in 1..20 {
+        let mut command = saved.restore(&bundle, "images", &["--detach"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.stdin(Stdio::null()).spawn().expect("start the runtime");
+        std::thread::sleep(whole * part / 20);
+        let _ = child.kill();
+        child.wait().expect("wait for the runtime");
+        eventually("delete --force removes it", || {
+            (runtime.call(&["delete", "--force", id]).code == 0).then_some(())
+        });
+        sandbox.assert_clean();
+    }
+    run(&mut saved.restore(&bundle, "images", &["--detach"])).ok();
+    runtime.delete(id);
+}
+
+/// The container chooses what lies there when it is restored: a link could lead CRIU to the host's files.
+#[test]
+fn a_bind_of_the_rootfs_own_is_not_saved() {
+    let sandbox = Sandbox::new();
+    let Some(saved) = saved(&sandbox) else { return };
+    let (runtime, id) = (&saved.runtime, sandbox.id());
+    let mut bundle = Bundle::new(&sandbox, COUNTER);
+    let volume = sandbox.path().join("volume");
+    fs::create_dir_all(volume.join("in")).expect("make a folder");
+    fs::create_dir_all(bundle.rootfs().join("data/in")).expect("make a folder");
+    let inner = bundle.rootfs().join("data/in");
+    for (source, destination) in [(&volume, "/data"), (&inner, "/t")] {
+        bundle.push(
+            "/mounts",
+            json!({"destination": destination, "type": "bind", "source": source, "options": ["bind"]}),
+        );
+    }
+    runtime.detach(&bundle, id);
+    counts_beyond(&bundle, 3);
+    let refused = saved.call("checkpoint", "images", &[]).refused();
+    assert!(
+        refused.contains("/data/in lies in the container's rootfs"),
+        "{refused}"
+    );
+    assert_eq!(runtime.status(id).as_deref(), Some("running"));
     runtime.delete(id);
 }
 

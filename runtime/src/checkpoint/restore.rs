@@ -23,6 +23,7 @@ use crate::foreground;
 use crate::hooks;
 use crate::id::Id;
 use crate::init::ExitOnUnwind;
+use crate::log;
 use crate::mounts;
 use crate::namespaces::Namespaces;
 use crate::newborn::Newborn;
@@ -132,10 +133,10 @@ impl Plan {
             unified: unified.transpose().context(|| "hold the cgroup".into())?,
             inherited: namespaces.iter().map(|(_, file)| file.as_fd()).collect(),
         };
-        // What it restores is born in the groups that it is in itself.
+        // What it restores is born in the groups that it is in itself. So their limits come when it is nearly done: they
+        // are for the container alone.
         let criu = Criu::start(&self.program, &place, |pid| {
             group.complete(&self.cgroup, pid)?;
-            group.limit()?;
             group.entries()
         })?;
         let root = private.path.clone();
@@ -157,6 +158,12 @@ impl Plan {
         let request = self.with_streams(self.with_mounts(request, &group)?);
         let request = with_groups(request, criu.pid())?;
         let mut terminal = None;
+        let mut limited = false;
+        let mut hooked = Hooked {
+            plan: self,
+            wanted,
+            pid: None,
+        };
         let on = |moment: Moment<'_>| match (moment.name, moment.descriptor) {
             ("setup-namespaces", _) => {
                 // From here on there is something that `delete --force` has to find.
@@ -167,7 +174,11 @@ impl Plan {
                 if self.namespaces.makes(CloneFlags::CLONE_NEWNET) {
                     bring_loopback_up(moment.pid)?;
                 }
-                self.run_hooks(wanted, moment.pid)
+                hooked.run(moment.pid)
+            }
+            ("pre-resume", _) => {
+                limited = true;
+                group.limit()
             }
             ("orphan-pts-master", Some(master)) => {
                 if let Some(socket) = &self.console {
@@ -183,12 +194,19 @@ impl Plan {
             .map_err(|error| self.with_hint(folders.explain(error, LOG), options))?;
         let pidfd = own::pidfd_open(pid).context(|| format!("open process {pid}"))?;
         let newborn = Newborn::new(pid, pidfd);
+        if !limited {
+            return Err(Error::Refused(
+                "this CRIU does not tell before the container runs: its limits could not be set in time"
+                    .into(),
+            ));
+        }
         let record = self.record(wanted, &group, pid)?;
         home.write(&record)?;
         if let Some(path) = &wanted.pid_file {
             write_pid_file(path, pid)?;
         }
         let pidfd = newborn.keep()?;
+        hooked.pid = None;
         group.keep();
         home.keep();
         Ok(Restored {
@@ -230,9 +248,14 @@ impl Plan {
             Side::Parent { pid, pidfd } => {
                 drop(theirs);
                 let said = ours.receive();
-                Newborn::new(pid, pidfd).wait()?;
+                let exit = Newborn::new(pid, pidfd).wait()?;
                 match said? {
                     Some(channel::Message::Failed(text)) => Err(Error::Refused(text)),
+                    _ if exit.code() != 0 => Err(Error::Refused(format!(
+                        "making mount points in {} ended with status {}",
+                        self.bundle.rootfs().display(),
+                        exit.code()
+                    ))),
                     _ => Ok(()),
                 }
             }
@@ -310,21 +333,6 @@ impl Plan {
         request
     }
 
-    fn run_hooks(&self, wanted: &Restore<'_>, pid: i32) -> Result<()> {
-        let spec = &self.bundle.spec;
-        let none = std::collections::HashMap::new();
-        let state = hooks::State {
-            oci_version: spec.version(),
-            id: wanted.id.as_str(),
-            status: Status::Creating,
-            pid,
-            bundle: &self.bundle.dir,
-            annotations: spec.annotations().as_ref().unwrap_or(&none),
-        };
-        hooks::run(spec, hooks::Kind::Prestart, &state)?;
-        hooks::run(spec, hooks::Kind::CreateRuntime, &state)
-    }
-
     fn record(&self, wanted: &Restore<'_>, group: &cgroup::Group, pid: i32) -> Result<Record> {
         let spec = &self.bundle.spec;
         Ok(Record {
@@ -343,6 +351,46 @@ impl Plan {
             own_pid_namespace: self.namespaces.makes(CloneFlags::CLONE_NEWPID),
             restored: true,
         })
+    }
+}
+
+/// Has what hooks made taken down again when dropped, unless the container lives.
+struct Hooked<'a> {
+    plan: &'a Plan,
+    wanted: &'a Restore<'a>,
+    /// Of the container's init, since hooks have begun to run.
+    pid: Option<i32>,
+}
+
+impl Hooked<'_> {
+    fn run(&mut self, pid: i32) -> Result<()> {
+        self.pid = Some(pid);
+        self.call(hooks::Kind::Prestart, Status::Creating, pid)?;
+        self.call(hooks::Kind::CreateRuntime, Status::Creating, pid)
+    }
+
+    fn call(&self, kind: hooks::Kind, status: Status, pid: i32) -> Result<()> {
+        let bundle = &self.plan.bundle;
+        let none = std::collections::HashMap::new();
+        let state = hooks::State {
+            oci_version: bundle.spec.version(),
+            id: self.wanted.id.as_str(),
+            status,
+            pid,
+            bundle: &bundle.dir,
+            annotations: bundle.spec.annotations().as_ref().unwrap_or(&none),
+        };
+        hooks::run(&bundle.spec, kind, &state)
+    }
+}
+
+impl Drop for Hooked<'_> {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid
+            && let Err(error) = self.call(hooks::Kind::Poststop, Status::Stopped, pid)
+        {
+            log::warn(&error.to_string());
+        }
     }
 }
 

@@ -37,18 +37,31 @@ impl Plan {
                 None => PathBuf::new(),
             };
             // CRIU takes `mnt[DESTINATION]:NAME`, and the container may have put a link there.
-            if place.file_name().is_none() || place.to_string_lossy().contains("]:") {
-                return Err(Error::Refused(format!(
-                    "invalid external mount destination {}: a link in the rootfs leads to {:?}",
-                    inside::absolute(path).display(),
-                    place.to_string_lossy()
-                )));
-            }
-            Ok(place)
+            let why = if place.file_name().is_none() {
+                "a link in the rootfs leads away from it"
+            } else if place.to_string_lossy().contains("]:") {
+                "CRIU can't be told of a name with `]:`"
+            } else {
+                return Ok(place);
+            };
+            let text = format!(
+                "invalid external mount destination {} ({}): {why}",
+                inside::absolute(path).display(),
+                place.display()
+            );
+            Err(Error::Refused(text))
         };
         let mut externals = Vec::new();
         for entry in &self.mounts {
             if let Kind::Bind { source, .. } = &entry.kind {
+                // What lies there when it is restored is the container's choice, and CRIU would look for it on the host.
+                if entry.inner_source.is_some() {
+                    return Err(Error::Refused(format!(
+                        "CRIU can't be told of the bind at {}: its source {} lies in the container's rootfs",
+                        inside::absolute(&entry.destination).display(),
+                        source.display()
+                    )));
+                }
                 externals.push(External {
                     destination: resolve(&entry.destination)?,
                     source: source.clone(),

@@ -81,12 +81,12 @@ fn set_v1(resources: &LinuxResources, period: u64, set: &mut impl FnMut(&str, Va
     }
 }
 
-/// Below zero is no limit.
 /// A limit of 0 is 1, as in the file of the cgroup; systemd knows no 0.
 fn tasks(limit: i64) -> Value {
     amount(if limit == 0 { 1 } else { limit })
 }
 
+/// Below zero is no limit.
 fn amount(number: i64) -> Value {
     Value::Uint64(number.try_into().unwrap_or(UNLIMITED))
 }

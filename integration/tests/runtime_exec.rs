@@ -200,3 +200,22 @@ fn a_hostile_container_gets_no_hold_of_the_runtime_that_joins_it() {
         "the runtime's binary was changed"
     );
 }
+
+#[test]
+fn a_process_joins_a_paused_container_only_when_asked_to_and_runs_when_it_goes_on() {
+    let sandbox = Sandbox::new();
+    let (runtime, _bundle) = sleeper(&sandbox);
+    runtime.call(&["pause", sandbox.id()]).ok();
+    let refused = runtime.exec(sandbox.id(), "true").refused();
+    assert!(refused.contains("paused"), "{refused}");
+    let mut command = runtime.command(&["exec", "--ignore-paused", sandbox.id(), "/bin/echo", "inside"]);
+    let child = command
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("start the runtime");
+    runtime.call(&["resume", sandbox.id()]).ok();
+    let done = integration::finish(child, "exec".into());
+    assert_eq!((done.code, done.stdout.as_str()), (0, "inside\n"), "{done}");
+    runtime.delete(sandbox.id());
+}

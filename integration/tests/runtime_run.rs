@@ -3,8 +3,11 @@
 use integration::{Bundle, Runtime, Sandbox, eventually, run};
 use serde_json::json;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::Command;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 #[test]
 fn run_passes_output_and_exit_code_on() {
@@ -745,4 +748,64 @@ fn a_created_container_ends_at_a_signal_that_asks_for_it() {
     runtime.call(&["start", sandbox.id()]).refused();
     runtime.call(&["delete", sandbox.id()]).ok();
     sandbox.assert_clean();
+}
+
+#[test]
+fn a_kept_container_is_there_when_its_program_has_ended() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "exit 3");
+    assert_eq!(runtime.run_with(&bundle, sandbox.id(), &["--keep"]).code, 3);
+    assert_eq!(runtime.status(sandbox.id()).as_deref(), Some("stopped"));
+    runtime.call(&["delete", sandbox.id()]).ok();
+    assert_eq!(runtime.run(&bundle, sandbox.id()).code, 3);
+    assert!(runtime.state(sandbox.id()).is_none());
+}
+
+#[test]
+fn the_session_keyring_is_the_containers_own_unless_it_is_not_wanted() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "cat /proc/keys");
+    bundle.set("/linux/maskedPaths", json!([]));
+    // Each by an id of its own, as keyrings are shown for some time after their end.
+    for (suffix, flags, is_own) in [("a", &[][..], true), ("b", &["--no-new-keyring"], false)] {
+        let id = format!("{}-{suffix}", sandbox.id());
+        let keys = runtime.run_with(&bundle, &id, flags).ok();
+        assert_eq!(keys.contains(&format!("_ses.{id}:")), is_own, "{keys}");
+    }
+}
+
+#[test]
+fn a_socket_gets_the_pidfd_of_what_was_made() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let bundle = Bundle::new(&sandbox, "exec sleep 1000");
+    let socket = sandbox.path().join("pidfds");
+    let listener = UnixListener::bind(&socket).expect("listen");
+    let received = || {
+        let (connection, _) = listener.accept().expect("accept the runtime");
+        let (_, descriptors) = integration::receive(&connection, &mut [0; 4096]).expect("receive a pidfd");
+        let info = format!("/proc/self/fdinfo/{}", descriptors[0].as_raw_fd());
+        let info = fs::read_to_string(info).expect("look at the descriptor");
+        let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+        pid.expect("it is of a process").trim().to_owned()
+    };
+    let file = sandbox.path().join("pid");
+    let path = |path: &Path| path.to_str().expect("a path").to_owned();
+    let flags = ["--pidfd-socket", &path(&socket), "--pid-file", &path(&file)];
+    let mut command = runtime.over("create", &bundle, sandbox.id(), &flags);
+    let child = command.stdin(Stdio::null()).spawn().expect("start the runtime");
+    let pid = received();
+    assert_eq!(integration::finish(child, "create".into()).code, 0);
+    assert_eq!(pid, fs::read_to_string(&file).expect("read the pid file"));
+    runtime.call(&["start", sandbox.id()]).ok();
+
+    let mut command = runtime.command(&["exec", "--detach"]);
+    command.args(flags).args([sandbox.id(), "/bin/sleep", "1000"]);
+    let child = command.stdin(Stdio::null()).spawn().expect("start the runtime");
+    let pid = received();
+    assert_eq!(integration::finish(child, "exec".into()).code, 0);
+    assert_eq!(pid, fs::read_to_string(&file).expect("read the pid file"));
+    runtime.delete(sandbox.id());
 }

@@ -78,7 +78,7 @@ pub(crate) fn run(spec: &Spec, kind: Kind, state: &State<'_>) -> Result<()> {
 /// As `run`; a hook that says nothing of its environment gets `environment`.
 pub(crate) fn run_with(spec: &Spec, kind: Kind, state: &State<'_>, environment: &[String]) -> Result<()> {
     for (index, hook) in of(spec, kind).iter().enumerate() {
-        run_one(hook, state, environment).map_err(|why| {
+        run_one(kind, hook, state, environment).map_err(|why| {
             Error::Refused(format!(
                 "error running {} hook #{index}: {}: {why}",
                 kind.name(),
@@ -89,7 +89,7 @@ pub(crate) fn run_with(spec: &Spec, kind: Kind, state: &State<'_>, environment: 
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &State<'_>, environment: &[String]) -> Result<()> {
+fn run_one(kind: Kind, hook: &Hook, state: &State<'_>, environment: &[String]) -> Result<()> {
     let mut output = memory_file("hook output")?;
     let mut input = memory_file("hook input")?;
     let text = serde_json::to_vec(state).map_err(|e| Error::Refused(format!("write the state: {e}")))?;
@@ -128,8 +128,8 @@ fn run_one(hook: &Hook, state: &State<'_>, environment: &[String]) -> Result<()>
     let _ = output.seek(SeekFrom::Start(0));
     let _ = (&mut output).take(OUTPUT_BYTES_MAX).read_to_string(&mut text);
     let what = match status {
-        // A startContainer hook runs under the filter.
-        Some(status) if status.signal() == Some(libc::SIGSYS) => {
+        // These run under the filter.
+        Some(status) if kind == Kind::StartContainer && status.signal() == Some(libc::SIGSYS) => {
             "killed for a bad system call (SIGSYS; is it forbidden by linux.seccomp?)".into()
         }
         Some(status) => status.to_string(),

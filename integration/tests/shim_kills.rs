@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use containerd_shim_protos::types::mount::Mount;
 use containerd_shim_protos::{api, ttrpc};
 use integration::{
     Bundle, Containerd, Done, Sandbox, Shim, Streams, adopt_orphans, binary, eventually, finish, is_gone, run,
@@ -257,6 +258,38 @@ fn a_shim_killed_around_an_exec_has_its_exit_on_disk() {
             assert_eq!(stage.clean_up(&shim).exit_status, KILLED, "{failpoint}");
         }
     }
+}
+
+#[test]
+fn a_shim_killed_while_it_mounts_a_root_leaves_the_layers_of_the_image_alone() {
+    let stage = Stage::gated();
+    let layer = stage.sandbox.path().join("layer");
+    fs::create_dir(&layer).expect("make a layer");
+    fs::write(layer.join("kept"), "").expect("write a file of the layer");
+    let shim = stage.shim_that_dies_at("create.layers");
+    let mut root = Mount::new();
+    root.type_ = "overlay".into();
+    let lower = format!("lowerdir={}:{}", layer.display(), stage.bundle.rootfs().display());
+    root.options = vec![
+        lower,
+        "uidmap=0:100000:65536".into(),
+        "gidmap=0:100000:65536".into(),
+    ];
+    let mut request = shim.request();
+    request.rootfs = vec![root];
+    let created = shim.tasks.create(ttrpc::context::with_timeout(0), &request);
+    assert!(created.is_err(), "{created:?}");
+    let mounted = shim.bundle.join("layers/0/kept");
+    let refused = fs::remove_file(mounted).expect_err("the layer is mounted read-only");
+    assert_eq!(
+        refused.kind(),
+        std::io::ErrorKind::ReadOnlyFilesystem,
+        "{refused}"
+    );
+    stage.clean_up(&shim);
+    // What containerd does with a bundle now reaches no layer.
+    assert!(!shim.bundle.join("layers").exists());
+    assert!(layer.join("kept").exists());
 }
 
 /// A runtime that first does something else when it is to create a container.

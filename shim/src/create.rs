@@ -17,7 +17,7 @@ use crate::status::Status;
 use crate::stdio::pump::Pump;
 use crate::stdio::{Console, Prepared};
 use crate::task::{self, Container, OutOfMemory, Phase, Process, ProcessKey, Reply, StreamNames};
-use crate::{cgroup, failpoint, mounts, options, restore, shim_log, sys};
+use crate::{cgroup, failpoint, mounts, options, restore, shim_log};
 
 /// The create or the restore of a container that waits for its logger.
 #[derive(Debug)]
@@ -337,7 +337,7 @@ impl Shim {
             self.close_stdio(&stdio);
         }
         if container.mounted
-            && let Err(error) = sys::unmount_all(&container.rootfs())
+            && let Err(error) = mounts::unmount_rootfs(&container.bundle)
         {
             shim_log::error(format_args!("unmount {}: {error}", container.rootfs().display()));
         }

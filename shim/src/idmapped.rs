@@ -42,7 +42,7 @@ impl Maps {
 /// Lays a mapped copy of what is mounted at `rootfs` over it.
 pub(crate) fn map_in_place(rootfs: &Path, maps: &Maps) -> io::Result<()> {
     let namespace = maps.namespace()?;
-    sys::attach(&sys::clone_mapped(rootfs, namespace.as_fd())?, rootfs)
+    sys::attach(&sys::clone_mapped(rootfs, namespace.as_fd(), 0)?, rootfs)
 }
 
 /// Mapped copies of an overlay's lower layers, mounted for as long as the overlay is being made: it holds on to what
@@ -66,9 +66,13 @@ impl Layers {
             let place = folder.join(number.to_string());
             fs::create_dir(&place)?;
             layers.mounted.push(place.clone());
-            let mapped = sys::clone_mapped(Path::new(layer), namespace.as_fd()).map_err(|error| {
-                io::Error::new(error.kind(), format!("map the owners of {layer}: {error}"))
-            })?;
+            // An overlay only reads them, and whoever removes the folder with one of them mounted must not reach the
+            // image's own files.
+            let read_only = libc::MOUNT_ATTR_RDONLY;
+            let mapped =
+                sys::clone_mapped(Path::new(layer), namespace.as_fd(), read_only).map_err(|error| {
+                    io::Error::new(error.kind(), format!("map the owners of {layer}: {error}"))
+                })?;
             sys::attach(&mapped, &place)?;
         }
         Ok(layers)
@@ -82,12 +86,18 @@ impl Layers {
 
 impl Drop for Layers {
     fn drop(&mut self) {
-        for place in &self.mounted {
-            let _ = sys::unmount_all(place);
-            let _ = fs::remove_dir(place);
-        }
-        let _ = fs::remove_dir(&self.folder);
+        let _ = remove_layers(&self.folder);
     }
+}
+
+/// Takes away what [`Layers`] has mounted below `folder`. Only a mount that stays is an error.
+pub(crate) fn remove_layers(folder: &Path) -> io::Result<()> {
+    for place in fs::read_dir(folder).into_iter().flatten().flatten() {
+        sys::unmount_all(&place.path())?;
+        let _ = fs::remove_dir(place.path());
+    }
+    let _ = fs::remove_dir(folder);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,12 @@ use std::path::Path;
 use containerd_shim_protos::types::mount::Mount;
 
 use crate::idmapped::{self, Layers, Maps};
-use crate::sys;
+use crate::{failpoint, sys};
+
+/// Where a container's root is mounted, in its bundle.
+pub(crate) const ROOTFS: &str = "rootfs";
+/// Where the mapped layers of an overlay are as long as it is being made.
+const LAYERS: &str = "layers";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MountError {
@@ -41,6 +46,11 @@ pub(crate) fn mount_rootfs(mounts: &[Mount], rootfs: &Path) -> Result<(), MountE
         }
     }
     Ok(())
+}
+
+/// Takes away what [`mount_rootfs`] has mounted in a bundle, also where it was killed half-way.
+pub(crate) fn unmount_rootfs(bundle: &Path) -> io::Result<()> {
+    sys::unmount_all(&bundle.join(ROOTFS)).and(idmapped::remove_layers(&bundle.join(LAYERS)))
 }
 
 fn mount_one(mount: &Mount, rootfs: &Path) -> Result<(), MountError> {
@@ -79,11 +89,12 @@ fn mount_mapped_overlay(mount: &Mount, mut options: MountOptions, rootfs: &Path)
     for option in &mut options.data {
         if let Some(("lowerdir", list)) = option.split_once('=') {
             let lower: Vec<&str> = list.split(':').collect();
-            let mapped = Layers::mount(&lower, &options.maps, &rootfs.with_file_name("layers"))?;
+            let mapped = Layers::mount(&lower, &options.maps, &rootfs.with_file_name(LAYERS))?;
             *option = mapped.option();
             layers = Some(mapped);
         }
     }
+    failpoint::reach("create.layers");
     mount_as_it_is(mount, &options, rootfs)?;
     drop(layers);
     Ok(())

@@ -10,6 +10,7 @@ use containerd_shim_protos::types::task::Status as TaskStatus;
 use protobuf::EnumOrUnknown;
 
 use crate::cgroup::Cgroup;
+use crate::mounts;
 use crate::options::Options;
 use crate::runtime::Runtime;
 use crate::stdio::Stdio;
@@ -181,7 +182,7 @@ impl Container {
     }
 
     pub(crate) fn rootfs(&self) -> PathBuf {
-        self.bundle.join("rootfs")
+        self.bundle.join(mounts::ROOTFS)
     }
 
     /// The state that clients see of a process.

@@ -11,9 +11,9 @@ use crate::arguments::Arguments;
 use crate::bundle::{self, ADDRESS_FILE, ExitRecord, INIT_PID_FILE};
 use crate::delete::delete_response;
 use crate::runtime::{CallLog, Runtime};
-use crate::sys::{self, SignalPipe};
+use crate::sys::SignalPipe;
 use crate::task::{Exit, is_valid_bundle, is_valid_id};
-use crate::{failpoint, sandbox, socket};
+use crate::{failpoint, mounts, sandbox, socket};
 
 /// Nobody saw the container end: it counts as killed.
 const STATUS_UNKNOWN: u32 = 128 + 9;
@@ -24,7 +24,7 @@ pub enum CleanupError {
     BadId(String),
     #[error("bundle {} is no absolute path", .0.display())]
     BadBundle(PathBuf),
-    #[error("unmount {}: {error}", path.display())]
+    #[error("unmount what is in {}: {error}", path.display())]
     Unmount { path: PathBuf, error: io::Error },
     #[error("{what}: {error}")]
     Io { what: &'static str, error: io::Error },
@@ -53,8 +53,7 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
     for member in sandbox::members(&bundle) {
         calls::outlast(&member.bundle, member.runtime.shim);
         delete_container(&member.runtime, &member.id, &bundle);
-        let rootfs = member.bundle.join("rootfs");
-        sys::unmount_all(&rootfs).map_err(|error| CleanupError::Unmount { path: rootfs, error })?;
+        unmount_rootfs(&member.bundle)?;
     }
     if let Some(runtime) = runtime {
         delete_container(&runtime, id, &bundle);
@@ -65,8 +64,7 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
         path: bundle.clone(),
         error,
     })?;
-    let rootfs = bundle.join("rootfs");
-    sys::unmount_all(&rootfs).map_err(|error| CleanupError::Unmount { path: rootfs, error })?;
+    unmount_rootfs(&bundle)?;
     let exit = record.as_ref().map_or(
         Exit {
             status: STATUS_UNKNOWN,
@@ -99,6 +97,13 @@ fn bundle_path(arguments: &Arguments) -> Result<PathBuf, CleanupError> {
     } else {
         Err(CleanupError::BadBundle(bundle))
     }
+}
+
+fn unmount_rootfs(bundle: &Path) -> Result<(), CleanupError> {
+    mounts::unmount_rootfs(bundle).map_err(|error| CleanupError::Unmount {
+        path: bundle.to_owned(),
+        error,
+    })
 }
 
 /// The runtime kills and removes the container.

@@ -38,15 +38,16 @@ pub(crate) fn user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd
     namespace.map(OwnedFd::from)
 }
 
-/// A detached copy of the mounts at `source`, with their owners as `namespace` maps them.
-pub(crate) fn clone_mapped(source: &Path, namespace: BorrowedFd) -> io::Result<OwnedFd> {
+/// A detached copy of the mounts at `source`, with their owners as `namespace` maps them. `attributes` are the
+/// `MOUNT_ATTR_` bits that it has besides.
+pub(crate) fn clone_mapped(source: &Path, namespace: BorrowedFd, attributes: u64) -> io::Result<OwnedFd> {
     let path = CString::new(source.as_os_str().as_bytes())?;
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as libc::c_uint;
     // SAFETY: the path lives through the call.
     let tree =
         mount::owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_set: libc::MOUNT_ATTR_IDMAP | attributes,
         attr_clr: 0,
         propagation: libc::MS_PRIVATE,
         userns_fd: namespace.as_raw_fd() as u64,

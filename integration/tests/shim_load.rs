@@ -199,6 +199,27 @@ fn a_logger_that_dies_takes_neither_the_container_nor_its_exit_along() {
 }
 
 #[test]
+fn a_terminal_that_nobody_reads_does_not_stop_its_process() {
+    let sandbox = Sandbox::new();
+    let mut bundle = Bundle::new(&sandbox, "seq 1 50000; exit 4");
+    bundle.set("/process/terminal", serde_json::json!(true));
+    let logger = sandbox.path().join("logger");
+    fs::write(&logger, "#!/bin/sh\nexec 5>&-\nread line <&3\nkill -9 $$\n").expect("write the logger");
+    fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)).expect("make it executable");
+    for stdout in [String::new(), format!("binary://{}", logger.display())] {
+        let shim = Shim::start(&sandbox, &bundle);
+        let mut request = shim.request();
+        (request.terminal, request.stdout) = (true, stdout);
+        shim.tasks
+            .create(ttrpc::context::with_duration(Duration::from_mins(1)), &request)
+            .expect("create");
+        shim.start_process("");
+        assert_eq!(shim.wait(""), 4, "{:?}", request.stdout);
+        shim.end();
+    }
+}
+
+#[test]
 fn sigterm_ends_an_empty_shim_and_no_other() {
     let sandbox = Sandbox::new();
     let (_bundle, shim) = sleeper(&sandbox);

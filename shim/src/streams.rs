@@ -98,10 +98,7 @@ impl Shim {
             sys::duplicate(&terminal)
                 .map_err(|error| Status::unknown(format!("duplicate the terminal: {error}")))
         };
-        let output = console
-            .output
-            .map(|sink| Ok(Pump::terminal(duplicate()?, sink)))
-            .transpose()?;
+        let output = Pump::terminal(duplicate()?, console.output);
         let input = console
             .input
             .map(|source| {
@@ -109,10 +106,7 @@ impl Shim {
                 Pump::input(source, sink).map_err(|error| Status::unknown(format!("connect stdin: {error}")))
             })
             .transpose()?;
-        let outputs: Vec<u32> = output
-            .and_then(|pump| self.start_pump(key, pump))
-            .into_iter()
-            .collect();
+        let outputs = self.start_pump(key, output).into_iter().collect();
         let input = input.and_then(|pump| self.start_pump(key, pump));
         if let Some(stdio) = self.stdio_mut(key) {
             stdio.outputs = outputs;

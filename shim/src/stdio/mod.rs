@@ -61,7 +61,7 @@ pub struct Prepared {
 pub struct Console {
     pub socket: ConsoleSocket,
     pub input: Option<OwnedFd>,
-    pub output: Option<Sink>,
+    pub output: Sink,
 }
 
 impl Prepared {
@@ -154,9 +154,11 @@ impl Prepared {
             // A terminal has no stderr: the logger finds that at its end at once.
             let (command, out, _) = LoggerCommand::prepare(command, environment).map_err(Status::unknown)?;
             prepared.logger = Some(command);
-            Some(Sink::pipe(out).map_err(failed)?)
+            Sink::pipe(out).map_err(failed)?
         } else {
-            open_sink(&stdout, Stream::Stdout, &mut None).map_err(failed)?
+            open_sink(&stdout, Stream::Stdout, &mut None)
+                .map_err(failed)?
+                .unwrap_or(Sink::Nowhere)
         };
         let socket = ConsoleSocket::bind(console_path).map_err(Status::unknown)?;
         prepared.console = Some(Console {

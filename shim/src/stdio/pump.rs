@@ -42,6 +42,8 @@ pub enum Sink {
     File { file: File, lost_bytes: u64 },
     /// The container's log.
     Log(log::Shared, Stream),
+    /// Nowhere: a terminal that nobody reads stops its process once it is full.
+    Nowhere,
 }
 
 impl Sink {
@@ -73,7 +75,7 @@ impl Sink {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Sink::Fifo(fd) | Sink::Pipe(fd) | Sink::Stream(fd) => Some(fd.as_fd()),
-            Sink::File { .. } | Sink::Log(..) => None,
+            Sink::File { .. } | Sink::Log(..) | Sink::Nowhere => None,
         }
     }
 
@@ -97,6 +99,7 @@ impl Sink {
                 log.borrow_mut().append(*stream, bytes);
                 Ok(bytes.len())
             }
+            Sink::Nowhere => Ok(bytes.len()),
         }
     }
 }
@@ -136,7 +139,9 @@ enum Turn {
     Unfinished,
     /// All that will ever come was read, and is kept back.
     Held,
-    /// The source ended, or the sink can take no more ever.
+    /// The sink can take no more ever.
+    SinkGone,
+    /// The source ended.
     Over,
 }
 
@@ -157,7 +162,7 @@ impl Pump {
         })
     }
 
-    /// A copy from or to a terminal. `source` must be non-blocking.
+    /// A copy from a terminal, which goes on without its sink. `source` must be non-blocking.
     pub fn terminal(source: OwnedFd, sink: Sink) -> Self {
         Self {
             source,
@@ -230,7 +235,7 @@ impl Pump {
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::SinkFull,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(_) => return Turn::Over,
+                    Err(_) => return Turn::SinkGone,
                 }
             }
             if self.source_is_pipe && matches!(self.sink, Sink::Fifo(_) | Sink::Pipe(_)) {
@@ -257,7 +262,7 @@ impl Pump {
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                             self.pending.extend_from_slice(chunk);
                         }
-                        Err(_) => return Turn::Over,
+                        Err(_) => return Turn::SinkGone,
                     }
                     if count == buffer.len() && self.source_is_pipe {
                         buffer.resize(BUSY_CHUNK_BYTES, 0);
@@ -296,7 +301,7 @@ impl Pump {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Err(Turn::SinkFull)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Some(Ok(0)),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => None,
-            Err(_) => Some(Err(Turn::Over)),
+            Err(_) => Some(Err(Turn::SinkGone)),
         }
     }
 
@@ -402,7 +407,14 @@ impl Pumps {
             }
         }
         let waiting = match turn {
-            Turn::Over => {
+            // Nobody tells a process with a terminal that its reader is gone, as a pipe does.
+            Turn::SinkGone if !pump.source_is_pipe => {
+                let _ = pump.wait_for(Waiting::Unwatched, number, reactor);
+                pump.sink = Sink::Nowhere;
+                pump.pending.clear();
+                Waiting::ForSource
+            }
+            Turn::Over | Turn::SinkGone => {
                 let _ = pump.wait_for(Waiting::Unwatched, number, reactor);
                 if !pump.unclaimed && !pump.stay_unclaimed() {
                     self.stop(number, reactor);

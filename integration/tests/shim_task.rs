@@ -458,6 +458,42 @@ fn a_reader_that_never_comes_does_not_hold_the_exit_back() {
 }
 
 #[test]
+fn a_delete_of_an_exec_is_answered_when_its_container_is_deleted_meanwhile() {
+    let sandbox = Sandbox::new();
+    let bundle = Bundle::new(&sandbox, "exec sleep 1000");
+    let shim = Shim::start(&sandbox, &bundle);
+    shim.create_logged();
+    shim.start_process("");
+    let streams = Streams {
+        stdout: fifo(&sandbox, "out"),
+        ..Streams::default()
+    };
+    shim.add_exec("e", "exec seq 1 200000", &streams).expect("exec");
+    let pid = shim.start_process("e");
+    eventually("the process is stuck on a full pipe", || {
+        let place = fs::read_to_string(format!("/proc/{pid}/wchan")).ok()?;
+        place.contains("pipe_write").then_some(())
+    });
+    shim.kill("e", 9).expect("kill");
+    assert_eq!(shim.wait("e"), 137);
+    // One of two is refused, so the other one waits for a reader of the output.
+    let (sender, results) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        for sender in [sender.clone(), sender] {
+            let shim = &shim;
+            scope.spawn(move || sender.send(shim.delete("e")));
+        }
+        refused(results.recv().expect("a result"), Code::FAILED_PRECONDITION);
+        shim.kill("", 9).expect("kill");
+        shim.wait("");
+        shim.delete("").expect("delete");
+        let deleted = results.recv().expect("a result").expect("delete of the exec");
+        assert_eq!((deleted.pid, deleted.exit_status), (pid, 137));
+    });
+    shim.shutdown();
+}
+
+#[test]
 fn a_slow_reader_gets_everything_although_the_task_is_deleted_meanwhile() {
     let sandbox = Sandbox::new();
     let bundle = Bundle::new(&sandbox, "seq 1 15000");

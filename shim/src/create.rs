@@ -10,6 +10,7 @@ use containerd_shim_protos::types::mount::Mount;
 use crate::bundle::{self, Config, EXIT_FILE, INIT_PID_FILE};
 use crate::cgroup::Cgroup;
 use crate::daemon::{Pending, Shim, Then};
+use crate::delete::delete_response;
 use crate::reactor::Token;
 use crate::runtime::{CallLog, Create, RUNTIME_FILE, Runtime};
 use crate::sandbox::Member;
@@ -328,11 +329,16 @@ impl Shim {
         if let Some(sandbox) = &self.sandbox {
             sandbox.dismiss(id);
         }
+        // By name: the pid of a process that was reaped may be that of another container's by now.
+        self.pids.retain(|_, key| key.container != id);
         for process in std::iter::once(&mut container.init).chain(container.execs.values_mut()) {
             for waiter in std::mem::take(&mut process.waiters) {
                 self.answer_error(waiter, Status::not_found(format!("container {id} is gone")));
             }
-            self.pids.remove(&process.pid);
+            // A delete that waited for the reader of an exec's output.
+            if let (Some(reply), Phase::Stopped(exit)) = (process.pending_delete.take(), process.phase) {
+                self.answer(reply, &delete_response(process.pid, exit));
+            }
             let stdio = std::mem::take(&mut process.stdio);
             self.close_stdio(&stdio);
         }

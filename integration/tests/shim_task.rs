@@ -1198,11 +1198,32 @@ fn a_shared_pid_namespace_leaves_nobody_behind() {
         .filter(|namespace| namespace["type"] != "pid")
         .collect();
     bundle.set("/linux/namespaces", json!(shared));
-    let shim = Shim::start(&sandbox, &bundle);
-    assert_eq!(shim.run_logged(), 3);
-    assert_eq!(shim.logged("stdout"), "started\n");
-    shim.end();
-    sandbox.assert_clean();
+    // Some runtimes do not signal a container whose init is gone.
+    let refusing = sandbox.path().join("refusing-runtime");
+    let ours = binary("runtime").display().to_string();
+    let script = format!("#!/bin/sh\ncase \" $* \" in *\" kill \"*) exit 1;; esac\nexec {ours} \"$@\"\n");
+    fs::write(&refusing, script).expect("write a script");
+    fs::set_permissions(&refusing, fs::Permissions::from_mode(0o755)).expect("make it executable");
+    for runtime in [ours, refusing.display().to_string()] {
+        let shim = Shim::start(&sandbox, &bundle);
+        fs::remove_file(shim.log()).ok();
+        let mut request = shim.request_with(|options| options.binary_name.clone_from(&runtime));
+        request.stdout = shim.log_uri();
+        shim.tasks
+            .create(context::Context::default(), &request)
+            .expect("create");
+        shim.start_process("");
+        assert_eq!(shim.wait(""), 3);
+        let mut pids = api::PidsRequest::new();
+        pids.id.clone_from(&shim.id);
+        eventually("nobody is left before the delete", || {
+            let left = shim.tasks.pids(context::Context::default(), &pids);
+            left.expect("pids").processes.is_empty().then_some(())
+        });
+        assert_eq!(shim.logged("stdout"), "started\n");
+        shim.end();
+        sandbox.assert_clean();
+    }
 }
 
 #[test]

@@ -70,6 +70,23 @@ impl Cgroup {
         pids
     }
 
+    /// SIGKILL for all processes. They need not be our children: each is held by a pidfd while the group is read again,
+    /// in which a pid that was given away meanwhile is not found.
+    pub(crate) fn kill_all(&self) {
+        const HELD_MAX: usize = 64;
+        for pids in self.pids().chunks(HELD_MAX) {
+            let held: Vec<_> = pids.iter().map(|pid| (pid, sys::open_pidfd(*pid))).collect();
+            let members = self.pids();
+            for (pid, process) in held {
+                if let Ok(process) = process
+                    && members.binary_search(pid).is_ok()
+                {
+                    let _ = sys::kill_by_pidfd(&process);
+                }
+            }
+        }
+    }
+
     /// How many processes the kernel killed for want of memory. `None` when the groups are gone or don't tell.
     pub(crate) fn oom_kills(&self) -> Option<u64> {
         if let Some(folder) = self.v1.get("memory") {

@@ -5,12 +5,13 @@ use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
 use containerd_shim_protos::topics::{TASK_EXIT_EVENT_TOPIC, TASK_OOM_EVENT_TOPIC};
 
 use crate::bundle::ExitRecord;
+use crate::cgroup::Cgroup;
 use crate::daemon::{Shim, Then};
 use crate::runtime::CallLog;
 use crate::service::wait_response;
 use crate::status::Status;
 use crate::task::{Exit, Phase, ProcessKey};
-use crate::{failpoint, shim_log, sys, timestamp};
+use crate::{failpoint, shim_log, timestamp};
 
 impl Shim {
     /// A process of ours was reaped.
@@ -62,9 +63,7 @@ impl Shim {
         if let Err(status) = result {
             // Some runtimes refuse to signal a container whose init is gone. Its group still lists who is left.
             shim_log::debug(format_args!("container {id}: {status}"));
-            for pid in container.cgroup.iter().flat_map(crate::cgroup::Cgroup::pids) {
-                let _ = sys::kill(pid, libc::SIGKILL as u32);
-            }
+            container.cgroup.iter().for_each(Cgroup::kill_all);
         }
         if let Phase::Ending(exit) = container.init.phase {
             self.tell_exit(&ProcessKey::init(id), exit);
@@ -162,11 +161,7 @@ impl Shim {
         let Some(container) = self.containers.get_mut(id) else {
             return false;
         };
-        let Some(kills) = container
-            .cgroup
-            .as_ref()
-            .and_then(crate::cgroup::Cgroup::oom_kills)
-        else {
+        let Some(kills) = container.cgroup.as_ref().and_then(Cgroup::oom_kills) else {
             return false;
         };
         if kills > container.out_of_memory.kills {

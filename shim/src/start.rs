@@ -298,9 +298,7 @@ impl Shim {
             }
             (Err(status), pid) => {
                 // A runtime that was killed may have left the process behind.
-                if let Some(pid) = pid.filter(|pid| sys::is_child(*pid)) {
-                    let _ = sys::kill(pid, libc::SIGKILL as u32);
-                }
+                pid.into_iter().for_each(kill_unserved);
                 return self.exec_failed(reply, key, status);
             }
         };
@@ -308,7 +306,7 @@ impl Shim {
             && let Err(status) = self.connect_terminal(key, console)
         {
             // Nobody could ever talk to it.
-            let _ = sys::kill(pid, libc::SIGKILL as u32);
+            kill_unserved(pid);
             return self.exec_failed(reply, key, status);
         }
         let Some(process) = self.process_mut(key) else {
@@ -354,6 +352,13 @@ impl Shim {
         if let Some(process) = self.process_mut(key) {
             process.phase = phase;
         }
+    }
+}
+
+/// Ends a process of which no client is told. It may have ended before, and its pid be another's.
+fn kill_unserved(pid: u32) {
+    if sys::is_child(pid) {
+        let _ = sys::kill(pid, libc::SIGKILL as u32);
     }
 }
 

@@ -120,8 +120,11 @@ impl Process {
         }
     }
 
+    /// Whether its pid is its own: it was not reaped.
     pub(crate) fn is_live(&self) -> bool {
-        self.pid != 0 && matches!(self.phase, Phase::Created | Phase::Starting | Phase::Running)
+        self.pid != 0
+            && self.early_exit.is_none()
+            && matches!(self.phase, Phase::Created | Phase::Starting | Phase::Running)
     }
 }
 

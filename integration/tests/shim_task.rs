@@ -322,6 +322,27 @@ fn an_exec_has_streams_a_pid_and_a_state_of_its_own() {
 }
 
 #[test]
+fn an_exec_may_have_the_name_of_a_file_of_the_shim() {
+    let sandbox = Sandbox::new();
+    let bundle = Bundle::new(&sandbox, "exec sleep 1000");
+    let shim = Shim::start(&sandbox, &bundle);
+    shim.create_logged();
+    shim.start_process("");
+    let read = |name: &str| fs::read_to_string(shim.bundle.join(name)).expect(name);
+    let before = ["init.pid", "shim.pid"].map(read);
+    for exec in ["init", "shim"] {
+        shim.add_exec(exec, "exit 5", &Streams::default()).expect("exec");
+        shim.start_process(exec);
+        assert_eq!(shim.wait(exec), 5);
+        shim.delete(exec).expect("delete");
+    }
+    assert_eq!(["init.pid", "shim.pid"].map(read), before);
+    shim.kill("", 9).expect("kill");
+    shim.wait("");
+    shim.end();
+}
+
+#[test]
 fn a_terminal_has_its_size_and_its_input() {
     let sandbox = Sandbox::new();
     let bundle = Bundle::new(&sandbox, "exec sleep 1000");

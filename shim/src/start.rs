@@ -241,11 +241,12 @@ impl Shim {
         Ok(())
     }
 
+    /// Its name says `exec`: an exec may be called `init` or `shim`.
     fn exec_pid_file(&self, key: &ProcessKey) -> Result<PathBuf, Status> {
         Ok(self
             .container(&key.container)?
             .bundle
-            .join(format!("{}.pid", key.exec)))
+            .join(format!("{}.exec.pid", key.exec)))
     }
 
     pub(crate) fn exec_with_logger(&mut self, pending: PendingExec) {

@@ -31,17 +31,33 @@ pub(crate) struct PendingInit {
 impl Shim {
     pub(crate) fn create(&mut self, reply: Reply, request: CreateTaskRequest) -> Result<(), Status> {
         let (container, config) = self.plan(&request)?;
-        if let Some(sandbox) = &self.sandbox {
-            let member = Member {
-                id: request.id.clone(),
-                bundle: container.bundle.clone(),
-                runtime: container.runtime.clone(),
-            };
-            sandbox.admit(&member, &config)?;
-        }
-        if container.checkpoint.is_some() {
-            return self.create_from_checkpoint(reply, container, &request);
-        }
+        let member = Member {
+            id: request.id.clone(),
+            bundle: container.bundle.clone(),
+            runtime: container.runtime.clone(),
+        };
+        let sandbox = self.sandbox.as_ref();
+        let admitted = sandbox.map_or(Ok(()), |sandbox| sandbox.admit(&member, &config));
+        let result = admitted.and_then(|()| {
+            if container.checkpoint.is_some() {
+                self.create_from_checkpoint(reply, container, &request)
+            } else {
+                self.create_from_bundle(reply, container, request)
+            }
+        });
+        result.inspect_err(|_| {
+            if let Some(sandbox) = &self.sandbox {
+                sandbox.dismiss(&member.id);
+            }
+        })
+    }
+
+    fn create_from_bundle(
+        &mut self,
+        reply: Reply,
+        container: Container,
+        request: CreateTaskRequest,
+    ) -> Result<(), Status> {
         let id = request.id;
         let rootfs = container.rootfs();
         let environment = self.logger_environment(&id);

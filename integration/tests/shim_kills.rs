@@ -328,6 +328,43 @@ fn a_create_that_outlives_its_shim_is_waited_for_or_killed() {
 }
 
 #[test]
+fn a_create_that_is_under_way_does_not_survive_a_shutdown() {
+    let stage = Stage::gated();
+    let hold = stage.sandbox.path().join("hold");
+    nix::unistd::mkfifo(&hold, nix::sys::stat::Mode::S_IRWXU).expect("make a fifo");
+    let wait = format!("read line < {}", hold.display());
+    let logger = stage.sandbox.path().join("logger");
+    fs::write(&logger, format!("#!/bin/sh\n{wait}\nexec 5>&-\ncat <&3\n")).expect("write the logger");
+    fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)).expect("make it executable");
+    let limit = || ttrpc::context::with_duration(Duration::from_mins(1));
+    for (runtime, stdout) in [
+        (slow_runtime(&stage.sandbox, &wait), String::new()),
+        (
+            binary("runtime").display().to_string(),
+            format!("binary://{}", logger.display()),
+        ),
+    ] {
+        let shim = stage.shim();
+        let pid = shim.pid();
+        let mut request = shim.request_with(|options| options.binary_name.clone_from(&runtime));
+        request.stdout = stdout;
+        thread::scope(|scope| {
+            let created = scope.spawn(|| shim.tasks.create(limit(), &request));
+            eventually("the create is under way", || shim.state("").ok().map(drop));
+            let mut shutdown = api::ShutdownRequest::new();
+            shutdown.id.clone_from(&shim.id);
+            shutdown.now = true;
+            shim.tasks.shutdown(limit(), &shutdown).expect("shutdown");
+            fs::write(&hold, "\n").expect("let it go on");
+            let refused = created.join().expect("no panic").expect_err("the shim ends");
+            assert!(refused.to_string().contains("ending"), "{refused}");
+        });
+        eventually("the shim ends", || is_gone(pid).then_some(()));
+        stage.assert_clean();
+    }
+}
+
+#[test]
 fn a_start_or_a_delete_that_is_killed_can_be_repeated() {
     let stage = Stage::gated();
     stage.bundle.write();

@@ -102,9 +102,7 @@ impl Shim {
         if self.containers.contains_key(id) {
             return Err(Status::already_exists(format!("container {id} is here already")));
         }
-        if self.ending {
-            return Err(Status::unavailable("this shim is ending"));
-        }
+        self.refuse_if_ending()?;
         let checkpoint = (!request.checkpoint.is_empty()).then(|| PathBuf::from(&request.checkpoint));
         checkpoint.as_deref().map_or(Ok(()), restore::check_images)?;
         let bundle = PathBuf::from(&request.bundle);
@@ -146,6 +144,13 @@ impl Shim {
             checkpoint,
         };
         Ok((container, config))
+    }
+
+    pub(crate) fn refuse_if_ending(&self) -> Result<(), Status> {
+        if self.ending {
+            return Err(Status::unavailable("this shim is ending"));
+        }
+        Ok(())
     }
 
     /// Calls the runtime. The streams are open and a logger is ready.
@@ -192,7 +197,10 @@ impl Shim {
     /// The logger of a container is ready.
     pub(crate) fn create_with_logger(&mut self, pending: PendingInit) {
         let PendingInit { reply, id, prepared } = pending;
-        if let Err(status) = self.create_now(reply, &id, prepared) {
+        let created = self
+            .refuse_if_ending()
+            .and_then(|()| self.create_now(reply, &id, prepared));
+        if let Err(status) = created {
             self.forget_container(&id);
             self.answer_error(reply, status);
         }
@@ -227,7 +235,9 @@ impl Shim {
             return;
         }
         failpoint::reach("create.made");
-        if let Err(status) = self.adopt(id, console) {
+        // One that ended meanwhile has killed all it knew of, and this one not.
+        let adopted = self.refuse_if_ending().and_then(|()| self.adopt(id, console));
+        if let Err(status) = adopted {
             self.discard(reply, id, status);
             return;
         }

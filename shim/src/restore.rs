@@ -115,7 +115,10 @@ impl Shim {
 
     pub(crate) fn restore_with_logger(&mut self, pending: PendingInit) {
         let PendingInit { reply, id, prepared } = pending;
-        if let Err(status) = self.restore_now(reply, &id, prepared) {
+        let restored = self
+            .refuse_if_ending()
+            .and_then(|()| self.restore_now(reply, &id, prepared));
+        if let Err(status) = restored {
             self.restore_failed(reply, &id, status);
         }
     }

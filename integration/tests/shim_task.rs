@@ -713,6 +713,12 @@ fn an_out_of_memory_kill_is_recorded() {
     shim.start_process("");
     assert_ne!(shim.wait(""), 0);
     assert_eq!(shim.exit_record()["oom_killed"], true);
+    // The next in the same group, which counts on, has none of that.
+    let next = Bundle::named(&sandbox, "next", &["/bin/sh", "-c", "exit 3"]);
+    let other = Shim::start_as(&sandbox, next.path(), &format!("{}n", sandbox.id()), &next);
+    assert_eq!(other.run_logged(), 3);
+    assert_eq!(other.exit_record()["oom_killed"], false);
+    other.end();
     shim.end();
 }
 

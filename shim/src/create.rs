@@ -304,6 +304,7 @@ impl Shim {
             .get_mut(id)
             .ok_or_else(|| Status::unknown("container is gone"))?;
         container.init.pid = pid;
+        container.out_of_memory.kills = cgroup.as_ref().and_then(Cgroup::oom_kills).unwrap_or(0);
         container.cgroup = cgroup;
         if let Some(watch) = &watch {
             let _ = self

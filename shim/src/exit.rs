@@ -121,7 +121,7 @@ impl Shim {
             pid: process.pid,
             exit_status: exit.status,
             exited_at_unix_nanos: timestamp::unix_nanos(exit.at),
-            oom_killed: key.is_init() && container.out_of_memory.kills > 0,
+            oom_killed: key.is_init() && container.out_of_memory.told,
         };
         let written = if key.is_init() {
             record.write(&container.bundle)
@@ -166,6 +166,7 @@ impl Shim {
         };
         if kills > container.out_of_memory.kills {
             container.out_of_memory.kills = kills;
+            container.out_of_memory.told = true;
             let mut event = TaskOOM::new();
             id.clone_into(&mut event.container_id);
             self.events.publish(

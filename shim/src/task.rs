@@ -158,8 +158,10 @@ pub(crate) struct Container {
 #[derive(Debug, Default)]
 pub(crate) struct OutOfMemory {
     pub watch: Option<crate::cgroup::MemoryWatch>,
-    /// Kills counted and told so far.
+    /// What the group counts: those of its time before this container, and those that were told.
     pub kills: u64,
+    /// One was told.
+    pub told: bool,
 }
 
 impl Container {

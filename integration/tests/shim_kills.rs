@@ -172,9 +172,12 @@ fn live_stubbornly(shim: &Shim, mut gate: fs::File) -> Told {
 struct Random(u64);
 
 impl Random {
+    /// A test that fails has its seed in its output.
     fn new() -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Self(now.expect("a time").as_nanos() as u64 | 1)
+        let seed = now.expect("a time").as_nanos() as u64 | 1;
+        println!("random moments of the seed {seed}");
+        Self(seed)
     }
 
     /// Marsaglia's xorshift.
@@ -446,6 +449,19 @@ fn is_call(pid: u32) -> bool {
     line.contains("\0--log\0") && session.is_some_and(|session| session != pid)
 }
 
+/// Kills in round after round until there were `enough`, however few come of one; but not for ever.
+fn rounds(enough: u32, mut round: impl FnMut() -> u32) {
+    const ROUNDS_MAX: u32 = 500;
+    let mut kills = 0;
+    for _ in 0..ROUNDS_MAX {
+        kills += round();
+        if kills >= enough {
+            return;
+        }
+    }
+    panic!("{kills} kills in {ROUNDS_MAX} rounds: does the test still find what it is to kill?");
+}
+
 /// Kills processes below the shim that `choose` chooses, at random moments of the client's doings. Tells how many.
 fn kill_below<T>(shim: &Shim, choose: impl Fn(u32) -> bool + Sync, client: impl FnOnce() -> T) -> (u32, T) {
     let (pid, stop) = (shim.pid(), AtomicBool::new(false));
@@ -472,8 +488,7 @@ fn kill_below<T>(shim: &Shim, choose: impl Fn(u32) -> bool + Sync, client: impl 
 #[test]
 fn a_runtime_killed_at_any_moment_is_told_as_a_failure_and_can_be_called_again() {
     let stage = Stage::gated();
-    let mut all = 0;
-    while all < 60 {
+    rounds(60, || {
         let shim = stage.shim();
         let (kills, told) = kill_below(&shim, is_call, || live_stubbornly(&shim, stage.gate()));
         let statuses = (told.exec, told.exit, told.deleted);
@@ -482,15 +497,14 @@ fn a_runtime_killed_at_any_moment_is_told_as_a_failure_and_can_be_called_again()
             (Some(EXEC_STATUS), Some(INIT_STATUS), Some(INIT_STATUS))
         );
         stage.shut_down(shim);
-        all += kills;
-    }
+        kills
+    });
 }
 
 #[test]
 fn processes_of_a_container_killed_at_any_moment_are_told_as_killed() {
     let stage = Stage::gated();
-    let mut all = 0;
-    while all < 100 {
+    rounds(100, || {
         let shim = stage.shim();
         let theirs = |pid| !is_call(pid);
         let (kills, told) = kill_below(&shim, theirs, || live(&shim, Some(&stage.gate())));
@@ -509,8 +523,8 @@ fn processes_of_a_container_killed_at_any_moment_are_told_as_killed() {
             assert_eq!(shim.delete("").expect("delete").exit_status, exit);
         }
         stage.shut_down(shim);
-        all += kills;
-    }
+        kills
+    });
 }
 
 /// Containers at once, under containerd.

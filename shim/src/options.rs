@@ -23,7 +23,6 @@ pub struct Options {
     pub io_gid: u32,
     /// Cgroup that the shim itself joins.
     pub shim_cgroup: String,
-    pub criu_image_path: String,
     pub criu_work_path: String,
 }
 
@@ -77,7 +76,6 @@ fn parse_runc(bytes: &[u8]) -> Result<Options, Status> {
         io_uid: options.io_uid,
         io_gid: options.io_gid,
         shim_cgroup: options.shim_cgroup,
-        criu_image_path: options.criu_image_path,
         criu_work_path: options.criu_work_path,
     })
 }
@@ -145,10 +143,15 @@ fn parse_toml(body: &str) -> Result<Options, Status> {
             "IoUid" => options.io_uid = number()?,
             "IoGid" => options.io_gid = number()?,
             "ShimCgroup" => options.shim_cgroup = text()?,
-            "CriuImagePath" => options.criu_image_path = text()?,
             "CriuWorkPath" => options.criu_work_path = text()?,
-            // Written by default configurations, without a meaning for a task.
+            // containerd makes the checkpoint of a Create from it.
+            "CriuImagePath" => drop(text()?),
             "CriuPath" if text()?.is_empty() => {}
+            "CriuPath" => {
+                return Err(Status::invalid_argument(format!(
+                    "runtime option {line:?}: containerd has none of that name since 2.0; the CRIU that runs is the one in PATH"
+                )));
+            }
             _ => return Err(bad()),
         }
     }
@@ -198,6 +201,10 @@ mod tests {
         let error = parse(Some(&any("example/kata.Options", vec![1]))).unwrap_err();
         assert!(error.message.contains("kata.Options"), "{error}");
         assert!(parse_toml("Speed = 9").unwrap_err().message.contains("Speed"));
+        // Default configurations name it.
+        assert!(parse_toml("CriuPath = ''").is_ok());
+        let error = parse_toml("CriuPath = '/opt/criu'").unwrap_err();
+        assert!(error.message.contains("in PATH"), "{error}");
         assert!(parse(Some(&any(RUNC, vec![0xff; 4]))).is_err());
     }
 }

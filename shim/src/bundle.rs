@@ -95,7 +95,7 @@ impl ExitRecord {
     }
 
     /// Safe from the death of this process when this returns. No process of an exec outlives the machine, so there is
-    /// no wait for the disk; and one call writes it, so there is no half of it that a rename would have to hide.
+    /// no wait for the disk; and one call writes it: a death before that leaves an empty file, which tells as much as none.
     pub fn write_for_exec(&self, bundle: &Path) -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)

@@ -67,9 +67,9 @@ pub struct Exit {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// `runtime create` runs, or for an exec: it was only announced.
+    /// `runtime create` runs. No exec is in this phase.
     Creating,
-    /// Init waits for `start`; an exec waits for it too.
+    /// Init waits for its start; an exec was announced, and nothing of it runs.
     Created,
     /// `runtime start` or `runtime exec` runs.
     Starting,
@@ -196,8 +196,8 @@ impl Container {
             return TaskStatus::UNKNOWN.into();
         };
         match process.phase {
-            Phase::Creating if exec.is_empty() => TaskStatus::UNKNOWN,
-            Phase::Creating | Phase::Created | Phase::Starting => TaskStatus::CREATED,
+            Phase::Creating => TaskStatus::UNKNOWN,
+            Phase::Created | Phase::Starting => TaskStatus::CREATED,
             Phase::Running | Phase::Ending(_) if exec.is_empty() && self.paused => TaskStatus::PAUSED,
             Phase::Running | Phase::Ending(_) => TaskStatus::RUNNING,
             Phase::Stopped(_) => TaskStatus::STOPPED,

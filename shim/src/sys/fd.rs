@@ -246,8 +246,10 @@ pub(crate) fn take_listener() -> io::Result<UnixListener> {
 /// Takes one descriptor that was sent over a UNIX socket with `SCM_RIGHTS`; never blocks.
 pub(crate) fn receive_descriptor(socket: impl AsFd) -> io::Result<OwnedFd> {
     let mut name = [0u8; 4096];
-    // u64 for the alignment that cmsghdr needs; room for one descriptor.
-    let mut control = [0u64; 8];
+    // u64 for the alignment that cmsghdr needs.
+    let mut control = [0u64; 3];
+    // SAFETY: only arithmetic.
+    let one = unsafe { libc::CMSG_LEN(size_of::<libc::c_int>() as u32) } as usize;
     let mut iov = libc::iovec {
         iov_base: name.as_mut_ptr().cast(),
         iov_len: name.len(),
@@ -257,7 +259,8 @@ pub(crate) fn receive_descriptor(socket: impl AsFd) -> io::Result<OwnedFd> {
     message.msg_iov = &raw mut iov;
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control) as _;
+    // The kernel closes what finds no room: a second descriptor would stay open here for ever.
+    message.msg_controllen = one as _;
     // SAFETY: all that `message` points to lives through the call.
     check_size(unsafe {
         libc::recvmsg(
@@ -272,7 +275,7 @@ pub(crate) fn receive_descriptor(socket: impl AsFd) -> io::Result<OwnedFd> {
         if !header.is_null()
             && (*header).cmsg_level == libc::SOL_SOCKET
             && (*header).cmsg_type == libc::SCM_RIGHTS
-            && (*header).cmsg_len as usize >= libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as usize
+            && (*header).cmsg_len as usize >= one
         {
             let raw: libc::c_int = libc::CMSG_DATA(header).cast::<libc::c_int>().read_unaligned();
             return Ok(OwnedFd::from_raw_fd(raw));

@@ -1,6 +1,6 @@
 //! Create: from the client's request to a container whose init waits for its start.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::shim::shim::{CreateTaskRequest, CreateTaskResponse};
@@ -82,12 +82,11 @@ impl Shim {
                     id: id.clone(),
                     prepared,
                 };
-                self.start_logger(command, Pending::Create(Box::new(pending)))
-                    .map(|number| {
-                        if let Some(container) = self.containers.get_mut(&id) {
-                            container.init.stdio.logger = Some(number);
-                        }
-                    })
+                self.start_logger(
+                    command,
+                    &ProcessKey::init(&id),
+                    Pending::Create(Box::new(pending)),
+                )
             }
         });
         result.inspect_err(|_| self.forget_container(&id))
@@ -280,12 +279,7 @@ impl Shim {
     pub(crate) fn adopt(&mut self, id: &str, console: Option<Console>) -> Result<(), Status> {
         let container = self.container(id)?;
         let pid_file = container.bundle.join(INIT_PID_FILE);
-        let pid = bundle::read_pid(&pid_file).ok_or_else(|| {
-            Status::unknown(format!(
-                "the runtime reported success but no pid in {}",
-                pid_file.display()
-            ))
-        })?;
+        let pid = bundle::read_pid(&pid_file).ok_or_else(|| no_pid(&pid_file))?;
         let key = ProcessKey::init(id);
         if let Some(console) = console {
             self.connect_terminal(&key, console)?;
@@ -381,7 +375,14 @@ impl Shim {
     }
 }
 
-pub(crate) fn mount(mounts: &[Mount], rootfs: &std::path::Path) -> Result<(), Status> {
+pub(crate) fn no_pid(pid_file: &Path) -> Status {
+    Status::unknown(format!(
+        "the runtime reported success but no pid in {}",
+        pid_file.display()
+    ))
+}
+
+pub(crate) fn mount(mounts: &[Mount], rootfs: &Path) -> Result<(), Status> {
     if mounts.is_empty() {
         return Ok(());
     }

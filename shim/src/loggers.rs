@@ -8,10 +8,16 @@ use crate::shim_log;
 use crate::status::Status;
 use crate::stdio::logger::{self, LoggerCommand};
 use crate::sys::{self, Interest};
+use crate::task::ProcessKey;
 
 impl Shim {
-    /// Starts a logger; `pending` continues when it says that it is ready.
-    pub(crate) fn start_logger(&mut self, logger: LoggerCommand, pending: Pending) -> Result<u32, Status> {
+    /// Starts the logger of a process; `pending` continues when it says that it is ready.
+    pub(crate) fn start_logger(
+        &mut self,
+        logger: LoggerCommand,
+        key: &ProcessKey,
+        pending: Pending,
+    ) -> Result<(), Status> {
         let LoggerCommand { mut command, ready } = logger;
         let name = command.get_program().to_string_lossy().into_owned();
         let failed = |error: io::Error| Status::unknown(format!("start logger {name}: {error}"));
@@ -30,7 +36,10 @@ impl Shim {
                 pending: Some(pending),
             },
         );
-        Ok(number)
+        if let Some(process) = self.process_mut(key) {
+            process.stdio.logger = Some(number);
+        }
+        Ok(())
     }
 
     /// The logger wrote to its ready pipe or closed it; containerd takes both for ready.

@@ -56,12 +56,11 @@ impl Shim {
                     id: id.to_owned(),
                     prepared,
                 };
-                self.start_logger(command, Pending::Restore(Box::new(pending)))
-                    .map(|number| {
-                        if let Some(container) = self.containers.get_mut(id) {
-                            container.init.stdio.logger = Some(number);
-                        }
-                    })
+                self.start_logger(
+                    command,
+                    &ProcessKey::init(id),
+                    Pending::Restore(Box::new(pending)),
+                )
             }
         };
         result.inspect_err(|_| self.unstart(id))

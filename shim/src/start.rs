@@ -9,6 +9,7 @@ use containerd_shim_protos::topics::{
 };
 use protobuf::well_known_types::empty::Empty;
 
+use crate::create::no_pid;
 use crate::daemon::{Pending, Shim, Then};
 use crate::runtime::{CallLog, Exec};
 use crate::service::no_process;
@@ -188,12 +189,7 @@ impl Shim {
                     key: key.clone(),
                     prepared,
                 };
-                self.start_logger(command, Pending::Exec(Box::new(pending)))
-                    .map(|number| {
-                        if let Some(process) = self.process_mut(key) {
-                            process.stdio.logger = Some(number);
-                        }
-                    })
+                self.start_logger(command, key, Pending::Exec(Box::new(pending)))
             }
         };
         result.inspect_err(|_| self.set_phase(key, Phase::Created))
@@ -288,16 +284,9 @@ impl Shim {
         };
         let pid = bundle::read_pid(&pid_file);
         let _ = std::fs::remove_file(&pid_file);
-        let pid = match (result, pid) {
-            (Ok(()), Some(pid)) => pid,
-            (Ok(()), None) => {
-                let text = format!(
-                    "the runtime reported success but no pid in {}",
-                    pid_file.display()
-                );
-                return self.exec_failed(reply, key, Status::unknown(text));
-            }
-            (Err(status), pid) => {
+        let pid = match result.and_then(|()| pid.ok_or_else(|| no_pid(&pid_file))) {
+            Ok(pid) => pid,
+            Err(status) => {
                 // A runtime that was killed may have left the process behind.
                 pid.into_iter().for_each(kill_unserved);
                 return self.exec_failed(reply, key, status);

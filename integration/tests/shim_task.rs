@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -700,6 +701,35 @@ fn a_checkpoint_is_restored_by_the_start() {
     shim.kill("", 9).expect("kill");
     assert_eq!(shim.wait(""), 137);
     shim.end();
+}
+
+#[test]
+fn a_shim_joins_the_group_that_its_options_name() {
+    let sandbox = Sandbox::new();
+    let bundle = Bundle::new(&sandbox, "exit 3");
+    let shim = Shim::start(&sandbox, &bundle);
+    let group = format!("/berth-test/{}-shim", sandbox.id());
+    let mut request = shim.request_with(|options| options.shim_cgroup.clone_from(&group));
+    let created = shim.tasks.create(context::Context::default(), &request);
+    let message = refused(created, Code::UNKNOWN);
+    assert!(message.contains(&group), "{message}");
+    // Where systemd or the whole of cgroup v2 is mounted.
+    let hierarchies = ["systemd", "unified", ""].map(|name| Path::new("/sys/fs/cgroup").join(name));
+    let hierarchy = hierarchies
+        .into_iter()
+        .find(|place| place.join("cgroup.procs").exists());
+    let folder = hierarchy.expect("a hierarchy").join(&group[1..]);
+    fs::create_dir_all(&folder).expect("make a group");
+    request.stdout = shim.log_uri();
+    shim.tasks
+        .create(context::Context::default(), &request)
+        .expect("create");
+    let members = fs::read_to_string(folder.join("cgroup.procs")).expect("read the group");
+    assert_eq!(members, format!("{}\n", shim.pid()));
+    shim.start_process("");
+    assert_eq!(shim.wait(""), 3);
+    shim.end();
+    eventually("the group is empty", || fs::remove_dir(&folder).ok());
 }
 
 #[test]

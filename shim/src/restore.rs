@@ -154,5 +154,9 @@ impl Shim {
         if let Ok(pid) = self.container(id).map(|container| container.init.pid) {
             self.take_early_exit(&key, pid);
         }
+        // A shutdown meanwhile did not know of it.
+        if self.ending {
+            self.kill_everything();
+        }
     }
 }

@@ -39,6 +39,6 @@ pub use peers::Peers;
 pub use process::{Done, adopt_orphans, binary, command_exists, eventually, finish, run};
 pub use registry::Registry;
 pub use sandbox::Sandbox;
-pub use shim::{Shim, Streams, is_gone};
+pub use shim::{Shim, Streams, is_gone, patience, refused};
 pub use sys::receive;
 pub use terminal::Terminal;

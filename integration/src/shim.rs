@@ -259,8 +259,20 @@ pub struct Streams {
 }
 
 /// For a call: one that hangs fails its test.
-fn patience() -> context::Context {
+pub fn patience() -> context::Context {
     context::with_duration(DEADLINE)
+}
+
+/// What is said of a call that was to be refused.
+#[track_caller]
+pub fn refused<T: std::fmt::Debug>(result: ttrpc::Result<T>, code: ttrpc::Code) -> String {
+    match result {
+        Err(ttrpc::Error::RpcStatus(status)) => {
+            assert_eq!(status.code(), code, "{status}");
+            status.message
+        }
+        other => panic!("this was to be refused with {code:?}: {other:?}"),
+    }
 }
 
 fn manager_socket(sandbox: &Sandbox) -> PathBuf {

@@ -11,9 +11,9 @@ use std::thread;
 use containerd_shim_protos::protobuf::{CodedOutputStream, Message, well_known_types::any::Any};
 use containerd_shim_protos::sandbox_sync::SandboxClient;
 use containerd_shim_protos::shim::oci::Options;
-use containerd_shim_protos::ttrpc::{self, Code, context};
+use containerd_shim_protos::ttrpc::{self, Code};
 use containerd_shim_protos::{Client, TaskClient, api, sandbox_api};
-use integration::{Bundle, Sandbox, binary, eventually, finish, run};
+use integration::{Bundle, Sandbox, Shim, binary, eventually, finish, is_gone, patience, refused, run};
 use serde_json::{Value, json};
 
 /// A shim for one sandbox, in an empty bundle.
@@ -45,7 +45,7 @@ impl Pod {
         let mut any = Any::new();
         any.type_url = "containerd.runc.v1.Options".into();
         any.value = options.write_to_bytes().expect("encode options");
-        let mut command = command(sandbox.id(), &bundle, "start");
+        let mut command = Shim::command(sandbox, &bundle, sandbox.id(), "start");
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -86,18 +86,14 @@ impl Pod {
             any.value = config.to_vec();
             request.options = Some(any).into();
         }
-        self.sandboxes
-            .create_sandbox(context::Context::default(), &request)
-            .map(drop)
+        self.sandboxes.create_sandbox(patience(), &request).map(drop)
     }
 
     /// Start it, and tell the pid.
     fn run(&self) -> ttrpc::Result<u32> {
         let mut request = sandbox_api::StartSandboxRequest::new();
         request.sandbox_id.clone_from(&self.id);
-        let response = self
-            .sandboxes
-            .start_sandbox(context::Context::default(), &request)?;
+        let response = self.sandboxes.start_sandbox(patience(), &request)?;
         assert!(response.created_at.seconds > 0);
         Ok(response.pid)
     }
@@ -108,7 +104,7 @@ impl Pod {
         request.sandbox_id.clone_from(&self.id);
         request.verbose = true;
         self.sandboxes
-            .sandbox_status(context::Context::default(), &request)
+            .sandbox_status(patience(), &request)
             .expect("status")
     }
 
@@ -116,9 +112,7 @@ impl Pod {
     fn stop(&self) {
         let mut request = sandbox_api::StopSandboxRequest::new();
         request.sandbox_id.clone_from(&self.id);
-        self.sandboxes
-            .stop_sandbox(context::Context::default(), &request)
-            .expect("stop");
+        self.sandboxes.stop_sandbox(patience(), &request).expect("stop");
     }
 
     #[track_caller]
@@ -126,7 +120,7 @@ impl Pod {
         let mut request = sandbox_api::WaitSandboxRequest::new();
         request.sandbox_id.clone_from(&self.id);
         self.sandboxes
-            .wait_sandbox(context::Context::default(), &request)
+            .wait_sandbox(patience(), &request)
             .expect("wait")
             .exit_status
     }
@@ -137,7 +131,7 @@ impl Pod {
         let mut request = sandbox_api::ShutdownSandboxRequest::new();
         request.sandbox_id.clone_from(&self.id);
         self.sandboxes
-            .shutdown_sandbox(context::Context::default(), &request)
+            .shutdown_sandbox(patience(), &request)
             .expect("shutdown");
         eventually("the shim ends", || is_gone(pid).then_some(()));
     }
@@ -168,31 +162,13 @@ impl Pod {
         request.bundle = bundle.path().display().to_string();
         request.options = Some(self.options.clone()).into();
         self.tasks
-            .create(context::Context::default(), &request)
+            .create(patience(), &request)
             .expect("create a container");
         let mut request = api::StartRequest::new();
         request.id.clone_from(&id);
-        self.tasks
-            .start(context::Context::default(), &request)
-            .expect("start a container");
+        self.tasks.start(patience(), &request).expect("start a container");
         (id, bundle)
     }
-}
-
-fn command(id: &str, bundle: &Path, verb: &str) -> Command {
-    let mut command = Command::new(binary("shim"));
-    let socket = bundle.parent().expect("a folder").join("manager.sock");
-    command.args(["-namespace", "test", "-id", id, "-address"]);
-    command.arg(socket).arg(verb).current_dir(bundle);
-    command
-}
-
-fn is_gone(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
-        stat.rsplit(") ")
-            .next()
-            .is_some_and(|rest| rest.starts_with(['Z', 'X']))
-    })
 }
 
 /// A field of a protobuf message: a message or text, or a number.
@@ -221,17 +197,6 @@ fn namespaces(options: &[u8]) -> Vec<u8> {
 
 fn namespace(process: &str, kind: &str) -> PathBuf {
     fs::read_link(format!("/proc/{process}/ns/{kind}")).expect("read a namespace")
-}
-
-#[track_caller]
-fn refused<T: std::fmt::Debug>(result: ttrpc::Result<T>, code: Code) -> String {
-    match result {
-        Err(ttrpc::Error::RpcStatus(status)) => {
-            assert_eq!(status.code(), code, "{status}");
-            status.message
-        }
-        other => panic!("this was to be refused with {code:?}: {other:?}"),
-    }
 }
 
 #[test]
@@ -295,15 +260,10 @@ fn a_sandbox_has_namespaces_of_its_own_and_tells_its_end() {
 
     let mut ping = sandbox_api::PingRequest::new();
     ping.sandbox_id.clone_from(&pod.id);
-    pod.sandboxes
-        .ping_sandbox(context::Context::default(), &ping)
-        .expect("ping");
+    pod.sandboxes.ping_sandbox(patience(), &ping).expect("ping");
     let mut request = sandbox_api::PlatformRequest::new();
     request.sandbox_id.clone_from(&pod.id);
-    let platform = pod
-        .sandboxes
-        .platform(context::Context::default(), &request)
-        .expect("platform");
+    let platform = pod.sandboxes.platform(patience(), &request).expect("platform");
     assert_eq!(platform.platform.os, "linux");
 
     thread::scope(|scope| {
@@ -390,15 +350,11 @@ fn what_is_wrong_is_refused_and_the_shim_can_still_be_shut_down() {
     refused(pod.run(), Code::FAILED_PRECONDITION);
     let mut other = sandbox_api::PingRequest::new();
     other.sandbox_id = "other".into();
-    refused(
-        pod.sandboxes.ping_sandbox(context::Context::default(), &other),
-        Code::NOT_FOUND,
-    );
+    refused(pod.sandboxes.ping_sandbox(patience(), &other), Code::NOT_FOUND);
     let mut request = sandbox_api::SandboxMetricsRequest::new();
     request.sandbox_id.clone_from(&pod.id);
     let said = refused(
-        pod.sandboxes
-            .sandbox_metrics(context::Context::default(), &request),
+        pod.sandboxes.sandbox_metrics(patience(), &request),
         Code::NOT_FOUND,
     );
     assert!(said.contains("cgroup_parent"), "{said}");
@@ -462,18 +418,13 @@ fn a_pod_keeps_its_shim_until_it_is_shut_down_and_takes_its_containers_along() {
     // Neither of these ends a shim in use.
     let mut request = api::ShutdownRequest::new();
     request.id.clone_from(&pod.id);
-    pod.tasks
-        .shutdown(context::Context::default(), &request)
-        .expect("shutdown");
+    pod.tasks.shutdown(patience(), &request).expect("shutdown");
     run(Command::new("kill").args(["-TERM", &pod.shim().to_string()])).ok();
     assert_eq!(pod.status().state, "SANDBOX_READY");
     // containerd asks this after its restart, and takes an error for a dead shim.
     let mut request = api::ConnectRequest::new();
     request.id.clone_from(&pod.id);
-    let connected = pod
-        .tasks
-        .connect(context::Context::default(), &request)
-        .expect("connect");
+    let connected = pod.tasks.connect(patience(), &request).expect("connect");
     assert_eq!((connected.shim_pid, connected.task_pid), (pod.shim(), pid));
 
     let (id, bundle) = pod.container(&sandbox, pid);
@@ -494,7 +445,8 @@ fn a_pod_keeps_its_shim_until_it_is_shut_down_and_takes_its_containers_along() {
     // Its exit is on disk; what is left of it, `delete` removes.
     let record = fs::read_to_string(bundle.path().join("exit.json")).expect("the container's exit");
     assert!(record.contains("\"exit_status\":137"), "{record}");
-    run(&mut command(&format!("{}c", pod.id), bundle.path(), "delete")).ok();
+    let id = format!("{}c", pod.id);
+    run(&mut Shim::command(&sandbox, bundle.path(), &id, "delete")).ok();
     sandbox.assert_clean();
 }
 
@@ -512,7 +464,7 @@ fn a_killed_shims_pod_is_removed_with_its_containers_by_one_delete() {
     let Pod {
         id: pod_id, bundle, ..
     } = pod;
-    run(&mut command(&pod_id, &bundle, "delete")).ok();
+    run(&mut Shim::command(&sandbox, &bundle, &pod_id, "delete")).ok();
     eventually("the pod is dead", || is_gone(pid).then_some(()));
     fs::remove_dir_all(&bundle).expect("nothing is mounted in the bundle");
     assert!(!sandbox.path().join("state/test").join(&id).exists());

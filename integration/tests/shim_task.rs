@@ -12,10 +12,12 @@ use std::thread;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::oci::{CheckpointOptions, Options};
-use containerd_shim_protos::ttrpc::{self, Code, context};
+use containerd_shim_protos::ttrpc::Code;
 use containerd_shim_protos::types::{mount::Mount, task::Status};
 use containerd_shim_protos::{api, cgroups, cgroups_v2};
-use integration::{Bundle, Peers, Sandbox, Shim, Streams, binary, eventually, is_gone, run};
+use integration::{
+    Bundle, Peers, Sandbox, Shim, Streams, binary, eventually, is_gone, patience, refused, run,
+};
 use serde_json::{Value, json};
 
 fn fifo(sandbox: &Sandbox, name: &str) -> String {
@@ -76,17 +78,6 @@ fn decode_base64(coded: &str) -> Vec<u8> {
 fn numbers(last: u32) -> String {
     let lines: Vec<String> = (1..=last).map(|number| number.to_string()).collect();
     lines.join("\n") + "\n"
-}
-
-#[track_caller]
-fn refused<T: std::fmt::Debug>(result: ttrpc::Result<T>, code: Code) -> String {
-    match result {
-        Err(ttrpc::Error::RpcStatus(status)) => {
-            assert_eq!(status.code(), code, "{status}");
-            status.message
-        }
-        other => panic!("this was to be refused with {code:?}: {other:?}"),
-    }
 }
 
 #[test]
@@ -179,9 +170,7 @@ fn all_output_is_in_the_log_byte_by_byte_and_files_rotate() {
         "json-file://{}/small.json?max-size=20000&max-file=3",
         shim.bundle.display()
     );
-    shim.tasks
-        .create(context::Context::default(), &request)
-        .expect("create");
+    shim.tasks.create(patience(), &request).expect("create");
     shim.start_process("");
     assert_eq!(shim.wait(""), 0);
     for name in ["small.json", "small.json.1", "small.json.2"] {
@@ -209,9 +198,7 @@ fn a_full_disk_neither_stops_the_container_nor_loses_silently() {
     let shim = Shim::start(&sandbox, &bundle);
     let mut request = shim.request();
     request.stdout = format!("json-file://{}/log.json", small.display());
-    shim.tasks
-        .create(context::Context::default(), &request)
-        .expect("create");
+    shim.tasks.create(patience(), &request).expect("create");
     shim.start_process("");
     assert_eq!(shim.wait(""), 5);
     assert!(bundle.rootfs().join("tmp/done").exists());
@@ -299,19 +286,14 @@ fn an_exec_has_streams_a_pid_and_a_state_of_its_own() {
     assert_eq!(shim.state("cat").expect("state").pid, pid);
     let mut request = api::PidsRequest::new();
     request.id.clone_from(&shim.id);
-    let pids = shim
-        .tasks
-        .pids(context::Context::default(), &request)
-        .expect("pids");
+    let pids = shim.tasks.pids(patience(), &request).expect("pids");
     let pids: Vec<u32> = pids.processes.iter().map(|process| process.pid).collect();
     assert!(pids.contains(&init) && pids.contains(&pid), "{pids:?}");
     let mut request = api::CloseIORequest::new();
     request.id.clone_from(&shim.id);
     request.exec_id = "cat".into();
     request.stdin = true;
-    shim.tasks
-        .close_io(context::Context::default(), &request)
-        .expect("close stdin");
+    shim.tasks.close_io(patience(), &request).expect("close stdin");
     drop(writer);
     assert_eq!(shim.wait("cat"), 4);
     shim.delete("cat").expect("delete");
@@ -368,9 +350,7 @@ fn a_terminal_has_its_size_and_its_input() {
     request.id.clone_from(&shim.id);
     request.exec_id = "tty".into();
     (request.width, request.height) = (123, 45);
-    shim.tasks
-        .resize_pty(context::Context::default(), &request)
-        .expect("resize");
+    shim.tasks.resize_pty(patience(), &request).expect("resize");
     let mut writer = fs::OpenOptions::new()
         .write(true)
         .open(&streams.stdin)
@@ -395,12 +375,12 @@ fn a_container_that_could_not_be_restored_is_deleted_like_one_never_started() {
     let mut request = shim.request();
     // A folder without images.
     request.checkpoint = sandbox.path().display().to_string();
-    let created = shim.tasks.create(context::Context::default(), &request);
+    let created = shim.tasks.create(patience(), &request);
     assert_eq!(created.expect("create").pid, 0, "nothing runs before the start");
     let mut start = api::StartRequest::new();
     start.id.clone_from(&shim.id);
     for _ in 0..2 {
-        let refused = shim.tasks.start(context::Context::default(), &start);
+        let refused = shim.tasks.start(patience(), &start);
         let refused = refused.expect_err("there is nothing to restore").to_string();
         assert!(refused.contains("runtime restore"), "{refused}");
     }
@@ -458,9 +438,7 @@ fn a_reader_that_never_comes_does_not_hold_the_exit_back() {
     let out = fifo(&sandbox, "out");
     let mut request = shim.request();
     request.stdout.clone_from(&out);
-    shim.tasks
-        .create(context::Context::default(), &request)
-        .expect("create");
+    shim.tasks.create(patience(), &request).expect("create");
     let pid = shim.start_process("");
     eventually("the process is stuck on a full pipe", || {
         fs::read_to_string(format!("/proc/{pid}/wchan"))
@@ -523,9 +501,7 @@ fn a_slow_reader_gets_everything_although_the_task_is_deleted_meanwhile() {
     let out = fifo(&sandbox, "out");
     let mut request = shim.request();
     request.stdout.clone_from(&out);
-    shim.tasks
-        .create(context::Context::default(), &request)
-        .expect("create");
+    shim.tasks.create(patience(), &request).expect("create");
     shim.start_process("");
     assert_eq!(shim.wait(""), 0);
     let reader = FifoReader::new(&out);
@@ -550,9 +526,7 @@ fn a_logger_gets_the_output() {
     let mut request = shim.request();
     request.stdout = format!("binary://{}?key=value", logger.display());
     request.stderr.clone_from(&request.stdout);
-    shim.tasks
-        .create(context::Context::default(), &request)
-        .expect("create");
+    shim.tasks.create(patience(), &request).expect("create");
     shim.start_process("");
     assert_eq!(shim.wait(""), 0);
     eventually("the logger finishes", || {
@@ -570,7 +544,7 @@ fn a_logger_gets_the_output() {
     request.stdout = "binary:///bin/false".into();
     request.stderr.clone_from(&request.stdout);
     // A logger that ends at once closes its ready pipe, which counts as ready: the container runs without it.
-    let created = shim.tasks.create(context::Context::default(), &request);
+    let created = shim.tasks.create(patience(), &request);
     if created.is_ok() {
         shim.start_process("");
         shim.wait("");
@@ -578,10 +552,7 @@ fn a_logger_gets_the_output() {
     }
     let mut request = shim.request();
     request.stdout = "binary:///no/such/logger".into();
-    let message = refused(
-        shim.tasks.create(context::Context::default(), &request),
-        Code::UNKNOWN,
-    );
+    let message = refused(shim.tasks.create(patience(), &request), Code::UNKNOWN);
     assert!(message.contains("/no/such/logger"), "{message}");
     shim.shutdown();
 }
@@ -606,9 +577,7 @@ fn a_logger_gets_what_is_written_to_a_terminal() {
     request.terminal = true;
     request.stdin = fifo(&sandbox, "in");
     request.stdout = format!("binary://{}", logger.display());
-    shim.tasks
-        .create(context::Context::default(), &request)
-        .expect("create");
+    shim.tasks.create(patience(), &request).expect("create");
     shim.start_process("");
     let mut writer = fs::OpenOptions::new()
         .write(true)
@@ -660,9 +629,7 @@ fn a_checkpoint_is_restored_by_the_start() {
     request.id.clone_from(&shim.id);
     request.path = images.display().to_string();
     request.options = Some(any).into();
-    shim.tasks
-        .checkpoint(context::Context::default(), &request)
-        .expect("checkpoint");
+    shim.tasks.checkpoint(patience(), &request).expect("checkpoint");
     shim.wait("");
     let at = last().expect("a number");
     shim.delete("").expect("delete");
@@ -673,7 +640,7 @@ fn a_checkpoint_is_restored_by_the_start() {
         request.stdout = shim.log_uri();
         request.stderr = shim.log_uri();
         images.clone_into(&mut request.checkpoint);
-        let created = shim.tasks.create(context::Context::default(), &request);
+        let created = shim.tasks.create(patience(), &request);
         assert_eq!(created.expect("create").pid, 0);
         let state = shim.state("").expect("state").status.value();
         assert_eq!(state, Status::CREATED as i32);
@@ -761,10 +728,7 @@ fn pause_resume_update_and_stats_reach_the_groups() {
     shim.start_process("");
     let mut stats = api::StatsRequest::new();
     stats.id.clone_from(&shim.id);
-    let stats = shim
-        .tasks
-        .stats(context::Context::default(), &stats)
-        .expect("stats");
+    let stats = shim.tasks.stats(patience(), &stats).expect("stats");
     let pids = match stats.stats.type_url.as_str() {
         "io.containerd.cgroups.v1.Metrics" => {
             cgroups::metrics::Metrics::parse_from_bytes(&stats.stats.value)
@@ -783,7 +747,7 @@ fn pause_resume_update_and_stats_reach_the_groups() {
     assert_eq!(pids, 1);
     let mut request = api::PauseRequest::new();
     request.id.clone_from(&shim.id);
-    match shim.tasks.pause(context::Context::default(), &request) {
+    match shim.tasks.pause(patience(), &request) {
         Ok(_) => {
             assert_eq!(
                 shim.state("").expect("state").status.value(),
@@ -791,9 +755,7 @@ fn pause_resume_update_and_stats_reach_the_groups() {
             );
             let mut request = api::ResumeRequest::new();
             request.id.clone_from(&shim.id);
-            shim.tasks
-                .resume(context::Context::default(), &request)
-                .expect("resume");
+            shim.tasks.resume(patience(), &request).expect("resume");
             assert_eq!(
                 shim.state("").expect("state").status.value(),
                 Status::RUNNING as i32
@@ -836,9 +798,7 @@ fn rootfs_mounts_are_made_and_taken_away_also_after_a_failure() {
     let mut request = shim.request();
     request.rootfs = vec![overlay.clone()];
     request.stdout = shim.log_uri();
-    shim.tasks
-        .create(context::Context::default(), &request)
-        .expect("create");
+    shim.tasks.create(patience(), &request).expect("create");
     shim.start_process("");
     assert_eq!(shim.wait(""), 0);
     assert_eq!(shim.logged("stdout"), "from below\n");
@@ -851,19 +811,13 @@ fn rootfs_mounts_are_made_and_taken_away_also_after_a_failure() {
 
     bundle.set("/process/args", json!(["/no/such/program"]));
     bundle.write();
-    refused(
-        shim.tasks.create(context::Context::default(), &request),
-        Code::UNKNOWN,
-    );
+    refused(shim.tasks.create(patience(), &request), Code::UNKNOWN);
     assert_eq!(
         fs::read_dir(shim.bundle.join("rootfs")).expect("rootfs").count(),
         0
     );
     request.rootfs[0].options = vec!["lowerdir=/no/such/layer".into()];
-    let message = refused(
-        shim.tasks.create(context::Context::default(), &request),
-        Code::UNKNOWN,
-    );
+    let message = refused(shim.tasks.create(patience(), &request), Code::UNKNOWN);
     assert!(
         message.contains("overlay") && message.contains("rootfs"),
         "{message}"
@@ -911,9 +865,7 @@ fn a_root_is_mounted_with_mapped_owners() {
         request.rootfs = vec![mount.clone()];
         fs::write(folder("lower/base/upper"), "").expect("write a file");
         fs::remove_file(shim.log()).ok();
-        shim.tasks
-            .create(context::Context::default(), &request)
-            .expect("create");
+        shim.tasks.create(patience(), &request).expect("create");
         shim.start_process("");
         assert_eq!(shim.wait(""), 0);
         let above = if kind == "overlay" { "0:0" } else { "100000:200000" };
@@ -925,10 +877,7 @@ fn a_root_is_mounted_with_mapped_owners() {
         );
     }
     request.rootfs[0].options.push("uidmap=0:1:x".into());
-    let message = refused(
-        shim.tasks.create(context::Context::default(), &request),
-        Code::UNKNOWN,
-    );
+    let message = refused(shim.tasks.create(patience(), &request), Code::UNKNOWN);
     assert!(message.contains("0 1 x"), "{message}");
     shim.shutdown();
 }
@@ -953,7 +902,7 @@ fn a_failed_create_is_told_once_and_leaves_no_output() {
     request.options.mut_or_insert_default().value = options.write_to_bytes().expect("encode options");
     request.stdout = shim.log_uri();
     request.stderr = shim.log_uri();
-    let create = || shim.tasks.create(context::Context::default(), &request);
+    let create = || shim.tasks.create(patience(), &request);
 
     bundle.set("/process/args", json!(["/no/such/program"]));
     bundle.write();
@@ -983,7 +932,7 @@ fn what_is_wrong_is_refused_by_name() {
     let create = |change: &dyn Fn(&mut api::CreateTaskRequest)| {
         let mut request = shim.request();
         change(&mut request);
-        shim.tasks.create(context::Context::default(), &request)
+        shim.tasks.create(patience(), &request)
     };
     let bad_id = refused(
         create(&|request| request.id = "../x".into()),
@@ -1119,26 +1068,16 @@ fn one_shim_serves_a_pod_and_ends_only_when_it_is_empty() {
     let mut request = shim.request();
     request.id.clone_from(&member);
     request.bundle = second.path().display().to_string();
-    shim.tasks
-        .create(context::Context::default(), &request)
-        .expect("create");
+    shim.tasks.create(patience(), &request).expect("create");
     let mut start = api::StartRequest::new();
     start.id.clone_from(&member);
-    shim.tasks
-        .start(context::Context::default(), &start)
-        .expect("start");
+    shim.tasks.start(patience(), &start).expect("start");
     let mut wait = api::WaitRequest::new();
     wait.id.clone_from(&member);
-    assert_eq!(
-        shim.tasks
-            .wait(context::Context::default(), &wait)
-            .expect("wait")
-            .exit_status,
-        9
-    );
+    assert_eq!(shim.tasks.wait(patience(), &wait).expect("wait").exit_status, 9);
 
     shim.tasks
-        .shutdown(context::Context::default(), &api::ShutdownRequest::new())
+        .shutdown(patience(), &api::ShutdownRequest::new())
         .expect("shutdown");
     assert_eq!(
         shim.state("")
@@ -1149,9 +1088,7 @@ fn one_shim_serves_a_pod_and_ends_only_when_it_is_empty() {
     );
     let mut delete = api::DeleteRequest::new();
     delete.id.clone_from(&member);
-    shim.tasks
-        .delete(context::Context::default(), &delete)
-        .expect("delete");
+    shim.tasks.delete(patience(), &delete).expect("delete");
     shim.kill("", 9).expect("kill");
     shim.wait("");
     shim.end();
@@ -1198,9 +1135,7 @@ fn a_shutdown_that_does_not_wait_kills_and_leaves_the_exit_on_disk() {
     let shim_pid = shim.pid();
     let mut request = api::ShutdownRequest::new();
     request.now = true;
-    shim.tasks
-        .shutdown(context::Context::default(), &request)
-        .expect("shutdown");
+    shim.tasks.shutdown(patience(), &request).expect("shutdown");
     eventually("the shim ends", || is_gone(shim_pid).then_some(()));
     assert!(is_gone(pid));
     assert_eq!(shim.exit_record()["exit_status"], 137);

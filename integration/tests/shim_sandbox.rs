@@ -125,14 +125,16 @@ impl Pod {
             .exit_status
     }
 
+    fn try_shutdown(&self, id: &str) -> ttrpc::Result<()> {
+        let mut request = sandbox_api::ShutdownSandboxRequest::new();
+        id.clone_into(&mut request.sandbox_id);
+        self.sandboxes.shutdown_sandbox(patience(), &request).map(drop)
+    }
+
     #[track_caller]
     fn shutdown(&self) {
         let pid = self.shim();
-        let mut request = sandbox_api::ShutdownSandboxRequest::new();
-        request.sandbox_id.clone_from(&self.id);
-        self.sandboxes
-            .shutdown_sandbox(patience(), &request)
-            .expect("shutdown");
+        self.try_shutdown(&self.id).expect("shutdown");
         eventually("the shim ends", || is_gone(pid).then_some(()));
     }
 
@@ -338,6 +340,7 @@ fn what_is_wrong_is_refused_and_the_shim_can_still_be_shut_down() {
     let sandbox = Sandbox::new();
     let pod = Pod::start(&sandbox);
     refused(pod.run(), Code::NOT_FOUND);
+    refused(pod.try_shutdown("other"), Code::NOT_FOUND);
     let said = refused(pod.create(b"\xff", ""), Code::INVALID_ARGUMENT);
     assert!(said.contains("PodSandboxConfig does not decode"), "{said}");
     let said = refused(pod.create(&[], "/nonexistent"), Code::UNKNOWN);
@@ -359,6 +362,24 @@ fn what_is_wrong_is_refused_and_the_shim_can_still_be_shut_down() {
     );
     assert!(said.contains("cgroup_parent"), "{said}");
     pod.shutdown();
+}
+
+#[test]
+fn a_shutdown_of_a_sandbox_ends_no_shim_of_a_container() {
+    let sandbox = Sandbox::new();
+    let shim = Shim::start(&sandbox, &Bundle::new(&sandbox, "exec sleep 1000"));
+    let pid = shim.create_logged();
+    let sandboxes = SandboxClient::new(Client::connect(&shim.address).expect("connect to the shim"));
+    for id in [&shim.id, "other"] {
+        let mut request = sandbox_api::ShutdownSandboxRequest::new();
+        id.clone_into(&mut request.sandbox_id);
+        refused(sandboxes.shutdown_sandbox(patience(), &request), Code::NOT_FOUND);
+    }
+    assert!(!is_gone(pid), "the container was killed");
+    shim.start_process("");
+    shim.kill("", 9).expect("kill");
+    shim.wait("");
+    shim.end();
 }
 
 #[test]

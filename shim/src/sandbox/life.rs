@@ -295,7 +295,7 @@ impl Shim {
         reply: Reply,
         request: &api::ShutdownSandboxRequest,
     ) -> Result<(), Status> {
-        if self.sandbox.is_none() {
+        if self.is_empty() && request.sandbox_id == self.config.id {
             self.sandbox_is_gone(reply);
             return Ok(());
         }

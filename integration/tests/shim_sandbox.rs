@@ -491,3 +491,19 @@ fn a_killed_shims_pod_is_removed_with_its_containers_by_one_delete() {
     assert!(!sandbox.path().join("state/test").join(&id).exists());
     sandbox.assert_clean();
 }
+
+#[test]
+fn a_living_shim_whose_pod_was_given_up_ends_with_it() {
+    let sandbox = Sandbox::new();
+    let pod = Pod::start(&sandbox);
+    pod.create(&[], "").expect("create");
+    let pid = pod.run().expect("start");
+    let (id, bundle) = pod.container(&sandbox, pid);
+    // That of one of its containers is no reason.
+    run(&mut Shim::command(&sandbox, bundle.path(), &id, "delete")).ok();
+    assert_eq!(pod.status().state, "SANDBOX_READY");
+    run(&mut Shim::command(&sandbox, &pod.bundle, &pod.id, "delete")).ok();
+    eventually("the shim ends", || is_gone(pod.shim()).then_some(()));
+    fs::remove_dir_all(&pod.bundle).expect("nothing is mounted in the bundle");
+    sandbox.assert_clean();
+}

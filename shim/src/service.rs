@@ -13,7 +13,7 @@ use crate::task::{Phase, Reply};
 use crate::timestamp;
 
 pub(crate) const TASK: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
-const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
+pub(crate) const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 
 /// Carries a call out, or begins to: whoever finishes it answers.
 pub(crate) fn dispatch(shim: &mut Shim, reply: Reply, request: &Request) {

@@ -1,15 +1,16 @@
 //! A shim that lives although its caller has given it up: containerd does so when its call of `start` was the last thing
 //! that it did before it was killed, and with a shim that answers too slowly. The shim gives up the container, and ends
-//! if it has no other.
+//! if it has no other; a sandbox it gives up with all that is in it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use containerd_shim_protos::sandbox_api::ShutdownSandboxRequest;
 use containerd_shim_protos::shim::shim as api;
 use containerd_shim_protos::ttrpc::Request;
 use protobuf::Message;
 
-use crate::service::TASK;
+use crate::service::{SANDBOX, TASK};
 use crate::sys;
 use crate::ttrpc::{Closed, Connection, Incoming};
 
@@ -31,16 +32,22 @@ pub(super) fn bid(socket: &Path, id: &str) -> Result<(), &'static str> {
         id: id.to_owned(),
         ..api::DeleteRequest::default()
     };
+    // Refused for a container's id: it takes no pod away from its other containers.
+    let shutdown_sandbox = ShutdownSandboxRequest {
+        sandbox_id: id.to_owned(),
+        ..ShutdownSandboxRequest::default()
+    };
     // Without `now` only an empty shim ends.
     let shutdown = api::ShutdownRequest::new();
     let calls = [
-        ("Wait", wait.write_to_bytes()),
-        ("Delete", delete.write_to_bytes()),
-        ("Shutdown", shutdown.write_to_bytes()),
+        (TASK[0], "Wait", wait.write_to_bytes()),
+        (TASK[0], "Delete", delete.write_to_bytes()),
+        (SANDBOX, "ShutdownSandbox", shutdown_sandbox.write_to_bytes()),
+        (TASK[0], "Shutdown", shutdown.write_to_bytes()),
     ];
-    for (stream, (method, payload)) in (1..).step_by(2).zip(calls) {
+    for (stream, (service, method, payload)) in (1..).step_by(2).zip(calls) {
         let request = Request {
-            service: TASK[0].to_owned(),
+            service: service.to_owned(),
             method: method.to_owned(),
             payload: payload.unwrap_or_default(),
             ..Request::default()

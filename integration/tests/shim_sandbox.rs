@@ -392,31 +392,57 @@ fn a_runtime_that_is_not_there_is_named_and_nothing_stays() {
     pod.shutdown();
 }
 
+/// A runtime that waits before it does what `verb` asks, until the first path is removed. It makes the second when it
+/// waits.
+fn held_runtime(sandbox: &Sandbox, verb: &str) -> (PathBuf, PathBuf, String) {
+    let [hold, seen, held] = ["hold", "seen", "held"].map(|name| sandbox.path().join(name));
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in *\" {verb} \"*) touch {seen}; while [ -e {hold} ]; do sleep 0.01; done;; esac\n\
+         exec {runtime} \"$@\"\n",
+        hold = hold.display(),
+        seen = seen.display(),
+        runtime = binary("runtime").display()
+    );
+    fs::write(&held, script).expect("write a runtime");
+    fs::set_permissions(&held, fs::Permissions::from_mode(0o755)).expect("make it a program");
+    fs::write(&hold, "").expect("hold it");
+    (hold, seen, held.display().to_string())
+}
+
 #[test]
 fn a_shutdown_that_comes_before_the_sandbox_is_made_is_carried_out_after() {
     let sandbox = Sandbox::new();
-    let hold = sandbox.path().join("hold");
-    let slow = sandbox.path().join("slow");
-    let script = format!(
-        "#!/bin/sh\ntouch {hold}.seen\nwhile [ -e {hold} ]; do sleep 0.01; done\nexec {runtime} \"$@\"\n",
-        hold = hold.display(),
-        runtime = binary("runtime").display()
-    );
-    fs::write(&slow, script).expect("write a runtime");
-    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).expect("make it a program");
-    fs::write(&hold, "").expect("hold it");
-    let pod = Pod::start_with(&sandbox, &slow.display().to_string());
+    let (hold, seen, runtime) = held_runtime(&sandbox, "create");
+    let pod = Pod::start_with(&sandbox, &runtime);
     thread::scope(|scope| {
         let create = scope.spawn(|| pod.create(&[], ""));
-        eventually("the runtime runs", || {
-            sandbox.path().join("hold.seen").exists().then_some(())
-        });
+        eventually("the runtime runs", || seen.exists().then_some(()));
         let shutdown = scope.spawn(|| pod.shutdown());
         refused(pod.run(), Code::FAILED_PRECONDITION);
         fs::remove_file(&hold).expect("let it go");
         create.join().expect("a client").expect("create");
         shutdown.join().expect("a client");
     });
+    sandbox.assert_clean();
+}
+
+#[test]
+fn a_shim_that_must_end_at_once_takes_a_sandbox_along_that_is_being_made() {
+    let sandbox = Sandbox::new();
+    let (hold, seen, runtime) = held_runtime(&sandbox, "create");
+    let pod = Pod::start_with(&sandbox, &runtime);
+    thread::scope(|scope| {
+        let create = scope.spawn(|| pod.create(&[], ""));
+        eventually("the runtime runs", || seen.exists().then_some(()));
+        let mut request = api::ShutdownRequest::new();
+        request.id.clone_from(&pod.id);
+        request.now = true;
+        pod.tasks.shutdown(patience(), &request).expect("shutdown");
+        fs::remove_file(&hold).expect("let it go");
+        create.join().expect("a client").expect("create");
+    });
+    eventually("the shim ends", || is_gone(pod.shim()).then_some(()));
+    run(&mut Shim::command(&sandbox, &pod.bundle, &pod.id, "delete")).ok();
     sandbox.assert_clean();
 }
 

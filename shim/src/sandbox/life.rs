@@ -118,6 +118,7 @@ impl Shim {
     }
 
     fn sandbox_created(&mut self, reply: Reply, result: Result<(), Status>) {
+        let ending = self.ending;
         let Some(sandbox) = &mut self.sandbox else {
             return;
         };
@@ -144,7 +145,8 @@ impl Shim {
         if sandbox.has_cgroup_parent {
             sandbox.pod_cgroup = Cgroup::of_process(pid).map(|group| group.parent());
         }
-        if sandbox.shutdown.is_some() || !sandbox.stoppers.is_empty() {
+        // What had to end it meanwhile found no process yet.
+        if ending || sandbox.shutdown.is_some() || !sandbox.stoppers.is_empty() {
             sandbox.kill();
         }
         self.answer(reply, &api::CreateSandboxResponse::new());

@@ -343,6 +343,10 @@ fn what_is_wrong_is_refused_and_the_shim_can_still_be_shut_down() {
     refused(pod.try_shutdown("other"), Code::NOT_FOUND);
     let said = refused(pod.create(b"\xff", ""), Code::INVALID_ARGUMENT);
     assert!(said.contains("PodSandboxConfig does not decode"), "{said}");
+    // It is not root that it runs as then.
+    let user = field(8, &field(2, &field(3, &number(1, 1 << 32))));
+    let said = refused(pod.create(&user, ""), Code::INVALID_ARGUMENT);
+    assert!(said.contains("an id of 32 bits"), "{said}");
     let said = refused(pod.create(&[], "/nonexistent"), Code::UNKNOWN);
     assert!(said.contains("/nonexistent"), "{said}");
     // What failed left nothing that the next one stumbles over.

@@ -49,9 +49,10 @@ pub struct Mapping {
     pub length: u32,
 }
 
-/// `NamespaceMode` of CRI.
+/// `NamespaceMode` of CRI, in which 1 is the container and 3 another container.
 const MODE_POD: u64 = 0;
 const MODE_NODE: u64 = 2;
+const MODE_MAX: u64 = 3;
 
 impl Pod {
     /// Reads the options of `CreateSandbox`; none at all ask for a pod with all defaults.
@@ -116,11 +117,11 @@ impl Pod {
                 3 => self.user = Some(wrapped(&value)?),
                 8 => self.group = Some(wrapped(&value)?),
                 5 => match value {
-                    Value::Number(group) => self.supplemental_groups.push(group as u32),
+                    Value::Number(group) => self.supplemental_groups.push(id(group)?),
                     Value::Bytes(packed) => {
                         let mut input = CodedInputStream::from_bytes(packed);
                         while !input.eof()? {
-                            self.supplemental_groups.push(input.read_int64()? as u32);
+                            self.supplemental_groups.push(id(input.read_uint64()?)?);
                         }
                     }
                 },
@@ -134,9 +135,9 @@ impl Pod {
     fn read_namespaces(&mut self, bytes: &[u8]) -> protobuf::Result<()> {
         fields(bytes, |number, value| {
             match number {
-                1 => self.node_network = value.number()? == MODE_NODE,
-                2 => self.node_pid = value.number()? == MODE_NODE,
-                3 => self.node_ipc = value.number()? == MODE_NODE,
+                1 => self.node_network = is_node(&value)?,
+                2 => self.node_pid = is_node(&value)?,
+                3 => self.node_ipc = is_node(&value)?,
                 5 => self.user_namespace = read_user_namespace(value.bytes()?)?,
                 _ => {}
             }
@@ -175,7 +176,11 @@ fn read_user_namespace(bytes: &[u8]) -> protobuf::Result<Option<Mappings>> {
         }
         Ok(())
     })?;
-    Ok((mode == MODE_POD).then_some(mappings))
+    match mode {
+        MODE_POD => Ok(Some(mappings)),
+        MODE_NODE => Ok(None),
+        _ => Err(unexpected("a user namespace of the pod or the node")),
+    }
 }
 
 fn read_mapping(bytes: &[u8]) -> protobuf::Result<Mapping> {
@@ -187,7 +192,7 @@ fn read_mapping(bytes: &[u8]) -> protobuf::Result<Mapping> {
             3 => &mut mapping.length,
             _ => return Ok(()),
         };
-        *field = value.number()? as u32;
+        *field = id(value.number()?)?;
         Ok(())
     })?;
     Ok(mapping)
@@ -195,14 +200,26 @@ fn read_mapping(bytes: &[u8]) -> protobuf::Result<Mapping> {
 
 /// `Int64Value`, an id.
 fn wrapped(value: &Value) -> protobuf::Result<u32> {
-    let mut id = 0;
+    let mut wrapped = 0;
     fields(value.bytes()?, |number, value| {
         if number == 1 {
-            id = value.number()? as u32;
+            wrapped = id(value.number()?)?;
         }
         Ok(())
     })?;
-    Ok(id)
+    Ok(wrapped)
+}
+
+/// Of a user or group. CRI has 64 bits for one, with a sign.
+fn id(number: u64) -> protobuf::Result<u32> {
+    u32::try_from(number).map_err(|_| unexpected("an id of 32 bits"))
+}
+
+fn is_node(mode: &Value) -> protobuf::Result<bool> {
+    match mode.number()? {
+        mode if mode > MODE_MAX => Err(unexpected("a known namespace mode")),
+        mode => Ok(mode == MODE_NODE),
+    }
 }
 
 enum Value<'a> {
@@ -343,6 +360,11 @@ mod tests {
         );
     }
 
+    /// A pod with this `LinuxSandboxSecurityContext`.
+    fn security(context: &[u8]) -> Vec<u8> {
+        bytes(8, &bytes(2, context))
+    }
+
     #[test]
     fn what_is_no_pod_is_refused() {
         assert_eq!(Pod::parse(None).unwrap(), Pod::default());
@@ -352,6 +374,15 @@ mod tests {
             vec![0x12, 0x7f, 0],
             vec![0x42, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
             bytes(8, &bytes(2, &bytes(1, &[8]))),
+            security(&bytes(3, &number(1, 1 << 32))),
+            security(&bytes(3, &number(1, -1_i64 as u64))),
+            security(&bytes(8, &number(1, 1 << 32))),
+            security(&number(5, 1 << 32)),
+            security(&bytes(5, &[0x80, 0x80, 0x80, 0x80, 0x10])),
+            security(&bytes(1, &number(1, 4))),
+            security(&bytes(1, &bytes(5, &number(1, 1)))),
+            security(&bytes(1, &bytes(5, &number(1, 3)))),
+            security(&bytes(1, &bytes(5, &bytes(2, &number(3, 1 << 32))))),
         ] {
             assert!(parse(broken.clone()).is_err(), "{broken:?}");
         }

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use containerd_shim_protos::protobuf::{CodedOutputStream, Message, well_known_types::any::Any};
 use containerd_shim_protos::sandbox_sync::SandboxClient;
@@ -36,15 +37,9 @@ impl Pod {
     fn start_with(sandbox: &Sandbox, runtime: &str) -> Self {
         let bundle = sandbox.path().join("pod");
         fs::create_dir(&bundle).expect("make the bundle");
-        let root = sandbox.path().join("state");
-        sandbox.owns(&root.join("test"));
+        sandbox.owns(&sandbox.path().join("state/test"));
         sandbox.owns(&sandbox.path().join("s"));
-        let mut options = Options::new();
-        options.root = root.display().to_string();
-        runtime.clone_into(&mut options.binary_name);
-        let mut any = Any::new();
-        any.type_url = "containerd.runc.v1.Options".into();
-        any.value = options.write_to_bytes().expect("encode options");
+        let options = options(sandbox, runtime);
         let mut command = Shim::command(sandbox, &bundle, sandbox.id(), "start");
         let mut child = command
             .stdin(Stdio::piped())
@@ -55,7 +50,7 @@ impl Pod {
             .stdin
             .take()
             .expect("stdin")
-            .write_all(&any.write_to_bytes().expect("encode options"))
+            .write_all(&options.write_to_bytes().expect("encode options"))
             .expect("hand over the options");
         let answer = finish(child, "shim start".into()).ok();
         let answer: Value = serde_json::from_str(&answer).expect("an answer in JSON");
@@ -70,7 +65,7 @@ impl Pod {
             bundle,
             sandboxes: SandboxClient::new(connect()),
             tasks: TaskClient::new(connect()),
-            options: any,
+            options,
         }
     }
 
@@ -143,11 +138,11 @@ impl Pod {
         pid.parse().expect("a pid")
     }
 
-    /// A container of the pod that runs, in its IPC namespace.
-    #[track_caller]
-    fn container(&self, sandbox: &Sandbox, pid: u32) -> (String, Bundle) {
-        let id = format!("{}c", self.id);
-        let mut bundle = Bundle::new(sandbox, "echo x >/dev/shm/mine; exec sleep 1000");
+    /// A request to create a container of the pod, in its IPC namespace.
+    fn request(&self, sandbox: &Sandbox, name: &str, pid: u32) -> (api::CreateTaskRequest, Bundle) {
+        let id = format!("{}{name}", self.id);
+        let script = "echo x >/dev/shm/mine; exec sleep 1000";
+        let mut bundle = Bundle::named(sandbox, name, &["/bin/sh", "-c", script]);
         bundle.set("/annotations", json!({"io.kubernetes.cri.sandbox-id": self.id}));
         bundle.set("/linux/cgroupsPath", json!(format!("/test/{id}")));
         let namespaces = bundle.config["linux"]["namespaces"]
@@ -160,17 +155,36 @@ impl Pod {
         }
         bundle.write();
         let mut request = api::CreateTaskRequest::new();
-        request.id.clone_from(&id);
+        request.id = id;
         request.bundle = bundle.path().display().to_string();
         request.options = Some(self.options.clone()).into();
+        (request, bundle)
+    }
+
+    /// A container of the pod that runs.
+    #[track_caller]
+    fn container(&self, sandbox: &Sandbox, pid: u32) -> (String, Bundle) {
+        let (created, bundle) = self.request(sandbox, "c", pid);
+        let id = created.id.clone();
         self.tasks
-            .create(patience(), &request)
+            .create(patience(), &created)
             .expect("create a container");
         let mut request = api::StartRequest::new();
         request.id.clone_from(&id);
         self.tasks.start(patience(), &request).expect("start a container");
         (id, bundle)
     }
+}
+
+/// Those of a runtime, ours where none is named.
+fn options(sandbox: &Sandbox, runtime: &str) -> Any {
+    let mut options = Options::new();
+    options.root = sandbox.path().join("state").display().to_string();
+    runtime.clone_into(&mut options.binary_name);
+    let mut any = Any::new();
+    any.type_url = "containerd.runc.v1.Options".into();
+    any.value = options.write_to_bytes().expect("encode options");
+    any
 }
 
 /// A field of a protobuf message: a message or text, or a number.
@@ -478,19 +492,10 @@ fn a_pod_keeps_its_shim_until_it_is_shut_down_and_takes_its_containers_along() {
     let connected = pod.tasks.connect(patience(), &request).expect("connect");
     assert_eq!((connected.shim_pid, connected.task_pid), (pod.shim(), pid));
 
-    let (id, bundle) = pod.container(&sandbox, pid);
+    let (_, bundle) = pod.container(&sandbox, pid);
     eventually("the container writes into the pod's /dev/shm", || {
         pod.bundle.join("shm/mine").exists().then_some(())
     });
-    // One that is refused is not on record, by which `delete` would ask the runtime for it.
-    let mut request = api::CreateTaskRequest::new();
-    request.id = format!("{}d", pod.id);
-    request.bundle = bundle.path().display().to_string();
-    request.stdin = "binary:///bin/cat".into();
-    let created = pod.tasks.create(context::Context::default(), &request);
-    refused(created, Code::INVALID_ARGUMENT);
-    let record = |name: &str| pod.bundle.join("containers").join(name).exists();
-    assert!(record(&id) && !record(&request.id));
     pod.shutdown();
     sandbox_is_all_that_is_left(&pod);
     // Its exit is on disk; what is left of it, `delete` removes.
@@ -523,6 +528,39 @@ fn a_killed_shims_pod_is_removed_with_its_containers_by_one_delete() {
 }
 
 #[test]
+fn a_container_that_was_refused_is_none_of_the_pod() {
+    let sandbox = Sandbox::new();
+    let pod = Pod::start(&sandbox);
+    pod.create(&[], "").expect("create");
+    let pid = pod.run().expect("start");
+    let recorded = || fs::read_dir(pod.bundle.join("containers")).map_or(0, Iterator::count);
+    let (request, bundle) = pod.request(&sandbox, "c", pid);
+    let mut unmountable = request.clone();
+    unmountable
+        .rootfs
+        .push(containerd_shim_protos::types::mount::Mount {
+            type_: "nonexistent".into(),
+            ..Default::default()
+        });
+    refused(pod.tasks.create(patience(), &unmountable), Code::UNKNOWN);
+    let mut deaf = request.clone();
+    deaf.stdout = "nonexistent://x".into();
+    assert!(pod.tasks.create(patience(), &deaf).is_err());
+    let mut unrestorable = request.clone();
+    unrestorable.checkpoint = sandbox.path().display().to_string();
+    unrestorable.rootfs.clone_from(&unmountable.rootfs);
+    refused(pod.tasks.create(patience(), &unrestorable), Code::UNKNOWN);
+    // A `delete` of the pod would delete whatever had their ids by then.
+    assert_eq!(recorded(), 0);
+    pod.tasks
+        .create(patience(), &request)
+        .expect("create a container");
+    assert_eq!(recorded(), 1);
+    pod.shutdown();
+    run(&mut Shim::command(&sandbox, bundle.path(), &request.id, "delete")).ok();
+}
+
+#[test]
 fn a_living_shim_whose_pod_was_given_up_ends_with_it() {
     let sandbox = Sandbox::new();
     let pod = Pod::start(&sandbox);
@@ -534,6 +572,59 @@ fn a_living_shim_whose_pod_was_given_up_ends_with_it() {
     assert_eq!(pod.status().state, "SANDBOX_READY");
     run(&mut Shim::command(&sandbox, &pod.bundle, &pod.id, "delete")).ok();
     eventually("the shim ends", || is_gone(pod.shim()).then_some(()));
+    fs::remove_dir_all(&pod.bundle).expect("nothing is mounted in the bundle");
+    sandbox.assert_clean();
+}
+
+#[test]
+fn a_delete_goes_on_when_one_container_fails() {
+    let sandbox = Sandbox::new();
+    let pod = Pod::start(&sandbox);
+    pod.create(&[], "").expect("create");
+    let pid = pod.run().expect("start");
+    let (_, bundle) = pod.container(&sandbox, pid);
+    let shim = pod.shim();
+    run(Command::new("kill").args(["-KILL", &shim.to_string()])).ok();
+    eventually("the shim is dead", || is_gone(shim).then_some(()));
+    // There is no telling whether something is mounted in that.
+    fs::remove_dir_all(bundle.path()).expect("remove the container's bundle");
+    fs::write(bundle.path(), "").expect("put a file there");
+    let said = run(&mut Shim::command(&sandbox, &pod.bundle, &pod.id, "delete")).refused();
+    assert!(said.contains(&bundle.path().display().to_string()), "{said}");
+    eventually("the pod is dead", || is_gone(pid).then_some(()));
+    fs::remove_dir_all(&pod.bundle).expect("nothing is mounted in the pod's bundle");
+    sandbox.assert_clean();
+}
+
+#[test]
+fn a_delete_of_many_containers_ends_in_the_time_that_containerd_gives_it() {
+    let sandbox = Sandbox::new();
+    let pod = Pod::start(&sandbox);
+    pod.create(&[], "").expect("create");
+    let pid = pod.run().expect("start");
+    let (hold, seen, runtime) = held_runtime(&sandbox, "create");
+    let requests = ["c", "d", "e"].map(|name| {
+        let (mut request, _) = pod.request(&sandbox, name, pid);
+        request.options = Some(options(&sandbox, &runtime)).into();
+        request
+    });
+    let shim = pod.shim();
+    thread::scope(|scope| {
+        for request in &requests {
+            scope.spawn(|| {
+                pod.tasks
+                    .create(patience(), request)
+                    .expect_err("the shim is killed")
+            });
+            eventually("the runtime runs", || fs::remove_file(&seen).ok());
+        }
+        run(Command::new("kill").args(["-KILL", &shim.to_string()])).ok();
+    });
+    let start = Instant::now();
+    run(&mut Shim::command(&sandbox, &pod.bundle, &pod.id, "delete")).ok();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    eventually("the pod is dead", || is_gone(pid).then_some(()));
+    fs::remove_file(&hold).expect("nobody waits for it any more");
     fs::remove_dir_all(&pod.bundle).expect("nothing is mounted in the bundle");
     sandbox.assert_clean();
 }

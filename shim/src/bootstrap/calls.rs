@@ -7,26 +7,27 @@ use std::time::{Duration, Instant};
 
 use crate::sys;
 
-/// How long a call may take to end by itself. A runtime that ends by itself leaves nothing that its `delete` does not
-/// know, and containerd gives the whole of `delete` five seconds.
+/// How long all calls may take to end by themselves. A runtime that ends by itself leaves nothing that its `delete`
+/// does not know, and containerd gives the whole of `delete` five seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A process that got SIGKILL is gone within this, or it hangs in the kernel.
 const DEATH: Duration = Duration::from_secs(2);
 /// How often it is looked again what a process is.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Returns when no call for the container in `bundle` runs any more that the shim with this pid has made.
-pub(super) fn outlast(bundle: &Path, shim: u32) {
-    let (patience, end) = (Instant::now() + PATIENCE, Instant::now() + PATIENCE + DEATH);
+/// Returns when no call for the container in `bundle` runs any more that the shim with this pid has made. The patience
+/// is that of a whole `delete`, which has begun then.
+pub(super) fn outlast(bundle: &Path, shim: u32, begun: Instant) {
+    let (patience, end) = (begun + PATIENCE, begun + PATIENCE + DEATH);
     // What ends may have started another one before.
     while let Some((pid, kind, process)) = find(bundle, shim) {
-        if Instant::now() > end {
-            eprintln!("process {pid} of the shim that was {shim} does not end");
-            return;
-        }
         if Instant::now() > patience && kind == Kind::Call {
             eprintln!("process {pid} of the shim that was {shim} does not end and is killed");
             let _ = sys::kill_by_pidfd(&process);
+        }
+        if Instant::now() > end {
+            eprintln!("process {pid} of the shim that was {shim} does not end");
+            return;
         }
         let _ = sys::wait_readable(&process, LOOK);
     }

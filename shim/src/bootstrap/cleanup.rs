@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use protobuf::Message;
 
@@ -38,33 +38,35 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
         return Err(CleanupError::BadId(id.clone()));
     }
     let bundle = bundle_path(arguments)?;
+    let begun = Instant::now();
     // SIGTERM for all that belongs to a service must not stop this half-way: it does no more than to interrupt a wait.
     let _signals = SignalPipe::install();
     // One that never got as far as Create, or back from Delete, has no container and no calls.
     let runtime = Runtime::read(&bundle);
     if let Some(runtime) = &runtime {
-        calls::outlast(&bundle, runtime.shim);
+        calls::outlast(&bundle, runtime.shim, begun);
     }
     failpoint::reach("cleanup.alone");
     let pid = bundle::read_pid(&bundle.join(INIT_PID_FILE)).unwrap_or(0);
     // A record of another pid tells of an earlier container in the same bundle.
     let record =
         ExitRecord::read(&bundle).filter(|record| record.id == *id && (pid == 0 || record.pid == pid));
+    let mut unmounted = Ok(());
     for member in sandbox::members(&bundle) {
-        calls::outlast(&member.bundle, member.runtime.shim);
+        calls::outlast(&member.bundle, member.runtime.shim, begun);
         delete_container(&member.runtime, &member.id, &bundle);
-        unmount_rootfs(&member.bundle)?;
+        unmounted = unmounted.and(unmount_rootfs(&member.bundle));
     }
     if let Some(runtime) = runtime {
         delete_container(&runtime, id, &bundle);
     }
     failpoint::reach("cleanup.deleted");
     remove_socket(&bundle, id);
-    sandbox::remove_files(&bundle, id).map_err(|error| CleanupError::Unmount {
+    let removed = sandbox::remove_files(&bundle, id).map_err(|error| CleanupError::Unmount {
         path: bundle.clone(),
         error,
-    })?;
-    unmount_rootfs(&bundle)?;
+    });
+    unmounted.and(removed).and(unmount_rootfs(&bundle))?;
     let exit = record.as_ref().map_or(
         Exit {
             status: STATUS_UNKNOWN,

@@ -363,6 +363,11 @@ fn what_is_wrong_is_refused_and_the_shim_can_still_be_shut_down() {
     assert!(said.contains("an id of 32 bits"), "{said}");
     let said = refused(pod.create(&[], "/nonexistent"), Code::UNKNOWN);
     assert!(said.contains("/nonexistent"), "{said}");
+    let fifo = sandbox.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("make a fifo");
+    let fifo = fifo.display().to_string();
+    let said = refused(pod.create(&namespaces(&field(5, &[])), &fifo), Code::UNKNOWN);
+    assert!(said.contains(&fifo), "{said}");
     // What failed left nothing that the next one stumbles over.
     pod.create(&[], "").expect("create");
     let said = refused(pod.create(&[], ""), Code::ALREADY_EXISTS);

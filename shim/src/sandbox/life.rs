@@ -1,7 +1,8 @@
 //! A sandbox's life: create, start, stop, shutdown, and the end of its process.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -367,7 +368,12 @@ fn owner_of_network(pod: &Pod, network: &str) -> Result<Option<OwnedFd>, Status>
     if pod.user_namespace.is_none() || network.is_empty() {
         return Ok(None);
     }
-    File::open(network)
+    // The path is the client's: to open a fifo would stop this whole process.
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(network)
         .and_then(|file| sys::owning_user_namespace(&file))
         .map(Some)
         .map_err(|error| Status::unknown(format!("find the user namespace that owns {network}: {error}")))

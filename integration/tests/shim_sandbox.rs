@@ -35,8 +35,10 @@ impl Pod {
     /// With another OCI runtime than ours.
     #[track_caller]
     fn start_with(sandbox: &Sandbox, runtime: &str) -> Self {
-        let bundle = sandbox.path().join("pod");
-        fs::create_dir(&bundle).expect("make the bundle");
+        // Where containerd has it.
+        let sandboxes = sandbox.path().join("io.containerd.sandbox.controller.v1.shim");
+        let bundle = sandboxes.join("test").join(sandbox.id());
+        fs::create_dir_all(&bundle).expect("make the bundle");
         sandbox.owns(&sandbox.path().join("state/test"));
         sandbox.owns(&sandbox.path().join("s"));
         let options = options(sandbox, runtime);
@@ -343,8 +345,15 @@ fn a_pods_user_namespace_is_that_of_its_network() {
         map.split_ascii_whitespace().collect::<Vec<_>>(),
         ["0", "100000", "65536"]
     );
+    // Its users can reach that one, and a container of its name elsewhere has nothing to do with it.
+    let rootfs = Path::new("/run/berth-pods/test").join(&pod.id);
+    assert!(rootfs.exists());
+    let elsewhere = sandbox.path().join("elsewhere");
+    fs::create_dir(&elsewhere).expect("make a bundle");
+    run(&mut Shim::command(&sandbox, &elsewhere, &pod.id, "delete")).ok();
+    assert!(rootfs.exists());
     pod.shutdown();
-    assert!(!Path::new("/run/berth-pods").join(&pod.id).exists());
+    assert!(!rootfs.exists());
     maker.kill().expect("end unshare");
     maker.wait().expect("wait for unshare");
 }
@@ -385,6 +394,17 @@ fn what_is_wrong_is_refused_and_the_shim_can_still_be_shut_down() {
     );
     assert!(said.contains("cgroup_parent"), "{said}");
     pod.shutdown();
+}
+
+#[test]
+fn a_shim_is_not_started_where_there_is_no_bundle() {
+    let sandbox = Sandbox::new();
+    let folder = sandbox.path().join("wrong");
+    fs::create_dir(&folder).expect("make a folder");
+    let said = run(&mut Shim::command(&sandbox, &folder, sandbox.id(), "start")).refused();
+    assert!(said.contains("wrong/config.json"), "{said}");
+    assert_eq!(fs::read_dir(&folder).expect("read the folder").count(), 0);
+    sandbox.assert_clean();
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
     }
     failpoint::reach("cleanup.deleted");
     remove_socket(&bundle, id);
-    let removed = sandbox::remove_files(&bundle, id).map_err(|error| CleanupError::Unmount {
+    let removed = sandbox::remove_files(&bundle).map_err(|error| CleanupError::Unmount {
         path: bundle.clone(),
         error,
     });

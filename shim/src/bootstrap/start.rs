@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use super::params::{self, Params, Protocol};
 use super::read_stdin;
 use crate::arguments::Arguments;
-use crate::bundle::{self, ADDRESS_FILE, CONFIG_FILE, Config, GROUP_FILE, OPTIONS_FILE, SHIM_PID_FILE};
+use crate::bundle::{self, ADDRESS_FILE, Config, GROUP_FILE, OPTIONS_FILE, SHIM_PID_FILE};
 use crate::task::is_valid_id;
-use crate::{failpoint, socket, sys};
+use crate::{failpoint, sandbox, socket, sys};
 
 /// What the daemon is told on its stdin when its caller has the address. If `start` dies before that, nobody knows of
 /// the daemon, and it ends.
@@ -45,8 +45,8 @@ pub fn start(arguments: &Arguments) -> Result<(), StartError> {
         &arguments.namespace,
         max_version.as_deref(),
     );
-    // Its configuration comes with its creation.
-    let is_sandbox = !bundle.join(CONFIG_FILE).exists();
+    // Its configuration, if it has one already, says nothing of a group.
+    let is_sandbox = sandbox::is_bundle(&bundle);
     let found = if is_sandbox {
         socket::live_address(&bundle)
     } else {

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use containerd_shim_protos::sandbox_api as api;
 
 use super::pod::Pod;
-use super::{Sandbox, spec};
+use super::{SANDBOXES, Sandbox, is_bundle, spec};
 use crate::bundle::{self, ExitRecord, INIT_PID_FILE};
 use crate::cgroup::Cgroup;
 use crate::connections::CALLS_MAX;
@@ -52,6 +52,12 @@ impl Shim {
             return Err(Status::invalid_argument(format!(
                 "bundle {:?} is no absolute path",
                 request.bundle_path
+            )));
+        }
+        if !is_bundle(&bundle) {
+            return Err(Status::invalid_argument(format!(
+                "bundle {} is not in {SANDBOXES}/NAMESPACE, by which a delete knows a sandbox's",
+                bundle.display()
             )));
         }
         if !request.rootfs.is_empty() {

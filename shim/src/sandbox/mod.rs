@@ -35,9 +35,24 @@ use pod::Pod;
 /// the sandbox of a dead shim alone, and may have removed the containers' bundles by then.
 const MEMBERS: &str = "containers";
 
+/// containerd has the bundles of sandboxes in a folder of this name, as `NAMESPACE/ID`: that of its plugin (see
+/// plugins/sandbox/controller.go there).
+const SANDBOXES: &str = "io.containerd.sandbox.controller.v1.shim";
+
 /// Where the rootfs is of a pod with a user namespace, whose root must be able to reach it: containerd's folder with the
-/// bundles of sandboxes is open to its owner alone.
+/// bundles of sandboxes is open to its owner alone. CRI draws the ids at random, so two containerds have none in common.
 const OPEN_FOLDER: &str = "/run/berth-pods";
+
+/// `NAMESPACE/ID` of a sandbox's bundle, nothing for a container's.
+fn name_of(bundle: &Path) -> Option<&Path> {
+    let folder = bundle.ancestors().nth(2)?;
+    (folder.file_name()? == SANDBOXES).then(|| bundle.strip_prefix(folder).ok())?
+}
+
+/// By this `start` tells a sandbox from a container, before anything else is known of either.
+pub(crate) fn is_bundle(bundle: &Path) -> bool {
+    name_of(bundle).is_some()
+}
 
 /// A container of the pod.
 #[derive(Debug, Serialize, Deserialize)]
@@ -130,12 +145,12 @@ impl Sandbox {
     fn prepare(&self, pod: &Pod, config: &serde_json::Value) -> Result<(), Status> {
         let rootfs = self.rootfs(pod);
         make_rootfs(&rootfs)
-            .and_then(|()| match rootfs.parent() {
+            .and_then(|()| {
+                let parents = rootfs.ancestors().skip(1);
                 // Whatever the umask is.
-                Some(parent) if parent == Path::new(OPEN_FOLDER) => {
-                    fs::set_permissions(parent, fs::Permissions::from_mode(0o711))
-                }
-                _ => Ok(()),
+                parents
+                    .take_while(|parent| parent.starts_with(OPEN_FOLDER))
+                    .try_for_each(|parent| fs::set_permissions(parent, fs::Permissions::from_mode(0o711)))
             })
             .map_err(|error| Status::unknown(format!("make {}: {error}", rootfs.display())))?;
         // The pid and the exit of an earlier sandbox in this bundle must not be taken for this one's.
@@ -155,26 +170,28 @@ impl Sandbox {
     }
 
     fn rootfs(&self, pod: &Pod) -> PathBuf {
-        if pod.user_namespace.is_some() {
-            Path::new(OPEN_FOLDER).join(&self.id)
-        } else {
+        match name_of(&self.bundle) {
+            Some(name) if pod.user_namespace.is_some() => Path::new(OPEN_FOLDER).join(name),
             // Not `rootfs`: containerd removes that one only if it is empty.
-            self.bundle.join("pause")
+            _ => self.bundle.join("pause"),
         }
     }
 
     /// Takes back what would keep the bundle, which is the caller's, from being removed. What a failed call of the
     /// runtime may have left is for `delete`, to which the caller turns then.
     fn clean_up(&self) {
-        if let Err(error) = remove_files(&self.bundle, &self.id) {
+        if let Err(error) = remove_files(&self.bundle) {
             shim_log::error(format_args!("remove the files of sandbox {}: {error}", self.id));
         }
     }
 }
 
-/// What a sandbox has outside its bundle, and mounts in it.
-pub(crate) fn remove_files(bundle: &Path, id: &str) -> io::Result<()> {
-    let rootfs = match fs::remove_dir_all(Path::new(OPEN_FOLDER).join(id)) {
+/// What a sandbox has outside its bundle, and mounts in it. A container's bundle has nothing of that.
+pub(crate) fn remove_files(bundle: &Path) -> io::Result<()> {
+    let Some(name) = name_of(bundle) else {
+        return Ok(());
+    };
+    let rootfs = match fs::remove_dir_all(Path::new(OPEN_FOLDER).join(name)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };

@@ -489,6 +489,53 @@ fn a_shim_that_must_end_at_once_takes_a_sandbox_along_that_is_being_made() {
     sandbox.assert_clean();
 }
 
+#[test]
+fn a_pid_that_was_the_sandboxs_is_not_killed_when_another_process_has_it() {
+    let sandbox = Sandbox::new();
+    let (hold, seen, runtime) = held_runtime(&sandbox, "start");
+    let pod = Pod::start_with(&sandbox, &runtime);
+    pod.create(&[], "").expect("create");
+    let pid: u32 = fs::read_to_string(pod.bundle.join("init.pid"))
+        .expect("read the pid")
+        .parse()
+        .expect("a pid");
+    thread::scope(|scope| {
+        let start = scope.spawn(|| pod.run());
+        eventually("the runtime runs", || seen.exists().then_some(()));
+        run(Command::new("kill").args(["-KILL", &pid.to_string()])).ok();
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        eventually("the sandbox's process was reaped", || {
+            (!proc.exists()).then_some(())
+        });
+        let mut heir = eventually("another process has its pid", || {
+            fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).expect("choose the next pid");
+            let mut child = Command::new("sleep").arg("1000").spawn().expect("start sleep");
+            if child.id() == pid {
+                return Some(child);
+            }
+            child.kill().expect("end sleep");
+            child.wait().expect("wait for sleep");
+            None
+        });
+        let stop = scope.spawn(|| pod.stop());
+        // All but surely answered after the stop was begun.
+        pod.status();
+        assert!(!is_gone(pid), "the other process was killed");
+        fs::remove_file(&hold).expect("let it go");
+        assert!(
+            start.join().expect("a client").is_err(),
+            "there was nothing to start"
+        );
+        stop.join().expect("a client");
+        assert_eq!(pod.wait(), 137);
+        assert!(!is_gone(pid), "the other process was killed");
+        heir.kill().expect("end sleep");
+        heir.wait().expect("wait for sleep");
+    });
+    pod.shutdown();
+    sandbox.assert_clean();
+}
+
 /// No mount keeps the bundle from being removed.
 #[track_caller]
 fn sandbox_is_all_that_is_left(pod: &Pod) {

@@ -224,7 +224,7 @@ impl Shim {
     pub(crate) fn is_sandbox(&self, pid: u32) -> bool {
         self.sandbox
             .as_ref()
-            .is_some_and(|sandbox| sandbox.is_live() && sandbox.pid == pid)
+            .is_some_and(|sandbox| sandbox.has_process() && sandbox.pid == pid)
     }
 
     /// The sandbox's process ended: its exit is on disk, and only then told.

@@ -98,6 +98,11 @@ impl Sandbox {
         !matches!(self.phase, Phase::Stopped(_))
     }
 
+    /// Whether `pid` is still that of the sandbox's process, and not perhaps another's since that was reaped.
+    fn has_process(&self) -> bool {
+        self.pid != 0 && self.is_live() && self.early_exit.is_none()
+    }
+
     /// The sandbox's process, when the sandbox is called that.
     pub(crate) fn pid_of(&self, id: &str) -> Option<u32> {
         (self.id == id).then_some(self.pid)
@@ -109,8 +114,7 @@ impl Sandbox {
 
     /// SIGKILL: the process has no other end. One that is still being made is killed when it is there.
     fn kill(&self) {
-        if self.is_live()
-            && self.pid != 0
+        if self.has_process()
             && let Err(error) = sys::kill(self.pid, libc::SIGKILL as u32)
         {
             shim_log::warn(format_args!("kill {} of sandbox {}: {error}", self.pid, self.id));

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::task::Exit;
@@ -44,17 +45,25 @@ struct Namespace {
     path: String,
 }
 
+/// `config.json`, as far as `T` knows it.
+pub fn read_config<T: DeserializeOwned>(bundle: &Path) -> Result<T, String> {
+    const CONFIG_BYTES_MAX: u64 = 16 << 20;
+    let path = bundle.join(CONFIG_FILE);
+    let failed = |error: &dyn std::fmt::Display| format!("read {}: {error}", path.display());
+    let file = File::open(&path).map_err(|error| failed(&error))?;
+    let mut text = Vec::new();
+    file.take(CONFIG_BYTES_MAX + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| failed(&error))?;
+    if text.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(failed(&format_args!("more than {CONFIG_BYTES_MAX} bytes")));
+    }
+    serde_json::from_slice(&text).map_err(|error| failed(&error))
+}
+
 impl Config {
     pub fn read(bundle: &Path) -> Result<Self, String> {
-        const CONFIG_BYTES_MAX: u64 = 16 << 20;
-        let path = bundle.join(CONFIG_FILE);
-        let failed = |error: &dyn std::fmt::Display| format!("read {}: {error}", path.display());
-        let file = File::open(&path).map_err(|error| failed(&error))?;
-        let mut text = Vec::new();
-        file.take(CONFIG_BYTES_MAX)
-            .read_to_end(&mut text)
-            .map_err(|error| failed(&error))?;
-        serde_json::from_slice(&text).map_err(|error| failed(&error))
+        read_config(bundle)
     }
 
     /// Whether all processes end with init.
@@ -181,6 +190,21 @@ mod tests {
         );
         assert!(!parse(r#"{"linux":{"namespaces":[{"type":"ipc"}]}}"#).has_private_pids());
         assert!(!parse("{}").has_private_pids());
+    }
+
+    #[test]
+    fn a_configuration_that_would_fill_memory_is_refused() {
+        let bundle = tempfile::tempdir().unwrap();
+        let path = bundle.path().join(CONFIG_FILE);
+        std::fs::write(&path, "{}").unwrap();
+        assert_eq!(Config::read(bundle.path()), Ok(Config::default()));
+        File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_len(1 << 40))
+            .unwrap();
+        let said = read_config::<serde_json::Value>(bundle.path()).unwrap_err();
+        assert!(said.ends_with("config.json: more than 16777216 bytes"), "{said}");
     }
 
     #[test]

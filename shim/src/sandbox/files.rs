@@ -78,19 +78,14 @@ fn resolv_conf(dns: &Dns) -> String {
 
 /// Puts them into a container's configuration, where it has nothing of its own at their places.
 pub(super) fn add_to(container: &Path, sandbox: &Path) -> Result<(), Status> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        Status::unknown(format!(
-            "{what} {}: {error}",
-            container.join(CONFIG_FILE).display()
-        ))
-    };
-    let text = fs::read(container.join(CONFIG_FILE)).map_err(|error| failed("read", &error))?;
-    let mut config: Value = serde_json::from_slice(&text).map_err(|error| failed("read", &error))?;
+    let mut config: Value = bundle::read_config(container).map_err(Status::unknown)?;
     if !add_mounts(&mut config, sandbox) {
         return Ok(());
     }
-    let text = serde_json::to_vec(&config).map_err(|error| failed("write", &error))?;
-    bundle::write_file(container, CONFIG_FILE, &text).map_err(|error| failed("write", &error))
+    bundle::write_file(container, CONFIG_FILE, config.to_string().as_bytes()).map_err(|error| {
+        let path = container.join(CONFIG_FILE);
+        Status::unknown(format!("write {}: {error}", path.display()))
+    })
 }
 
 /// False when there was nothing to do.

@@ -271,8 +271,13 @@ impl Shim {
                 self.end();
             } else {
                 // Whoever stops services by name must not take the containers' exit statuses along.
+                let sandbox = if self.sandbox.is_some() {
+                    "a sandbox and "
+                } else {
+                    ""
+                };
                 shim_log::warn(format_args!(
-                    "SIGTERM ignored: {} containers are here",
+                    "SIGTERM ignored: {sandbox}{} containers are here",
                     self.containers.len()
                 ));
             }

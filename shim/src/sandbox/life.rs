@@ -85,6 +85,7 @@ impl Shim {
             early_exit: None,
             waiters: Vec::new(),
             stoppers: Vec::new(),
+            is_to_stop: false,
             shutdown: None,
         };
         let cgroups_path = spec::cgroups_path(&pod.cgroup_parent, &self.config.namespace, id);
@@ -153,7 +154,7 @@ impl Shim {
             sandbox.pod_cgroup = Cgroup::of_process(pid).map(|group| group.parent());
         }
         // What had to end it meanwhile found no process yet.
-        if ending || sandbox.shutdown.is_some() || !sandbox.stoppers.is_empty() {
+        if ending || sandbox.is_to_stop || sandbox.shutdown.is_some() {
             sandbox.kill();
         }
         self.answer(reply, &api::CreateSandboxResponse::new());
@@ -269,12 +270,16 @@ impl Shim {
         reply: Reply,
         request: &api::StopSandboxRequest,
     ) -> Result<(), Status> {
+        let in_flight = self.in_flight(reply);
         let sandbox = self.sandbox_mut(&request.sandbox_id)?;
-        if sandbox.is_live() {
+        if !sandbox.is_live() {
+            self.answer(reply, &api::StopSandboxResponse::new());
+        } else if in_flight > CALLS_MAX {
+            return Err(too_many_calls());
+        } else {
+            sandbox.is_to_stop = true;
             sandbox.kill();
             sandbox.stoppers.push(reply);
-        } else {
-            self.answer(reply, &api::StopSandboxResponse::new());
         }
         Ok(())
     }
@@ -289,9 +294,7 @@ impl Shim {
         if let Phase::Stopped(exit) = sandbox.phase {
             self.answer(reply, &wait_response(exit));
         } else if in_flight > CALLS_MAX {
-            return Err(Status::resource_exhausted(format!(
-                "{CALLS_MAX} calls of this connection wait already"
-            )));
+            return Err(too_many_calls());
         } else {
             sandbox.waiters.push(reply);
         }
@@ -383,6 +386,10 @@ fn owner_of_network(pod: &Pod, network: &str) -> Result<Option<OwnedFd>, Status>
         .and_then(|file| sys::owning_user_namespace(&file))
         .map(Some)
         .map_err(|error| Status::unknown(format!("find the user namespace that owns {network}: {error}")))
+}
+
+fn too_many_calls() -> Status {
+    Status::resource_exhausted(format!("{CALLS_MAX} calls of this connection wait already"))
 }
 
 fn wait_response(exit: Exit) -> api::WaitSandboxResponse {

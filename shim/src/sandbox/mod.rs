@@ -89,6 +89,8 @@ pub(crate) struct Sandbox {
     waiters: Vec<Reply>,
     /// Those who stop it and wait until it is.
     stoppers: Vec<Reply>,
+    /// Whoever asked for that may be gone by now.
+    is_to_stop: bool,
     /// Who shuts it down.
     shutdown: Option<Reply>,
 }
@@ -109,7 +111,9 @@ impl Sandbox {
     }
 
     pub(crate) fn forget_connection(&mut self, number: u32) {
-        self.waiters.retain(|reply| reply.connection != number);
+        for replies in [&mut self.waiters, &mut self.stoppers] {
+            replies.retain(|reply| reply.connection != number);
+        }
     }
 
     /// SIGKILL: the process has no other end. One that is still being made is killed when it is there.

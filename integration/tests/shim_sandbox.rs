@@ -14,7 +14,9 @@ use containerd_shim_protos::sandbox_sync::SandboxClient;
 use containerd_shim_protos::shim::oci::Options;
 use containerd_shim_protos::ttrpc::{self, Code};
 use containerd_shim_protos::{Client, TaskClient, api, sandbox_api};
-use integration::{Bundle, Sandbox, Shim, binary, eventually, finish, is_gone, patience, refused, run};
+use integration::{
+    Bundle, Sandbox, Shim, adopt_orphans, binary, eventually, finish, is_gone, patience, refused, run,
+};
 use serde_json::{Value, json};
 
 /// A shim for one sandbox, in an empty bundle.
@@ -35,6 +37,12 @@ impl Pod {
     /// With another OCI runtime than ours.
     #[track_caller]
     fn start_with(sandbox: &Sandbox, runtime: &str) -> Self {
+        Self::start_by(sandbox, runtime, "none")
+    }
+
+    /// To be killed at a failpoint.
+    #[track_caller]
+    fn start_by(sandbox: &Sandbox, runtime: &str, failpoint: &str) -> Self {
         // Where containerd has it.
         let sandboxes = sandbox.path().join("io.containerd.sandbox.controller.v1.shim");
         let bundle = sandboxes.join("test").join(sandbox.id());
@@ -44,6 +52,7 @@ impl Pod {
         let options = options(sandbox, runtime);
         let mut command = Shim::command(sandbox, &bundle, sandbox.id(), "start");
         let mut child = command
+            .env("BERTH_SHIM_FAILPOINT", failpoint)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -438,7 +447,7 @@ fn a_runtime_that_is_not_there_is_named_and_nothing_stays() {
 /// A runtime that waits before it does what `verb` asks, until the first path is removed. It makes the second when it
 /// waits.
 fn held_runtime(sandbox: &Sandbox, verb: &str) -> (PathBuf, PathBuf, String) {
-    let [hold, seen, held] = ["hold", "seen", "held"].map(|name| sandbox.path().join(name));
+    let [hold, seen, program] = ["hold", "seen", "waits"].map(|name| sandbox.path().join(name));
     let script = format!(
         "#!/bin/sh\ncase \" $* \" in *\" {verb} \"*) touch {seen}; while [ -e {hold} ]; do sleep 0.01; done;; esac\n\
          exec {runtime} \"$@\"\n",
@@ -446,10 +455,10 @@ fn held_runtime(sandbox: &Sandbox, verb: &str) -> (PathBuf, PathBuf, String) {
         seen = seen.display(),
         runtime = binary("runtime").display()
     );
-    fs::write(&held, script).expect("write a runtime");
-    fs::set_permissions(&held, fs::Permissions::from_mode(0o755)).expect("make it a program");
+    fs::write(&program, script).expect("write a runtime");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make it a program");
     fs::write(&hold, "").expect("hold it");
-    (hold, seen, held.display().to_string())
+    (hold, seen, program.display().to_string())
 }
 
 #[test]
@@ -699,4 +708,46 @@ fn a_delete_of_many_containers_ends_in_the_time_that_containerd_gives_it() {
     fs::remove_file(&hold).expect("nobody waits for it any more");
     fs::remove_dir_all(&pod.bundle).expect("nothing is mounted in the bundle");
     sandbox.assert_clean();
+}
+
+#[test]
+fn a_shim_killed_at_a_failpoint_of_its_sandbox_leaves_what_delete_finds() {
+    adopt_orphans();
+    let sandbox = Sandbox::new();
+    for (failpoint, is_on_disk) in [
+        ("sandbox.prepared", false),
+        ("sandbox.called", false),
+        ("sandbox.made", false),
+        ("sandbox.told", false),
+        ("sandbox.start.called", false),
+        ("sandbox.start.made", false),
+        ("sandbox.reaped", false),
+        ("sandbox.recorded", true),
+        ("sandbox.delete.called", true),
+        ("sandbox.deleted", true),
+    ] {
+        for _ in 0..3 {
+            let pod = Pod::start_by(&sandbox, "", failpoint);
+            let shim = pod.shim();
+            // As far as it goes.
+            let live = || -> ttrpc::Result<()> {
+                pod.create(&[], "")?;
+                let pid = pod.run()?;
+                let (request, bundle) = pod.request(&sandbox, "c", pid);
+                pod.tasks.create(patience(), &request)?;
+                let ended = pod.try_shutdown(&pod.id);
+                fs::remove_dir_all(bundle.path()).expect("remove the container's bundle");
+                ended
+            };
+            assert!(live().is_err(), "{failpoint} was not reached");
+            eventually("the shim is dead, which takes a debug build", || {
+                is_gone(shim).then_some(())
+            });
+            let recorded = pod.bundle.join("exit.json").exists();
+            assert_eq!(recorded, is_on_disk, "{failpoint}");
+            run(&mut Shim::command(&sandbox, &pod.bundle, &pod.id, "delete")).ok();
+            fs::remove_dir_all(&pod.bundle).expect("nothing is mounted in the bundle");
+            sandbox.assert_clean();
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::runtime::{CallLog, Create, Runtime};
 use crate::start::phase_name;
 use crate::status::Status;
 use crate::task::{self, Exit, Phase, Reply};
-use crate::{options, shim_log, sys, timestamp};
+use crate::{failpoint, options, shim_log, sys, timestamp};
 
 /// A call of the runtime for the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,9 +106,11 @@ impl Shim {
             },
         );
         let result = sandbox.prepare(&pod, &config).and_then(|()| {
+            failpoint::reach("sandbox.prepared");
             let step = Step::Create;
             self.call("create", command, false, log, Then::Sandbox { reply, step })
         });
+        failpoint::reach("sandbox.called");
         match result {
             Ok(()) => self.sandbox = Some(sandbox),
             Err(_) => sandbox.clean_up(),
@@ -130,6 +132,7 @@ impl Shim {
         let Some(sandbox) = &mut self.sandbox else {
             return;
         };
+        failpoint::reach("sandbox.made");
         sandbox.user_namespace = None;
         let pid_file = sandbox.bundle.join(INIT_PID_FILE);
         let pid = result.and_then(|()| {
@@ -158,6 +161,7 @@ impl Shim {
             sandbox.kill();
         }
         self.answer(reply, &api::CreateSandboxResponse::new());
+        failpoint::reach("sandbox.told");
         if let Some(exit) = self.early_exits.remove(&pid) {
             self.sandbox_ended(exit);
         }
@@ -194,6 +198,7 @@ impl Shim {
         let command = sandbox.runtime.simple("start", &sandbox.id, log.path());
         let step = Step::Start;
         self.call("start", command, false, log, Then::Sandbox { reply, step })?;
+        failpoint::reach("sandbox.start.called");
         self.sandbox_mut(&request.sandbox_id)?.phase = Phase::Starting;
         Ok(())
     }
@@ -202,6 +207,7 @@ impl Shim {
         let Some(sandbox) = &mut self.sandbox else {
             return;
         };
+        failpoint::reach("sandbox.start.made");
         let early_exit = sandbox.early_exit.take();
         match result {
             Ok(()) => {
@@ -237,6 +243,7 @@ impl Shim {
             sandbox.early_exit = Some(exit);
             return;
         }
+        failpoint::reach("sandbox.reaped");
         sandbox.phase = Phase::Stopped(exit);
         let record = ExitRecord {
             id: sandbox.id.clone(),
@@ -251,6 +258,7 @@ impl Shim {
                 sandbox.id, exit.status
             ));
         }
+        failpoint::reach("sandbox.recorded");
         let waiters = std::mem::take(&mut sandbox.waiters);
         let stoppers = std::mem::take(&mut sandbox.stoppers);
         let shutdown = sandbox.shutdown.take();
@@ -335,6 +343,7 @@ impl Shim {
         if let Err(status) = self.call("delete", command, false, log, Then::Sandbox { reply, step }) {
             self.sandbox_deleted(reply, Err(status));
         }
+        failpoint::reach("sandbox.delete.called");
     }
 
     fn sandbox_deleted(&mut self, reply: Reply, result: Result<(), Status>) {
@@ -342,6 +351,7 @@ impl Shim {
             self.answer_error(reply, status);
             return;
         }
+        failpoint::reach("sandbox.deleted");
         if let Some(sandbox) = self.sandbox.take() {
             sandbox.clean_up();
         }

@@ -573,10 +573,19 @@ fn a_pod_keeps_its_shim_until_it_is_shut_down_and_takes_its_containers_along() {
     let connected = pod.tasks.connect(patience(), &request).expect("connect");
     assert_eq!((connected.shim_pid, connected.task_pid), (pod.shim(), pid));
 
-    let (_, bundle) = pod.container(&sandbox, pid);
+    let (id, bundle) = pod.container(&sandbox, pid);
     eventually("the container writes into the pod's /dev/shm", || {
         pod.bundle.join("shm/mine").exists().then_some(())
     });
+    // One that is refused is not on record, by which `delete` would ask the runtime for it.
+    let mut request = api::CreateTaskRequest::new();
+    request.id = format!("{}d", pod.id);
+    request.bundle = bundle.path().display().to_string();
+    request.stdin = "binary:///bin/cat".into();
+    let created = pod.tasks.create(patience(), &request);
+    refused(created, Code::INVALID_ARGUMENT);
+    let record = |name: &str| pod.bundle.join("containers").join(name).exists();
+    assert!(record(&id) && !record(&request.id));
     pod.shutdown();
     sandbox_is_all_that_is_left(&pod);
     // Its exit is on disk; what is left of it, `delete` removes.

@@ -677,7 +677,7 @@ fn a_shim_joins_the_group_that_its_options_name() {
     let shim = Shim::start(&sandbox, &bundle);
     let group = format!("/berth-test/{}-shim", sandbox.id());
     let mut request = shim.request_with(|options| options.shim_cgroup.clone_from(&group));
-    let created = shim.tasks.create(context::Context::default(), &request);
+    let created = shim.tasks.create(patience(), &request);
     let message = refused(created, Code::UNKNOWN);
     assert!(message.contains(&group), "{message}");
     // Where systemd or the whole of cgroup v2 is mounted.
@@ -688,9 +688,7 @@ fn a_shim_joins_the_group_that_its_options_name() {
     let folder = hierarchy.expect("a hierarchy").join(&group[1..]);
     fs::create_dir_all(&folder).expect("make a group");
     request.stdout = shim.log_uri();
-    shim.tasks
-        .create(context::Context::default(), &request)
-        .expect("create");
+    shim.tasks.create(patience(), &request).expect("create");
     let members = fs::read_to_string(folder.join("cgroup.procs")).expect("read the group");
     assert_eq!(members, format!("{}\n", shim.pid()));
     shim.start_process("");
@@ -1201,15 +1199,13 @@ fn a_shared_pid_namespace_leaves_nobody_behind() {
         fs::remove_file(shim.log()).ok();
         let mut request = shim.request_with(|options| options.binary_name.clone_from(&runtime));
         request.stdout = shim.log_uri();
-        shim.tasks
-            .create(context::Context::default(), &request)
-            .expect("create");
+        shim.tasks.create(patience(), &request).expect("create");
         shim.start_process("");
         assert_eq!(shim.wait(""), 3);
         let mut pids = api::PidsRequest::new();
         pids.id.clone_from(&shim.id);
         eventually("nobody is left before the delete", || {
-            let left = shim.tasks.pids(context::Context::default(), &pids);
+            let left = shim.tasks.pids(patience(), &pids);
             left.expect("pids").processes.is_empty().then_some(())
         });
         assert_eq!(shim.logged("stdout"), "started\n");

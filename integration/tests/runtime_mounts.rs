@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use integration::{Bundle, Runtime, Sandbox, eventually};
+use integration::{Bundle, Runtime, Sandbox, eventually, run};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
@@ -301,6 +302,47 @@ fn a_bind_with_one_flag_has_no_other_of_its_source_but_in_a_user_namespace() {
         refused.contains("/writable") && refused.contains("user namespace"),
         "{refused}"
     );
+}
+
+#[test]
+fn in_somebody_elses_user_namespace_a_bind_keeps_what_is_locked() {
+    // As under rootless podman: the config has no user namespace, but the caller is in one.
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let volume = volume(&sandbox);
+    let inner = volume.join("inner");
+    let _inner = HostMount::tmpfs(&inner, MsFlags::MS_PRIVATE);
+    let flags = "remount,bind,nosuid,nodev,noexec";
+    run(Command::new("mount").args(["-o", flags]).arg(&inner)).ok();
+    let mut bundle = Bundle::new(&sandbox, "cat /proc/self/mountinfo");
+    for entry in bundle.config["mounts"].as_array_mut().expect("mounts") {
+        if entry["destination"] == "/dev/pts" {
+            // The namespace has one group.
+            entry["options"] = json!(["nosuid", "noexec", "newinstance"]);
+        }
+    }
+    bundle
+        .push("/mounts", bind(&inner, "/writable", &["rbind", "rw", "rprivate"]))
+        .push("/mounts", bind(&inner, "/fixed", &["bind", "ro"]))
+        .push("/mounts", bind(&inner, "/programs", &["bind", "exec"]));
+    let run_in_namespace = |bundle: &Bundle| {
+        let inner = runtime.over("run", bundle, sandbox.id(), &[]);
+        let mut command = Command::new("unshare");
+        command
+            .arg("-Urm")
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        run(&mut command)
+    };
+    let refused = run_in_namespace(&bundle).refused();
+    assert!(
+        refused.contains("/programs") && refused.contains("not permitted"),
+        "{refused}"
+    );
+    bundle.config["mounts"].as_array_mut().expect("mounts").pop();
+    let table = run_in_namespace(&bundle).ok();
+    assert_eq!(options(&table, "/writable"), "rw,nosuid,nodev,noexec,relatime");
+    assert_eq!(options(&table, "/fixed"), "ro,nosuid,nodev,noexec,relatime");
 }
 
 #[test]

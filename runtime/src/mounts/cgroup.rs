@@ -53,6 +53,7 @@ pub(super) fn mount(places: &mut Places, entry: &Entry) -> Result<()> {
         &[Change {
             recursive: true,
             attributes,
+            implied: 0,
         }],
     )
     .context(what)?
@@ -60,6 +61,7 @@ pub(super) fn mount(places: &mut Places, entry: &Entry) -> Result<()> {
         let each = [Change {
             recursive: false,
             attributes,
+            implied: 0,
         }];
         for name in places.context.cgroups.keys() {
             let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;

@@ -24,6 +24,9 @@ use crate::sys::mount::{self, At, Attributes};
 pub(super) struct Change {
     pub(super) recursive: bool,
     pub(super) attributes: Attributes,
+    /// Attributes that are cleared too unless they are locked: somebody who has a user namespace around us (rootless
+    /// podman, rootlesskit) can't take away what its host has set, and has not asked for that by name.
+    pub(super) implied: u64,
 }
 
 /// Set by the first `mount_setattr` that the kernel did not know.
@@ -39,6 +42,19 @@ impl Change {
                 propagation: kind,
                 ..Attributes::default()
             },
+            implied: 0,
+        }
+    }
+
+    /// Makes the change, by `set`; without what is implied where the kernel refuses that.
+    fn make<T>(self, set: impl Fn(Attributes) -> io::Result<T>) -> io::Result<T> {
+        let mut whole = self.attributes;
+        whole.clear |= self.implied;
+        match set(whole) {
+            Err(error) if self.implied != 0 && error.raw_os_error() == Some(libc::EPERM) => {
+                set(self.attributes)
+            }
+            other => other,
         }
     }
 
@@ -50,19 +66,23 @@ impl Change {
         Self {
             recursive: false,
             attributes,
+            implied: 0,
         }
     }
 
     /// What the options of a bind ask for, in as few calls as can be. A recursive attribute is applied last and wins.
     pub(super) fn of_bind(options: &Options, in_user_namespace: bool) -> Vec<Self> {
+        let (attributes, implied) = as_for_remount(options.attributes, in_user_namespace);
         let mut changes = vec![
             Self {
                 recursive: false,
-                attributes: as_for_remount(options.attributes, in_user_namespace),
+                attributes,
+                implied,
             },
             Self {
                 recursive: true,
                 attributes: options.recursive,
+                implied: 0,
             },
         ];
         for (index, propagation) in options.propagation.iter().enumerate() {
@@ -88,21 +108,24 @@ impl Change {
 
 /// As mount(2) has it, and all runtimes with it: who gives a bind one flag gives it all, and what the source has beside
 /// those is gone. Without any it keeps those of the source. Access times are a field of their own. A user namespace
-/// can't take away what the owner of the source has set, but for `nosymfollow`, and so keeps what is not named.
-fn as_for_remount(mut attributes: Attributes, in_user_namespace: bool) -> Attributes {
+/// can't take away what the owner of the source has set, but for `nosymfollow`, and so keeps what is not named. Returned
+/// are the attributes, and what is implied by them.
+fn as_for_remount(mut attributes: Attributes, in_user_namespace: bool) -> (Attributes, u64) {
     if attributes.is_empty() {
-        return attributes;
+        return (attributes, 0);
     }
     if attributes.clear & MOUNT_ATTR__ATIME != 0 || attributes.set & MOUNT_ATTR_NODIRATIME != 0 {
         attributes.clear |= MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME;
     }
     attributes.clear |= MOUNT_ATTR_NOSYMFOLLOW;
-    if !in_user_namespace {
-        attributes.clear |= MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-    }
     // The field of access times is cleared as a whole before another is set.
     attributes.clear &= !attributes.set | MOUNT_ATTR__ATIME;
-    attributes
+    let implied = if in_user_namespace {
+        0
+    } else {
+        MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+    };
+    (attributes, implied & !attributes.set)
 }
 
 /// A detached copy of the mount at a place with the changes made, in one call where the kernel has it. False if
@@ -112,7 +135,7 @@ pub(super) fn copy(at: At, recursive: bool, changes: &[Change]) -> io::Result<(O
         && first.recursive == recursive
         && !COPY_MISSING.load(Ordering::Relaxed)
     {
-        match mount::open_tree_attr(at, recursive, first.attributes) {
+        match first.make(|attributes| mount::open_tree_attr(at, recursive, attributes)) {
             Ok(tree) => {
                 let done = detached(tree.as_fd(), rest)?;
                 return Ok((tree, done));
@@ -178,7 +201,7 @@ fn set(at: At, change: Change) -> io::Result<bool> {
     if MISSING.load(Ordering::Relaxed) {
         return Ok(false);
     }
-    match mount::mount_setattr(at, change.recursive, change.attributes, None) {
+    match change.make(|attributes| mount::mount_setattr(at, change.recursive, attributes, None)) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
             MISSING.store(true, Ordering::Relaxed);
             Ok(false)
@@ -189,25 +212,22 @@ fn set(at: At, change: Change) -> io::Result<bool> {
 
 fn remount(mount: BorrowedFd, change: Change) -> io::Result<()> {
     let target = proc_path(mount);
-    let nothing = Path::new("");
+    let by_path = |flags| mount::mount(Path::new(""), &target, "", flags, "");
     let Attributes {
         set,
         clear,
         propagation,
     } = change.attributes;
-    if set | clear != 0 {
+    if set | clear | change.implied != 0 {
         if change.recursive {
             let why = "recursive mount attributes need mount_setattr (Linux 5.12)";
             return Err(io::Error::new(io::ErrorKind::Unsupported, why));
         }
-        let flags = bits_of(fstatfs(mount)?.flags()) & !clear | set;
-        mount::mount(
-            nothing,
-            &target,
-            "",
-            MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags_of(flags),
-            "",
-        )?;
+        let has = bits_of(fstatfs(mount)?.flags());
+        change.make(|attributes| {
+            let flags = flags_of(has & !attributes.clear | attributes.set);
+            by_path(MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags)
+        })?;
     }
     if propagation != 0 {
         let recursion = if change.recursive {
@@ -215,13 +235,7 @@ fn remount(mount: BorrowedFd, change: Change) -> io::Result<()> {
         } else {
             MsFlags::empty()
         };
-        mount::mount(
-            nothing,
-            &target,
-            "",
-            MsFlags::from_bits_truncate(propagation) | recursion,
-            "",
-        )?;
+        by_path(MsFlags::from_bits_truncate(propagation) | recursion)?;
     }
     Ok(())
 }
@@ -267,34 +281,40 @@ pub(super) fn flags_of(bits: u64) -> MsFlags {
 mod tests {
     use super::*;
 
-    fn of(words: &[&str], in_user_namespace: bool) -> Attributes {
+    fn of(words: &[&str], in_user_namespace: bool) -> (Attributes, u64) {
         as_for_remount(Options::parse(words).unwrap().attributes, in_user_namespace)
     }
 
     #[test]
     fn a_bind_with_one_flag_has_no_other_of_its_source() {
-        assert!(of(&["bind", "rprivate"], false).is_empty());
-        let others = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW;
-        let read_only = of(&["bind", "ro"], false);
-        assert_eq!((read_only.set, read_only.clear), (MOUNT_ATTR_RDONLY, others));
-        assert_eq!(of(&["bind", "dev"], false).clear, others | MOUNT_ATTR_RDONLY);
+        assert_eq!(of(&["bind", "rprivate"], false), (Attributes::default(), 0));
+        let others = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        let (read_only, implied) = of(&["bind", "ro"], false);
+        assert_eq!(
+            (read_only.set, read_only.clear),
+            (MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSYMFOLLOW)
+        );
+        assert_eq!(implied, others);
+        let (dev, implied) = of(&["bind", "dev"], false);
+        assert_eq!(dev.clear, MOUNT_ATTR_NOSYMFOLLOW | MOUNT_ATTR_NODEV);
+        assert_eq!(implied, others | MOUNT_ATTR_RDONLY);
     }
 
     #[test]
     fn a_user_namespace_keeps_what_is_not_named() {
-        assert_eq!(of(&["ro"], true).clear, MOUNT_ATTR_NOSYMFOLLOW);
-        assert_eq!(
-            of(&["suid"], true).clear,
-            MOUNT_ATTR_NOSYMFOLLOW | MOUNT_ATTR_NOSUID
-        );
+        let (read_only, implied) = of(&["ro"], true);
+        assert_eq!((read_only.clear, implied), (MOUNT_ATTR_NOSYMFOLLOW, 0));
+        let (suid, implied) = of(&["suid"], true);
+        assert_eq!(suid.clear, MOUNT_ATTR_NOSYMFOLLOW | MOUNT_ATTR_NOSUID);
+        assert_eq!(implied, 0);
     }
 
     #[test]
     fn access_times_are_chosen_as_a_whole() {
-        let chosen = of(&["nodiratime"], true);
+        let (chosen, _) = of(&["nodiratime"], true);
         assert_eq!(chosen.set, MOUNT_ATTR_NODIRATIME);
         assert_eq!(chosen.clear, MOUNT_ATTR__ATIME | MOUNT_ATTR_NOSYMFOLLOW);
-        let chosen = of(&["strictatime"], true);
+        let (chosen, _) = of(&["strictatime"], true);
         let all = MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME | MOUNT_ATTR_NOSYMFOLLOW;
         assert_eq!((chosen.set, chosen.clear), (MOUNT_ATTR_STRICTATIME, all));
     }

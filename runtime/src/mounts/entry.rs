@@ -268,6 +268,7 @@ impl Places<'_> {
         let change = Change {
             recursive: true,
             attributes,
+            implied: 0,
         };
         match change::detached(tree.as_fd(), &[change]) {
             Ok(true) => Ok(tree),

@@ -33,6 +33,7 @@ pub(super) fn read_only_paths(root: BorrowedFd, paths: &[PathBuf]) -> Result<()>
         let changes = [Change {
             recursive: true,
             attributes: read_only,
+            implied: 0,
         }];
         match change::copy(At::fd(target), true, &changes) {
             Ok((tree, done)) => {

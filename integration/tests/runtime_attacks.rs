@@ -63,6 +63,77 @@ fn mount_targets_that_are_links_to_the_host_stay_in_the_rootfs() {
 }
 
 #[test]
+fn sources_in_the_rootfs_that_are_links_to_the_host_stay_in_it() {
+    // The host's path to such a source leads through the image.
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let folder = outside(&sandbox);
+    let bundle_with_links = |name: &str| {
+        let bundle = Bundle::named(&sandbox, name, &["/bin/sh", "-c", "cat /t/marker; ls /t2"]);
+        let real = bundle.rootfs().join("real/data");
+        fs::create_dir_all(&real).expect("make a folder");
+        symlink(&folder, real.join("link")).expect("make the link");
+        symlink("real", bundle.rootfs().join("lnk")).expect("make the link");
+        // The place in the rootfs that the link to the host names.
+        let place = bundle
+            .rootfs()
+            .join(folder.strip_prefix("/").expect("an absolute path"));
+        fs::create_dir_all(&place).expect("make a folder");
+        fs::write(place.join("marker"), "image\n").expect("write a marker");
+        bundle
+    };
+    let bind = |source: &std::path::Path, destination: &std::path::Path| json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind"]});
+    let t = std::path::Path::new("/t");
+    for (name, user_namespace) in [("plain", false), ("mapped", true)] {
+        let mut bundle = bundle_with_links(name);
+        if user_namespace {
+            bundle.push("/linux/namespaces", json!({"type": "user"}));
+            for ids in ["/linux/uidMappings", "/linux/gidMappings"] {
+                bundle.set(ids, json!([{"containerID": 0, "hostID": 0, "size": 65536}]));
+            }
+        }
+        let source = bundle.rootfs().join("real/data/link");
+        // No other mount is near.
+        bundle.push("/mounts", bind(&source, t));
+        let done = runtime.run(&bundle, sandbox.id());
+        assert_eq!(done.stdout, "image\n", "{done}");
+        // An earlier one is, through another link.
+        let earlier = bind(&sandbox.path().join("volume"), "/lnk/data".as_ref());
+        fs::create_dir_all(sandbox.path().join("volume")).expect("make a volume");
+        let _ = symlink(&folder, sandbox.path().join("volume/link"));
+        let own = bundle.config["mounts"].as_array_mut().expect("mounts").pop();
+        bundle
+            .push("/mounts", earlier)
+            .push("/mounts", own.expect("a mount"));
+        let done = runtime.run(&bundle, sandbox.id());
+        assert_eq!(done.stdout, "image\n", "{done}");
+    }
+    // Bundle and config each name the rootfs by a link, or don't.
+    let alias = sandbox.path().join("alias");
+    for (name, of_bundle) in [("by-link", true), ("by-name", false)] {
+        let mut bundle = bundle_with_links(name);
+        let _ = fs::remove_file(&alias);
+        symlink(bundle.path(), &alias).expect("link the bundle");
+        let (given, named) = if of_bundle {
+            (alias.clone(), bundle.path().to_owned())
+        } else {
+            (bundle.path().to_owned(), alias.clone())
+        };
+        bundle.push("/mounts", bind(&named.join("rootfs/real/data/link"), t));
+        if of_bundle {
+            // So are destinations that have the host's path.
+            bundle.push("/mounts", bind(&folder, &named.join("rootfs/t2")));
+        }
+        bundle.write();
+        let mut command = runtime.command(&["run", "--bundle"]);
+        let done = run(command.arg(&given).arg(sandbox.id()));
+        let listed = if of_bundle { "marker\n" } else { "" };
+        assert_eq!(done.stdout, format!("image\n{listed}"), "{name}: {done}");
+        assert_untouched(&folder);
+    }
+}
+
+#[test]
 fn proc_and_sys_behind_links_or_under_other_file_systems_are_refused() {
     // CVE-2019-16884, CVE-2023-27561: labels and sysctls would be written to something that is no procfs.
     let sandbox = Sandbox::new();

@@ -105,8 +105,8 @@ impl Places<'_> {
         Ok(())
     }
 
-    /// A source in an earlier mount. The host's path to it leads through the rootfs, where a link could point back to
-    /// the host: so it is followed from the rootfs, as inside the container.
+    /// A source in the rootfs. The host's path to it leads through that, where a link could point back to the host: so
+    /// it is followed from the rootfs, as inside the container.
     fn inner_source(&self, entry: &Entry) -> io::Result<Option<OwnedFd>> {
         let found = entry.inner_source.as_ref();
         let found = found.map(|path| inside::locate(self.root, path)).transpose()?;

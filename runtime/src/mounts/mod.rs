@@ -14,7 +14,7 @@
 //!          plan.open_sources()                    what only the parent may open: binds of a container
 //!                                                 with a user namespace, idmapped mounts
 //! init:    plan.build(&context)  -> Rootfs        root, mounts, devices, links
-//! parent:  plan.owner_maps()                      meanwhile: idmapped binds from earlier mounts of the container
+//! parent:  plan.owner_maps()                      meanwhile: idmapped binds from within the rootfs
 //! init:    rootfs.bind_console(pts)               with a terminal; before or after pivot
 //!          rootfs.pivot(no_pivot)                 the root is now the container's; working folder is /
 //!          rootfs.finish()                        masks, read-only paths, read-only root, propagation
@@ -70,7 +70,7 @@ pub(crate) struct Context<'a> {
     pub(crate) without_namespace: Option<PathBuf>,
     /// What the parent opened; empty when nothing had to be.
     pub(crate) sources: Sources,
-    /// Has the parent map the owners of a bind whose source lies in an earlier mount; see [`Plan::owner_maps`]. None
+    /// Has the parent map the owners of a bind whose source lies in the rootfs; see [`Plan::owner_maps`]. None
     /// where mounts are made for their places alone.
     pub(crate) map_owners: Option<MapOwners<'a>>,
 }

@@ -1,7 +1,11 @@
-//! config.json's file system fields as checked values. Reads the disk only to see that the rootfs is a folder.
+//! config.json's file system fields as checked values. Reads the disk only to see that the rootfs is a folder, and which
+//! paths lead into it.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
 
 use libc::{MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
@@ -63,7 +67,7 @@ pub(super) struct Entry {
     pub(super) destination: PathBuf,
     pub(super) kind: Kind,
     pub(super) options: Options,
-    /// The source of a bind that is not there before earlier mounts are: its place in the rootfs.
+    /// The place in the rootfs of a bind's source that lies there: what the image and earlier mounts have at that.
     pub(super) inner_source: Option<PathBuf>,
 }
 
@@ -102,8 +106,8 @@ impl Plan {
         }
         let bundle = std::path::absolute(bundle).unwrap_or_else(|_| bundle.to_owned());
         let rootfs = bundle.join(root.path());
-        match std::fs::metadata(&rootfs) {
-            Ok(found) if found.is_dir() => {}
+        let found = match fs::metadata(&rootfs) {
+            Ok(found) if found.is_dir() => found,
             Ok(_) => {
                 return Err(Error::Refused(format!(
                     "rootfs {} is not a folder",
@@ -116,19 +120,22 @@ impl Plan {
                     source,
                 });
             }
-        }
+        };
+        let root_folder = RootFolder {
+            path: &rootfs,
+            found,
+            real: OnceCell::new(),
+        };
         let none = Linux::default();
         let linux = spec.linux().as_ref();
         let listed = |paths: Option<&Vec<String>>, field| named_paths(paths, field);
         let user_namespace = user_namespace(linux);
         let mounts = spec.mounts().iter().flatten().enumerate();
-        let mut mounts: Vec<Entry> = mounts
-            .map(|(index, mount)| Entry::from_spec(index, mount, &bundle, &rootfs, linux.unwrap_or(&none)))
+        let mounts: Vec<Entry> = mounts
+            .map(|(index, mount)| {
+                Entry::from_spec(index, mount, &bundle, &root_folder, linux.unwrap_or(&none))
+            })
             .collect::<Result<_>>()?;
-        for index in 1..mounts.len() {
-            let (earlier, rest) = mounts.split_at_mut(index);
-            rest[0].inner_source = rest[0].source_within(earlier, &rootfs);
-        }
         let set_up_dev = !mounts
             .iter()
             .any(|m| m.destination == Path::new("dev") && matches!(m.kind, Kind::Bind { .. }));
@@ -169,13 +176,65 @@ impl Shares {
     }
 }
 
+/// The folder of the rootfs on the host, where config.json may name it otherwise than the bundle's path does.
+struct RootFolder<'a> {
+    path: &'a Path,
+    found: Metadata,
+    real: OnceCell<Option<PathBuf>>,
+}
+
+impl RootFolder<'_> {
+    /// A destination without the host's path to the rootfs before it.
+    fn destination<'p>(&self, path: &'p Path) -> &'p Path {
+        // No rootfs lies where the kernel's file systems go: the usual mounts cost no look at the disk.
+        if ["/proc", "/sys", "/dev"].iter().any(|top| path.starts_with(top)) {
+            return path;
+        }
+        let real = || self.real.get_or_init(|| fs::canonicalize(self.path).ok());
+        path.strip_prefix(self.path)
+            .ok()
+            .or_else(|| path.strip_prefix(real().as_ref()?).ok())
+            .unwrap_or(path)
+    }
+
+    /// Where in the rootfs a source lies, by whatever links it is named. What is below the rootfs belongs to the image,
+    /// which may have put a link to a file of the host's there.
+    fn source(&self, source: &Path) -> Option<PathBuf> {
+        // Then the host's files are the image's, and a mount over one must not hide it from later binds.
+        if self.path == Path::new("/") {
+            return None;
+        }
+        let is_root = |path: &Path| {
+            fs::metadata(path)
+                .is_ok_and(|found| (found.dev(), found.ino()) == (self.found.dev(), self.found.ino()))
+        };
+        let mut above = PathBuf::new();
+        let mut parts = source.components();
+        while let Some(part) = parts.next() {
+            above.push(part);
+            let rest = parts.as_path();
+            // `rootfs/../volume` is beside it.
+            if rest.components().next() != Some(Component::ParentDir) && is_root(&above) {
+                return Some(inside::names(rest));
+            }
+        }
+        None
+    }
+}
+
 impl Entry {
-    fn from_spec(index: usize, mount: &Mount, bundle: &Path, rootfs: &Path, linux: &Linux) -> Result<Self> {
+    fn from_spec(
+        index: usize,
+        mount: &Mount,
+        bundle: &Path,
+        rootfs: &RootFolder,
+        linux: &Linux,
+    ) -> Result<Self> {
         let broken = |field: &str, rule: String| Error::spec(format!("mounts[{index}].{field}"), rule);
         // Relative destinations are against the specification, and in use: runc reads them from the root. So are some
         // that name the place on the host.
         let destination = mount.destination();
-        let destination = inside::names(destination.strip_prefix(rootfs).unwrap_or(destination));
+        let destination = inside::names(rootfs.destination(destination));
         if destination.as_os_str().is_empty() {
             return Err(broken("destination", "must name a place below the root".into()));
         }
@@ -234,28 +293,17 @@ impl Entry {
         if let Ok(below) = destination.strip_prefix("proc") {
             allowed_in_proc(below, &kind).map_err(|rule| broken("destination", rule))?;
         }
+        let inner_source = match &kind {
+            Kind::Bind { source, .. } => rootfs.source(source),
+            _ => None,
+        };
         Ok(Self {
             index,
             destination,
             kind,
             options,
-            inner_source: None,
+            inner_source,
         })
-    }
-
-    /// Where in the rootfs the source lies, if an earlier mount is at, above or (for a recursive bind) below it.
-    fn source_within(&self, earlier: &[Self], rootfs: &Path) -> Option<PathBuf> {
-        let Kind::Bind { source, .. } = &self.kind else {
-            return None;
-        };
-        let inner = inside::names(source.strip_prefix(rootfs).ok()?);
-        let meets = |place: &Path| {
-            inner.starts_with(place) || self.options.bind_recursive && place.starts_with(&inner)
-        };
-        earlier
-            .iter()
-            .any(|entry| meets(&entry.destination))
-            .then_some(inner)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the parent opens for the init process, as detached mounts that init inherits and puts in place: binds of a
 //! container with a user namespace, whose mapped root may not reach a source (what it reaches it opens itself), and
-//! idmapped binds, which need rights in the user namespace of the file system itself. A source that lies in an earlier mount of the container is opened
-//! by init when that is made, and only its owners are mapped by the parent.
+//! idmapped binds, which need rights in the user namespace of the file system itself. A source that lies in the rootfs
+//! is opened by init, when the mounts before it are made, and only its owners are mapped by the parent.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

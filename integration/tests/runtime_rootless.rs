@@ -175,6 +175,29 @@ fn limits_without_a_group_of_ones_own_are_refused_by_field() {
 }
 
 #[test]
+fn idmapped_binds_are_refused_by_field() {
+    // Not mapped in silence: files would belong to others than the config says.
+    let sandbox = Sandbox::new();
+    let mut user = User::new(&sandbox, "true");
+    let index = user.bundle.config["mounts"].as_array().expect("mounts").len();
+    let maps = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    for options in [json!(["bind"]), json!(["bind", "idmap"])] {
+        let mut mount =
+            json!({"destination": "/mapped", "type": "bind", "source": "/etc", "options": options});
+        if mount["options"][1].is_null() {
+            mount["uidMappings"] = maps.clone();
+            mount["gidMappings"] = maps.clone();
+        }
+        user.bundle.push("/mounts", mount);
+        let error = user.run_with(&[], &[]).refused();
+        let words = format!("mounts[{index}].uidMappings: an idmapped bind needs root's rights");
+        assert!(error.contains(&words), "{error}");
+        user.bundle.config["mounts"].as_array_mut().expect("mounts").pop();
+    }
+    sandbox.assert_clean();
+}
+
+#[test]
 fn subordinate_ids_are_mapped_by_newuidmap() {
     let listed = |file: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();

@@ -159,6 +159,7 @@ pub(crate) fn create(options: &Options<'_>) -> Result<Created> {
     let sources = if own_users().1 == 0 {
         plans.mounts.open_sources()?
     } else {
+        plans.mounts.check_without_root()?;
         mounts::Sources::default()
     };
     let (ours, theirs) = Channel::pair()?;

@@ -46,6 +46,15 @@ impl Plan {
         Ok(Sources(sources))
     }
 
+    /// Refuses what only root's rights can do.
+    pub(crate) fn check_without_root(&self) -> Result<()> {
+        let mapped = |entry: &&Entry| matches!(&entry.kind, Kind::Bind { idmap: Some(_), .. });
+        self.mounts.iter().find(mapped).map_or(Ok(()), |entry| {
+            let field = format!("mounts[{}].uidMappings", entry.index);
+            Err(Error::spec(field, "an idmapped bind needs root's rights"))
+        })
+    }
+
     fn open_source(&self, entry: &Entry, source: &Path, mapping: Option<&Mapping>) -> Result<OwnedFd> {
         let what = || format!("mounts[{}]: open {}", entry.index, source.display());
         let at = At {

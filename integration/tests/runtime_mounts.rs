@@ -339,6 +339,8 @@ fn in_somebody_elses_user_namespace_a_bind_keeps_what_is_locked() {
         refused.contains("/programs") && refused.contains("not permitted"),
         "{refused}"
     );
+    // The hint is for a user namespace of the config's.
+    assert!(!refused.contains("no user namespace"), "{refused}");
     bundle.config["mounts"].as_array_mut().expect("mounts").pop();
     let table = run_in_namespace(&bundle).ok();
     assert_eq!(options(&table, "/writable"), "rw,nosuid,nodev,noexec,relatime");

@@ -46,6 +46,16 @@ impl Places<'_> {
             )
         };
         let changes = Change::of_bind(&entry.options, self.context.user_namespace);
+        let apply = |tree: &OwnedFd| {
+            let done = change::detached(tree.as_fd(), &changes);
+            let refused = |error: &io::Error| error.raw_os_error() == Some(libc::EPERM);
+            let hint = if self.context.user_namespace && done.as_ref().is_err_and(refused) {
+                " (no user namespace can clear what the host has set for the source, such as ro or nosuid)"
+            } else {
+                ""
+            };
+            done.context(|| format!("{}{hint}", what()))
+        };
         let recursive = entry.options.bind_recursive;
         let of_host = At {
             folder: AT_FDCWD,
@@ -58,10 +68,7 @@ impl Places<'_> {
             .filter(|_| !mapped)
             .and_then(|_| mount::open_tree_clone(of_host, recursive).ok());
         let (tree, done) = if let Some(tree) = opened.as_ref().or(of_parent) {
-            let hint =
-                "no user namespace can clear what the host has set for the source, such as ro or nosuid";
-            let done = change::detached(tree.as_fd(), &changes).context(|| format!("{} ({hint})", what()))?;
-            (tree, done)
+            (tree, apply(tree)?)
         } else {
             let inner = self.inner_source(entry).context(what)?;
             let at = inner.as_ref().map_or(of_host, |inner| At::fd(inner.as_fd()));
@@ -69,7 +76,7 @@ impl Places<'_> {
                 Some(map_owners) if mapped && inner.is_some() => {
                     let tree = mount::open_tree_clone(at, recursive).context(what)?;
                     map_owners(&tree)?;
-                    let done = change::detached(tree.as_fd(), &changes).context(what)?;
+                    let done = apply(&tree)?;
                     (tree, done)
                 }
                 _ => match change::copy(at, recursive, &changes) {

@@ -305,6 +305,75 @@ fn a_bind_with_one_flag_has_no_other_of_its_source_but_in_a_user_namespace() {
 }
 
 #[test]
+fn no_user_namespace_takes_away_what_the_host_has_set_for_a_source() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let (volume, closed) = (volume(&sandbox), sandbox.path().join("closed"));
+    fs::set_permissions(sandbox.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let (open, hidden) = (volume.join("inner"), closed.join("inner"));
+    fs::create_dir_all(&hidden).expect("make");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("chmod");
+    let _mounts = [&open, &hidden].map(|place| HostMount::tmpfs(place, MsFlags::MS_PRIVATE));
+    let remount = |place: &Path, flags: &str| {
+        let flags = format!("remount,bind,{flags}");
+        run(Command::new("mount").args(["-o", &flags]).arg(place)).ok();
+    };
+    for place in [&open, &hidden] {
+        fs::create_dir(place.join("below")).expect("make");
+        remount(place, "ro,nosuid");
+    }
+    let script = "for place in /volume-*; do mount -o remount,bind,rw,suid $place 2>/dev/null && echo $place taken; \
+                  ls $place; done; exec sleep 1000";
+    let mut bundle = Bundle::new(&sandbox, script);
+    for set in ["bounding", "effective", "permitted"] {
+        bundle.push(&format!("/process/capabilities/{set}"), json!("CAP_SYS_ADMIN"));
+    }
+    user_namespace(&mut bundle);
+    for (index, source) in [&open, &hidden].into_iter().enumerate() {
+        for (name, options) in [
+            ("plain", json!(["bind"])),
+            ("recursive", json!(["rbind"])),
+            ("mapped", json!(["bind", "idmap"])),
+            ("flag", json!(["rbind", "noexec"])),
+        ] {
+            let mut entry = bind(source, &format!("/volume-{name}-{index}"), &[]);
+            entry["options"] = options;
+            bundle.push("/mounts", entry);
+        }
+    }
+    // From a working folder of its own, to which the runtime has to come back.
+    let mut command = runtime.over("run", &bundle, sandbox.id(), &["--pid-file", "pid"]);
+    let output = sandbox.path().join("output");
+    let child = command
+        .current_dir(sandbox.path())
+        .stdout(fs::File::create(&output).expect("make a file"))
+        .spawn()
+        .expect("start the runtime");
+    let shown = eventually("the container has tried", || {
+        let shown = fs::read_to_string(&output).expect("read");
+        (shown.lines().count() >= 8).then_some(shown)
+    });
+    assert_eq!(shown, "below\n".repeat(8));
+    assert!(sandbox.path().join("pid").exists());
+    runtime.delete(sandbox.id());
+    runtime.finish(child);
+
+    // Without the mounts below it the host's own has to be bound, which nothing locks.
+    for source in [&open, &hidden] {
+        let _below = HostMount::tmpfs(&source.join("below"), MsFlags::MS_PRIVATE);
+        fs::write(source.join("below/file"), "").expect("write");
+        let mut bundle = Bundle::named(&sandbox, "alone", &["/bin/sh", "-c", "ls /data/below; echo end"]);
+        user_namespace(&mut bundle);
+        bundle.push("/mounts", bind(source, "/data", &["bind"]));
+        let refused = runtime.run(&bundle, sandbox.id()).refused();
+        assert!(refused.contains("bind it with rbind"), "{refused}");
+        remount(source, "rw,suid");
+        assert_eq!(runtime.run(&bundle, sandbox.id()).ok(), "end\n");
+        fs::remove_dir_all(bundle.path()).expect("remove the bundle");
+    }
+}
+
+#[test]
 fn in_somebody_elses_user_namespace_a_bind_keeps_what_is_locked() {
     // As under rootless podman: the config has no user namespace, but the caller is in one.
     let sandbox = Sandbox::new();
@@ -456,7 +525,7 @@ fn a_bind_may_come_from_an_earlier_mount_of_the_container() {
 }
 
 #[test]
-fn more_mounts_than_open_files_in_a_user_namespace() {
+fn more_mounts_than_the_container_may_open_files_in_a_user_namespace() {
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);
     let volume = volume(&sandbox);

@@ -26,8 +26,12 @@ pub(crate) enum Message {
     Admitted,
     /// Runtime: your user and group ids, or the owners in the mount that you sent, are mapped.
     Mapped,
-    /// Init: map the owners of this mount's files, which are those of the next bind from within the container.
-    MapOwners(OwnedFd),
+    /// Init: map the owners of this mount's files as the entry with this index in `mounts` says.
+    MapOwners(usize, OwnedFd),
+    /// Init: I may not open the source of the entry with this index in `mounts`. This is the root from which I see it.
+    OpenSource(usize, OwnedFd),
+    /// Runtime: here it is.
+    Source(OwnedFd),
     /// Init: the mounts are made; hooks that want to see them may run now.
     Mounted,
     /// Runtime: this is your pid; it is on record and your limits are set, so go on. When ready: wait at the gate.
@@ -81,8 +85,18 @@ impl Channel {
                 descriptors.extend(entries.iter().map(AsFd::as_fd));
             }
             Message::Mapped => bytes.push(b'm'),
-            Message::MapOwners(fd) => {
+            Message::MapOwners(index, fd) => {
                 bytes.push(b'w');
+                bytes.extend_from_slice(&index.to_ne_bytes());
+                descriptors.push(fd.as_fd());
+            }
+            Message::OpenSource(index, fd) => {
+                bytes.push(b'q');
+                bytes.extend_from_slice(&index.to_ne_bytes());
+                descriptors.push(fd.as_fd());
+            }
+            Message::Source(fd) => {
+                bytes.push(b'h');
                 descriptors.push(fd.as_fd());
             }
             Message::Mounted => bytes.push(b'o'),
@@ -135,7 +149,15 @@ impl Channel {
                 entries: descriptors,
             },
             b'm' => Message::Mapped,
-            b'w' => Message::MapOwners(descriptors.pop().ok_or_else(strange)?),
+            b'w' => {
+                let index = index(rest).ok_or_else(strange)?;
+                Message::MapOwners(index, descriptors.pop().ok_or_else(strange)?)
+            }
+            b'q' => {
+                let index = index(rest).ok_or_else(strange)?;
+                Message::OpenSource(index, descriptors.pop().ok_or_else(strange)?)
+            }
+            b'h' => Message::Source(descriptors.pop().ok_or_else(strange)?),
             b'o' => Message::Mounted,
             b'c' => Message::Continue(number(rest).ok_or_else(strange)?),
             b't' => Message::Terminal(descriptors.pop().ok_or_else(strange)?),
@@ -152,6 +174,10 @@ impl Channel {
 
 fn number(bytes: &[u8]) -> Option<i32> {
     bytes.try_into().ok().map(i32::from_ne_bytes)
+}
+
+fn index(bytes: &[u8]) -> Option<usize> {
+    bytes.try_into().ok().map(usize::from_ne_bytes)
 }
 
 impl AsFd for Channel {

@@ -76,6 +76,12 @@ impl Plans {
         self.seccomp.as_ref().is_some_and(seccomp::Filter::notifies)
     }
 
+    /// The runtime has to hear when the mounts are made: hooks want to see them, or init needs help to make them.
+    pub(crate) fn tells_of_mounts(&self) -> bool {
+        let hooked = |kind| !hooks::of(&self.bundle.spec, kind).is_empty();
+        hooked(Kind::Prestart) || hooked(Kind::CreateRuntime) || self.mounts.need_help()
+    }
+
     /// There are sysctls or labels.
     fn writes_procfs(&self) -> bool {
         let linux = self.bundle.spec.linux().as_ref();
@@ -251,20 +257,8 @@ fn bring_up(
     }
     phases::reached("runtime.record");
 
-    for map_owners in plans.mounts.owner_maps() {
-        match channel.receive()? {
-            Some(Message::MapOwners(tree)) => map_owners(tree.as_fd())?,
-            Some(Message::Failed(text)) => return Err(Error::Refused(text)),
-            _ => return Err(Error::Silent),
-        }
-        channel.send(&Message::Mapped)?;
-    }
-    if !hooks::of(spec, Kind::Prestart).is_empty() || !hooks::of(spec, Kind::CreateRuntime).is_empty() {
-        match channel.receive()? {
-            Some(Message::Mounted) => {}
-            Some(Message::Failed(text)) => return Err(Error::Refused(text)),
-            _ => return Err(Error::Silent),
-        }
+    if plans.tells_of_mounts() {
+        help_to_mount(plans, newborn, channel)?;
         let state = hook_state(spec, options, Status::Creating, pid, &plans.bundle.dir);
         hooks::run(spec, Kind::Prestart, &state)?;
         hooks::run(spec, Kind::CreateRuntime, &state)?;
@@ -299,6 +293,26 @@ fn bring_up(
         channel.send(&Message::Continue(pid))?;
     }
     Ok((record, terminal))
+}
+
+/// What only we may do for the mounts, until init has made them all.
+fn help_to_mount(plans: &Plans, newborn: &Newborn, channel: &Channel) -> Result<()> {
+    loop {
+        match channel.receive()? {
+            Some(Message::MapOwners(index, tree)) => {
+                plans.mounts.map_owners(index, tree.as_fd())?;
+                channel.send(&Message::Mapped)?;
+            }
+            Some(Message::OpenSource(index, root)) => {
+                let init = newborn.pidfd()?.as_fd();
+                let tree = plans.mounts.open_for(init, index, root.as_fd())?;
+                channel.send(&Message::Source(tree))?;
+            }
+            Some(Message::Mounted) => return Ok(()),
+            Some(Message::Failed(text)) => return Err(Error::Refused(text)),
+            _ => return Err(Error::Silent),
+        }
+    }
 }
 
 /// The error that init gave before it died is better than ours, that it is silent.

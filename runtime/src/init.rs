@@ -124,27 +124,17 @@ impl Init<'_> {
         }
         phases::reached("init.namespaces");
         let sources = std::mem::take(&mut self.sources);
-        let map_owners = |tree: &OwnedFd| {
-            let tree = tree
-                .try_clone()
-                .context(|| "duplicate the descriptor of a mount".into())?;
-            self.channel.send(&Message::MapOwners(tree))?;
-            match self.channel.receive()? {
-                Some(Message::Mapped) => Ok(()),
-                _ => Err(Error::Silent),
-            }
-        };
         let context = mounts::Context {
             user_namespace: has(CloneFlags::CLONE_NEWUSER),
             without_namespace: (!has(CloneFlags::CLONE_NEWNS))
                 .then(|| self.options.root.join(self.options.id.as_str())),
             sources,
-            map_owners: Some(&map_owners),
+            parent: Some(&self.channel),
             ..cgroup_context(&groups)
         };
         let rootfs = plans.mounts.build(&context)?;
         phases::reached("init.mounts");
-        if !hooks::of(spec, Kind::Prestart).is_empty() || !hooks::of(spec, Kind::CreateRuntime).is_empty() {
+        if plans.tells_of_mounts() {
             self.channel.send(&Message::Mounted)?;
         }
 
@@ -308,6 +298,27 @@ impl Init<'_> {
             };
         }
         Ok(())
+    }
+}
+
+impl mounts::Parent for Channel {
+    fn map_owners(&self, index: usize, tree: &OwnedFd) -> Result<()> {
+        let tree = tree
+            .try_clone()
+            .context(|| "duplicate the descriptor of a mount".into())?;
+        self.send(&Message::MapOwners(index, tree))?;
+        match self.receive()? {
+            Some(Message::Mapped) => Ok(()),
+            _ => Err(Error::Silent),
+        }
+    }
+
+    fn open_source(&self, index: usize, root: OwnedFd) -> Result<OwnedFd> {
+        self.send(&Message::OpenSource(index, root))?;
+        match self.receive()? {
+            Some(Message::Source(tree)) => Ok(tree),
+            _ => Err(Error::Silent),
+        }
     }
 }
 

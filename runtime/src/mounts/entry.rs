@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libc::MOUNT_ATTR_RDONLY;
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, fstat};
 
@@ -56,40 +56,25 @@ impl Places<'_> {
             };
             done.context(|| format!("{}{hint}", what()))
         };
-        let recursive = entry.options.bind_recursive;
-        let of_host = At {
-            folder: AT_FDCWD,
-            path: source,
-        };
-        let of_parent = self.context.sources.get(entry.index);
-        // Where init can open it, it does: in its namespace what the host has set for the mount is locked, and no root of
-        // the container's takes it away later.
-        let mut opened = of_parent
-            .filter(|_| !mapped)
-            .and_then(|_| mount::open_tree_clone(of_host, recursive).ok());
-        let (tree, done) = if let Some(tree) = opened.as_ref().or(of_parent) {
+        let mut opened = None;
+        let (tree, done) = if let Some(tree) = self.context.sources.get(entry.index) {
             (tree, apply(tree)?)
         } else {
-            let inner = self.inner_source(entry).context(what)?;
-            let at = inner.as_ref().map_or(of_host, |inner| At::fd(inner.as_fd()));
-            let (tree, done) = match self.context.map_owners {
-                Some(map_owners) if mapped && inner.is_some() => {
-                    let tree = mount::open_tree_clone(at, recursive).context(what)?;
-                    map_owners(&tree)?;
-                    let done = apply(&tree)?;
-                    (tree, done)
+            // In a user namespace the error tells whether the source or the changes are refused.
+            let apart = mapped || self.context.user_namespace;
+            let at_once = if apart { &[][..] } else { &changes };
+            let found = match self.open_source(entry, source, at_once) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) && !mapped => {
+                    return self.bind_by_path(entry, source, &changes).context(what);
                 }
-                _ => match change::copy(at, recursive, &changes) {
-                    Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
-                        return self.bind_by_path(entry, at, &changes).context(what);
-                    }
-                    other => other.context(what)?,
-                },
+                Err(error) => self.source_of_parent(entry, error, &what)?,
+                Ok(found) => found,
             };
-            if let Some(inner) = inner {
-                close_later(inner);
+            let (tree, done) = (&*opened.insert(found.0), found.1);
+            if let Some(parent) = self.context.parent.filter(|_| mapped) {
+                parent.map_owners(entry.index, tree)?;
             }
-            (&*opened.insert(tree), done)
+            (tree, if apart { apply(tree)? } else { done })
         };
         let is_folder = is_folder(tree.as_fd()).context(what)?;
         if entry.destination == Path::new("proc") && !is_procfs(tree.as_fd()).context(what)? {
@@ -110,6 +95,50 @@ impl Places<'_> {
             close_later(tree);
         }
         Ok(())
+    }
+
+    /// Opens a source. In our namespace what the host has set for the mount is locked.
+    fn open_source(&self, entry: &Entry, source: &Path, changes: &[Change]) -> io::Result<(OwnedFd, bool)> {
+        let inner = self.inner_source(entry)?;
+        let of_host = At {
+            folder: AT_FDCWD,
+            path: source,
+        };
+        let at = inner.as_ref().map_or(of_host, |inner| At::fd(inner.as_fd()));
+        let opened = change::copy(at, entry.options.bind_recursive, changes);
+        if let Some(inner) = inner {
+            close_later(inner);
+        }
+        opened
+    }
+
+    /// The source from the parent, where a user namespace is the reason for the error.
+    fn source_of_parent(
+        &self,
+        entry: &Entry,
+        error: io::Error,
+        what: &dyn Fn() -> String,
+    ) -> Result<(OwnedFd, bool)> {
+        let refused = match error.raw_os_error() {
+            Some(libc::EACCES) => true,
+            // Mounts below it that are locked.
+            Some(libc::EINVAL) => !entry.options.bind_recursive,
+            _ => false,
+        };
+        let Some(parent) = self
+            .context
+            .parent
+            .filter(|_| refused && self.context.user_namespace)
+        else {
+            return Err(error).context(what);
+        };
+        let root = if entry.inner_source.is_some() {
+            self.root.try_clone_to_owned()
+        } else {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            open("/", flags, Mode::empty()).map_err(io::Error::from)
+        };
+        Ok((parent.open_source(entry.index, root.context(what)?)?, true))
     }
 
     /// A source in the rootfs. The host's path to it leads through that, where a link could point back to the host: so
@@ -304,13 +333,10 @@ impl Places<'_> {
     }
 
     /// The way of mount(2), for a system without `open_tree`.
-    fn bind_by_path(&mut self, entry: &Entry, source: At, changes: &[Change]) -> io::Result<()> {
-        use nix::fcntl::{OFlag, openat};
-        let source = if source.path.as_os_str().is_empty() {
-            source.folder.try_clone_to_owned()?
-        } else {
-            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-            openat(source.folder, source.path, flags, Mode::empty())?
+    fn bind_by_path(&mut self, entry: &Entry, source: &Path, changes: &[Change]) -> io::Result<()> {
+        let source = match self.inner_source(entry)? {
+            Some(inner) => inner,
+            None => open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?,
         };
         let target = if is_folder(source.as_fd())? {
             inside::folder(self.root, &entry.destination)

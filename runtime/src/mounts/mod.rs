@@ -11,10 +11,9 @@
 //!
 //! ```text
 //! parent:  Plan::from_spec(spec, bundle)          checks everything that can be checked before
-//!          plan.open_sources()                    what only the parent may open: binds of a container
-//!                                                 with a user namespace, idmapped mounts
+//!          plan.open_sources()                    idmapped binds, without a user namespace
 //! init:    plan.build(&context)  -> Rootfs        root, mounts, devices, links
-//! parent:  plan.owner_maps()                      meanwhile: idmapped binds from within the rootfs
+//! parent:  plan.map_owners(), plan.open_for()     meanwhile, when init asks: see Parent
 //! init:    rootfs.bind_console(pts)               with a terminal; before or after pivot
 //!          rootfs.pivot(no_pivot)                 the root is now the container's; working folder is /
 //!          rootfs.finish()                        masks, read-only paths, read-only root, propagation
@@ -52,7 +51,13 @@ pub(crate) use plan::Plan;
 pub(crate) use shared::take_back;
 pub(crate) use sources::Sources;
 
-pub(crate) type MapOwners<'a> = &'a dyn Fn(&OwnedFd) -> Result<()>;
+/// What init asks of its parent, which has the host's rights. `index` is that of the entry in `mounts`.
+pub(crate) trait Parent {
+    /// Maps the owners of a bind that init has opened; see [`Plan::map_owners`].
+    fn map_owners(&self, index: usize, tree: &OwnedFd) -> Result<()>;
+    /// Opens the source of a bind, as seen from `root`; see [`Plan::open_for`].
+    fn open_source(&self, index: usize, root: OwnedFd) -> Result<OwnedFd>;
+}
 
 /// What the init process knows of its surroundings and the mounts depend on.
 #[derive(Default)]
@@ -70,9 +75,8 @@ pub(crate) struct Context<'a> {
     pub(crate) without_namespace: Option<PathBuf>,
     /// What the parent opened; empty when nothing had to be.
     pub(crate) sources: Sources,
-    /// Has the parent map the owners of a bind whose source lies in the rootfs; see [`Plan::owner_maps`]. None
-    /// where mounts are made for their places alone.
-    pub(crate) map_owners: Option<MapOwners<'a>>,
+    /// None where mounts are made for their places alone.
+    pub(crate) parent: Option<&'a dyn Parent>,
 }
 
 /// A root file system that is built. Holds descriptors into it until it is dropped; they close on exec.

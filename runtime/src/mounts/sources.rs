@@ -1,22 +1,31 @@
-//! What the parent opens for the init process, as detached mounts that init inherits and puts in place: binds of a
-//! container with a user namespace, whose mapped root may not reach a source (what it reaches it opens itself), and
-//! idmapped binds, which need rights in the user namespace of the file system itself. A source that lies in the rootfs
-//! is opened by init, when the mounts before it are made, and only its owners are mapped by the parent.
+//! What only the parent of init may do for binds. It opens an idmapped bind of a container without a user namespace in
+//! advance, and init inherits it. All else init opens itself, in its mount namespace, where what the host has set for a
+//! mount is locked: then no root in a user namespace can take that away. It asks the parent to map owners, which needs
+//! rights in the user namespace of the file system itself, and for a source that the container's root may not reach.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use libc::MS_SHARED;
-use nix::fcntl::AT_FDCWD;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::fstatfs;
+use nix::sys::statvfs::FsFlags;
+use nix::unistd::{chroot, fchdir};
 use oci_spec::runtime::LinuxIdMapping;
 
 use super::change::{self, Change};
+use super::inside;
 use super::options::IdMap;
 use super::plan::{Entry, Kind, Mapping, Plan};
 use crate::error::{Context as _, Error, Result};
+use crate::sys::credentials::own_users;
 use crate::sys::mount::{self, At, Attributes};
 use crate::sys::user_namespace;
 
@@ -36,11 +45,16 @@ impl Plan {
     pub(crate) fn open_sources(&self) -> Result<Sources> {
         let mut sources = BTreeMap::new();
         for entry in &self.mounts {
-            if let Kind::Bind { source, idmap } = &entry.kind
+            if let Kind::Bind {
+                source,
+                idmap: Some(mapping),
+            } = &entry.kind
                 && entry.inner_source.is_none()
-                && (self.user_namespace || idmap.is_some())
+                && !self.user_namespace
             {
-                sources.insert(entry.index, self.open_source(entry, source, idmap.as_ref())?);
+                let tree = self.open_source(entry, source)?;
+                entry.map_owners(tree.as_fd(), source, mapping)?;
+                sources.insert(entry.index, tree);
             }
         }
         Ok(Sources(sources))
@@ -55,7 +69,8 @@ impl Plan {
         })
     }
 
-    fn open_source(&self, entry: &Entry, source: &Path, mapping: Option<&Mapping>) -> Result<OwnedFd> {
+    /// Opens a source in the caller's mount namespace.
+    fn open_source(&self, entry: &Entry, source: &Path) -> Result<OwnedFd> {
         let what = || format!("mounts[{}]: open {}", entry.index, source.display());
         let at = At {
             folder: AT_FDCWD,
@@ -73,23 +88,116 @@ impl Plan {
                 return Err(Error::Refused(format!("{}: {why}", what())));
             }
         }
-        if let Some(mapping) = mapping {
-            entry.map_owners(tree.as_fd(), source, mapping)?;
-        }
         Ok(tree)
     }
 
-    /// For each mount that init will send, in its order: maps the owners of its files.
-    pub(crate) fn owner_maps(&self) -> impl Iterator<Item = impl Fn(BorrowedFd) -> Result<()>> {
-        self.mounts.iter().filter_map(|entry| match &entry.kind {
-            Kind::Bind {
-                source,
-                idmap: Some(mapping),
-            } if entry.inner_source.is_some() => {
-                Some(move |tree: BorrowedFd<'_>| entry.map_owners(tree, source, mapping))
+    /// Init may ask for help with one of the mounts.
+    pub(crate) fn need_help(&self) -> bool {
+        self.mounts.iter().any(|entry| match &entry.kind {
+            Kind::Bind { idmap, .. } => {
+                self.user_namespace || idmap.is_some() && entry.inner_source.is_some()
             }
-            _ => None,
+            _ => false,
         })
+    }
+
+    /// Maps the owners of the files of a bind that init has opened.
+    pub(crate) fn map_owners(&self, index: usize, tree: BorrowedFd) -> Result<()> {
+        match self.mounts.get(index).map(|entry| (entry, &entry.kind)) {
+            Some((
+                entry,
+                Kind::Bind {
+                    source,
+                    idmap: Some(mapping),
+                },
+            )) => entry.map_owners(tree, source, mapping),
+            _ => Err(Error::Silent),
+        }
+    }
+
+    /// Opens the source of a bind with the host's rights, in the mount namespace of init (a pidfd) and as seen from
+    /// `root`. The caller must have one thread.
+    pub(crate) fn open_for(&self, init: BorrowedFd, index: usize, root: BorrowedFd) -> Result<OwnedFd> {
+        let Some((entry, Kind::Bind { source, .. })) =
+            self.mounts.get(index).map(|entry| (entry, &entry.kind))
+        else {
+            return Err(Error::Silent);
+        };
+        let what = || format!("mounts[{index}]: open {}", source.display());
+        if own_users().1 != 0 {
+            // We could do no more than init.
+            return Err(io::Error::from(Errno::EACCES)).context(what);
+        }
+        let recursive = entry.options.bind_recursive;
+        let visit = Visit::begin(init).context(|| "enter the container's mount namespace".into())?;
+        let open = || {
+            fchdir(root)?;
+            chroot(".")?;
+            let inner = entry.inner_source.as_ref();
+            let inner = inner.map(|path| inside::locate(root, path)).transpose()?;
+            let of_host = At {
+                folder: AT_FDCWD,
+                path: source,
+            };
+            let at = inner.as_ref().map_or(of_host, |inner| At::fd(inner.fd.as_fd()));
+            mount::open_tree_clone(at, recursive)
+        };
+        let opened = open();
+        visit
+            .end()
+            .context(|| "leave the container's mount namespace".into())?;
+        match opened {
+            Err(error)
+                if !recursive
+                    && entry.inner_source.is_none()
+                    && error.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                self.open_without_those_below(entry, source)
+            }
+            other => other.context(what),
+        }
+    }
+
+    /// In the mount namespace of a user namespace no mount of the host's can be had without those below it, which may
+    /// hide something. Who asks for that on the host may show it; but here nothing locks what is set for the mount.
+    fn open_without_those_below(&self, entry: &Entry, source: &Path) -> Result<OwnedFd> {
+        let what = || format!("mounts[{}]: open {}", entry.index, source.display());
+        let tree = self.open_source(entry, source)?;
+        let set = fstatfs(&tree).map_err(io::Error::from).context(what)?.flags();
+        let kept = FsFlags::ST_RDONLY | FsFlags::ST_NOSUID | FsFlags::ST_NODEV | FsFlags::ST_NOEXEC;
+        if set.intersects(kept) {
+            let why = "other mounts lie below it, and without them the container could take away what the host has \
+                       set for it, such as ro or nosuid: bind it with rbind";
+            return Err(Error::Refused(format!("{}: {why}", what())));
+        }
+        Ok(tree)
+    }
+}
+
+/// The time that the process is in another's mount namespace.
+struct Visit {
+    namespace: File,
+    root: OwnedFd,
+    working_directory: OwnedFd,
+}
+
+impl Visit {
+    fn begin(process: BorrowedFd) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let before = Self {
+            namespace: File::open("/proc/self/ns/mnt")?,
+            root: open("/", flags, Mode::empty())?,
+            working_directory: open(".", flags, Mode::empty())?,
+        };
+        setns(process, CloneFlags::CLONE_NEWNS)?;
+        Ok(before)
+    }
+
+    fn end(self) -> io::Result<()> {
+        setns(self.namespace, CloneFlags::CLONE_NEWNS)?;
+        fchdir(self.root)?;
+        chroot(".")?;
+        Ok(fchdir(self.working_directory)?)
     }
 }
 

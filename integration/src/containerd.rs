@@ -186,6 +186,30 @@ impl Containerd {
         whole
     }
 
+    /// A shell has a terminal, which follows the size of the caller's, and one beside it by exec has another.
+    #[track_caller]
+    pub fn assert_terminals_work(&self) {
+        let mut run = Terminal::spawn(self.run_command(&["--rm", "-t"], "c1", &["/bin/sh"]));
+        run.send("tty; echo ma''rk\n");
+        let shown = run.expect("mark");
+        assert!(shown.contains("/dev/pts/0"), "{shown}");
+        // ctr sets the size after the start.
+        run.send("until stty size | grep -x '24 80'; do :; done; echo si''zed\n");
+        run.expect("sized");
+        run.resize(100, 30);
+        run.send("until stty size | grep -x '30 100'; do :; done; echo resi''zed\n");
+        run.expect("resized");
+
+        let mut exec = self.exec_on_terminal("c1", &["/bin/sh"]);
+        exec.send("tty; echo ma''rk\n");
+        let shown = exec.expect("mark");
+        assert!(shown.contains("/dev/pts/1"), "{shown}");
+        exec.send("exit 5\n");
+        assert_eq!(exec.exit_code(), 5, "{}", exec.screen());
+        run.send("exit 6\n");
+        assert_eq!(run.exit_code(), 6, "{}", run.screen());
+    }
+
     /// The rootfs that all its containers share.
     pub fn rootfs(&self) -> PathBuf {
         self.folder.join("rootfs")

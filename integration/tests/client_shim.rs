@@ -93,24 +93,7 @@ fn a_terminal_is_one_for_run_exec_and_attach() {
     let Some(containerd) = containerd(&sandbox) else {
         return;
     };
-    let mut run = Terminal::spawn(containerd.run_command(&["--rm", "-t"], "c1", &["/bin/sh"]));
-    run.send("tty; echo ma''rk\n");
-    let shown = run.expect("mark");
-    assert!(shown.contains("/dev/pts/0"), "{shown}");
-    // ctr sets the size after the start.
-    run.send("until stty size | grep -x '24 80'; do :; done; echo si''zed\n");
-    run.expect("sized");
-    run.resize(100, 30);
-    run.send("until stty size | grep -x '30 100'; do :; done; echo resi''zed\n");
-    run.expect("resized");
-    let mut exec = containerd.exec_on_terminal("c1", &["/bin/sh"]);
-    exec.send("tty; echo ma''rk\n");
-    let shown = exec.expect("mark");
-    assert!(shown.contains("/dev/pts/1"), "{shown}");
-    exec.send("exit 5\n");
-    assert_eq!(exec.exit_code(), 5, "{}", exec.screen());
-    run.send("exit 6\n");
-    assert_eq!(run.exit_code(), 6, "{}", run.screen());
+    containerd.assert_terminals_work();
 
     let mut detached = Terminal::spawn(containerd.run_command(&["-d", "-t"], "c2", &["/bin/sh"]));
     assert_eq!(detached.exit_code(), 0, "{}", detached.screen());

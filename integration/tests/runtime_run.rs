@@ -809,3 +809,23 @@ fn a_socket_gets_the_pidfd_of_what_was_made() {
     assert_eq!(pid, fs::read_to_string(&file).expect("read the pid file"));
     runtime.delete(sandbox.id());
 }
+
+/// The gate at which it waits for its start is one file more than it may open.
+#[test]
+fn a_created_container_with_no_files_to_spare_starts() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::named(&sandbox, "bundle", &["/bin/sleep", "1000"]);
+    bundle.set(
+        "/process/rlimits",
+        json!([{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3}]),
+    );
+    runtime.create(&bundle, sandbox.id()).ok();
+    runtime.call(&["start", sandbox.id()]).ok();
+    let pid = runtime.state(sandbox.id()).expect("a state")["pid"].to_string();
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("read its limits");
+    let files = limits.lines().find(|line| line.starts_with("Max open files"));
+    let values: Vec<_> = files.expect("a limit").split_whitespace().skip(3).collect();
+    assert_eq!(values, ["3", "3", "files"]);
+    runtime.delete(sandbox.id());
+}

@@ -178,7 +178,7 @@ impl Init<'_> {
 
         plans.process.label_next_exec(self.proc.as_ref())?;
         let stage = plans.process.make_trampoline()?;
-        plans.process.prepare()?;
+        plans.process.prepare(true)?;
         if let Some(policy) = spec
             .linux()
             .as_ref()
@@ -210,6 +210,9 @@ impl Init<'_> {
         match self.wait_at_gate() {
             Ok(start) => *listener = start,
             Err(error) => return error,
+        }
+        if let Err(error) = self.plans.process.limit_files() {
+            return error;
         }
         let spec = &self.plans.bundle.spec;
         let state = hook_state(

@@ -60,6 +60,19 @@ struct Limit {
     hard: u64,
 }
 
+impl Limit {
+    fn set(&self) -> Result<()> {
+        own::set_limit(self.resource as u32, self.soft, self.hard)
+            .context(|| format!("set {} to {}:{}", self.name, self.soft, self.hard))
+    }
+
+    /// Less than what is open while a container is made.
+    fn is_few_files(&self) -> bool {
+        const ENOUGH: u64 = 64;
+        self.resource == Resource::RLIMIT_NOFILE && self.soft < ENOUGH
+    }
+}
+
 impl ProcessPlan {
     /// Reads `process`, which for `exec` is not the one of `spec`, and what else of `spec` it is subject to.
     pub(crate) fn from_spec(process: &Process, spec: &Spec) -> Result<Self> {
@@ -134,17 +147,24 @@ impl ProcessPlan {
         Ok(())
     }
 
-    /// Everything that needs root or must come before the user changes.
-    pub(crate) fn prepare(&self) -> Result<()> {
+    /// Everything that needs root or must come before the user changes. With `needs_files` it goes on to open some, for
+    /// which a limit may be too low: [`Self::limit_files`] sets that.
+    pub(crate) fn prepare(&self, needs_files: bool) -> Result<()> {
         if let Some(persona) = self.personality {
             own::set_personality(persona).context(|| format!("set personality {persona:#x}"))?;
         }
         self.scheduling.apply()?;
-        for limit in &self.limits {
-            own::set_limit(limit.resource as u32, limit.soft, limit.hard)
-                .context(|| format!("set {} to {}:{}", limit.name, limit.soft, limit.hard))?;
-        }
-        Ok(())
+        self.limits
+            .iter()
+            .filter(|limit| !needs_files || !limit.is_few_files())
+            .try_for_each(Limit::set)
+    }
+
+    /// A limit of files that [`Self::prepare`] has left out. Its hard limit is no higher than what we have, so that this
+    /// needs no rights.
+    pub(crate) fn limit_files(&self) -> Result<()> {
+        let mut left_out = self.limits.iter().filter(|limit| limit.is_few_files());
+        left_out.try_for_each(Limit::set)
     }
 
     /// Becomes the root of the user namespace that the caller is in, where a process begins as a user that is not

@@ -298,7 +298,7 @@ impl Joining<'_> {
         standard_streams::take_null_from_container(true)?;
         self.plan.label_next_exec(self.proc.as_ref())?;
         let stage = self.plan.make_trampoline()?;
-        self.plan.prepare()?;
+        self.plan.prepare(false)?;
         if let Some(policy) = &self.memory_policy {
             policy.apply()?;
         }

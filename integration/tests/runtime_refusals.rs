@@ -238,6 +238,86 @@ fn each_broken_field_is_named() {
     }
 }
 
+const FUZZ_SEEDS: [&str; 5] = [
+    include_str!("../../runtime/fuzz/seeds/config/mounts.json"),
+    include_str!("../../runtime/fuzz/seeds/config/namespaces.json"),
+    include_str!("../../runtime/fuzz/seeds/config/others.json"),
+    include_str!("../../runtime/fuzz/seeds/config/process.json"),
+    include_str!("../../runtime/fuzz/seeds/config/resources.json"),
+];
+
+/// The default config.json with every field that the runtime knows: those from which its fuzzer starts.
+fn config_with_all_fields(bundle: &Bundle) -> Value {
+    fn merge(target: &mut Value, other: Value) {
+        match other {
+            Value::Object(fields) if target.is_object() => {
+                for (name, value) in fields {
+                    merge(&mut target[name.as_str()], value);
+                }
+            }
+            other => *target = other,
+        }
+    }
+    let mut config = bundle.config.clone();
+    for seed in FUZZ_SEEDS {
+        merge(&mut config, serde_json::from_str(seed).expect("a seed is JSON"));
+    }
+    config
+}
+
+/// Every place in a document below `pointer`, as a JSON pointer and as errors name it.
+fn places(value: &Value, pointer: &str, name: &str, found: &mut Vec<(String, String)>) {
+    let mut go_on = |part: &str, name: String, value| {
+        let pointer = format!("{pointer}/{}", part.replace('~', "~0").replace('/', "~1"));
+        found.push((pointer.clone(), name.clone()));
+        places(value, &pointer, &name, found);
+    };
+    match value {
+        Value::Object(fields) => {
+            for (field, value) in fields {
+                let dot = if name.is_empty() { "" } else { "." };
+                go_on(field, format!("{name}{dot}{field}"), value);
+            }
+        }
+        Value::Array(entries) => {
+            for (index, value) in entries.iter().enumerate() {
+                go_on(&index.to_string(), format!("{name}[{index}]"), value);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn each_field_of_another_type_or_out_of_its_range_is_named() {
+    let sandbox = Sandbox::new();
+    let runtime = Runtime::new(&sandbox);
+    let mut bundle = Bundle::new(&sandbox, "true");
+    let whole = config_with_all_fields(&bundle);
+    let mut all = Vec::new();
+    places(&whole, "", "", &mut all);
+    assert!(all.len() > 200, "only {} fields", all.len());
+    for (pointer, name) in all {
+        let wrong = match whole.pointer(&pointer) {
+            Some(Value::Number(_)) => [json!("text"), json!(1e30)],
+            _ => [json!(7.5), json!([7.5])],
+        };
+        for wrong in wrong {
+            bundle.config = whole.clone();
+            bundle.set(&pointer, wrong);
+            let done = runtime.create(&bundle, sandbox.id());
+            assert_eq!(done.code, 1, "{name}: {done}");
+            // Of a list in the place of something else, its entry may be what is wrong.
+            let named = [":", "[0]:"].map(|end| format!("config.json: {name}{end}"));
+            assert!(
+                named.iter().any(|text| done.stderr.contains(text)),
+                "{name}: {done}"
+            );
+        }
+    }
+    sandbox.assert_clean();
+}
+
 #[test]
 fn fields_that_nobody_knows_are_ignored() {
     let sandbox = Sandbox::new();

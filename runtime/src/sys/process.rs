@@ -1,9 +1,9 @@
 //! A process's own attributes (`prctl`, `umask`, `personality`, session keyring) and those of others by pidfd.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::check;
 
@@ -58,9 +58,12 @@ pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
 
 /// Sets the mask of modes, unless it is known to be that already. Returns the one before.
 pub(crate) fn set_umask(mask: u32) -> u32 {
-    /// What was set last; no mask has so many bits.
-    static CURRENT: AtomicU32 = AtomicU32::new(u32::MAX);
-    if CURRENT.swap(mask, Ordering::Relaxed) == mask {
+    thread_local! {
+        /// What was set last; no mask has so many bits. A thread with a mount namespace of its own, as tests have, has
+        /// a mask of its own too.
+        static CURRENT: Cell<u32> = const { Cell::new(u32::MAX) };
+    }
+    if CURRENT.replace(mask) == mask {
         return mask;
     }
     // SAFETY: umask always succeeds and touches no memory.

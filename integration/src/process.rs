@@ -87,6 +87,21 @@ pub fn command_exists(name: &str) -> bool {
         .any(|folder| folder.join(name).is_file())
 }
 
+/// Whether the kernel is of this version or a later one; if not, says that a test is skipped, and what it needs it for.
+pub fn is_linux_since((major, minor): (u32, u32), what: &str) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("read the kernel's version");
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+    let running: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let is_new = running >= (major, minor);
+    if !is_new {
+        println!(
+            "skipped: {what} needs Linux {major}.{minor}, and this is {}",
+            release.trim()
+        );
+    }
+    is_new
+}
+
 /// Run a program to its end, without input; one that hangs is killed and fails the test.
 #[track_caller]
 pub fn run(command: &mut Command) -> Done {

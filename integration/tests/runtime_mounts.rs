@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use integration::{Bundle, Runtime, Sandbox, eventually, run};
+use integration::{Bundle, Runtime, Sandbox, eventually, is_linux_since, run};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
@@ -306,6 +306,9 @@ fn a_bind_with_one_flag_has_no_other_of_its_source_but_in_a_user_namespace() {
 
 #[test]
 fn no_user_namespace_takes_away_what_the_host_has_set_for_a_source() {
+    if !is_linux_since((6, 3), "an idmapped tmpfs") {
+        return;
+    }
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);
     let (volume, closed) = (volume(&sandbox), sandbox.path().join("closed"));
@@ -418,6 +421,9 @@ fn in_somebody_elses_user_namespace_a_bind_keeps_what_is_locked() {
 
 #[test]
 fn idmap_is_for_the_top_mount_and_ridmap_for_all_below() {
+    if !is_linux_since((6, 3), "an idmapped tmpfs") {
+        return;
+    }
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);
     let volume = volume(&sandbox);
@@ -764,6 +770,9 @@ fn mounts_of_the_host(sandbox: &Sandbox) -> Vec<(String, String)> {
 
 #[test]
 fn without_a_mount_namespace_the_mounts_are_the_hosts_until_delete() {
+    if !is_linux_since((6, 8), "a container without a mount namespace") {
+        return;
+    }
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);
     let id = sandbox.id();
@@ -822,6 +831,9 @@ fn without_a_mount_namespace_the_mounts_are_the_hosts_until_delete() {
 
 #[test]
 fn without_a_mount_namespace_a_failed_create_leaves_no_mount_and_neither_hides_nor_shares() {
+    if !is_linux_since((6, 8), "a container without a mount namespace") {
+        return;
+    }
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);
     let cases = [
@@ -862,6 +874,9 @@ fn without_a_mount_namespace_a_failed_create_leaves_no_mount_and_neither_hides_n
 
 #[test]
 fn without_a_mount_namespace_a_read_only_root_is_read_only_inside() {
+    if !is_linux_since((6, 8), "a container without a mount namespace") {
+        return;
+    }
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);
     let mut bundle = Bundle::new(
@@ -1021,6 +1036,9 @@ fn a_tmpfs_has_the_mode_of_the_folder_below_it_unless_it_is_told_another() {
 
 #[test]
 fn containers_on_the_hosts_mounts_share_no_rootfs_and_take_all_back() {
+    if !is_linux_since((6, 8), "a container without a mount namespace") {
+        return;
+    }
     let sandbox = Sandbox::new();
     let runtime = Runtime::new(&sandbox);
     let mut bundle = Bundle::new(&sandbox, "exec sleep 1000");

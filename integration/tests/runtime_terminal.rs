@@ -1,6 +1,6 @@
 //! A container on a terminal: in the foreground, and by the console socket.
 
-use integration::{Bundle, Runtime, Sandbox, Terminal, eventually, receive};
+use integration::{Bundle, Runtime, Sandbox, Terminal, eventually, is_linux_since, receive};
 use serde_json::json;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -38,6 +38,9 @@ fn the_foreground_terminal_is_interactive_and_follows_the_window() {
 
 #[test]
 fn a_terminal_is_there_without_a_root_user_and_without_a_mount_namespace() {
+    if !is_linux_since((6, 8), "a container without a mount namespace") {
+        return;
+    }
     let script = "tty; echo is $(id -u); echo shown > /dev/console; stat -c 'owned by %u' /dev/console";
     for without_root in [true, false] {
         let sandbox = Sandbox::new();

@@ -1,6 +1,7 @@
 //! Create: from the client's request to a container whose init waits for its start.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::shim::shim::{CreateTaskRequest, CreateTaskResponse};
@@ -153,38 +154,55 @@ impl Shim {
     }
 
     /// Calls the runtime. The streams are open and a logger is ready.
-    fn create_now(&mut self, reply: Reply, id: &str, mut prepared: Prepared) -> Result<(), Status> {
+    fn create_now(&mut self, reply: Reply, id: &str, prepared: Prepared) -> Result<(), Status> {
+        self.call_for_init(
+            id,
+            "create",
+            prepared,
+            |container, create| container.runtime.create(id, create),
+            |console| Then::Created {
+                reply,
+                id: id.to_owned(),
+                console,
+            },
+        )?;
+        failpoint::reach("create.called");
+        Ok(())
+    }
+
+    /// Starts the command of the runtime that makes a container's init, with its streams, or the socket for its
+    /// terminal. `then` is what follows when the command has ended.
+    pub(crate) fn call_for_init(
+        &mut self,
+        id: &str,
+        verb: &'static str,
+        mut prepared: Prepared,
+        command: impl FnOnce(&Container, &Create) -> Command,
+        then: impl FnOnce(Option<Console>) -> Then,
+    ) -> Result<(), Status> {
         let container = self.container(id)?;
-        let bundle = container.bundle.clone();
+        let bundle = &container.bundle;
         // The pid and the exit of an earlier container in this bundle must not be taken for this one's.
         let pid_file = bundle.join(INIT_PID_FILE);
         let _ = std::fs::remove_file(bundle.join(EXIT_FILE));
         let _ = std::fs::remove_file(&pid_file);
-        let log = CallLog::shared(&bundle);
-        let mut command = container.runtime.create(
-            id,
-            &Create {
-                bundle: &bundle,
-                pid_file: &pid_file,
-                console_socket: prepared.console.as_ref().map(|console| console.socket.path()),
-                log: log.path(),
-                no_pivot_root: container.options.no_pivot_root,
-                no_new_keyring: container.options.no_new_keyring,
-            },
-        );
-        command.current_dir(&bundle);
-        let own_streams = prepared.console.is_none();
+        let log = CallLog::shared(bundle);
+        let create = Create {
+            bundle,
+            pid_file: &pid_file,
+            console_socket: prepared.console.as_ref().map(|console| console.socket.path()),
+            log: log.path(),
+            no_pivot_root: container.options.no_pivot_root,
+            no_new_keyring: container.options.no_new_keyring,
+        };
+        let mut command = command(container, &create);
+        command.current_dir(bundle);
+        let console = prepared.console.take();
+        let own_streams = console.is_none();
         if own_streams {
             prepared.child.give_to(&mut command);
         }
-        let console = prepared.console.take();
-        let then = Then::Created {
-            reply,
-            id: id.to_owned(),
-            console,
-        };
-        self.call("create", command, own_streams, log, then)?;
-        failpoint::reach("create.called");
+        self.call(verb, command, own_streams, log, then(console))?;
         self.container_mut(id)?.in_runtime = true;
         // The runtime writes its own errors there too, and they come back as the answer. A container that was never
         // made has no output.

@@ -5,12 +5,10 @@ use std::path::Path;
 
 use containerd_shim_protos::shim::shim::CreateTaskRequest;
 
-use crate::bundle::{EXIT_FILE, INIT_PID_FILE};
 use crate::create::{PendingInit, mount, write_runtime_file};
 use crate::daemon::{Pending, Shim, Then};
-use crate::runtime::{CallLog, Restore};
+use crate::runtime::Create;
 use crate::status::Status;
-use crate::stdio::pump::Pump;
 use crate::stdio::{Console, Prepared};
 use crate::task::{Container, Phase, ProcessKey, Reply};
 
@@ -67,49 +65,23 @@ impl Shim {
     }
 
     /// Calls the runtime. The streams are open and a logger is ready.
-    fn restore_now(&mut self, reply: Reply, id: &str, mut prepared: Prepared) -> Result<(), Status> {
-        let container = self.container_mut(id)?;
-        container.in_runtime = true;
-        let Some(images) = &container.checkpoint else {
+    fn restore_now(&mut self, reply: Reply, id: &str, prepared: Prepared) -> Result<(), Status> {
+        let Some(images) = self.container(id)?.checkpoint.clone() else {
             return Err(Status::unknown(format!("container {id} has no checkpoint")));
         };
-        let bundle = &container.bundle;
-        let pid_file = bundle.join(INIT_PID_FILE);
-        let _ = std::fs::remove_file(bundle.join(EXIT_FILE));
-        let _ = std::fs::remove_file(&pid_file);
-        let log = CallLog::shared(bundle);
-        let mut command = container.runtime.restore(
-            id,
-            &Restore {
-                images,
-                // CRIU's logs: the images may be read-only, or those of many.
-                work_path: match container.options.criu_work_path.as_str() {
-                    "" => bundle,
-                    path => Path::new(path),
-                },
-                bundle,
-                pid_file: &pid_file,
-                console_socket: prepared.console.as_ref().map(|console| console.socket.path()),
-                log: log.path(),
-                no_pivot_root: container.options.no_pivot_root,
-            },
-        );
-        command.current_dir(bundle);
-        let console = prepared.console.take();
-        let own_streams = console.is_none();
-        if own_streams {
-            prepared.child.give_to(&mut command);
-        }
-        let then = Then::Restored {
+        let command = |container: &Container, create: &Create| {
+            // For CRIU's logs: the images may be read-only, or those of many.
+            let work = match container.options.criu_work_path.as_str() {
+                "" => create.bundle,
+                path => Path::new(path),
+            };
+            container.runtime.restore(id, &images, work, create)
+        };
+        self.call_for_init(id, "restore", prepared, command, |console| Then::Restored {
             reply,
             id: id.to_owned(),
             console,
-        };
-        self.call("restore", command, own_streams, log, then)?;
-        // As with create: the runtime's own errors come back as the answer.
-        prepared.outputs.iter_mut().for_each(Pump::hold);
-        self.start_pumps(&ProcessKey::init(id), prepared);
-        Ok(())
+        })
     }
 
     pub(crate) fn restore_with_logger(&mut self, pending: PendingInit) {

@@ -73,21 +73,21 @@ impl Runtime {
 
     pub(crate) fn create(&self, id: &str, create: &Create) -> Command {
         let mut command = self.command(create.log);
-        command
-            .arg("create")
-            .arg("--bundle")
-            .arg(create.bundle)
-            .arg("--pid-file")
-            .arg(create.pid_file);
-        if let Some(socket) = create.console_socket {
-            command.arg("--console-socket").arg(socket);
-        }
-        if create.no_pivot_root {
-            command.arg("--no-pivot");
-        }
+        command.arg("create");
+        create.add_to(&mut command);
         if create.no_new_keyring {
             command.arg("--no-new-keyring");
         }
+        command.arg(id);
+        command
+    }
+
+    /// `images` are CRIU's, and `work` is where its logs go.
+    pub(crate) fn restore(&self, id: &str, images: &Path, work: &Path, create: &Create) -> Command {
+        let mut command = self.command(create.log);
+        command.args(["restore", "--detach", "--image-path"]).arg(images);
+        command.arg("--work-path").arg(work);
+        create.add_to(&mut command);
         command.arg(id);
         command
     }
@@ -176,27 +176,6 @@ impl Runtime {
         command
     }
 
-    pub(crate) fn restore(&self, id: &str, restore: &Restore) -> Command {
-        let mut command = self.command(restore.log);
-        command
-            .args(["restore", "--detach", "--image-path"])
-            .arg(restore.images)
-            .arg("--work-path")
-            .arg(restore.work_path)
-            .arg("--bundle")
-            .arg(restore.bundle)
-            .arg("--pid-file")
-            .arg(restore.pid_file);
-        if let Some(socket) = restore.console_socket {
-            command.arg("--console-socket").arg(socket);
-        }
-        if restore.no_pivot_root {
-            command.arg("--no-pivot");
-        }
-        command.arg(id);
-        command
-    }
-
     /// What the runtime can do, as it tells itself.
     pub(crate) fn features(&self) -> Command {
         let mut command = Command::new(&self.binary);
@@ -215,23 +194,25 @@ pub(crate) struct Create<'a> {
     pub no_new_keyring: bool,
 }
 
+impl Create<'_> {
+    fn add_to(&self, command: &mut Command) {
+        command.arg("--bundle").arg(self.bundle);
+        command.arg("--pid-file").arg(self.pid_file);
+        if let Some(socket) = self.console_socket {
+            command.arg("--console-socket").arg(socket);
+        }
+        if self.no_pivot_root {
+            command.arg("--no-pivot");
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Exec<'a> {
     pub process: &'a Path,
     pub pid_file: &'a Path,
     pub console_socket: Option<&'a Path>,
     pub log: &'a Path,
-}
-
-#[derive(Debug)]
-pub(crate) struct Restore<'a> {
-    pub images: &'a Path,
-    pub work_path: &'a Path,
-    pub bundle: &'a Path,
-    pub pid_file: &'a Path,
-    pub console_socket: Option<&'a Path>,
-    pub log: &'a Path,
-    pub no_pivot_root: bool,
 }
 
 #[derive(Debug, Default)]

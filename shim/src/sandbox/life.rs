@@ -13,6 +13,7 @@ use super::{SANDBOXES, Sandbox, is_bundle, spec};
 use crate::bundle::{self, ExitRecord, INIT_PID_FILE};
 use crate::cgroup::Cgroup;
 use crate::connections::CALLS_MAX;
+use crate::create::no_pid;
 use crate::daemon::{Shim, Then};
 use crate::runtime::{CallLog, Create, Runtime};
 use crate::start::phase_name;
@@ -44,9 +45,7 @@ impl Shim {
                 sandbox.id
             )));
         }
-        if self.ending {
-            return Err(Status::unavailable("this shim is ending"));
-        }
+        self.refuse_if_ending()?;
         let bundle = PathBuf::from(&request.bundle_path);
         if !task::is_valid_bundle(&bundle) {
             return Err(Status::invalid_argument(format!(
@@ -135,14 +134,7 @@ impl Shim {
         failpoint::reach("sandbox.made");
         sandbox.user_namespace = None;
         let pid_file = sandbox.bundle.join(INIT_PID_FILE);
-        let pid = result.and_then(|()| {
-            bundle::read_pid(&pid_file).ok_or_else(|| {
-                Status::unknown(format!(
-                    "the runtime reported success but no pid in {}",
-                    pid_file.display()
-                ))
-            })
-        });
+        let pid = result.and_then(|()| bundle::read_pid(&pid_file).ok_or_else(|| no_pid(&pid_file)));
         let pid = match pid {
             Ok(pid) => pid,
             Err(status) => {

@@ -208,7 +208,7 @@ pub(crate) fn create(options: &Options<'_>) -> Result<Created> {
             // createRuntime hooks may have run; what they made is theirs to take down.
             let state = hook_state(
                 &plans.bundle.spec,
-                options,
+                &options.id,
                 Status::Stopped,
                 pid,
                 &plans.bundle.dir,
@@ -259,7 +259,7 @@ fn bring_up(
 
     if plans.tells_of_mounts() {
         help_to_mount(plans, newborn, channel)?;
-        let state = hook_state(spec, options, Status::Creating, pid, &plans.bundle.dir);
+        let state = hook_state(spec, &options.id, Status::Creating, pid, &plans.bundle.dir);
         hooks::run(spec, Kind::Prestart, &state)?;
         hooks::run(spec, Kind::CreateRuntime, &state)?;
     }
@@ -271,7 +271,7 @@ fn bring_up(
             Some(Message::Ready) => break,
             Some(Message::Terminal(master)) => terminal = Some(master),
             Some(Message::SeccompNotify(fd)) => {
-                let state = hook_state(spec, options, Status::Creating, pid, &plans.bundle.dir);
+                let state = hook_state(spec, &options.id, Status::Creating, pid, &plans.bundle.dir);
                 notify::tell_listener(&fd, plans.seccomp.as_ref(), &state)?;
                 channel.send(&Message::Taken)?;
             }
@@ -370,14 +370,14 @@ static NO_ANNOTATIONS: std::sync::LazyLock<HashMap<String, String>> = std::sync:
 /// The container's state as hooks read it while it is made.
 pub(crate) fn hook_state<'a>(
     spec: &'a Spec,
-    options: &'a Options<'_>,
+    id: &'a Id,
     status: Status,
     pid: i32,
     bundle: &'a Path,
 ) -> hooks::State<'a> {
     hooks::State {
         oci_version: spec.version(),
-        id: options.id.as_str(),
+        id: id.as_str(),
         status,
         pid,
         bundle,

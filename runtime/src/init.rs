@@ -143,7 +143,7 @@ impl Init<'_> {
         };
         phases::reached("init.continue");
         own::outlive_parent().context(|| "ask to outlive the runtime".into())?;
-        let as_creating = hook_state(spec, self.options, Status::Creating, pid, &plans.bundle.dir);
+        let as_creating = hook_state(spec, &self.options.id, Status::Creating, pid, &plans.bundle.dir);
         if !hooks::of(spec, Kind::CreateContainer).is_empty() {
             // Where they run, so that `./lib` is the container's.
             let rootfs = plans.bundle.rootfs();
@@ -217,7 +217,7 @@ impl Init<'_> {
         let spec = &self.plans.bundle.spec;
         let state = hook_state(
             spec,
-            self.options,
+            &self.options.id,
             Status::Created,
             ready.pid,
             &self.plans.bundle.dir,

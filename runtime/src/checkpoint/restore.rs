@@ -16,7 +16,7 @@ use crate::bundle::{self, Bundle};
 use crate::cgroup;
 use crate::channel;
 use crate::clock;
-use crate::create::{cgroup_context, write_pid_file};
+use crate::create::{cgroup_context, hook_state, write_pid_file};
 use crate::delete::destroy_reaped;
 use crate::error::{Context, Error, Result};
 use crate::foreground;
@@ -371,15 +371,7 @@ impl Hooked<'_> {
 
     fn call(&self, kind: hooks::Kind, status: Status, pid: i32) -> Result<()> {
         let bundle = &self.plan.bundle;
-        let none = std::collections::HashMap::new();
-        let state = hooks::State {
-            oci_version: bundle.spec.version(),
-            id: self.wanted.id.as_str(),
-            status,
-            pid,
-            bundle: &bundle.dir,
-            annotations: bundle.spec.annotations().as_ref().unwrap_or(&none),
-        };
+        let state = hook_state(&bundle.spec, &self.wanted.id, status, pid, &bundle.dir);
         hooks::run(&bundle.spec, kind, &state)
     }
 }

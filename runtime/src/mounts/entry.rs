@@ -99,7 +99,7 @@ impl Places<'_> {
 
     /// Opens a source. In our namespace what the host has set for the mount is locked.
     fn open_source(&self, entry: &Entry, source: &Path, changes: &[Change]) -> io::Result<(OwnedFd, bool)> {
-        let inner = self.inner_source(entry)?;
+        let inner = entry.open_inner_source(self.root)?;
         let of_host = At {
             folder: AT_FDCWD,
             path: source,
@@ -139,14 +139,6 @@ impl Places<'_> {
             open("/", flags, Mode::empty()).map_err(io::Error::from)
         };
         Ok((parent.open_source(entry.index, root.context(what)?)?, true))
-    }
-
-    /// A source in the rootfs. The host's path to it leads through that, where a link could point back to the host: so
-    /// it is followed from the rootfs, as inside the container.
-    fn inner_source(&self, entry: &Entry) -> io::Result<Option<OwnedFd>> {
-        let found = entry.inner_source.as_ref();
-        let found = found.map(|path| inside::locate(self.root, path)).transpose()?;
-        Ok(found.map(|target| target.fd))
     }
 
     pub(super) fn new_file_system(&mut self, entry: &Entry, fs_type: &str, source: &str) -> Result<()> {
@@ -334,7 +326,7 @@ impl Places<'_> {
 
     /// The way of mount(2), for a system without `open_tree`.
     fn bind_by_path(&mut self, entry: &Entry, source: &Path, changes: &[Change]) -> io::Result<()> {
-        let source = match self.inner_source(entry)? {
+        let source = match entry.open_inner_source(self.root)? {
             Some(inner) => inner,
             None => open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?,
         };

@@ -133,13 +133,12 @@ impl Plan {
         let open = || {
             fchdir(root)?;
             chroot(".")?;
-            let inner = entry.inner_source.as_ref();
-            let inner = inner.map(|path| inside::locate(root, path)).transpose()?;
+            let inner = entry.open_inner_source(root)?;
             let of_host = At {
                 folder: AT_FDCWD,
                 path: source,
             };
-            let at = inner.as_ref().map_or(of_host, |inner| At::fd(inner.fd.as_fd()));
+            let at = inner.as_ref().map_or(of_host, |inner| At::fd(inner.as_fd()));
             mount::open_tree_clone(at, recursive)
         };
         let opened = open();
@@ -202,6 +201,14 @@ impl Visit {
 }
 
 impl Entry {
+    /// A source in the rootfs. The host's path to it leads through that, where a link could point back to the host: so
+    /// it is followed from the rootfs, as inside the container.
+    pub(super) fn open_inner_source(&self, root: BorrowedFd) -> io::Result<Option<OwnedFd>> {
+        let found = self.inner_source.as_ref();
+        let found = found.map(|path| inside::locate(root, path)).transpose()?;
+        Ok(found.map(|target| target.fd))
+    }
+
     fn map_owners(&self, tree: BorrowedFd, source: &Path, mapping: &Mapping) -> Result<()> {
         let what = || format!("mounts[{}]: map the owners of {}", self.index, source.display());
         let namespace = match mapping {

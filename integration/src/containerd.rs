@@ -210,6 +210,30 @@ impl Containerd {
         assert_eq!(run.exit_code(), 6, "{}", run.screen());
     }
 
+    /// A counter in a container of this id goes on where it was saved, and runs on after that.
+    #[track_caller]
+    pub fn assert_a_task_is_saved_and_restored(&self, id: &str) {
+        let image = self.import(&Image::busybox());
+        let counts =
+            "i=0; while :; do i=$((i+1)); echo $i >/count.new; mv /count.new /count; sleep 0.02; done";
+        let count = || -> Option<u32> {
+            let shown = self.exec(&[], id, &["/bin/cat", "/count"]);
+            shown.stdout.trim().parse().ok()
+        };
+        self.run_image(&["-d", "--null-io"], &image, id, &["/bin/sh", "-c", counts])
+            .ok();
+        let saved = eventually("it counts", || count().filter(|count| *count > 5));
+        let name = "local:saved";
+        self.ctr(&["container", "checkpoint", "--image", "--rw", "--task", id, name])
+            .ok();
+        self.remove(id);
+        self.ctr(&["container", "restore", "--rw", "--live", id, name])
+            .ok();
+        let first = eventually("it goes on", count);
+        assert!(first >= saved, "{first} comes after {saved}");
+        eventually("it counts on", || count().filter(|count| *count > first));
+    }
+
     /// The rootfs that all its containers share.
     pub fn rootfs(&self) -> PathBuf {
         self.folder.join("rootfs")

@@ -305,33 +305,6 @@ fn a_task_is_checkpointed_and_restored() {
     let Some(containerd) = containerd(&sandbox) else {
         return;
     };
-    let image = containerd.import(&Image::busybox());
-    let counts = "i=0; while :; do i=$((i+1)); echo $i >/count.new; mv /count.new /count; sleep 0.02; done";
-    let count = || -> Option<u32> {
-        let shown = containerd.exec(&[], "c1", &["/bin/cat", "/count"]);
-        shown.stdout.trim().parse().ok()
-    };
-    containerd
-        .run_image(&["-d", "--null-io"], &image, "c1", &["/bin/sh", "-c", counts])
-        .ok();
-    let saved = eventually("it counts", || count().filter(|count| *count > 5));
-    containerd
-        .ctr(&[
-            "container",
-            "checkpoint",
-            "--image",
-            "--rw",
-            "--task",
-            "c1",
-            "local:saved",
-        ])
-        .ok();
-    containerd.remove("c1");
-    containerd
-        .ctr(&["container", "restore", "--rw", "--live", "c1", "local:saved"])
-        .ok();
-    let first = eventually("it goes on", count);
-    assert!(first >= saved, "{first} comes after {saved}");
-    eventually("it counts on", || count().filter(|count| *count > first));
+    containerd.assert_a_task_is_saved_and_restored("c1");
     containerd.remove("c1");
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use integration::{Containerd, Cri, Done, Handler, Image, Peers, Sandbox, Terminal, eventually, run};
+use integration::{Containerd, Cri, Done, Handler, Peers, Sandbox, Terminal, eventually, run};
 use serde_json::{Value, json};
 
 /// A containerd with our shim, or nothing when hack/peers has fetched none.
@@ -415,32 +415,7 @@ fn a_task_is_checkpointed_and_restored() {
     let Some(containerd) = containerd(&sandbox) else {
         return;
     };
-    let image = containerd.import(&Image::busybox());
-    let counts = "i=0; while :; do i=$((i+1)); echo $i >/count.new; mv /count.new /count; sleep 0.02; done";
-    let count = || -> Option<u32> {
-        let shown = exec(&containerd, "c1", "cat /count");
-        shown.stdout.trim().parse().ok()
-    };
-    containerd
-        .run_image(&["-d", "--null-io"], &image, "c1", &["/bin/sh", "-c", counts])
-        .ok();
-    let saved = eventually("it counts", || count().filter(|count| *count > 5));
-    let checkpoint = [
-        "container",
-        "checkpoint",
-        "--image",
-        "--rw",
-        "--task",
-        "c1",
-        "local:saved",
-    ];
-    containerd.ctr(&checkpoint).ok();
-    containerd.remove("c1");
-    let restore = ["container", "restore", "--rw", "--live", "c1", "local:saved"];
-    containerd.ctr(&restore).ok();
-    let first = eventually("it goes on", count);
-    assert!(first >= saved, "{first} comes after {saved}");
-    eventually("it counts on", || count().filter(|count| *count > first));
+    containerd.assert_a_task_is_saved_and_restored("c1");
     containerd.ctr(&["task", "kill", "-s", "KILL", "c1"]).ok();
     containerd.wait_for("c1", "STOPPED");
     containerd.remove("c1");

@@ -34,6 +34,22 @@ impl Pod {
         Self::start_with(sandbox, "")
     }
 
+    /// A pod that was created and started, and the pid of its process.
+    #[track_caller]
+    fn running(sandbox: &Sandbox) -> (Self, u32) {
+        let pod = Self::start(sandbox);
+        pod.create(&[], "").expect("create");
+        let pid = pod.run().expect("start");
+        (pod, pid)
+    }
+
+    #[track_caller]
+    fn kill_shim(&self) {
+        let shim = self.shim();
+        run(Command::new("kill").args(["-KILL", &shim.to_string()])).ok();
+        eventually("the shim is dead", || is_gone(shim).then_some(()));
+    }
+
     /// With another OCI runtime than ours.
     #[track_caller]
     fn start_with(sandbox: &Sandbox, runtime: &str) -> Self {
@@ -558,9 +574,7 @@ fn sandbox_is_all_that_is_left(pod: &Pod) {
 #[test]
 fn a_pod_keeps_its_shim_until_it_is_shut_down_and_takes_its_containers_along() {
     let sandbox = Sandbox::new();
-    let pod = Pod::start(&sandbox);
-    pod.create(&[], "").expect("create");
-    let pid = pod.run().expect("start");
+    let (pod, pid) = Pod::running(&sandbox);
     // Neither of these ends a shim in use.
     let mut request = api::ShutdownRequest::new();
     request.id.clone_from(&pod.id);
@@ -599,13 +613,9 @@ fn a_pod_keeps_its_shim_until_it_is_shut_down_and_takes_its_containers_along() {
 #[test]
 fn a_killed_shims_pod_is_removed_with_its_containers_by_one_delete() {
     let sandbox = Sandbox::new();
-    let pod = Pod::start(&sandbox);
-    pod.create(&[], "").expect("create");
-    let pid = pod.run().expect("start");
+    let (pod, pid) = Pod::running(&sandbox);
     let (id, _) = pod.container(&sandbox, pid);
-    let shim = pod.shim();
-    run(Command::new("kill").args(["-KILL", &shim.to_string()])).ok();
-    eventually("the shim is dead", || is_gone(shim).then_some(()));
+    pod.kill_shim();
     assert!(!is_gone(pid), "its pod lives on");
     let Pod {
         id: pod_id, bundle, ..
@@ -620,9 +630,7 @@ fn a_killed_shims_pod_is_removed_with_its_containers_by_one_delete() {
 #[test]
 fn a_container_that_was_refused_is_none_of_the_pod() {
     let sandbox = Sandbox::new();
-    let pod = Pod::start(&sandbox);
-    pod.create(&[], "").expect("create");
-    let pid = pod.run().expect("start");
+    let (pod, pid) = Pod::running(&sandbox);
     let recorded = || fs::read_dir(pod.bundle.join("containers")).map_or(0, Iterator::count);
     let (request, bundle) = pod.request(&sandbox, "c", pid);
     let mut unmountable = request.clone();
@@ -653,9 +661,7 @@ fn a_container_that_was_refused_is_none_of_the_pod() {
 #[test]
 fn a_living_shim_whose_pod_was_given_up_ends_with_it() {
     let sandbox = Sandbox::new();
-    let pod = Pod::start(&sandbox);
-    pod.create(&[], "").expect("create");
-    let pid = pod.run().expect("start");
+    let (pod, pid) = Pod::running(&sandbox);
     let (id, bundle) = pod.container(&sandbox, pid);
     // That of one of its containers is no reason.
     run(&mut Shim::command(&sandbox, bundle.path(), &id, "delete")).ok();
@@ -669,13 +675,9 @@ fn a_living_shim_whose_pod_was_given_up_ends_with_it() {
 #[test]
 fn a_delete_goes_on_when_one_container_fails() {
     let sandbox = Sandbox::new();
-    let pod = Pod::start(&sandbox);
-    pod.create(&[], "").expect("create");
-    let pid = pod.run().expect("start");
+    let (pod, pid) = Pod::running(&sandbox);
     let (_, bundle) = pod.container(&sandbox, pid);
-    let shim = pod.shim();
-    run(Command::new("kill").args(["-KILL", &shim.to_string()])).ok();
-    eventually("the shim is dead", || is_gone(shim).then_some(()));
+    pod.kill_shim();
     // There is no telling whether something is mounted in that.
     fs::remove_dir_all(bundle.path()).expect("remove the container's bundle");
     fs::write(bundle.path(), "").expect("put a file there");
@@ -689,9 +691,7 @@ fn a_delete_goes_on_when_one_container_fails() {
 #[test]
 fn a_delete_of_many_containers_ends_in_the_time_that_containerd_gives_it() {
     let sandbox = Sandbox::new();
-    let pod = Pod::start(&sandbox);
-    pod.create(&[], "").expect("create");
-    let pid = pod.run().expect("start");
+    let (pod, pid) = Pod::running(&sandbox);
     let (hold, seen, runtime) = held_runtime(&sandbox, "create");
     let requests = ["c", "d", "e"].map(|name| {
         let (mut request, _) = pod.request(&sandbox, name, pid);

@@ -9,7 +9,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::status::status;
+use crate::status::{not_done, status};
 use crate::stop::{Answers, Stopping};
 use crate::streams;
 use crate::translate;
@@ -18,10 +18,6 @@ pub(crate) struct Containers(pub(crate) Engine, pub(crate) Stopping);
 
 #[tonic::async_trait]
 impl Service for Containers {
-    type LogsStream = Answers<v1::LogChunk>;
-    type AttachStream = Answers<v1::AttachOutput>;
-    type ExecStream = Answers<v1::AttachOutput>;
-
     async fn create(
         &self,
         request: Request<v1::CreateContainerRequest>,
@@ -133,7 +129,10 @@ impl Service for Containers {
         }))
     }
 
-    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+    async fn logs(
+        &self,
+        request: Request<v1::LogsRequest>,
+    ) -> Result<Response<Answers<v1::LogChunk>>, Status> {
         let request = request.into_inner();
         let records = self
             .0
@@ -210,6 +209,24 @@ impl Service for Containers {
         streams::feed(inputs, attachment.input);
         let outputs = streams::outputs(attached, attachment.output);
         Ok(Response::new(self.1.cut(outputs)))
+    }
+
+    async fn diff(&self, _request: Request<v1::DiffRequest>) -> Result<Response<v1::DiffResponse>, Status> {
+        Err(not_done("diff"))
+    }
+
+    async fn export(
+        &self,
+        _request: Request<v1::ExportRequest>,
+    ) -> Result<Response<Answers<v1::Chunk>>, Status> {
+        Err(not_done("export"))
+    }
+
+    async fn commit(
+        &self,
+        _request: Request<v1::CommitRequest>,
+    ) -> Result<Response<v1::ImageResponse>, Status> {
+        Err(not_done("commit"))
     }
 }
 

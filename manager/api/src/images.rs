@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::status::status;
+use crate::status::{not_done, status};
 use crate::stop::{Answers, Stopping};
 use crate::translate;
 
@@ -21,10 +21,14 @@ pub(crate) struct Images(pub(crate) Engine, pub(crate) Stopping);
 
 #[tonic::async_trait]
 impl Service for Images {
-    type PullStream = Answers<v1::PullProgress>;
-
-    async fn pull(&self, request: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+    async fn pull(
+        &self,
+        request: Request<v1::PullRequest>,
+    ) -> Result<Response<Answers<v1::PullProgress>>, Status> {
         let request = request.into_inner();
+        if request.all_platforms {
+            return Err(not_done("pulling all platforms"));
+        }
         let platform = match request.platform.as_str() {
             "" => None,
             text => Some(text.parse::<Platform>().map_err(|error| status(error.into()))?),
@@ -93,5 +97,76 @@ impl Service for Images {
             untagged: removed.untagged,
             deleted: removed.deleted,
         }))
+    }
+
+    async fn push(
+        &self,
+        _request: Request<v1::PushRequest>,
+    ) -> Result<Response<Answers<v1::PushProgress>>, Status> {
+        Err(not_done("push"))
+    }
+
+    async fn tag(&self, _request: Request<v1::TagRequest>) -> Result<Response<v1::TagResponse>, Status> {
+        Err(not_done("tag"))
+    }
+
+    async fn history(
+        &self,
+        _request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        Err(not_done("history"))
+    }
+
+    async fn prune(
+        &self,
+        _request: Request<v1::PruneImagesRequest>,
+    ) -> Result<Response<v1::PruneImagesResponse>, Status> {
+        Err(not_done("prune"))
+    }
+
+    async fn save(&self, _request: Request<v1::SaveRequest>) -> Result<Response<Answers<v1::Chunk>>, Status> {
+        Err(not_done("save"))
+    }
+
+    async fn load(
+        &self,
+        _request: Request<tonic::Streaming<v1::LoadInput>>,
+    ) -> Result<Response<v1::LoadResponse>, Status> {
+        Err(not_done("load"))
+    }
+
+    async fn import(
+        &self,
+        _request: Request<tonic::Streaming<v1::ImportInput>>,
+    ) -> Result<Response<v1::ImageResponse>, Status> {
+        Err(not_done("import"))
+    }
+
+    async fn login(
+        &self,
+        _request: Request<v1::LoginRequest>,
+    ) -> Result<Response<v1::LoginResponse>, Status> {
+        Err(not_done("login"))
+    }
+
+    async fn search(
+        &self,
+        _request: Request<v1::SearchRequest>,
+    ) -> Result<Response<v1::SearchResponse>, Status> {
+        Err(not_done("search"))
+    }
+
+    async fn inspect_manifest(
+        &self,
+        _request: Request<v1::InspectManifestRequest>,
+    ) -> Result<Response<v1::InspectManifestResponse>, Status> {
+        Err(not_done("inspect_manifest"))
+    }
+
+    async fn verify(
+        &self,
+        _request: Request<v1::VerifyRequest>,
+    ) -> Result<Response<v1::VerifyResponse>, Status> {
+        Err(not_done("verify"))
     }
 }

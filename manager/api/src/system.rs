@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::status::status;
+use crate::status::{not_done, status};
 use crate::stop::{Answers, Stopping};
 
 const API_VERSION: &str = "berth.v1";
@@ -17,8 +17,6 @@ pub(crate) struct System(pub(crate) Engine, pub(crate) Stopping);
 
 #[tonic::async_trait]
 impl Service for System {
-    type EventsStream = Answers<v1::Event>;
-
     async fn version(
         &self,
         _request: Request<v1::VersionRequest>,
@@ -39,7 +37,7 @@ impl Service for System {
     async fn events(
         &self,
         _request: Request<v1::EventsRequest>,
-    ) -> Result<Response<Self::EventsStream>, Status> {
+    ) -> Result<Response<Answers<v1::Event>>, Status> {
         let mut listener = self.0.events();
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE_MAX);
         tokio::spawn(async move {
@@ -64,5 +62,12 @@ impl Service for System {
             }
         });
         Ok(Response::new(self.1.cut(ReceiverStream::new(receiver))))
+    }
+
+    async fn disk_usage(
+        &self,
+        _request: Request<v1::DiskUsageRequest>,
+    ) -> Result<Response<v1::DiskUsageResponse>, Status> {
+        Err(not_done("disk_usage"))
     }
 }

@@ -27,6 +27,7 @@ pub(super) async fn fetch(client: &Client, reference: &str, platform: &str, quie
     let request = PullRequest {
         reference: reference.to_owned(),
         platform: platform.to_owned(),
+        all_platforms: false,
         credentials: credentials::of_registry(reference)?,
     };
     let mut progress = Progress::new(reference, quiet);

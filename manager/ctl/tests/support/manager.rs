@@ -14,6 +14,7 @@ use proto::v1::layer_progress::Phase;
 use proto::v1::*;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Bytes that the program `bulk` writes.
@@ -228,10 +229,6 @@ pub(crate) fn bulk() -> Vec<u8> {
 
 #[tonic::async_trait]
 impl Containers for Fake {
-    type AttachStream = ReceiverStream<Result<AttachOutput, Status>>;
-    type ExecStream = ReceiverStream<Result<AttachOutput, Status>>;
-    type LogsStream = ReceiverStream<Result<LogChunk, Status>>;
-
     async fn create(
         &self,
         request: Request<CreateContainerRequest>,
@@ -287,7 +284,7 @@ impl Containers for Fake {
     async fn attach(
         &self,
         request: Request<Streaming<AttachInput>>,
-    ) -> Result<Response<Self::AttachStream>, Status> {
+    ) -> Result<Response<BoxStream<AttachOutput>>, Status> {
         let mut inputs = request.into_inner();
         let Some(AttachInput {
             kind: Some(AttachKind::Start(_)),
@@ -327,13 +324,13 @@ impl Containers for Fake {
             started.wait_for(|&started| started).await.unwrap();
             program(state, created.command, heard, outputs).await;
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
     async fn exec(
         &self,
         request: Request<Streaming<ExecInput>>,
-    ) -> Result<Response<Self::ExecStream>, Status> {
+    ) -> Result<Response<BoxStream<AttachOutput>>, Status> {
         let mut inputs = request.into_inner();
         let Some(ExecInput {
             kind: Some(ExecKind::Start(start)),
@@ -381,7 +378,7 @@ impl Containers for Fake {
             });
             program(state, start.args, heard, outputs).await;
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
     async fn inspect(
@@ -434,31 +431,11 @@ impl Containers for Fake {
         self.note(format!("remove force={}", request.force));
         Ok(Response::new(RemoveContainerResponse {}))
     }
-
-    async fn stop(
-        &self,
-        _: Request<StopContainerRequest>,
-    ) -> Result<Response<StopContainerResponse>, Status> {
-        Err(Status::unimplemented("not pretended"))
-    }
-
-    async fn wait(
-        &self,
-        _: Request<WaitContainerRequest>,
-    ) -> Result<Response<WaitContainerResponse>, Status> {
-        Err(Status::unimplemented("not pretended"))
-    }
-
-    async fn logs(&self, _: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        Err(Status::unimplemented("not pretended"))
-    }
 }
 
 #[tonic::async_trait]
 impl Images for Fake {
-    type PullStream = ReceiverStream<Result<PullProgress, Status>>;
-
-    async fn pull(&self, request: Request<PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+    async fn pull(&self, request: Request<PullRequest>) -> Result<Response<BoxStream<PullProgress>>, Status> {
         let reference = request.into_inner().reference;
         self.note(format!("pull {reference}"));
         *self.0.image_is_here.lock().unwrap() = true;
@@ -488,11 +465,7 @@ impl Images for Fake {
                 }))
                 .await;
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
-    }
-
-    async fn list(&self, _: Request<ListImagesRequest>) -> Result<Response<ListImagesResponse>, Status> {
-        Err(Status::unimplemented("not pretended"))
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
     async fn inspect(
@@ -500,9 +473,5 @@ impl Images for Fake {
         _: Request<InspectImageRequest>,
     ) -> Result<Response<InspectImageResponse>, Status> {
         Err(Status::not_found("no such image"))
-    }
-
-    async fn remove(&self, _: Request<RemoveImageRequest>) -> Result<Response<RemoveImageResponse>, Status> {
-        Err(Status::unimplemented("not pretended"))
     }
 }

@@ -5,16 +5,15 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use containerd_shim_protos::api;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::oci::{CheckpointOptions, Options};
 use containerd_shim_protos::ttrpc::Code;
 use containerd_shim_protos::types::{mount::Mount, task::Status};
-use containerd_shim_protos::{api, cgroups, cgroups_v2};
 use integration::{
     Bundle, Peers, Sandbox, Shim, Streams, binary, eventually, is_gone, patience, refused, run,
 };
@@ -667,103 +666,6 @@ fn a_checkpoint_is_restored_by_the_start() {
     );
     shim.kill("", 9).expect("kill");
     assert_eq!(shim.wait(""), 137);
-    shim.end();
-}
-
-#[test]
-fn a_shim_joins_the_group_that_its_options_name() {
-    let sandbox = Sandbox::new();
-    let bundle = Bundle::new(&sandbox, "exit 3");
-    let shim = Shim::start(&sandbox, &bundle);
-    let group = format!("/berth-test/{}-shim", sandbox.id());
-    let mut request = shim.request_with(|options| options.shim_cgroup.clone_from(&group));
-    let created = shim.tasks.create(patience(), &request);
-    let message = refused(created, Code::UNKNOWN);
-    assert!(message.contains(&group), "{message}");
-    // Where systemd or the whole of cgroup v2 is mounted.
-    let hierarchies = ["systemd", "unified", ""].map(|name| Path::new("/sys/fs/cgroup").join(name));
-    let hierarchy = hierarchies
-        .into_iter()
-        .find(|place| place.join("cgroup.procs").exists());
-    let folder = hierarchy.expect("a hierarchy").join(&group[1..]);
-    fs::create_dir_all(&folder).expect("make a group");
-    request.stdout = shim.log_uri();
-    shim.tasks.create(patience(), &request).expect("create");
-    let members = fs::read_to_string(folder.join("cgroup.procs")).expect("read the group");
-    assert_eq!(members, format!("{}\n", shim.pid()));
-    shim.start_process("");
-    assert_eq!(shim.wait(""), 3);
-    shim.end();
-    eventually("the group is empty", || fs::remove_dir(&folder).ok());
-}
-
-#[test]
-fn an_out_of_memory_kill_is_recorded() {
-    let sandbox = Sandbox::new();
-    let mut bundle = Bundle::new(&sandbox, "tail /dev/zero");
-    bundle.set("/linux/resources/memory/limit", json!(16 << 20));
-    bundle.set("/linux/resources/memory/swap", json!(16 << 20));
-    let shim = Shim::start(&sandbox, &bundle);
-    shim.create_logged();
-    shim.start_process("");
-    assert_ne!(shim.wait(""), 0);
-    assert_eq!(shim.exit_record()["oom_killed"], true);
-    // The next in the same group, which counts on, has none of that.
-    let next = Bundle::named(&sandbox, "next", &["/bin/sh", "-c", "exit 3"]);
-    let other = Shim::start_as(&sandbox, next.path(), &format!("{}n", sandbox.id()), &next);
-    assert_eq!(other.run_logged(), 3);
-    assert_eq!(other.exit_record()["oom_killed"], false);
-    other.end();
-    shim.end();
-}
-
-#[test]
-fn pause_resume_update_and_stats_reach_the_groups() {
-    let sandbox = Sandbox::new();
-    let bundle = Bundle::new(&sandbox, "exec sleep 1000");
-    let shim = Shim::start(&sandbox, &bundle);
-    shim.create_logged();
-    shim.start_process("");
-    let mut stats = api::StatsRequest::new();
-    stats.id.clone_from(&shim.id);
-    let stats = shim.tasks.stats(patience(), &stats).expect("stats");
-    let pids = match stats.stats.type_url.as_str() {
-        "io.containerd.cgroups.v1.Metrics" => {
-            cgroups::metrics::Metrics::parse_from_bytes(&stats.stats.value)
-                .expect("metrics")
-                .pids
-                .current
-        }
-        "io.containerd.cgroups.v2.Metrics" => {
-            cgroups_v2::metrics::Metrics::parse_from_bytes(&stats.stats.value)
-                .expect("metrics")
-                .pids
-                .current
-        }
-        other => panic!("metrics of type {other}"),
-    };
-    assert_eq!(pids, 1);
-    let mut request = api::PauseRequest::new();
-    request.id.clone_from(&shim.id);
-    match shim.tasks.pause(patience(), &request) {
-        Ok(_) => {
-            assert_eq!(
-                shim.state("").expect("state").status.value(),
-                Status::PAUSED as i32
-            );
-            let mut request = api::ResumeRequest::new();
-            request.id.clone_from(&shim.id);
-            shim.tasks.resume(patience(), &request).expect("resume");
-            assert_eq!(
-                shim.state("").expect("state").status.value(),
-                Status::RUNNING as i32
-            );
-        }
-        // A runtime without it says so, and the shim passes that on.
-        Err(error) => assert!(error.to_string().contains("pause"), "{error}"),
-    }
-    shim.kill("", 9).expect("kill");
-    shim.wait("");
     shim.end();
 }
 

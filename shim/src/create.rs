@@ -12,13 +12,13 @@ use crate::bundle::{self, Config, EXIT_FILE, INIT_PID_FILE};
 use crate::cgroup::Cgroup;
 use crate::daemon::{Pending, Shim, Then};
 use crate::delete::delete_response;
-use crate::reactor::Token;
+use crate::out_of_memory::OutOfMemory;
 use crate::runtime::{CallLog, Create, RUNTIME_FILE, Runtime};
 use crate::sandbox::Member;
 use crate::status::Status;
 use crate::stdio::pump::Pump;
 use crate::stdio::{Console, Prepared};
-use crate::task::{self, Container, OutOfMemory, Phase, Process, ProcessKey, Reply, StreamNames};
+use crate::task::{self, Container, Phase, Process, ProcessKey, Reply, StreamNames};
 use crate::{cgroup, failpoint, mounts, options, restore, shim_log};
 
 /// The create or the restore of a container that waits for its logger.
@@ -302,28 +302,14 @@ impl Shim {
         if let Some(console) = console {
             self.connect_terminal(&key, console)?;
         }
-        let cgroup = Cgroup::of_process(pid);
-        let watch = cgroup.as_ref().map_or(Ok(None), Cgroup::watch_memory);
-        let watch = watch.unwrap_or_else(|error| {
-            shim_log::warn(format_args!(
-                "container {id}: no watch for out-of-memory kills: {error}"
-            ));
-            None
-        });
         self.pids.insert(pid, key);
         let container = self
             .containers
             .get_mut(id)
             .ok_or_else(|| Status::unknown("container is gone"))?;
         container.init.pid = pid;
-        container.out_of_memory.kills = cgroup.as_ref().and_then(Cgroup::oom_kills).unwrap_or(0);
-        container.cgroup = cgroup;
-        if let Some(watch) = &watch {
-            let _ = self
-                .reactor
-                .watch(watch, Token::OutOfMemory(container.number), watch.interest());
-        }
-        container.out_of_memory.watch = watch;
+        container.cgroup = Cgroup::of_process(pid);
+        self.watch_memory(id);
         Ok(())
     }
 
@@ -362,9 +348,7 @@ impl Shim {
         let Some(mut container) = self.containers.remove(id) else {
             return;
         };
-        if let Some(watch) = &container.out_of_memory.watch {
-            self.reactor.forget(watch);
-        }
+        self.unwatch_memory(&mut container);
         if let Some(sandbox) = &self.sandbox {
             sandbox.dismiss(id);
         }

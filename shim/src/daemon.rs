@@ -247,6 +247,7 @@ impl Shim {
         match deadline {
             Deadline::Delete(key) => self.delete_now(&key),
             Deadline::Reader(number, looks) => self.look_for_reader(number, looks),
+            Deadline::OutOfMemory(number) => self.look_again_for_memory_kills(number),
             Deadline::Publish => self.events.retry(&mut self.reactor),
             Deadline::LoggerReady(number) => {
                 self.logger_failed(number, "did not say in time that it is ready");

@@ -1,8 +1,7 @@
-//! The end of a process: its exit is on disk, its output is drained, and only then it is told. Also the watch for
-//! out-of-memory kills, which belong to the story of an exit.
+//! The end of a process: its exit is on disk, its output is drained, and only then it is told.
 
-use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
-use containerd_shim_protos::topics::{TASK_EXIT_EVENT_TOPIC, TASK_OOM_EVENT_TOPIC};
+use containerd_shim_protos::events::task::TaskExit;
+use containerd_shim_protos::topics::TASK_EXIT_EVENT_TOPIC;
 
 use crate::bundle::ExitRecord;
 use crate::cgroup::Cgroup;
@@ -108,7 +107,7 @@ impl Shim {
     /// disk that refuses it must not keep the exit from being told, but it is a grave matter.
     fn record_exit(&mut self, key: &ProcessKey, exit: Exit) {
         if key.is_init() {
-            self.check_memory(&key.container);
+            self.tell_memory_kills(&key.container);
         }
         let Some(container) = self.containers.get(&key.container) else {
             return;
@@ -135,47 +134,5 @@ impl Shim {
                 exit.status
             ));
         }
-    }
-
-    pub(crate) fn memory_ran_out(&mut self, number: u32) {
-        let found = self
-            .containers
-            .iter_mut()
-            .find(|(_, container)| container.number == number);
-        let Some((id, container)) = found else { return };
-        let id = id.clone();
-        if let Some(watch) = &container.out_of_memory.watch {
-            watch.settle();
-        }
-        if !self.check_memory(&id)
-            && let Some(container) = self.containers.get_mut(&id)
-            && let Some(watch) = container.out_of_memory.watch.take()
-        {
-            // The group is gone, and its watch would be ready for ever.
-            self.reactor.forget(&watch);
-        }
-    }
-
-    /// Tells of kills that were not told yet. False when the group tells nothing any more.
-    fn check_memory(&mut self, id: &str) -> bool {
-        let Some(container) = self.containers.get_mut(id) else {
-            return false;
-        };
-        let Some(kills) = container.cgroup.as_ref().and_then(Cgroup::oom_kills) else {
-            return false;
-        };
-        if kills > container.out_of_memory.kills {
-            container.out_of_memory.kills = kills;
-            container.out_of_memory.told = true;
-            let mut event = TaskOOM::new();
-            id.clone_into(&mut event.container_id);
-            self.events.publish(
-                TASK_OOM_EVENT_TOPIC,
-                "containerd.events.TaskOOM",
-                &event,
-                &mut self.reactor,
-            );
-        }
-        true
     }
 }

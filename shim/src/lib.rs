@@ -24,6 +24,7 @@ mod idmapped;
 mod loggers;
 mod mounts;
 pub mod options;
+mod out_of_memory;
 mod reactor;
 mod restore;
 mod runtime;

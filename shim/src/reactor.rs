@@ -64,6 +64,8 @@ pub enum Deadline {
     Delete(ProcessKey),
     /// A look whether somebody has opened the fifo that a copy waits with; how many there were.
     Reader(u32, u32),
+    /// A look whether the kernel has killed by now, in the container with this number.
+    OutOfMemory(u32),
     /// The event queue tries its receiver again.
     Publish,
     /// A logger did not say that it is ready.

@@ -12,6 +12,7 @@ use protobuf::EnumOrUnknown;
 use crate::cgroup::Cgroup;
 use crate::mounts;
 use crate::options::Options;
+use crate::out_of_memory::OutOfMemory;
 use crate::runtime::Runtime;
 use crate::stdio::Stdio;
 
@@ -152,16 +153,6 @@ pub(crate) struct Container {
     pub created_rootfs: Vec<Mount>,
     /// The images that its start restores it from.
     pub checkpoint: Option<PathBuf>,
-}
-
-/// The watch on the container's memory group.
-#[derive(Debug, Default)]
-pub(crate) struct OutOfMemory {
-    pub watch: Option<crate::cgroup::MemoryWatch>,
-    /// What the group counts: those of its time before this container, and those that were told.
-    pub kills: u64,
-    /// One was told.
-    pub told: bool,
 }
 
 impl Container {

@@ -19,8 +19,10 @@ use integration::{
 /// What the container's init ends with, and an exec in it.
 const INIT_STATUS: u32 = 3;
 const EXEC_STATUS: u32 = 7;
-/// What is told of a process that was killed, or whose end nobody saw.
+/// What is told of a process that was killed.
 const KILLED: u32 = 137;
+/// What is told when nobody saw the end, or there was no process.
+const UNKNOWN: u32 = 255;
 
 /// A bundle over which one shim after the other lives.
 struct Stage {
@@ -201,19 +203,20 @@ fn kill(pid: u32) {
 
 #[test]
 fn a_shim_killed_at_a_failpoint_leaves_what_delete_finds() {
-    // What was reaped and is not on disk yet is lost with the shim. Init ends at once, and its end may be on disk before
-    // its start is told.
-    let (unknown, either, known) = (&[KILLED][..], &[KILLED, INIT_STATUS][..], &[INIT_STATUS][..]);
+    // What was reaped and is not on disk yet is lost with the shim. Init ends at once: its end may be on disk before its
+    // start is told, and is killed only where it was not started.
+    let (never, unstarted, known) = (&[UNKNOWN][..], &[KILLED][..], &[INIT_STATUS][..]);
+    let started = &[KILLED, INIT_STATUS, UNKNOWN][..];
     let failpoints = [
-        ("create.mounted", unknown),
-        ("create.recorded", unknown),
-        ("create.called", unknown),
-        ("create.made", unknown),
-        ("create.told", unknown),
-        ("start.called", unknown),
-        ("start.made", either),
-        ("start.told", either),
-        ("exit.reaped", unknown),
+        ("create.mounted", never),
+        ("create.recorded", never),
+        ("create.called", unstarted),
+        ("create.made", unstarted),
+        ("create.told", unstarted),
+        ("start.called", started),
+        ("start.made", started),
+        ("start.told", started),
+        ("exit.reaped", never),
         ("exit.recorded", known),
         ("exit.told", known),
         ("delete.called", known),
@@ -248,8 +251,8 @@ fn a_shim_killed_around_an_exec_has_its_exit_on_disk() {
         ("exit.told", true),
     ] {
         for _ in 0..5 {
-            let shim = stage.shim_that_dies_at(failpoint);
-            let told = live(&shim, Some(&stage.gate()));
+            let (shim, gate) = (stage.shim_that_dies_at(failpoint), stage.gate());
+            let told = live(&shim, Some(&gate));
             assert!(
                 told.exec.is_none_or(|status| status == EXEC_STATUS),
                 "{failpoint}: {told:?}"
@@ -295,11 +298,11 @@ fn a_shim_killed_while_it_mounts_a_root_leaves_the_layers_of_the_image_alone() {
     assert!(layer.join("kept").exists());
 }
 
-/// A runtime that first does something else when it is to create a container.
-fn slow_runtime(sandbox: &Sandbox, first: &str) -> String {
+/// A runtime that first does something else for a call of one kind.
+fn slow_runtime(sandbox: &Sandbox, verb: &str, first: &str) -> String {
     let path = sandbox.path().join("slow");
     let script = format!(
-        "#!/bin/sh\ncase \" $* \" in *\" create \"*) {first};; esac\nexec {} \"$@\"\n",
+        "#!/bin/sh\ncase \" $* \" in *\" {verb} \"*) {first};; esac\nexec {} \"$@\"\n",
         binary("runtime").display()
     );
     fs::write(&path, script).expect("write a script");
@@ -317,17 +320,53 @@ fn a_create_that_outlives_its_shim_is_waited_for_or_killed() {
         ("sleep 0.5".to_owned(), true),
         (format!("read line < {}", never.display()), false),
     ] {
-        let runtime = slow_runtime(sandbox, &first);
+        let runtime = slow_runtime(sandbox, "create", &first);
         let shim = stage.shim_that_dies_at("create.called");
         let request = shim.request_with(|options| options.binary_name = runtime);
         let created = shim.tasks.create(ttrpc::context::with_timeout(0), &request);
         assert!(created.is_err(), "{created:?}");
         let start = Instant::now();
         let found = stage.clean_up(&shim);
-        assert_eq!((found.pid > 0, found.exit_status), (is_made, KILLED), "{first}");
+        let expected = if is_made { KILLED } else { UNKNOWN };
+        assert_eq!((found.pid > 0, found.exit_status), (is_made, expected), "{first}");
         // containerd waits no longer.
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
+}
+
+#[test]
+fn a_container_that_outlives_its_shim_and_ends_by_itself_has_its_own_status() {
+    let stage = Stage::gated();
+    let (shim, gate) = (stage.shim(), stage.gate());
+    // It ends after `delete` has begun, and before it is killed.
+    let (opened, pid) = (stage.bundle.rootfs().join("gate"), shim.bundle.join("init.pid"));
+    let first = format!(
+        "echo > {}; while kill -0 $(cat {}); do sleep 0.01; done 2>/dev/null",
+        opened.display(),
+        pid.display()
+    );
+    let runtime = slow_runtime(&stage.sandbox, "delete", &first);
+    let request = shim.request_with(|options| options.binary_name = runtime);
+    shim.tasks
+        .create(ttrpc::context::with_timeout(0), &request)
+        .expect("create");
+    shim.start_process("");
+    kill(shim.pid());
+    let found = stage.clean_up(&shim);
+    // Linux before 6.15 tells nobody.
+    let told = if kernel_is_at_least(6, 15) {
+        INIT_STATUS
+    } else {
+        KILLED
+    };
+    assert_eq!(found.exit_status, told);
+    drop(gate);
+}
+
+fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("read the release");
+    let mut numbers = release.split('.').map(|word| word.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 #[test]
@@ -341,7 +380,7 @@ fn a_create_that_is_under_way_does_not_survive_a_shutdown() {
     fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)).expect("make it executable");
     let limit = || ttrpc::context::with_duration(Duration::from_mins(1));
     for (runtime, stdout) in [
-        (slow_runtime(&stage.sandbox, &wait), String::new()),
+        (slow_runtime(&stage.sandbox, "create", &wait), String::new()),
         (
             binary("runtime").display().to_string(),
             format!("binary://{}", logger.display()),
@@ -410,7 +449,10 @@ fn a_shim_killed_at_any_moment_loses_no_exit_that_was_told() {
         // At once, as containerd does, whatever the shim had under way.
         let found = stage.clean_up(&shim);
         let context = format!("killed after {moment:?}: {found:?} after {told:?}");
-        assert!([KILLED, INIT_STATUS].contains(&found.exit_status), "{context}");
+        assert!(
+            [KILLED, INIT_STATUS, UNKNOWN].contains(&found.exit_status),
+            "{context}"
+        );
         assert!(told.exec.is_none_or(|status| status == EXEC_STATUS), "{context}");
         for status in [told.exit, told.deleted].into_iter().flatten() {
             assert_eq!(

@@ -94,11 +94,21 @@ pub struct ExitRecord {
 }
 
 impl ExitRecord {
+    pub fn new(id: &str, pid: u32, exit: Exit, oom_killed: bool) -> Self {
+        Self {
+            id: id.to_owned(),
+            pid,
+            exit_status: exit.status,
+            exited_at_unix_nanos: timestamp::unix_nanos(exit.at),
+            oom_killed,
+        }
+    }
+
     pub fn read(bundle: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(bundle.join(EXIT_FILE)).ok()?).ok()
     }
 
-    /// On disk when this returns.
+    /// Safe from the death of this process at once, and on disk when this returns.
     pub fn write(&self, bundle: &Path) -> io::Result<()> {
         write_durably(bundle, EXIT_FILE, &serde_json::to_vec(self)?)
     }
@@ -137,7 +147,9 @@ pub fn write_file(bundle: &Path, name: &str, contents: &[u8]) -> io::Result<()> 
     replace(bundle, name, contents, false)
 }
 
-/// Replaces a file of the bundle at once; the change is on disk when this returns.
+/// Replaces a file of the bundle at once; the change is on disk when this returns. Others see it before that: a disk may
+/// take its time, and what this process knows must not die with it meanwhile. After a crash of the machine in between the
+/// file may be empty.
 pub fn write_durably(bundle: &Path, name: &str, contents: &[u8]) -> io::Result<()> {
     replace(bundle, name, contents, true)
 }
@@ -152,11 +164,9 @@ fn replace(bundle: &Path, name: &str, contents: &[u8], durable: bool) -> io::Res
             .mode(0o600)
             .open(&temporary)?;
         file.write_all(contents)?;
-        if durable {
-            file.sync_all()?;
-        }
         std::fs::rename(&temporary, bundle.join(name))?;
         if durable {
+            file.sync_all()?;
             File::open(bundle)?.sync_all()
         } else {
             Ok(())

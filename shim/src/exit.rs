@@ -1,5 +1,7 @@
 //! The end of a process: its exit is on disk, its output is drained, and only then it is told.
 
+use std::io;
+
 use containerd_shim_protos::events::task::TaskExit;
 use containerd_shim_protos::topics::TASK_EXIT_EVENT_TOPIC;
 
@@ -103,8 +105,7 @@ impl Shim {
         self.exit_was_told(key);
     }
 
-    /// Writes the exit into the bundle, as soon as it is known: a shim that is killed from here on loses it no more. A
-    /// disk that refuses it must not keep the exit from being told, but it is a grave matter.
+    /// Writes the exit into the bundle, as soon as it is known: a shim that is killed from here on loses it no more.
     fn record_exit(&mut self, key: &ProcessKey, exit: Exit) {
         if key.is_init() {
             self.tell_memory_kills(&key.container);
@@ -115,24 +116,23 @@ impl Shim {
         let Some(process) = container.process(&key.exec) else {
             return;
         };
-        let record = ExitRecord {
-            id: key.id().to_owned(),
-            pid: process.pid,
-            exit_status: exit.status,
-            exited_at_unix_nanos: timestamp::unix_nanos(exit.at),
-            oom_killed: key.is_init() && container.out_of_memory.told,
-        };
+        let oom_killed = key.is_init() && container.out_of_memory.told;
+        let record = ExitRecord::new(key.id(), process.pid, exit, oom_killed);
         let written = if key.is_init() {
             record.write(&container.bundle)
         } else {
             record.write_for_exec(&container.bundle)
         };
-        if let Err(error) = written {
-            shim_log::error(format_args!(
-                "process {}: exit status {} is not on disk: {error}",
-                key.id(),
-                exit.status
-            ));
-        }
+        complain_unless_recorded(&record, written);
+    }
+}
+
+/// A disk that refuses an exit must not keep it from being told, but it is a grave matter.
+pub(crate) fn complain_unless_recorded(record: &ExitRecord, written: io::Result<()>) {
+    if let Err(error) = written {
+        shim_log::error(format_args!(
+            "process {}: exit status {} is not on disk: {error}",
+            record.id, record.exit_status
+        ));
     }
 }

@@ -135,6 +135,20 @@ impl Runtime {
         command
     }
 
+    /// The pid of a container's init that has not ended, as far as the runtime knows. It compares start times, so that no
+    /// other process is meant.
+    pub(crate) fn living_pid(&self, id: &str, log: &Path) -> Option<u32> {
+        #[derive(Deserialize)]
+        struct State {
+            status: String,
+            pid: u32,
+        }
+        let mut command = self.command(log);
+        let output = command.args(["state", id]).stdout(Stdio::piped()).output().ok()?;
+        let state: State = serde_json::from_slice(&output.stdout).ok()?;
+        (output.status.success() && state.status != "stopped").then_some(state.pid)
+    }
+
     /// `resources` is the JSON that the runtime reads from its stdin.
     pub(crate) fn update(&self, id: &str, resources: &[u8], log: &Path) -> io::Result<Command> {
         use io::Write;

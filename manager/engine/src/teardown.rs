@@ -8,8 +8,8 @@ use crate::engine::{Inner, blocking};
 use crate::shim::{self, Shim};
 use crate::{Error, bundle};
 
-/// 128 + SIGKILL: what a process gets that is ended because nobody watches it any more.
-const KILLED: u32 = 137;
+/// Nobody saw how it ended; docker tells it so too.
+const UNKNOWN: u32 = 255;
 
 /// See a run out whose end its shim has told: the exit goes on record while what the run had goes away. The
 /// bundle stays; it is to be removed when the exit is on record, for it keeps the exit until then.
@@ -68,7 +68,7 @@ async fn release(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
 pub(crate) async fn end(engine: &Arc<Inner>, id: &str) -> Exit {
     let folder = engine.config.bundle(id);
     let lost = || Exit {
-        code: KILLED,
+        code: UNKNOWN,
         at_unix_nanos: now_unix_nanos(),
         oom_killed: false,
     };

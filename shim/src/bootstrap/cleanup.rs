@@ -6,17 +6,19 @@ use std::time::{Instant, SystemTime};
 
 use protobuf::Message;
 
+use super::living::Living;
 use super::{calls, farewell};
 use crate::arguments::Arguments;
 use crate::bundle::{self, ADDRESS_FILE, ExitRecord, INIT_PID_FILE};
 use crate::delete::delete_response;
+use crate::exit::complain_unless_recorded;
 use crate::runtime::{CallLog, Runtime};
 use crate::sys::SignalPipe;
 use crate::task::{Exit, is_valid_bundle, is_valid_id};
 use crate::{failpoint, mounts, sandbox, socket};
 
-/// Nobody saw the container end: it counts as killed.
-const STATUS_UNKNOWN: u32 = 128 + 9;
+/// Nobody saw the container end, or it never began: `UnknownExitStatus` of containerd's client, 255 in dockerd too.
+const STATUS_UNKNOWN: u32 = 255;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
@@ -43,14 +45,14 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
     let _signals = SignalPipe::install();
     // One that never got as far as Create, or back from Delete, has no container and no calls.
     let runtime = Runtime::read(&bundle);
+    let mut living = None;
     if let Some(runtime) = &runtime {
+        living = Living::find(runtime, id, &bundle);
         calls::outlast(&bundle, runtime.shim, begun);
+        living = living.or_else(|| Living::find(runtime, id, &bundle));
     }
     failpoint::reach("cleanup.alone");
     let pid = bundle::read_pid(&bundle.join(INIT_PID_FILE)).unwrap_or(0);
-    // A record of another pid tells of an earlier container in the same bundle.
-    let record =
-        ExitRecord::read(&bundle).filter(|record| record.id == *id && (pid == 0 || record.pid == pid));
     let mut unmounted = Ok(());
     for member in sandbox::members(&bundle) {
         calls::outlast(&member.bundle, member.runtime.shim, begun);
@@ -60,6 +62,7 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
     if let Some(runtime) = runtime {
         delete_container(&runtime, id, &bundle);
     }
+    let record = record_exit(&bundle, id, pid, living.as_ref());
     failpoint::reach("cleanup.deleted");
     remove_socket(&bundle, id);
     let removed = sandbox::remove_files(&bundle).map_err(|error| CleanupError::Unmount {
@@ -67,13 +70,11 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
         error,
     });
     unmounted.and(removed).and(unmount_rootfs(&bundle))?;
-    let exit = record.as_ref().map_or(
-        Exit {
-            status: STATUS_UNKNOWN,
-            at: SystemTime::now(),
-        },
-        ExitRecord::exit,
-    );
+    let unknown = Exit {
+        status: STATUS_UNKNOWN,
+        at: SystemTime::now(),
+    };
+    let exit = record.as_ref().map_or(unknown, ExitRecord::exit);
     let response = delete_response(record.map_or(pid, |record| record.pid), exit);
     let bytes = response.write_to_bytes().unwrap_or_default();
     io::stdout()
@@ -83,6 +84,18 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
             what: "print the exit",
             error,
         })
+}
+
+/// How the container ended, as far as it can be known: by the record that its shim has left, or by what the kernel tells
+/// of a process that lived until a moment ago. That goes on record too: this may be killed before anybody has heard it.
+fn record_exit(bundle: &Path, id: &str, pid: u32, living: Option<&Living>) -> Option<ExitRecord> {
+    // A record of another pid tells of an earlier container in the same bundle.
+    let is_its = |record: &ExitRecord| record.id == id && (pid == 0 || record.pid == pid);
+    ExitRecord::read(bundle).filter(is_its).or_else(|| {
+        let record = ExitRecord::new(id, pid, living?.exit(), false);
+        complain_unless_recorded(&record, record.write(bundle));
+        Some(record)
+    })
 }
 
 fn bundle_path(arguments: &Arguments) -> Result<PathBuf, CleanupError> {

@@ -5,6 +5,7 @@ mod calls;
 mod cleanup;
 mod farewell;
 mod info;
+mod living;
 pub mod params;
 mod start;
 

@@ -15,11 +15,12 @@ use crate::cgroup::Cgroup;
 use crate::connections::CALLS_MAX;
 use crate::create::no_pid;
 use crate::daemon::{Shim, Then};
+use crate::exit::complain_unless_recorded;
 use crate::runtime::{CallLog, Create, Runtime};
 use crate::start::phase_name;
 use crate::status::Status;
 use crate::task::{self, Exit, Phase, Reply};
-use crate::{failpoint, options, shim_log, sys, timestamp};
+use crate::{failpoint, options, sys, timestamp};
 
 /// A call of the runtime for the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,7 +216,7 @@ impl Shim {
             }
         }
         if let Some(exit) = early_exit {
-            self.sandbox_ended(exit);
+            self.tell_sandbox_exit(exit);
         }
     }
 
@@ -231,26 +232,23 @@ impl Shim {
         let Some(sandbox) = &mut self.sandbox else {
             return;
         };
-        if sandbox.phase == Phase::Starting {
-            sandbox.early_exit = Some(exit);
-            return;
-        }
         failpoint::reach("sandbox.reaped");
-        sandbox.phase = Phase::Stopped(exit);
-        let record = ExitRecord {
-            id: sandbox.id.clone(),
-            pid: sandbox.pid,
-            exit_status: exit.status,
-            exited_at_unix_nanos: timestamp::unix_nanos(exit.at),
-            oom_killed: false,
-        };
-        if let Err(error) = record.write(&sandbox.bundle) {
-            shim_log::error(format_args!(
-                "sandbox {}: exit status {} is not on disk: {error}",
-                sandbox.id, exit.status
-            ));
-        }
+        let record = ExitRecord::new(&sandbox.id, sandbox.pid, exit, false);
+        complain_unless_recorded(&record, record.write(&sandbox.bundle));
         failpoint::reach("sandbox.recorded");
+        if sandbox.phase == Phase::Starting {
+            // Its start is told first.
+            sandbox.early_exit = Some(exit);
+        } else {
+            self.tell_sandbox_exit(exit);
+        }
+    }
+
+    fn tell_sandbox_exit(&mut self, exit: Exit) {
+        let Some(sandbox) = &mut self.sandbox else {
+            return;
+        };
+        sandbox.phase = Phase::Stopped(exit);
         let waiters = std::mem::take(&mut sandbox.waiters);
         let stoppers = std::mem::take(&mut sandbox.stoppers);
         let shutdown = sandbox.shutdown.take();

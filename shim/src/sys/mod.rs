@@ -23,8 +23,8 @@ pub(crate) use mount::{attach, mount, mount_overlay_layers, unmount_all};
 pub(crate) use namespace::owning_user_namespace;
 pub(crate) use pause::pause_program;
 pub(crate) use process::{
-    become_subreaper, daemon_command, effective_uid, is_child, kill, kill_by_pidfd, logger_command,
-    open_pidfd, reap,
+    become_subreaper, daemon_command, effective_uid, exit_status, is_child, kill, kill_by_pidfd,
+    logger_command, open_pidfd, reap,
 };
 pub(crate) use signals::SignalPipe;
 

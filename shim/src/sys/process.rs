@@ -32,17 +32,23 @@ pub(crate) fn reap() -> Option<Reaped> {
             }
             return None;
         }
-        let status = if libc::WIFEXITED(status) {
-            libc::WEXITSTATUS(status) as u32
-        } else if libc::WIFSIGNALED(status) {
-            128 + libc::WTERMSIG(status) as u32
-        } else {
-            continue;
-        };
-        return Some(Reaped {
-            pid: pid as u32,
-            status,
-        });
+        if let Some(status) = status_of(status) {
+            return Some(Reaped {
+                pid: pid as u32,
+                status,
+            });
+        }
+    }
+}
+
+/// The exit code, or 128 + the signal, of a wait status that tells of an end.
+fn status_of(status: libc::c_int) -> Option<u32> {
+    if libc::WIFEXITED(status) {
+        Some(libc::WEXITSTATUS(status) as u32)
+    } else if libc::WIFSIGNALED(status) {
+        Some(128 + libc::WTERMSIG(status) as u32)
+    } else {
+        None
     }
 }
 
@@ -87,6 +93,31 @@ pub(crate) fn kill_by_pidfd(process: &OwnedFd) -> io::Result<()> {
         )
     };
     check(result as libc::c_int).map(drop)
+}
+
+/// How a process ended that was reaped, by whomever. `None` before that; an error where the kernel does not tell it, as
+/// Linux does since 6.15.
+pub(crate) fn exit_status(process: &OwnedFd) -> io::Result<Option<u32>> {
+    /// `struct pidfd_info` of `linux/pidfd.h` in its first version, which every later kernel takes.
+    #[repr(C)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_status: i32,
+    }
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    const PIDFD_GET_INFO: libc::Ioctl = libc::_IOWR::<Info>(0xff, 11);
+    let mut info = Info {
+        mask: PIDFD_INFO_EXIT,
+        cgroup: 0,
+        ids: [0; 11],
+        exit_status: 0,
+    };
+    // SAFETY: the kernel writes no more than the size that is part of the number of the call.
+    check(unsafe { libc::ioctl(process.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) })?;
+    let is_told = info.mask & PIDFD_INFO_EXIT != 0;
+    Ok(is_told.then(|| status_of(info.exit_status)).flatten())
 }
 
 /// Makes `command` a daemon: a session of its own, with `listener` as its descriptor 3.

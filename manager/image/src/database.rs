@@ -58,6 +58,7 @@ pub(crate) fn doing(action: &'static str) -> impl Fn(rusqlite::Error) -> Error {
 }
 
 /// An image as stored.
+#[derive(Clone)]
 pub(crate) struct ImageRow {
     pub(crate) id: String,
     pub(crate) manifest_digest: String,
@@ -194,11 +195,11 @@ pub(crate) fn id_by_manifest(connection: &Connection, digest: &str) -> Result<Op
         .map_err(doing("find an image"))
 }
 
-/// Store an image and point `name` to it. Layers base first, as chainID and folder number.
+/// Store an image and point `name` to it, if it has one. Layers base first, as chainID and folder number.
 pub(crate) fn insert_image(
     transaction: &Transaction<'_>,
     row: &ImageRow,
-    name: (&str, &NameRow),
+    name: Option<&(String, NameRow)>,
     layers: &[(String, u64)],
     blobs: &[String],
 ) -> Result<(), Error> {
@@ -231,11 +232,13 @@ pub(crate) fn insert_image(
                 params![row.id, digest],
             )?;
         }
-        transaction.execute(
-            "INSERT INTO names (name, image_id, target_digest, platform) VALUES (?1, ?2, ?3, ?4)
-                ON CONFLICT (name) DO UPDATE SET image_id = ?2, target_digest = ?3, platform = ?4",
-            params![name.0, row.id, name.1.target_digest, name.1.platform],
-        )?;
+        if let Some((name, target)) = name {
+            transaction.execute(
+                "INSERT INTO names (name, image_id, target_digest, platform) VALUES (?1, ?2, ?3, ?4)
+                    ON CONFLICT (name) DO UPDATE SET image_id = ?2, target_digest = ?3, platform = ?4",
+                params![name, row.id, target.target_digest, target.platform],
+            )?;
+        }
         Ok(())
     };
     insert().map_err(doing("store an image"))

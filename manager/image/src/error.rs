@@ -198,6 +198,44 @@ pub enum Error {
         /// What is wrong with it.
         rule: String,
     },
+    /// What a client hands in cannot be read, or is not what it should be.
+    #[error("read the archive: {0}")]
+    Input(io::Error),
+    /// Who takes an archive does not take more of it.
+    #[error("write the archive: {0}")]
+    Output(io::Error),
+    /// An archive of images that breaks a rule.
+    #[error("image archive: {rule}")]
+    Archive {
+        /// The rule, and the entry that breaks it.
+        rule: String,
+    },
+    /// A file in a container that cannot be taken into an archive or image.
+    #[error("container {container}: {path}: {source}")]
+    Container {
+        /// The container's id.
+        container: String,
+        /// Where in the container.
+        path: String,
+        /// What is the matter with it.
+        source: io::Error,
+    },
+    /// A Dockerfile instruction that cannot be applied to an image.
+    #[error("change {instruction:?}: {rule}")]
+    Instruction {
+        /// As it was given.
+        instruction: String,
+        /// The rule that it breaks.
+        rule: String,
+    },
+    /// An image whose parts are not all here.
+    #[error("image {image}: its {what} is not here any more: pull or load it again")]
+    Incomplete {
+        /// The image id.
+        image: String,
+        /// What is missing.
+        what: String,
+    },
     /// The pull was given up by its caller, or the program is ending.
     #[error("pull of {0} was cancelled")]
     Cancelled(String),
@@ -224,13 +262,20 @@ impl Error {
             | Error::Digest { .. }
             | Error::Layer { .. }
             | Error::Entry { .. }
+            | Error::Input(_)
+            | Error::Archive { .. }
+            | Error::Instruction { .. }
+            | Error::Container { .. }
             | Error::TooManyLayers { .. } => Kind::Invalid,
             Error::Denied { .. } | Error::Registry { .. } | Error::Protocol { .. } | Error::Cancelled(_) => {
                 Kind::Unavailable
             }
-            Error::Unpack { .. } | Error::Io { .. } | Error::Database { .. } | Error::Store { .. } => {
-                Kind::Internal
-            }
+            Error::Output(_)
+            | Error::Incomplete { .. }
+            | Error::Unpack { .. }
+            | Error::Io { .. }
+            | Error::Database { .. }
+            | Error::Store { .. } => Kind::Internal,
         }
     }
 

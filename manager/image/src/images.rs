@@ -1,6 +1,8 @@
 //! The door of the crate: what callers see, and which module does what they ask for.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +11,9 @@ use crate::patience::Config;
 use crate::pull::Pulls;
 use crate::reference::Reference;
 use crate::store::Store;
-use crate::{Error, Platform, Rootfs, reconcile, rootfs};
+use crate::{
+    Description, Error, FileChange, Platform, Rootfs, commit, import, load, reconcile, rootfs, save,
+};
 
 /// The image store of one root folder. Cheap to clone; all clones share one database connection.
 ///
@@ -247,6 +251,47 @@ impl Images {
         rootfs::release(&self.store, container_id)
     }
 
+    /// Make an image of one layer from a tar archive of a root file system, plain, in gzip or in zstd.
+    pub fn import(&self, archive: impl Read, description: &Description) -> Result<Image, Error> {
+        import::import(&self.store, archive, description)
+    }
+
+    /// Take the images of an archive, whole: an OCI image layout or a docker archive, or both in one; plain, in gzip
+    /// or in zstd. Of an index, the image for `platform` is unpacked.
+    pub fn load(&self, archive: impl Read, platform: Option<&Platform>) -> Result<Vec<Image>, Error> {
+        load::load(&self.store, archive, platform)
+    }
+
+    /// Write images into one archive that is an OCI image layout and a docker archive.
+    pub fn save(&self, names_or_ids: &[String], archive: impl Write) -> Result<(), Error> {
+        save::save(&self.store, names_or_ids, archive)
+    }
+
+    /// Make an image of a container's image and what the container has written. `mount_points` are the paths, from
+    /// the root, that the runtime has made to mount something on them: they are left out.
+    pub fn commit(
+        &self,
+        container_id: &str,
+        mount_points: &BTreeSet<Vec<u8>>,
+        description: &Description,
+    ) -> Result<Image, Error> {
+        commit::commit(&self.store, container_id, mount_points, description)
+    }
+
+    /// The differences between a container and its image, sorted by path.
+    pub fn diff(
+        &self,
+        container_id: &str,
+        mount_points: &BTreeSet<Vec<u8>>,
+    ) -> Result<Vec<FileChange>, Error> {
+        commit::diff(&self.store, container_id, mount_points)
+    }
+
+    /// Write all that a container has, merged with its image, as a tar stream.
+    pub fn export(&self, container_id: &str, stream: impl Write) -> Result<(), Error> {
+        commit::export(&self.store, container_id, stream)
+    }
+
     /// Ids of all containers that hold a lease.
     pub fn leases(&self) -> Result<Vec<String>, Error> {
         database::leases(&self.store.database())
@@ -254,7 +299,7 @@ impl Images {
 }
 
 /// The id that a name or an id prefix stands for, and the full name if it was one.
-fn find(connection: &rusqlite::Connection, text: &str) -> Result<(String, Option<String>), Error> {
+pub(crate) fn find(connection: &rusqlite::Connection, text: &str) -> Result<(String, Option<String>), Error> {
     let reference = Reference::parse(text);
     if let Ok(reference) = &reference {
         let name = reference.name();

@@ -14,14 +14,22 @@
 //! ```
 
 mod archive;
+mod commit;
 mod content;
 mod credentials;
 mod database;
 mod digest;
 mod error;
 mod images;
+mod import;
+mod inflate;
+mod instruction;
 mod layer;
+mod load;
+mod local;
 mod manifest;
+mod overlay;
+mod pack;
 mod patience;
 mod platform;
 mod progress;
@@ -30,14 +38,18 @@ mod reconcile;
 mod reference;
 mod registry;
 mod rootfs;
+mod save;
 mod store;
 mod unpack;
 
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 
+pub use commit::{ChangeKind, FileChange};
 pub use error::{Error, Kind};
 pub use images::{Credentials, Image, Images, LayerProgress, Phase, PullOptions, Removed};
+pub use instruction::apply as apply_instructions;
+pub use local::Description;
 pub use patience::Config;
 pub use platform::Platform;
 pub use rootfs::Rootfs;

@@ -11,16 +11,16 @@ use crate::{Error, Platform};
 /// Bound of a manifest, index or config; what the OCI distribution spec asks registries to accept at least.
 pub(crate) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 /// Bound of one compressed layer.
-const LAYER_BYTES_MAX: u64 = 64 << 30;
+pub(crate) const LAYER_BYTES_MAX: u64 = 64 << 30;
 /// The kernel's bound of layers under one overlay mount.
-const LAYERS_MAX: usize = 500;
+pub(crate) const LAYERS_MAX: usize = 500;
 const INDEX_ENTRIES_MAX: usize = 1000;
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// What the `Accept` header of a manifest request lists.
@@ -43,6 +43,17 @@ pub(crate) enum Compression {
     Plain,
     Gzip,
     Zstd,
+}
+
+impl Compression {
+    /// The media type of such a layer, in OCI's words.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Compression::Plain => "application/vnd.oci.image.layer.v1.tar",
+            Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
 }
 
 /// One layer of a manifest.

@@ -175,8 +175,7 @@ impl Pull {
             };
             store.commit(&Parts {
                 row,
-                name,
-                target: plan.target,
+                name: Some((name, plan.target)),
                 layers,
                 blobs,
             })?;

@@ -87,8 +87,8 @@ impl Drop for Held {
 /// All that one image consists of, ready to be committed.
 pub(crate) struct Parts {
     pub(crate) row: ImageRow,
-    pub(crate) name: String,
-    pub(crate) target: NameRow,
+    /// What points to it from now on, if anything does.
+    pub(crate) name: Option<(String, NameRow)>,
     /// Base first.
     pub(crate) layers: Vec<Arc<Held>>,
     pub(crate) blobs: Vec<Arc<Held>>,
@@ -257,13 +257,7 @@ impl Store {
         };
         let layers: Vec<(String, u64)> = parts.layers.iter().map(|l| (name_of(l), l.number)).collect();
         let blobs: Vec<String> = parts.blobs.iter().map(name_of).collect();
-        database::insert_image(
-            &transaction,
-            &parts.row,
-            (&parts.name, &parts.target),
-            &layers,
-            &blobs,
-        )?;
+        database::insert_image(&transaction, &parts.row, parts.name.as_ref(), &layers, &blobs)?;
         transaction.commit().map_err(database::doing("commit an image"))?;
         failpoint::reach("pull.recorded");
         for held in parts.layers.iter().chain(&parts.blobs) {

@@ -1,0 +1,107 @@
+//! Taking the images of an archive: an OCI image layout or a docker archive, or both in one.
+//!
+//! The archive comes as a stream, and what says what its files are may come last. So its files are kept as scratch
+//! while they come, hashed on the way; then images are planned from the documents among them, all layers are
+//! unpacked and verified as in a pull, and only when all of that is done are the images committed, one after the
+//! other. What does not become part of an image goes away with its value.
+
+mod docker;
+mod files;
+mod layout;
+mod legacy;
+
+use std::io::Read;
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::local::{Base, Documents, LocalLayer, Prepared, commit, manifest_json, place, prepare};
+use crate::reference::Reference;
+use crate::store::Store;
+use crate::{Error, Image, Platform};
+use files::Files;
+
+/// Images in one archive.
+const IMAGES_MAX: usize = 1000;
+
+/// An image of the archive: its documents are checked, its layers are not.
+struct Planned {
+    names: Vec<Reference>,
+    /// `None`: the archive has none, so it is made of the config and the layers.
+    manifest: Option<Vec<u8>>,
+    config: String,
+    layers: Vec<LocalLayer>,
+    /// The index that it was chosen from.
+    index: Option<Digest>,
+}
+
+/// Read the archive to its end, and make its images ready.
+pub(crate) fn load(
+    store: &Arc<Store>,
+    archive: impl Read,
+    platform: Option<&Platform>,
+) -> Result<Vec<Image>, Error> {
+    let files = Files::read(store, archive)?;
+    failpoint::reach("load.read");
+    let planned = if files.has("index.json") && files.has("oci-layout") {
+        layout::plan(&files, &platform.cloned().unwrap_or_else(Platform::host))?
+    } else if files.has("manifest.json") {
+        docker::plan(&files)?
+    } else if files.has("repositories") {
+        legacy::plan(&files)?
+    } else {
+        return Err(refuse(
+            "it has no index.json with an oci-layout, no manifest.json and no repositories: it is neither an OCI image \
+             layout nor a docker archive (for a root file system there is `import`)",
+        ));
+    };
+    let mut ready = Vec::new();
+    for image in planned {
+        ready.push((image.names.clone(), image.index.clone(), image.prepare(store)?));
+    }
+    failpoint::reach("load.prepared");
+    let mut images: Vec<Image> = Vec::new();
+    for (names, index, prepared) in &ready {
+        let names: Vec<Option<&Reference>> = match names.as_slice() {
+            [] => vec![None],
+            names => names.iter().map(Some).collect(),
+        };
+        for name in names {
+            let image = commit(store, prepared, name, index.as_ref())?;
+            images.retain(|other| other.id != image.id);
+            images.push(image);
+        }
+    }
+    Ok(images)
+}
+
+impl Planned {
+    fn prepare(self, store: &Arc<Store>) -> Result<Prepared, Error> {
+        let layers: Vec<_> = self.layers.iter().map(|local| local.layer.clone()).collect();
+        let manifest = if let Some(manifest) = self.manifest {
+            manifest
+        } else {
+            // Where the same image was pulled, its own manifest is the better one: it can be pushed as it was.
+            let id = Digest::of(self.config.as_bytes()).to_string();
+            if let Ok(base) = Base::hold(store, &id) {
+                let documents = Documents {
+                    manifest: &base.manifest_json,
+                    config: &self.config,
+                    layers: &base.manifest.layers,
+                };
+                return prepare(store, &documents, base.placed);
+            }
+            manifest_json(&self.config, &layers).into_bytes()
+        };
+        let placed = place(store, self.layers, Vec::new(), Vec::new())?;
+        let documents = Documents {
+            manifest: &manifest,
+            config: &self.config,
+            layers: &layers,
+        };
+        prepare(store, &documents, placed)
+    }
+}
+
+fn refuse(rule: impl Into<String>) -> Error {
+    Error::Archive { rule: rule.into() }
+}

@@ -1,0 +1,186 @@
+//! An OCI image layout: index.json points to blobs by digest. Source: OCI image spec, image-layout.md.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::files::Files;
+use super::{IMAGES_MAX, Planned, refuse};
+use crate::digest::{Digest, quote};
+use crate::local::LocalLayer;
+use crate::manifest::{self, Descriptor, Document, IndexEntry, Manifest, OCI_INDEX};
+use crate::reference::Reference;
+use crate::{Error, Platform};
+
+/// Indexes that point to indexes, as in a pull.
+const INDEX_DEPTH_MAX: usize = 3;
+/// What containerd and docker call the image, in full.
+const FULL_NAME: &str = "io.containerd.image.name";
+/// The spec's own. Docker and containerd put the tag alone here, skopeo and podman what they were told.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// The images that index.json names.
+pub(super) fn plan(files: &Files, platform: &Platform) -> Result<Vec<Planned>, Error> {
+    check_version(&files.document("oci-layout")?)?;
+    let content = files.document("index.json")?;
+    let Document::Index(entries) = manifest::parse(&content, OCI_INDEX, "index.json")? else {
+        return Err(refuse("index.json is not an index"));
+    };
+    let names = names(&content)?;
+    let mut planned: Vec<Planned> = Vec::new();
+    for (entry, name) in entries.iter().zip(names) {
+        if entry.is_attestation {
+            continue;
+        }
+        planned.push(image(files, entry, name, platform)?);
+    }
+    if planned.is_empty() {
+        return Err(refuse("its index.json names no image"));
+    }
+    if planned.len() > IMAGES_MAX {
+        return Err(refuse(format!("it has more than {IMAGES_MAX} images")));
+    }
+    Ok(planned)
+}
+
+fn check_version(content: &[u8]) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Layout {
+        image_layout_version: String,
+    }
+    let layout: Layout = serde_json::from_slice(content)
+        .map_err(|e| refuse(format!("oci-layout is not the JSON of a layout's version: {e}")))?;
+    match layout.image_layout_version.as_str() {
+        "1.0.0" => Ok(()),
+        other => Err(refuse(format!(
+            "its layout version {} is not 1.0.0",
+            quote(other)
+        ))),
+    }
+}
+
+/// What each entry of the index calls its image.
+fn names(index: &[u8]) -> Result<Vec<Option<Reference>>, Error> {
+    #[derive(Deserialize)]
+    struct Index {
+        manifests: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        annotations: Option<std::collections::BTreeMap<String, Value>>,
+    }
+    let index: Index = serde_json::from_slice(index)
+        .map_err(|e| refuse(format!("index.json is not the JSON of an index: {e}")))?;
+    let of_entry = |entry: Entry| {
+        let annotations = entry.annotations.unwrap_or_default();
+        let text = |key: &str| annotations.get(key).and_then(Value::as_str);
+        match (text(FULL_NAME), text(REF_NAME)) {
+            (Some(name), _) => Reference::parse(name).map(Some),
+            // A word alone is a tag of an unknown name: docker and containerd write it so.
+            (None, Some(name)) if name.contains(['/', ':']) => Reference::parse(name).map(Some),
+            _ => Ok(None),
+        }
+    };
+    index.manifests.into_iter().map(of_entry).collect()
+}
+
+fn image(
+    files: &Files,
+    entry: &IndexEntry,
+    name: Option<Reference>,
+    platform: &Platform,
+) -> Result<Planned, Error> {
+    let mut descriptor = entry.descriptor.clone();
+    let mut content = blob(files, &descriptor)?;
+    let mut indexes = 0;
+    let manifest = loop {
+        let digest = descriptor.digest.to_string();
+        match manifest::parse(&content, &descriptor.media_type, &digest)? {
+            Document::Manifest(manifest) => break manifest,
+            Document::Index(_) if indexes == INDEX_DEPTH_MAX => {
+                return Err(refuse(format!(
+                    "its indexes are nested more than {INDEX_DEPTH_MAX} deep"
+                )));
+            }
+            Document::Index(entries) => {
+                indexes += 1;
+                descriptor = manifest::choose(&entries, platform, &digest)?.descriptor.clone();
+                content = blob(files, &descriptor)?;
+            }
+        }
+    };
+    let config = blob(files, &manifest.config)?;
+    let config = String::from_utf8(config).map_err(|_| Error::Document {
+        what: "image config",
+        digest: manifest.config.digest.to_string(),
+        rule: "it is not UTF-8".into(),
+    })?;
+    let layers = layers(files, &manifest, &config)?;
+    Ok(Planned {
+        names: name.into_iter().collect(),
+        manifest: Some(content),
+        config,
+        layers,
+        index: (indexes > 0).then(|| entry.descriptor.digest.clone()),
+    })
+}
+
+fn layers(files: &Files, manifest: &Manifest, config: &str) -> Result<Vec<LocalLayer>, Error> {
+    let (_, diff_ids) =
+        manifest::parse_config(config.as_bytes(), &manifest.config.digest, manifest.layers.len())?;
+    let mut layers = Vec::new();
+    for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
+        let kept = files.find(&path(&layer.descriptor.digest))?;
+        check_size(&layer.descriptor, kept.size)?;
+        layers.push(LocalLayer {
+            layer: layer.clone(),
+            diff_id,
+            blob: files.blob(kept)?,
+        });
+    }
+    Ok(layers)
+}
+
+/// A document that a descriptor points to. That it has the descriptor's digest was checked when it was read.
+fn blob(files: &Files, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+    let content = files.document(&path(&descriptor.digest))?;
+    check_size(descriptor, content.len() as u64)?;
+    Ok(content)
+}
+
+fn check_size(descriptor: &Descriptor, actual: u64) -> Result<(), Error> {
+    if descriptor.size == actual {
+        return Ok(());
+    }
+    Err(refuse(format!(
+        "blob {} has {actual} bytes, and its descriptor says {}",
+        descriptor.digest, descriptor.size
+    )))
+}
+
+fn path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm_name(), digest.hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_called_what_their_writer_called_them() {
+        let index = |annotations: &str| {
+            let json = format!(r#"{{"manifests":[{{"annotations":{annotations}}}]}}"#);
+            let names = names(json.as_bytes());
+            names.map(|names| names[0].as_ref().map(Reference::name))
+        };
+        let full = r#"{"io.containerd.image.name":"quay.io/a/b:1","org.opencontainers.image.ref.name":"1"}"#;
+        assert_eq!(index(full).unwrap().as_deref(), Some("quay.io/a/b:1"));
+        let skopeo = r#"{"org.opencontainers.image.ref.name":"box:2"}"#;
+        assert_eq!(index(skopeo).unwrap().as_deref(), Some("docker.io/library/box:2"));
+        for nameless in ["null", "{}", r#"{"org.opencontainers.image.ref.name":"latest"}"#] {
+            assert_eq!(index(nameless).unwrap(), None, "{nameless}");
+        }
+        assert!(index(r#"{"io.containerd.image.name":"BAD NAME"}"#).is_err());
+    }
+}

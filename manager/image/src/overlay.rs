@@ -1,0 +1,228 @@
+//! What an overlay of layers shows, read from the layers themselves: for exports, commits and diffs of containers.
+//!
+//! No mount is needed, so it is the same for a running and a stopped container and leaves nothing behind. A running
+//! container changes its upper layer meanwhile, and may do so with malice: each folder is opened with openat2
+//! beneath its layer's root without following any link, and what is in it by one name without following. What
+//! disappears meanwhile is left out. Source: the kernel's Documentation/filesystems/overlayfs.rst.
+
+mod changes;
+mod entry;
+mod tree;
+
+pub(crate) use changes::{Change, changes};
+pub(crate) use entry::{Item, item};
+pub(crate) use tree::export;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+/// More in one folder is not listed: its names are sorted in memory.
+const FOLDER_ENTRIES_MAX: usize = 1_000_000;
+
+const OPAQUE: &str = "trusted.overlay.opaque";
+const WHITEOUT: &str = "trusted.overlay.whiteout";
+/// Marks of features that our mounts do not turn on: a folder that was renamed, a file whose data is elsewhere.
+const FOREIGN: [&str; 2] = ["trusted.overlay.redirect", "trusted.overlay.metacopy"];
+
+/// The layers of an overlay, top first.
+pub(crate) struct Layers {
+    roots: Vec<OwnedFd>,
+}
+
+/// A folder that an overlay shows, as a place in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder {
+    /// From the root, without a leading slash; empty for the root.
+    pub(crate) path: Vec<u8>,
+    /// The layers that it is merged from, top first.
+    pub(crate) layers: Vec<usize>,
+}
+
+/// A folder that is open in each of its layers.
+pub(crate) struct OpenFolder {
+    parts: Vec<Part>,
+}
+
+struct Part {
+    layer: usize,
+    folder: OwnedFd,
+    /// Whether regular files in it can be whiteouts (`overlay.opaque` is `x`).
+    marks_files: bool,
+}
+
+/// What a name in a folder stands for.
+pub(crate) struct Found<'a> {
+    pub(crate) parent: BorrowedFd<'a>,
+    pub(crate) status: Stat,
+    /// For a folder, the layers that it is merged from, top first; else none.
+    pub(crate) layers: Vec<usize>,
+}
+
+impl Layers {
+    pub(crate) fn open<'a>(paths: impl IntoIterator<Item = &'a Path>) -> io::Result<Layers> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = |path: &Path| rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+        let roots: io::Result<Vec<OwnedFd>> = paths.into_iter().map(open).collect();
+        Ok(Layers { roots: roots? })
+    }
+
+    /// The root folder, merged from all layers.
+    pub(crate) fn root(&self) -> Folder {
+        Folder {
+            path: Vec::new(),
+            layers: (0..self.roots.len()).collect(),
+        }
+    }
+
+    /// Open a folder in each of its layers. One that has gone meanwhile, or is another thing now, has no parts.
+    pub(crate) fn enter(&self, folder: &Folder) -> io::Result<OpenFolder> {
+        let mut parts = Vec::new();
+        for &layer in &folder.layers {
+            match beneath(&self.roots[layer], &folder.path) {
+                Ok(open) => parts.push(Part {
+                    layer,
+                    marks_files: mark(open.as_fd(), OPAQUE) == Some(b'x'),
+                    folder: open,
+                }),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(OpenFolder { parts })
+    }
+}
+
+impl Folder {
+    /// The path of what is called `name` in this folder.
+    pub(crate) fn join(&self, name: &[u8]) -> Vec<u8> {
+        if self.path.is_empty() {
+            return name.to_vec();
+        }
+        [self.path.as_slice(), name].join(&b'/')
+    }
+}
+
+impl OpenFolder {
+    /// The folder as its topmost layer has it.
+    pub(crate) fn top(&self) -> Option<BorrowedFd<'_>> {
+        self.parts.first().map(|part| part.folder.as_fd())
+    }
+
+    /// Whether its topmost layer hides what the layers below have here.
+    pub(crate) fn is_opaque(&self) -> bool {
+        self.top()
+            .is_some_and(|folder| mark(folder, OPAQUE) == Some(b'y'))
+    }
+
+    /// All names in any layer, sorted; [`OpenFolder::find`] tells which of them show.
+    pub(crate) fn names(&self) -> io::Result<BTreeSet<Vec<u8>>> {
+        let mut names = BTreeSet::new();
+        for part in &self.parts {
+            for entry in Dir::read_from(&part.folder)? {
+                let entry = entry?;
+                let name = entry.file_name().to_bytes();
+                if name != b"." && name != b".." {
+                    names.insert(name.to_vec());
+                }
+                if names.len() > FOLDER_ENTRIES_MAX {
+                    return Err(io::Error::other(format!(
+                        "the folder has more than {FOLDER_ENTRIES_MAX} entries"
+                    )));
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// What `name` shows: the topmost layer's, unless that is a whiteout; folders are merged down to an opaque one.
+    pub(crate) fn find(&self, name: &[u8]) -> io::Result<Option<Found<'_>>> {
+        let mut found: Option<Found<'_>> = None;
+        for part in &self.parts {
+            let Some(status) = status(part.folder.as_fd(), name)? else {
+                continue;
+            };
+            if part.is_whiteout(name, &status) {
+                break;
+            }
+            let is_folder = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+            match &mut found {
+                Some(folder) if is_folder => folder.layers.push(part.layer),
+                Some(_) => break,
+                None => {
+                    found = Some(Found {
+                        parent: part.folder.as_fd(),
+                        status,
+                        layers: if is_folder { vec![part.layer] } else { Vec::new() },
+                    });
+                }
+            }
+            if !is_folder || part.hides_below(name) {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the topmost layer hides what the layers below have under this name.
+    pub(crate) fn has_whiteout(&self, name: &[u8]) -> io::Result<bool> {
+        let Some(part) = self.parts.first() else {
+            return Ok(false);
+        };
+        let status = status(part.folder.as_fd(), name)?;
+        Ok(status.is_some_and(|status| part.is_whiteout(name, &status)))
+    }
+}
+
+impl Part {
+    fn is_whiteout(&self, name: &[u8], status: &Stat) -> bool {
+        match FileType::from_raw_mode(status.st_mode) {
+            FileType::CharacterDevice => status.st_rdev == 0,
+            FileType::RegularFile if self.marks_files && status.st_size == 0 => {
+                let path = entry::beside(self.folder.as_fd(), name);
+                rustix::fs::lgetxattr(path, WHITEOUT, &mut [0u8; 8]).is_ok()
+            }
+            _ => false,
+        }
+    }
+
+    fn hides_below(&self, name: &[u8]) -> bool {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.folder, name, flags, Mode::empty())
+            .is_ok_and(|folder| mark(folder.as_fd(), OPAQUE) == Some(b'y'))
+    }
+}
+
+/// The first byte of one of overlayfs's own attributes.
+fn mark(folder: BorrowedFd<'_>, attribute: &str) -> Option<u8> {
+    let mut value = [0u8; 8];
+    match rustix::fs::fgetxattr(folder, attribute, &mut value) {
+        Ok(1) => Some(value[0]),
+        _ => None,
+    }
+}
+
+fn status(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Stat>> {
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(status) => Ok(Some(status)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn beneath(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let path: &[u8] = if path.is_empty() { b"." } else { path };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    loop {
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+            // The kernel could not tell whether a concurrent rename moved a `..` out.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use engine::{AttachRequest, Engine, ExecRequest, LogsRequest, Record, Stream};
+use engine::{AttachRequest, CommitRequest, Engine, ExecRequest, LogsRequest, Record, Stream};
 use proto::v1;
 use proto::v1::containers_server::Containers as Service;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::status::{not_done, status};
+use crate::archives;
+use crate::status::status;
 use crate::stop::{Answers, Stopping};
 use crate::streams;
 use crate::translate;
@@ -211,22 +212,46 @@ impl Service for Containers {
         Ok(Response::new(self.1.cut(outputs)))
     }
 
-    async fn diff(&self, _request: Request<v1::DiffRequest>) -> Result<Response<v1::DiffResponse>, Status> {
-        Err(not_done("diff"))
+    async fn diff(&self, request: Request<v1::DiffRequest>) -> Result<Response<v1::DiffResponse>, Status> {
+        let changes = self
+            .0
+            .diff(&request.into_inner().container)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::DiffResponse {
+            changes: changes.into_iter().map(archives::change).collect(),
+        }))
     }
 
     async fn export(
         &self,
-        _request: Request<v1::ExportRequest>,
+        request: Request<v1::ExportRequest>,
     ) -> Result<Response<Answers<v1::Chunk>>, Status> {
-        Err(not_done("export"))
+        let (engine, container) = (self.0.clone(), request.into_inner().container);
+        let chunks = archives::send(|archive| async move { engine.export(&container, archive).await });
+        Ok(Response::new(self.1.cut(chunks)))
     }
 
     async fn commit(
         &self,
-        _request: Request<v1::CommitRequest>,
+        request: Request<v1::CommitRequest>,
     ) -> Result<Response<v1::ImageResponse>, Status> {
-        Err(not_done("commit"))
+        let request = request.into_inner();
+        let image = self
+            .0
+            .commit(CommitRequest {
+                container: request.container,
+                name: request.name,
+                author: request.author,
+                message: request.message,
+                changes: request.changes,
+                pause: request.pause,
+            })
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::ImageResponse {
+            image: Some(translate::image(&image)),
+        }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::Engine;
+use engine::{Engine, ImportRequest};
 use image::{Credentials, Platform, PullOptions};
 use proto::v1;
 use proto::v1::images_server::Images as Service;
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::archives;
 use crate::status::{not_done, status};
 use crate::stop::{Answers, Stopping};
 use crate::translate;
@@ -124,22 +125,57 @@ impl Service for Images {
         Err(not_done("prune"))
     }
 
-    async fn save(&self, _request: Request<v1::SaveRequest>) -> Result<Response<Answers<v1::Chunk>>, Status> {
-        Err(not_done("save"))
+    async fn save(&self, request: Request<v1::SaveRequest>) -> Result<Response<Answers<v1::Chunk>>, Status> {
+        let images = request.into_inner().images;
+        if images.is_empty() {
+            return Err(Status::invalid_argument("images: which ones are to be saved?"));
+        }
+        let engine = self.0.clone();
+        let chunks = archives::send(|archive| async move { engine.save(images, archive).await });
+        Ok(Response::new(self.1.cut(chunks)))
     }
 
     async fn load(
         &self,
-        _request: Request<tonic::Streaming<v1::LoadInput>>,
+        request: Request<tonic::Streaming<v1::LoadInput>>,
     ) -> Result<Response<v1::LoadResponse>, Status> {
-        Err(not_done("load"))
+        let mut inputs = request.into_inner();
+        let first = inputs.message().await?.and_then(|input| input.kind);
+        let Some(v1::load_input::Kind::Start(start)) = first else {
+            return Err(Status::invalid_argument(
+                "the first input of a load has to be `start`",
+            ));
+        };
+        let platform = archives::platform(&start.platform)?;
+        let archive = archives::receive(inputs, &self.1);
+        let images = self.0.load(archive, platform).await.map_err(status)?;
+        Ok(Response::new(v1::LoadResponse {
+            images: images.iter().map(translate::image).collect(),
+        }))
     }
 
     async fn import(
         &self,
-        _request: Request<tonic::Streaming<v1::ImportInput>>,
+        request: Request<tonic::Streaming<v1::ImportInput>>,
     ) -> Result<Response<v1::ImageResponse>, Status> {
-        Err(not_done("import"))
+        let mut inputs = request.into_inner();
+        let first = inputs.message().await?.and_then(|input| input.kind);
+        let Some(v1::import_input::Kind::Start(start)) = first else {
+            return Err(Status::invalid_argument(
+                "the first input of an import has to be `start`",
+            ));
+        };
+        let request = ImportRequest {
+            platform: archives::platform(&start.platform)?,
+            name: start.name,
+            message: start.message,
+            changes: start.changes,
+        };
+        let archive = archives::receive(inputs, &self.1);
+        let image = self.0.import(archive, request).await.map_err(status)?;
+        Ok(Response::new(v1::ImageResponse {
+            image: Some(translate::image(&image)),
+        }))
     }
 
     async fn login(

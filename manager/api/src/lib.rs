@@ -1,5 +1,6 @@
 //! The manager's front doors. They translate between a protocol and the engine, and decide nothing.
 
+mod archives;
 mod containers;
 mod images;
 mod status;

@@ -1,5 +1,9 @@
 //! The command line: what can be typed, and the help for it. Names and letters are docker's.
 
+mod archives;
+
+pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -43,6 +47,12 @@ pub(crate) enum Command {
     Images(Images),
     /// Remove images
     Rmi(RemoveImages),
+    /// Write images into one archive
+    Save(Save),
+    /// Take images from an archive
+    Load(Load),
+    /// Make an image from an archive of a root file system
+    Import(Import),
     // `-h` is --hostname there, as in docker.
     /// Create a container, start it, and attach to it
     #[command(disable_help_flag = true)]
@@ -68,6 +78,12 @@ pub(crate) enum Command {
     Exec(Exec),
     /// Join the terminal or pipes of a running container
     Attach(Attach),
+    /// Write a container's root file system as an archive
+    Export(Export),
+    /// Make an image of what a container has become
+    Commit(Commit),
+    /// Show what a container has changed in its image
+    Diff(Diff),
     /// Show all that is known of containers or images, as JSON
     Inspect(Inspect),
     /// Show the versions of client and manager

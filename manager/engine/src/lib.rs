@@ -6,8 +6,10 @@
 //! that died has left is put right in `reconcile`. Data that an image declares as a volume is kept in the
 //! container's writable layer; only binds lie outside of it.
 
+mod archives;
 mod attach;
 mod bundle;
+mod commit;
 mod config;
 mod container;
 mod create;
@@ -35,7 +37,9 @@ mod sys;
 mod teardown;
 mod version;
 
+pub use archives::ImportRequest;
 pub use attach::{AttachRequest, Attachment};
+pub use commit::CommitRequest;
 pub use config::Config;
 pub use container::{Container, Exit, State};
 pub use engine::{Engine, Inspection};

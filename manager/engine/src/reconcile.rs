@@ -13,7 +13,7 @@ use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
 use crate::lifecycle::Handle;
 use crate::shim::Shim;
-use crate::{Error, bundle, exec, sys, teardown};
+use crate::{Error, bundle, commit, exec, sys, teardown};
 
 /// As many shims are asked at once. Each answers in well under a millisecond.
 const AT_ONCE: usize = 32;
@@ -73,6 +73,7 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
     if container.is_running() {
         let exit = match find_shim(engine, &container).await {
             Ok((shim, None)) => {
+                commit::resume_interrupted(engine, &container.id, &shim).await;
                 take_over(engine, &container, &shim).await;
                 return Some(Settled {
                     container,

@@ -208,6 +208,32 @@ impl Shim {
         }
     }
 
+    /// Stop all processes of the container where they are.
+    pub(crate) async fn pause(&self) -> Result<(), Error> {
+        let request = api::PauseRequest {
+            id: self.id.clone(),
+            ..Default::default()
+        };
+        self.task
+            .pause(with_duration(CALL_TIMEOUT), &request)
+            .await
+            .map_err(self.failed("pause the container"))?;
+        Ok(())
+    }
+
+    /// Let the processes of a paused container run on.
+    pub(crate) async fn resume(&self) -> Result<(), Error> {
+        let request = api::ResumeRequest {
+            id: self.id.clone(),
+            ..Default::default()
+        };
+        self.task
+            .resume(with_duration(CALL_TIMEOUT), &request)
+            .await
+            .map_err(self.failed("resume the container"))?;
+        Ok(())
+    }
+
     /// Close standard input, once what is in the fifo has been read.
     pub(crate) async fn close_stdin(&self, exec_id: &str) -> Result<(), Error> {
         let request = api::CloseIORequest {

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::container::Container;
 use crate::error::short;
 use crate::request::{CreateRequest, Network};
+pub(crate) use mounts::mount_points;
 use user::User;
 
 /// Period over which a CPU quota is counted, in microseconds: the kernel's own default.

@@ -1,5 +1,6 @@
 //! What each command does: one function a command, in the file of its theme.
 
+mod archives;
 mod containers;
 mod credentials;
 mod exec;
@@ -29,6 +30,9 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Pull(flags) => images::pull(&client, &flags).await,
         Command::Images(flags) => images::list(&client, &flags, format).await,
         Command::Rmi(flags) => images::remove(&client, flags).await,
+        Command::Save(flags) => archives::save(&client, flags).await,
+        Command::Load(flags) => archives::load(&client, flags).await,
+        Command::Import(flags) => archives::import(&client, flags).await,
         Command::Run(flags) => run::run(&client, flags).await.map_err(Failure::of_run),
         Command::Create(flags) => run::create_only(&client, &flags).await,
         Command::Start(flags) => containers::start(&client, flags).await,
@@ -40,6 +44,9 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Attach(flags) => containers::attach(&client, flags).await,
         Command::Logs(flags) => logs::logs(&client, flags).await,
         Command::Exec(flags) => exec::exec(&client, flags).await,
+        Command::Export(flags) => archives::export(&client, flags).await,
+        Command::Commit(flags) => archives::commit(&client, flags).await,
+        Command::Diff(flags) => archives::diff(&client, flags).await,
         Command::Inspect(flags) => system::inspect(&client, flags, cli.format).await,
         Command::Version => system::version(&client, format).await,
         Command::Events => system::events(&client, format).await,

@@ -1,5 +1,6 @@
 //! What a container sees besides its image.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -9,6 +10,9 @@ use crate::request::CreateRequest;
 /// Size of /dev/shm, as with docker.
 const SHM_BYTES: u64 = 64 << 20;
 
+/// The files that a container has of its own, in /etc.
+const ETC_FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
+
 /// All mounts in the order in which they are made: the kernel's file systems, the container's own files in
 /// /etc, then the binds, those higher up in the tree first.
 pub(super) fn all(request: &CreateRequest, etc: &Path) -> Value {
@@ -17,7 +21,7 @@ pub(super) fn all(request: &CreateRequest, etc: &Path) -> Value {
     let replaced = |target: &str| binds.iter().any(|bind| normal(&bind.target).eq(normal(target)));
 
     let mut mounts = kernel_file_systems(request.privileged);
-    for name in ["resolv.conf", "hostname", "hosts"] {
+    for name in ETC_FILES {
         mounts.push(bind(
             &etc.join(name).to_string_lossy(),
             &format!("/etc/{name}"),
@@ -31,6 +35,15 @@ pub(super) fn all(request: &CreateRequest, etc: &Path) -> Value {
             .map(|wanted| bind(&wanted.source, &wanted.target, wanted.read_only)),
     );
     Value::Array(mounts)
+}
+
+/// Where the runtime makes files and folders in every container, to mount these things on them: from the root, and
+/// without the slash. Those of binds are not among them: as with docker, they are the container's own.
+pub(crate) fn mount_points() -> BTreeSet<Vec<u8>> {
+    let kernel = kernel_file_systems(false).into_iter();
+    let kernel = kernel.filter_map(|mount| Some(mount["destination"].as_str()?.as_bytes()[1..].to_vec()));
+    let etc = ETC_FILES.iter().map(|name| format!("etc/{name}").into_bytes());
+    kernel.chain(etc).collect()
 }
 
 fn kernel_file_systems(privileged: bool) -> Vec<Value> {

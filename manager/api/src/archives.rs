@@ -1,0 +1,165 @@
+//! Tar archives through gRPC: messages of a stream on this side, a reader or writer for the engine's thread on the
+//! other. Neither holds more than a few messages.
+
+use std::future::Future;
+use std::io::{self, Read, Write};
+
+use engine::Error;
+use image::{ChangeKind, FileChange, Platform};
+use proto::v1;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::status::status;
+use crate::stop::Stopping;
+
+/// Messages that wait on either way.
+const MESSAGES_MAX: usize = 4;
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// A message that brings a part of an archive.
+pub(crate) trait Part: Send + 'static {
+    /// None: a message that has no place here.
+    fn data(self) -> Option<Vec<u8>>;
+}
+
+impl Part for v1::LoadInput {
+    fn data(self) -> Option<Vec<u8>> {
+        match self.kind? {
+            v1::load_input::Kind::Start(_) => None,
+            v1::load_input::Kind::Data(data) => Some(data),
+        }
+    }
+}
+
+impl Part for v1::ImportInput {
+    fn data(self) -> Option<Vec<u8>> {
+        match self.kind? {
+            v1::import_input::Kind::Start(_) => None,
+            v1::import_input::Kind::Data(data) => Some(data),
+        }
+    }
+}
+
+/// What a client sends, for a thread to read. A client that goes away before its archive's end is an error there,
+/// and so is the manager's stop.
+pub(crate) fn receive<M: Part>(mut messages: Streaming<M>, stopping: &Stopping) -> Receiver {
+    let (sender, parts) = mpsc::channel(MESSAGES_MAX);
+    let mut stopping = stopping.clone();
+    tokio::spawn(async move {
+        loop {
+            let message = tokio::select! {
+                message = messages.message() => message,
+                stops = stopping.status() => Err(stops),
+                () = sender.closed() => return,
+            };
+            let part = match message {
+                Ok(Some(message)) => match message.data() {
+                    Some(data) => Ok(data),
+                    None => Err(io::Error::other("a message of it is not `data`")),
+                },
+                Ok(None) => return,
+                Err(status) => Err(io::Error::other(format!("it was cut off: {}", status.message()))),
+            };
+            let is_last = part.is_err();
+            if sender.send(part).await.is_err() || is_last {
+                return;
+            }
+        }
+    });
+    Receiver {
+        parts,
+        current: io::Cursor::default(),
+    }
+}
+
+/// The reading end of an archive that comes in.
+pub(crate) struct Receiver {
+    parts: mpsc::Receiver<io::Result<Vec<u8>>>,
+    current: io::Cursor<Vec<u8>>,
+}
+
+impl Read for Receiver {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let got = self.current.read(buffer)?;
+            if got > 0 || buffer.is_empty() {
+                return Ok(got);
+            }
+            match self.parts.blocking_recv() {
+                Some(part) => self.current = io::Cursor::new(part?),
+                None => return Ok(0),
+            }
+        }
+    }
+}
+
+/// What a thread writes, for a client to take. When the client has gone, writing fails.
+pub(crate) fn send<F>(
+    work: impl FnOnce(Sender) -> F,
+) -> impl Stream<Item = Result<v1::Chunk, Status>> + Send + 'static
+where
+    F: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let (chunks, receiver) = mpsc::channel(MESSAGES_MAX);
+    let sent = work(Sender {
+        chunks: chunks.clone(),
+        buffer: Vec::with_capacity(CHUNK_BYTES),
+    });
+    tokio::spawn(async move {
+        if let Err(error) = sent.await {
+            let _ = chunks.send(Err(status(error))).await;
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+/// The writing end of an archive that goes out. What is written last needs a flush.
+pub(crate) struct Sender {
+    chunks: mpsc::Sender<Result<v1::Chunk, Status>>,
+    buffer: Vec<u8>,
+}
+
+impl Write for Sender {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(CHUNK_BYTES - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..taken]);
+        if self.buffer.len() == CHUNK_BYTES {
+            self.flush()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let data = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
+        self.chunks
+            .blocking_send(Ok(v1::Chunk { data }))
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone away"))
+    }
+}
+
+/// A platform as clients write it; empty is none.
+pub(crate) fn platform(text: &str) -> Result<Option<Platform>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let platform = text.parse::<Platform>();
+    platform.map(Some).map_err(|error| status(error.into()))
+}
+
+pub(crate) fn change(change: FileChange) -> v1::diff_response::Change {
+    let kind = match change.kind {
+        ChangeKind::Added => v1::diff_response::Kind::Added,
+        ChangeKind::Changed => v1::diff_response::Kind::Changed,
+        ChangeKind::Deleted => v1::diff_response::Kind::Deleted,
+    };
+    v1::diff_response::Change {
+        kind: kind.into(),
+        path: change.path,
+    }
+}

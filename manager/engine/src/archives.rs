@@ -1,0 +1,101 @@
+//! Images and containers as tar archives, and a container's differences from its image. The image store does the
+//! work; here are names, and events.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use image::{Description, FileChange, Image, Platform, apply_instructions};
+use serde_json::json;
+
+use crate::engine::{Engine, blocking};
+use crate::events::Event;
+use crate::{Error, spec};
+
+/// A root file system that is to become an image.
+#[derive(Debug, Clone, Default)]
+pub struct ImportRequest {
+    /// The image's name; empty: none.
+    pub name: String,
+    /// A comment in the image's history.
+    pub message: String,
+    /// Dockerfile instructions that make the image's config.
+    pub changes: Vec<String>,
+    /// What it runs on; the machine's own if `None`.
+    pub platform: Option<Platform>,
+}
+
+impl Engine {
+    /// Write images, by name or id, into one archive.
+    pub async fn save(&self, images: Vec<String>, archive: impl Write + Send + 'static) -> Result<(), Error> {
+        let engine = Arc::clone(&self.0);
+        let saved = images.clone();
+        blocking(move || Ok(engine.images.save(&images, archive)?)).await?;
+        for name in saved {
+            self.0.events.send(Event::of_image("save", &name, Vec::new()));
+        }
+        Ok(())
+    }
+
+    /// Take the images of an archive. Of an index, the image for `platform` is unpacked.
+    pub async fn load(
+        &self,
+        archive: impl Read + Send + 'static,
+        platform: Option<Platform>,
+    ) -> Result<Vec<Image>, Error> {
+        let engine = Arc::clone(&self.0);
+        let images = blocking(move || Ok(engine.images.load(archive, platform.as_ref())?)).await?;
+        for image in &images {
+            let attributes = image.names.iter().map(|name| ("name".to_owned(), name.clone()));
+            self.0
+                .events
+                .send(Event::of_image("load", &image.id, attributes.collect()));
+        }
+        Ok(images)
+    }
+
+    /// Make an image of one layer from a tar archive of a root file system.
+    pub async fn import(
+        &self,
+        archive: impl Read + Send + 'static,
+        request: ImportRequest,
+    ) -> Result<Image, Error> {
+        let mut config = json!({});
+        // Before anything is read: the archive may be large.
+        apply_instructions(&mut config, &request.changes)?;
+        let description = Description {
+            name: Some(request.name).filter(|name| !name.is_empty()),
+            author: String::new(),
+            comment: request.message,
+            created_by: "import of a root file system".to_owned(),
+            config,
+            platform: request.platform,
+        };
+        let engine = Arc::clone(&self.0);
+        let image = blocking(move || Ok(engine.images.import(archive, &description)?)).await?;
+        let attributes = image.names.iter().map(|name| ("name".to_owned(), name.clone()));
+        self.0
+            .events
+            .send(Event::of_image("import", &image.id, attributes.collect()));
+        Ok(image)
+    }
+
+    /// Write a container's whole root file system, without what is mounted in it, as a tar archive.
+    pub async fn export(&self, container: &str, archive: impl Write + Send + 'static) -> Result<(), Error> {
+        let container = self.0.containers.find(container)?.snapshot().container;
+        let (engine, id) = (Arc::clone(&self.0), container.id.clone());
+        blocking(move || Ok(engine.images.export(&id, archive)?)).await?;
+        self.0.events.send(Event::of_container(
+            "export",
+            &container.id,
+            container.attributes(),
+        ));
+        Ok(())
+    }
+
+    /// What differs between a container's root file system and its image, sorted by path.
+    pub async fn diff(&self, container: &str) -> Result<Vec<FileChange>, Error> {
+        let id = self.0.containers.find(container)?.id.clone();
+        let engine = Arc::clone(&self.0);
+        blocking(move || Ok(engine.images.diff(&id, &spec::mount_points())?)).await
+    }
+}

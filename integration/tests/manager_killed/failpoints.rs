@@ -1,5 +1,6 @@
 //! The manager ends at each of its failpoints, in the middle of an operation, and is started again.
 
+use crate::archives::{COMMIT, IMPORT, LOAD};
 use crate::{Witness, assert_no_strays, entries, find, inspect, remove, spawn_unattended};
 use integration::{Image, Layer, Manager, Sandbox};
 use serde_json::Value;
@@ -8,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 /// A failpoint, and whether what was asked for is on record when it is reached.
-type Point = (&'static str, bool);
+pub(crate) type Point = (&'static str, bool);
 
 const CREATE: &[Point] = &[
     ("lease.recorded", false),
@@ -197,7 +198,7 @@ fn a_removal_is_whole_or_has_not_begun() {
 }
 
 /// The blobs and layers that are in the store.
-fn stored(manager: &Manager) -> BTreeSet<String> {
+pub(crate) fn stored(manager: &Manager) -> BTreeSet<String> {
     let images = manager.root().join("images");
     [entries(&images.join("blobs/sha256")), entries(&images.join("s"))]
         .into_iter()
@@ -305,7 +306,7 @@ fn no_failpoint_is_forgotten() {
     let mut found = BTreeSet::new();
     let manager = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("manager");
     in_sources(&manager, &mut found);
-    let tables = [CREATE, START, REMOVE, REMOVE_RUNNING, PULL].concat();
+    let tables = [CREATE, START, REMOVE, REMOVE_RUNNING, PULL, LOAD, IMPORT, COMMIT].concat();
     let names = tables.iter().map(|(name, _)| name).chain(EXIT).chain(ELSEWHERE);
     let tested = names
         .map(|name| name.split(':').next().unwrap_or(name).to_owned())

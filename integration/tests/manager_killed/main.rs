@@ -1,9 +1,10 @@
 //! The manager dies at any moment: what it has acknowledged is so when the next one answers, what it has not is
 //! there whole or not at all, what runs goes on, and nothing is left that has no owner.
 //!
-//! `failpoints` ends it at each place between two durable states, `at_random` anywhere under load; `shim` is about
+//! `failpoints` and `archives` end it at each place between two durable states, `at_random` anywhere under load; `shim` is about
 //! the death of a container's shim.
 
+mod archives;
 mod at_random;
 mod failpoints;
 mod shim;

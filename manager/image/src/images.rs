@@ -257,7 +257,8 @@ impl Images {
     }
 
     /// Take the images of an archive, whole: an OCI image layout or a docker archive, or both in one; plain, in gzip
-    /// or in zstd. Of an index, the image for `platform` is unpacked.
+    /// or in zstd. Of an index, the image for `platform` is unpacked. The images tell only the names that they have in
+    /// the archive.
     pub fn load(&self, archive: impl Read, platform: Option<&Platform>) -> Result<Vec<Image>, Error> {
         load::load(&self.store, archive, platform)
     }

@@ -59,17 +59,15 @@ pub(crate) fn load(
         ready.push((image.names.clone(), image.index.clone(), image.prepare(store)?));
     }
     failpoint::reach("load.prepared");
-    let mut images: Vec<Image> = Vec::new();
+    let mut images = Vec::new();
     for (names, index, prepared) in &ready {
-        let names: Vec<Option<&Reference>> = match names.as_slice() {
-            [] => vec![None],
-            names => names.iter().map(Some).collect(),
-        };
-        for name in names {
-            let image = commit(store, prepared, name, index.as_ref())?;
-            images.retain(|other| other.id != image.id);
-            images.push(image);
+        let mut image = commit(store, prepared, names.first(), index.as_ref())?;
+        for name in names.iter().skip(1) {
+            image = commit(store, prepared, Some(name), index.as_ref())?;
         }
+        // It may have others here; these are the archive's.
+        image.names = names.iter().map(Reference::name).collect();
+        images.push(image);
     }
     Ok(images)
 }

@@ -22,7 +22,7 @@ const DEEDS: &str = "set -e; cd /data; \
     chmod 600 mode; chown 12:34 owner; touch -d @1000000000 time; \
     echo more >> grown; ln -s ../etc/passwd link; ln grown second-name; \
     mkdir -p deep/er/est; echo x > deep/er/est/x; mkfifo fifo; mknod null c 1 3; chmod 1777 sticky; \
-    mv kept moved; cp /bin/busybox setuid; chmod 4755 setuid; mkdir /home/me; chown 7:7 /home/me";
+    mv kept moved; mv untouched elsewhere; cp /bin/busybox setuid; chmod 4755 setuid; mkdir /home/me; chown 7:7 /home/me";
 
 fn base() -> Image {
     let files = Layer::from_files(&[
@@ -160,6 +160,8 @@ fn a_diff_names_what_was_added_changed_and_deleted() {
         "A /data/deep/er",
         "A /data/deep/er/est",
         "A /data/deep/er/est/x",
+        "A /data/elsewhere",
+        "A /data/elsewhere/a",
         "C /data/emptied",
         "A /data/emptied/new",
         "D /data/emptied/old",
@@ -180,6 +182,7 @@ fn a_diff_names_what_was_added_changed_and_deleted() {
         "A /data/setuid",
         "C /data/sticky",
         "C /data/time",
+        "D /data/untouched",
         "C /home",
         "A /home/me",
     ];

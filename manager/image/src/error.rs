@@ -265,12 +265,14 @@ impl Error {
             | Error::Input(_)
             | Error::Archive { .. }
             | Error::Instruction { .. }
-            | Error::Container { .. }
             | Error::TooManyLayers { .. } => Kind::Invalid,
             Error::Denied { .. } | Error::Registry { .. } | Error::Protocol { .. } | Error::Cancelled(_) => {
                 Kind::Unavailable
             }
-            Error::Output(_)
+            // Not the system's word, but a rule of layers that the container's file breaks.
+            Error::Container { source, .. } if source.raw_os_error().is_none() => Kind::Invalid,
+            Error::Container { .. }
+            | Error::Output(_)
             | Error::Incomplete { .. }
             | Error::Unpack { .. }
             | Error::Io { .. }

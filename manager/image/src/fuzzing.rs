@@ -36,3 +36,21 @@ pub fn tar(content: &[u8], root: &Path) {
     };
     let _ = crate::unpack::unpack(content, root, &limits);
 }
+
+/// Dockerfile instructions for an image's config.
+pub fn instruction(text: &str) {
+    let mut config = serde_json::json!({"Env": ["A=b"], "Cmd": ["c"]});
+    let _ = crate::apply_instructions(&mut config, &[text.to_owned()]);
+    assert!(config.is_object());
+}
+
+/// An archive of images, loaded into a store that lives as long as the process; `root` is where its first call makes
+/// it. What is refused leaves nothing.
+pub fn archive(content: &[u8], root: &Path) {
+    static STORE: std::sync::OnceLock<std::sync::Arc<crate::store::Store>> = std::sync::OnceLock::new();
+    let store = STORE.get_or_init(|| crate::reconcile::open(root).expect("open a store"));
+    if crate::load::load(store, content, None).is_err() {
+        let left = std::fs::read_dir(store.scratch_root()).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "a refused archive left something");
+    }
+}

@@ -35,6 +35,10 @@ impl Rootfs {
             format!("workdir={}", self.work.display()),
             // An index ties an upper folder to its lower ones by file handle, which copies and restores break.
             "index=off".to_owned(),
+            // Whatever the kernel was built with: an upper folder tells by itself what it changes, for commit and
+            // diff. (A renamed folder of the image, or a changed mode, would else be a pointer into the layers below.)
+            "redirect_dir=off".to_owned(),
+            "metacopy=off".to_owned(),
         ]
     }
 }
@@ -200,7 +204,9 @@ mod tests {
                 "lowerdir=/r/s/2:/r/s/1",
                 "upperdir=/r/containers/a/upper",
                 "workdir=/r/containers/a/work",
-                "index=off"
+                "index=off",
+                "redirect_dir=off",
+                "metacopy=off"
             ]
         );
     }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use integration::{Done, Peers, Sandbox, Terminal, binary, busybox_rootfs, eventually, finish, run};
+use integration::{Done, Manager, Peers, Sandbox, Terminal, binary, busybox_rootfs, eventually, finish, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -820,4 +820,86 @@ fn a_container_outlives_a_killed_dockerd() {
     assert_eq!(docker.inspect("c1", ".State.ExitCode"), "8");
     assert_eq!(docker.call(&["logs", "c1"]).ok(), "first\nsecond\n");
     docker.call(&["rm", "-f", "c2"]).ok();
+}
+
+#[test]
+fn archives_of_images_and_containers_go_both_ways() {
+    let sandbox = Sandbox::new();
+    let Some(docker) = Docker::start(&sandbox) else {
+        return;
+    };
+    let manager = Manager::start(&sandbox);
+    let path = |name: &str| sandbox.path().join(name).to_str().expect("a path").to_owned();
+
+    docker.detach("one", &[], "echo theirs > /word");
+    docker.call(&["wait", "one"]).ok();
+    docker.call(&["commit", "one", "theirs:1"]).ok();
+    let archive = path("theirs.tar");
+    docker.call(&["save", "-o", &archive, "theirs:1"]).ok();
+    let said = manager.ctl(&["load", "-i", &archive]).ok();
+    assert_eq!(said, "Loaded image: docker.io/library/theirs:1\n");
+    assert_eq!(
+        manager
+            .ctl(&["run", "--rm", "theirs:1", "/bin/cat", "/word"])
+            .ok(),
+        "theirs\n"
+    );
+
+    // Theirs is below it, and gone from it.
+    let script = "rm /word; echo ours > /our-word";
+    manager
+        .ctl(&["run", "--name", "two", "theirs:1", "/bin/sh", "-c", script])
+        .ok();
+    manager
+        .ctl(&[
+            "commit",
+            "-c",
+            "CMD [\"/bin/cat\", \"/our-word\"]",
+            "two",
+            "ours:1",
+        ])
+        .ok();
+    let archive = path("ours.tar");
+    manager.ctl(&["save", "-o", &archive, "ours:1"]).ok();
+    let said = docker.call(&["load", "-i", &archive]).ok();
+    assert!(said.contains("ours:1"), "{said}");
+    assert_eq!(docker.call(&["run", "--rm", "ours:1"]).ok(), "ours\n");
+    docker
+        .call(&["run", "--rm", "ours:1", "/bin/test", "!", "-e", "/word"])
+        .ok();
+
+    let archive = path("exported.tar");
+    manager.ctl(&["export", "-o", &archive, "two"]).ok();
+    docker.call(&["import", &archive, "imported"]).ok();
+    assert_eq!(
+        docker
+            .call(&["run", "--rm", "imported", "/bin/cat", "/our-word"])
+            .ok(),
+        "ours\n"
+    );
+    docker.call(&["export", "-o", &archive, "one"]).ok();
+    manager.ctl(&["import", &archive, "imported"]).ok();
+    assert_eq!(
+        manager
+            .ctl(&["run", "--rm", "imported", "/bin/cat", "/word"])
+            .ok(),
+        "theirs\n"
+    );
+
+    // Both tell the same of the same deeds.
+    let deeds = "rm /bin/true; echo x > /new; chmod 700 /home; mkdir -p /a/b";
+    docker.detach("three", &[], deeds);
+    docker.call(&["wait", "three"]).ok();
+    docker.call(&["save", "-o", &archive, "box"]).ok();
+    manager.ctl(&["load", "-i", &archive]).ok();
+    manager
+        .ctl(&["run", "--name", "three", "box", "/bin/sh", "-c", deeds])
+        .ok();
+    let lines = |text: String| -> Vec<String> {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let theirs = lines(docker.call(&["diff", "three"]).ok());
+    assert_eq!(lines(manager.ctl(&["diff", "three"]).ok()), theirs);
 }

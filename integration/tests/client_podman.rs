@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use integration::{Done, Peers, Sandbox, Terminal, binary, busybox_rootfs, eventually, run};
+use integration::{Done, Manager, Peers, Sandbox, Terminal, binary, busybox_rootfs, eventually, run};
 use serde_json::Value;
 
 /// A normal user of this machine's number range, whom the peers' /etc knows.
@@ -815,4 +815,43 @@ spec:
     podman.call(&["pod", "unpause", "p1"]).ok();
     podman.call(&["kube", "down", "--force", file]).ok();
     assert_eq!(podman.call(&["pod", "exists", "p1"]).code, 1);
+}
+
+#[test]
+fn archives_of_images_go_both_ways() {
+    let sandbox = Sandbox::new();
+    let Some(podman) = Podman::start(&sandbox) else {
+        return;
+    };
+    let manager = Manager::start(&sandbox);
+    let path = |name: &str| sandbox.path().join(name).to_str().expect("a path").to_owned();
+    for form in ["oci-archive", "docker-archive"] {
+        let archive = path(form);
+        podman
+            .call(&["save", "-q", "--format", form, "-o", &archive, "box"])
+            .ok();
+        let said = manager.ctl(&["load", "-i", &archive]).ok();
+        assert_eq!(said, "Loaded image: localhost/box:latest\n", "{form}");
+        let name = format!("of-{form}:1");
+        manager
+            .ctl(&[
+                "run",
+                "--name",
+                form,
+                "localhost/box",
+                "/bin/sh",
+                "-c",
+                "echo ours > /word",
+            ])
+            .ok();
+        manager
+            .ctl(&["commit", "-c", "CMD [\"/bin/cat\", \"/word\"]", form, &name])
+            .ok();
+        let archive = path("ours.tar");
+        manager.ctl(&["save", "-o", &archive, &name]).ok();
+        let said = podman.call(&["load", "-q", "-i", &archive]).ok();
+        assert!(said.contains(&name), "{said}");
+        assert_eq!(podman.call(&["run", "--rm", &name]).ok(), "ours\n");
+        manager.ctl(&["rm", form]).ok();
+    }
 }

@@ -226,3 +226,6 @@ fn beneath(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

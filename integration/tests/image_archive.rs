@@ -2,6 +2,8 @@
 //! made to do harm.
 
 use integration::{Done, Image, Layer, Manager, Sandbox, eventually, finish, run};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -448,7 +450,7 @@ fn what_breaks_a_rule_is_refused_and_leaves_nothing() {
         (
             "one name twice",
             changed(&good, &|archive| {
-                archive.add("oci-layout", Content::File(b"{}".into()))
+                archive.add("oci-layout", Content::File(b"{}".into()));
             }),
             "twice",
         ),
@@ -583,4 +585,61 @@ fn what_cannot_be_saved_leaves_no_file() {
         .filter(|entry| entry.file_name().to_string_lossy().contains(".tar"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn archives_go_through_the_manager_and_not_into_its_memory() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let name = manager.busybox();
+    let fill = "dd if=/dev/urandom of=/heavy bs=1M count=64 2>/dev/null";
+    manager
+        .ctl(&["run", "--name", "heavy", &name, "sh", "-c", fill])
+        .ok();
+    let (rootfs, saved) = (path_in(&sandbox, "rootfs.tar"), path_in(&sandbox, "saved.tar"));
+    let proc = PathBuf::from(format!("/proc/{}", manager.pid()));
+    let peak_bytes = |arguments: &[&str]| -> u64 {
+        // Begin to count anew: proc_pid_clear_refs(5).
+        fs::write(proc.join("clear_refs"), "5").expect("reset the peak");
+        manager.ctl(arguments).ok();
+        let status = fs::read_to_string(proc.join("status")).expect("look at the manager");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        kilobytes
+            .expect("a peak")
+            .trim()
+            .parse::<u64>()
+            .expect("a number")
+            << 10
+    };
+    // Stopped on the way, nothing of the file stays.
+    let mut command = manager.ctl_command(&["export", "-o", &rootfs, "heavy"]);
+    let client = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start managerctl");
+    let parts = || {
+        let entries = fs::read_dir(sandbox.path()).expect("list the folder").flatten();
+        entries
+            .filter(|entry| entry.file_name().to_string_lossy().contains("rootfs.tar"))
+            .count()
+    };
+    eventually("it has begun", || (parts() == 1).then_some(()));
+    kill(Pid::from_raw(client.id() as i32), Signal::SIGINT).expect("interrupt managerctl");
+    let error = finish(client, "managerctl export".into()).refused();
+    assert!(error.contains("interrupted"), "{error}");
+    assert_eq!(parts(), 0);
+    for arguments in [
+        &["export", "-o", &rootfs, "heavy"][..],
+        &["commit", "heavy", "made:1"],
+        &["save", "-o", &saved, "made:1"],
+        &["rmi", "made:1"],
+        &["load", "-i", &saved],
+        &["import", &rootfs, "made:2"],
+    ] {
+        let peak = peak_bytes(arguments);
+        println!("{}: {} MiB", arguments[0], peak >> 20);
+        assert!(peak < 56 << 20, "{} took {} MiB", arguments[0], peak >> 20);
+    }
 }

@@ -142,3 +142,41 @@ fn an_exit_that_cannot_be_recorded_is_kept_and_recorded_later() {
     manager.start_again();
     assert_eq!(inspect(&manager, "teller")["exit"]["code"], 7);
 }
+
+#[test]
+fn an_image_that_does_not_fit_fails_whole_and_frees_what_it_took() {
+    let sandbox = Sandbox::new();
+    let disk = SmallDisk::at(&sandbox.path().join("disk"), &sandbox.path().join("manager/lib"));
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let fill = "dd if=/dev/urandom of=/heavy bs=1M count=18 2>/dev/null";
+    manager
+        .ctl(&["run", "--name", "heavy", &image, "sh", "-c", fill])
+        .ok();
+    let path = |name: &str| sandbox.path().join(name).to_str().expect("a path").to_owned();
+    let (rootfs, saved) = (path("heavy.tar"), path("saved.tar"));
+    manager.ctl(&["export", "-o", &rootfs, "heavy"]).ok();
+    // There is room for a blob, and not for what is in it beside it.
+    let fails_whole = |arguments: &[&str]| {
+        let before = disk.free_bytes();
+        let error = manager.ctl(arguments).refused();
+        assert!(error.contains("No space left on device"), "{error}");
+        eventually("the space is back", || {
+            (disk.free_bytes() + (1 << 20) > before).then_some(())
+        });
+        assert_eq!(manager.ctl(&["images", "-q"]).ok().lines().count(), 1);
+    };
+    fails_whole(&["commit", "heavy", "made:1"]);
+    fails_whole(&["import", &rootfs, "made:1"]);
+
+    manager.ctl(&["rm", "heavy"]).ok();
+    manager.ctl(&["import", &rootfs, "made:1"]).ok();
+    manager.ctl(&["save", "-o", &saved, "made:1"]).ok();
+    manager.ctl(&["rmi", "made:1"]).ok();
+    manager
+        .ctl(&["run", "--name", "heavy", &image, "sh", "-c", fill])
+        .ok();
+    fails_whole(&["load", "-i", &saved]);
+    manager.ctl(&["rm", "heavy"]).ok();
+    manager.ctl(&["load", "-i", &saved]).ok();
+}

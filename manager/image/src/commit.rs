@@ -73,7 +73,14 @@ pub(crate) fn diff(
 pub(crate) fn export(store: &Store, container_id: &str, stream: impl Write) -> Result<(), Error> {
     overlay::export(&layers(store, container_id)?, stream)
         .map(drop)
-        .map_err(|failure| unreadable(container_id, failure))
+        .map_err(|failure| unreadable(container_id, failure))?;
+    check_whole(store, container_id)
+}
+
+/// What disappears while it is read is left out, so what was read is only whole if the container is still there: a
+/// removal gives up its lease before it takes files away.
+fn check_whole(store: &Store, container_id: &str) -> Result<(), Error> {
+    rootfs::find(store, container_id).map(drop)
 }
 
 /// Make an image of a container's image and what the container has changed in it.
@@ -87,6 +94,7 @@ pub(crate) fn commit(
         .ok_or_else(|| Error::NoSuchLease(container_id.to_owned()))?;
     let base = Base::hold(store, &image_id)?;
     let layer = pack(store, container_id, mount_points)?;
+    check_whole(store, container_id)?;
     failpoint::reach("commit.packed");
     compose(store, Some(base), layer, description)
 }

@@ -19,9 +19,10 @@ pub(crate) struct Load {
     /// File to read; else stdin
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// Print only errors
+    // There is none yet, and scripts written for docker say this.
+    /// Show no progress
     #[arg(short, long)]
-    pub(crate) quiet: bool,
+    quiet: bool,
     /// Variant to unpack of images that have several, as os/architecture[/variant]; else this machine's
     #[arg(long, value_name = "PLATFORM", default_value = "", hide_default_value = true)]
     pub(crate) platform: String,

@@ -9,6 +9,7 @@ use proto::v1::{
     Chunk, CommitRequest, DiffRequest, ExportRequest, ImportInput, ImportStart, LoadInput, LoadStart,
     SaveRequest, import_input, load_input,
 };
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
@@ -54,9 +55,6 @@ pub(super) async fn load(client: &Client, flags: Load) -> Result<u8> {
         reply = images.load(inputs) => reply.map_err(|status| client.failure(&status))?,
         Ok(failure) = failed => return Err(failure.0),
     };
-    if flags.quiet {
-        return Ok(0);
-    }
     for image in reply.into_inner().images {
         if image.names.is_empty() {
             output::print_line(&format!("Loaded image ID: {}", image.id))?;
@@ -181,7 +179,10 @@ impl Sink {
         client: &Client,
         reply: std::result::Result<Response<Streaming<Chunk>>, Status>,
     ) -> Result<u8> {
-        let taken = self.write(client, reply).await;
+        let taken = tokio::select! {
+            taken = self.write(client, reply) => taken,
+            () = interrupted() => Err(Failure::new("interrupted: the archive is not whole")),
+        };
         if let Sink::File { path, part, file } = self
             && path != part
         {
@@ -215,6 +216,18 @@ impl Sink {
         io::stdout()
             .flush()
             .map_err(|error| Failure::write("stdout", &error))
+    }
+}
+
+/// Returns when this process is asked to end: half a file has to go first.
+async fn interrupted() {
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
 }
 

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use flate2::write::GzEncoder;
 
-use super::{HashedBlob, LocalLayer};
+use super::LocalLayer;
 use crate::Error;
+use crate::content::{BlobWriter, Scratch};
 use crate::digest::{Digest, Hasher};
-use crate::manifest::Compression;
-use crate::store::Store;
+use crate::manifest::{Compression, Descriptor, Layer};
+use crate::store::{Key, Store};
 
 /// On two cores, the levels above cost more time than they save in most networks.
 const LEVEL: flate2::Compression = flate2::Compression::fast();
@@ -54,5 +55,82 @@ impl Write for LayerWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A blob while it is written, hashed on the way.
+pub(crate) struct HashedBlob {
+    writer: BlobWriter,
+    hasher: Hasher,
+    bytes: u64,
+    /// Why a write failed: passing through `io::Error` would lose it.
+    failure: Option<Error>,
+}
+
+impl HashedBlob {
+    pub(crate) fn create(store: &Store, hasher: Hasher) -> Result<HashedBlob, Error> {
+        Ok(HashedBlob {
+            writer: store.blob_writer()?,
+            hasher,
+            bytes: 0,
+            failure: None,
+        })
+    }
+
+    pub(crate) fn failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    /// The file, its digest and its size.
+    pub(crate) fn finish(self) -> (Scratch, Digest, u64) {
+        (self.writer.finish(), self.hasher.finish(), self.bytes)
+    }
+
+    /// Keep it as the blob of a layer.
+    pub(crate) fn into_layer(
+        self,
+        store: &Arc<Store>,
+        compression: Compression,
+        diff_id: Digest,
+    ) -> Result<LocalLayer, Error> {
+        let (scratch, digest, size) = self.finish();
+        let blob = store.publish(&Key::Blob(digest.clone()), scratch)?;
+        Ok(LocalLayer {
+            layer: Layer::new(digest, size, compression),
+            diff_id,
+            blob,
+        })
+    }
+}
+
+impl Write for HashedBlob {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Err(error) = self.writer.write(bytes) {
+            let words = error.to_string();
+            self.failure = Some(error);
+            return Err(io::Error::other(words));
+        }
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Layer {
+    /// A layer that has no descriptor yet.
+    pub(crate) fn new(digest: Digest, size: u64, compression: Compression) -> Layer {
+        let media_type = compression.media_type().to_owned();
+        Layer {
+            descriptor: Descriptor {
+                media_type,
+                digest,
+                size,
+            },
+            compression,
+        }
     }
 }

@@ -183,8 +183,9 @@ impl Part {
         match FileType::from_raw_mode(status.st_mode) {
             FileType::CharacterDevice => status.st_rdev == 0,
             FileType::RegularFile if self.marks_files && status.st_size == 0 => {
-                let path = entry::beside(self.folder.as_fd(), name);
-                rustix::fs::lgetxattr(path, WHITEOUT, &mut [0u8; 8]).is_ok()
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                rustix::fs::openat(&self.folder, name, flags, Mode::empty())
+                    .is_ok_and(|file| entry::has_attribute(file.as_fd(), WHITEOUT))
             }
             _ => false,
         }

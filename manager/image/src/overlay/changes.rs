@@ -97,10 +97,7 @@ impl Walk<'_> {
         let is_opaque = before.is_some() && !at.hidden && open.is_opaque();
         let quiet = self.is_quiet(&at.folder.path, &looks, before.as_ref(), at.existed);
         let put = Change::Put {
-            item: Item {
-                entry: looks,
-                file: None,
-            },
+            item: Item::of_folder(looks),
             existed: at.existed,
         };
         self.waiting.push((at.folder.path.clone(), Some(put)));
@@ -205,8 +202,8 @@ impl Walk<'_> {
         if is_mount_point && is_empty_file(&found.status) {
             return Ok(None);
         }
-        if let Some(mut item) = item(found.parent, name, &found.status, path)? {
-            self.links.note(&found.status, &mut item.entry);
+        if let Some(mut item) = item(found.parent, name, path)? {
+            self.links.note(&mut item);
             self.flush()?;
             (self.visit)(Change::Put { item, existed })?;
         }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -26,62 +26,68 @@ pub(crate) struct Item {
     pub(crate) entry: Entry,
     /// Where its data is.
     pub(crate) file: Option<File>,
+    /// Names one object, whatever its names.
+    pub(super) inode: (u64, u64),
+    pub(super) link_count: u64,
 }
 
-/// Read what is called `name` in `parent`. `None` for a socket, which no archive can have, and for what has gone or
-/// was replaced since `status` was taken.
-pub(crate) fn item(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    status: &Stat,
-    path: &[u8],
-) -> io::Result<Option<Item>> {
+impl Item {
+    /// A folder, which has one name only.
+    pub(super) fn of_folder(entry: Entry) -> Item {
+        Item {
+            entry,
+            file: None,
+            inode: (0, 0),
+            link_count: 1,
+        }
+    }
+}
+
+/// Read what is called `name` in `parent`, through one descriptor, so that all that is told of it is of one object. A
+/// device is never opened for reading, whatever a container puts in a file's place meanwhile: some act on that.
+///
+/// `None` for a socket, which no archive can have, for a folder, and for what has gone.
+pub(crate) fn item(parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> io::Result<Option<Item>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let object = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Ok(object) => object,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let status = rustix::fs::fstat(&object)?;
     let kind = match FileType::from_raw_mode(status.st_mode) {
         FileType::RegularFile => Kind::File,
         FileType::Symlink => Kind::Symlink,
         FileType::CharacterDevice => Kind::CharDevice,
         FileType::BlockDevice => Kind::BlockDevice,
-        FileType::Directory => Kind::Directory,
         FileType::Fifo => Kind::Fifo,
         _ => return Ok(None),
     };
-    let read = || -> io::Result<Item> {
-        let (mut status, mut file) = (*status, None);
-        if kind == Kind::File {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let opened = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-            let now = rustix::fs::fstat(&opened)?;
-            if (now.st_dev, now.st_ino) != (status.st_dev, status.st_ino) {
-                return Err(Errno::NOENT.into());
-            }
-            status = now;
-            file = Some(File::from(opened));
-        }
-        let link = match kind {
-            Kind::Symlink => rustix::fs::readlinkat(parent, name, Vec::new())?.into_bytes(),
-            _ => Vec::new(),
-        };
-        let xattrs = xattrs(parent, name)?;
-        let entry = looks(path.to_vec(), kind, link, &status, xattrs);
-        Ok(Item { entry, file })
+    let link = match kind {
+        Kind::Symlink => rustix::fs::readlinkat(&object, "", Vec::new())?.into_bytes(),
+        _ => Vec::new(),
     };
-    match read() {
-        Ok(item) => Ok(Some(item)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound || is_replaced(&e) => Ok(None),
-        Err(e) => Err(e),
-    }
+    let file = match kind {
+        Kind::File => {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(itself(object.as_fd()), flags, Mode::empty())?;
+            Some(File::from(opened))
+        }
+        _ => None,
+    };
+    let xattrs = xattrs(object.as_fd())?;
+    Ok(Some(Item {
+        entry: looks(path.to_vec(), kind, link, &status, xattrs),
+        file,
+        inode: (status.st_dev, status.st_ino),
+        link_count: status.st_nlink,
+    }))
 }
 
-/// What the calls answer when there is another kind of thing by now.
-fn is_replaced(error: &io::Error) -> bool {
-    let replaced = [Errno::LOOP, Errno::NOTDIR, Errno::INVAL, Errno::NXIO];
-    Errno::from_io_error(error).is_some_and(|errno| replaced.contains(&errno))
-}
-
-/// The folder itself, as its own `.`.
+/// The entry of a folder that is open.
 pub(crate) fn folder(folder: BorrowedFd<'_>, path: Vec<u8>) -> io::Result<Entry> {
     let status = rustix::fs::fstat(folder)?;
-    let xattrs = xattrs(folder, b".")?;
+    let xattrs = xattrs(folder)?;
     Ok(looks(path, Kind::Directory, Vec::new(), &status, xattrs))
 }
 
@@ -124,10 +130,10 @@ fn looks(
 }
 
 /// The attributes that go along with an object, sorted.
-fn xattrs(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let path = beside(parent, name);
+fn xattrs(object: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let path = itself(object);
     let mut names = vec![0u8; XATTR_BYTES_MAX];
-    let length = match rustix::fs::llistxattr(path.as_slice(), &mut names) {
+    let length = match rustix::fs::listxattr(path.as_str(), &mut names) {
         Err(Errno::OPNOTSUPP) => 0,
         length => length?,
     };
@@ -143,7 +149,7 @@ fn xattrs(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u
         if LEFT_OUT.iter().any(|left_out| name.starts_with(left_out)) {
             continue;
         }
-        match rustix::fs::lgetxattr(path.as_slice(), name, &mut value) {
+        match rustix::fs::getxattr(path.as_str(), name, &mut value) {
             Ok(size) => xattrs.push((name.to_vec(), value[..size].to_vec())),
             // Removed meanwhile.
             Err(Errno::NODATA) => {}
@@ -154,10 +160,12 @@ fn xattrs(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u
     Ok(xattrs)
 }
 
-/// A path for calls that take no descriptor of a link or a device; the parent's descriptor keeps it from being
-/// swapped, and the last component is not followed.
-pub(super) fn beside(parent: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
-    let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name);
-    path
+/// Whether an object has an attribute, whatever its value.
+pub(super) fn has_attribute(object: BorrowedFd<'_>, name: &str) -> bool {
+    rustix::fs::getxattr(itself(object), name, &mut [0u8; 8]).is_ok()
+}
+
+/// A path for calls that take no such descriptor: it leads to the object that is open, and to no other.
+fn itself(object: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", object.as_raw_fd())
 }

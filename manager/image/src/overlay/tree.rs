@@ -1,12 +1,12 @@
 //! All that an overlay shows, as a tar stream: the export of a container.
 
-use std::collections::HashMap;
+use std::collections::hash_map::{self, HashMap};
 use std::io::{self, Write};
 
 use rustix::fs::FileType;
 
-use super::{Layers, entry, item};
-use crate::archive::{Entry, Kind};
+use super::{Item, Layers, entry, item};
+use crate::archive::Kind;
 use crate::pack::Packer;
 
 /// Write the whole merged tree. Hard links are kept; what disappears meanwhile is left out.
@@ -35,12 +35,14 @@ pub(crate) fn export<W: Write>(layers: &Layers, stream: W) -> Result<W, (Vec<u8>
                 });
                 continue;
             }
-            let read = item(found.parent, &name, &found.status, &path).map_err(there)?;
-            let Some(mut object) = read else { continue };
-            links.note(&found.status, &mut object.entry);
+            let Some(mut object) = item(found.parent, &name, &path).map_err(there)? else {
+                continue;
+            };
+            links.note(&mut object);
             match object.file {
-                Some(file) if object.entry.kind == Kind::File => packer.append(&object.entry, file),
-                _ => packer.append(&object.entry, io::empty()),
+                // A hard link has no data of its own: its size is 0.
+                Some(file) => packer.append(&object.entry, file),
+                None => packer.append(&object.entry, io::empty()),
             }
             .map_err(there)?;
         }
@@ -54,16 +56,17 @@ pub(crate) fn export<W: Write>(layers: &Layers, stream: W) -> Result<W, (Vec<u8>
 pub(super) struct Links(HashMap<(u64, u64), Vec<u8>>);
 
 impl Links {
-    /// Make `entry` a hard link if its object is in the archive already.
-    pub(super) fn note(&mut self, status: &rustix::fs::Stat, entry: &mut Entry) {
-        if status.st_nlink < 2 {
+    /// Make an item a hard link if its object is in the archive already.
+    pub(super) fn note(&mut self, item: &mut Item) {
+        if item.link_count < 2 {
             return;
         }
-        match self.0.entry((status.st_dev, status.st_ino)) {
-            std::collections::hash_map::Entry::Vacant(first) => {
+        let entry = &mut item.entry;
+        match self.0.entry(item.inode) {
+            hash_map::Entry::Vacant(first) => {
                 first.insert(entry.path.clone());
             }
-            std::collections::hash_map::Entry::Occupied(first) => {
+            hash_map::Entry::Occupied(first) => {
                 entry.kind = Kind::HardLink;
                 entry.link.clone_from(first.get());
                 entry.size = 0;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine::{Engine, ImportRequest};
-use image::{Credentials, Platform, PullOptions};
+use image::{Platform, PullOptions};
 use proto::v1;
 use proto::v1::images_server::Images as Service;
 use tokio::sync::mpsc;
@@ -34,13 +34,9 @@ impl Service for Images {
             "" => None,
             text => Some(text.parse::<Platform>().map_err(|error| status(error.into()))?),
         };
-        let credentials = request.credentials.map(|given| Credentials {
-            username: given.username,
-            password: given.password,
-        });
         let options = PullOptions {
             platform,
-            credentials,
+            credentials: request.credentials.map(translate::credentials),
         };
         let (sender, receiver) = mpsc::channel(PROGRESS_QUEUE_MAX);
         let engine = self.0.clone();
@@ -178,11 +174,17 @@ impl Service for Images {
         }))
     }
 
-    async fn login(
-        &self,
-        _request: Request<v1::LoginRequest>,
-    ) -> Result<Response<v1::LoginResponse>, Status> {
-        Err(not_done("login"))
+    async fn login(&self, request: Request<v1::LoginRequest>) -> Result<Response<v1::LoginResponse>, Status> {
+        let request = request.into_inner();
+        let credentials = translate::credentials(request.credentials.unwrap_or_default());
+        let token = self
+            .0
+            .login(&request.registry, credentials)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::LoginResponse {
+            identity_token: token.unwrap_or_default(),
+        }))
     }
 
     async fn search(

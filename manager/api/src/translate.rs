@@ -1,7 +1,18 @@
 //! Between the API's messages and the engine's types.
 
 use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
+use image::Credentials;
 use proto::v1;
+
+pub(crate) fn credentials(message: v1::Credentials) -> Credentials {
+    if !message.registry_token.is_empty() {
+        Credentials::RegistryToken(message.registry_token)
+    } else if !message.identity_token.is_empty() {
+        Credentials::IdentityToken(message.identity_token)
+    } else {
+        Credentials::password(message.username, message.password)
+    }
+}
 
 pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<CreateRequest, Error> {
     Ok(CreateRequest {

@@ -43,6 +43,15 @@ pub(crate) struct Options {
     /// The bridge's own address, which is the containers' gateway, and the length of their subnet's prefix.
     #[arg(long, default_value = "172.30.0.1/16", value_name = "ADDRESS/PREFIX")]
     bridge_subnet: String,
+    /// Where registries are configured: folders, separated by colons, in each of which registries have folders with
+    /// containerd's hosts.toml, or docker's certificates. The first folder that has one for a registry counts.
+    #[arg(
+        long,
+        env = "BERTH_REGISTRY_CONFIG",
+        default_value = "/etc/berth/certs.d:/etc/containerd/certs.d:/etc/docker/certs.d",
+        value_name = "DIR[:DIR…]"
+    )]
+    registry_config: String,
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter by module.
     #[arg(long, env = "BERTH_LOG", default_value = "info", value_name = "LEVEL")]
     pub(crate) log_level: String,
@@ -97,6 +106,10 @@ impl Options {
                 prefix,
                 ..Bridge::default()
             },
+            registries: std::env::split_paths(&self.registry_config)
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .map(|folder| absolute(&folder))
+                .collect::<anyhow::Result<_>>()?,
         })
     }
 }

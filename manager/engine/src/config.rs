@@ -21,11 +21,20 @@ pub struct Config {
     pub runtime: Option<PathBuf>,
     /// The network of containers.
     pub bridge: Bridge,
+    /// Folders with a folder a registry, in which hosts.toml or certificates are.
+    pub registries: Vec<PathBuf>,
 }
 
 impl Config {
     pub(crate) fn database(&self) -> PathBuf {
         self.root.join("engine.db")
+    }
+
+    pub(crate) fn of_images(&self) -> image::Config {
+        image::Config {
+            registries: image::Registries::in_folders(self.registries.clone()),
+            ..image::Config::from_env()
+        }
     }
 
     pub(crate) fn images(&self) -> PathBuf {

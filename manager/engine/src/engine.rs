@@ -62,7 +62,7 @@ impl Engine {
         let (store, containers) = Store::open(&config.database())?;
         owner::claim(&config, store.root_id())?;
         store.root_id().clone_into(&mut config.bridge.owner);
-        let images = Images::open(&config.images()).await?;
+        let images = Images::open_with(&config.images(), config.of_images()).await?;
         config.bridge.ensure()?;
         warn_of_dropping_chains();
         let engine = Arc::new(Inner {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use image::{Image, LayerProgress, PullOptions, Removed};
+use image::{Credentials, Image, LayerProgress, PullOptions, Removed};
 
 use crate::Error;
 use crate::engine::{Engine, blocking};
@@ -32,6 +32,11 @@ impl Engine {
         let attributes = vec![("name".to_owned(), reference.to_owned())];
         self.0.events.send(Event::of_image("pull", &image.id, attributes));
         Ok(image)
+    }
+
+    /// Ask a registry whether it takes `credentials`; the identity token to keep in a password's place, if it gave one.
+    pub async fn login(&self, registry: &str, credentials: Credentials) -> Result<Option<String>, Error> {
+        Ok(self.0.images.login(registry, credentials).await?)
     }
 
     /// All images.

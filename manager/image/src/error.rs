@@ -122,6 +122,26 @@ pub enum Error {
         /// The rule that the answer breaks.
         rule: String,
     },
+    /// None of several servers delivered.
+    #[error("no server has given the {what} of {registry}: {tried}")]
+    Sources {
+        /// Host and port as in the reference.
+        registry: String,
+        /// What was being fetched.
+        what: String,
+        /// Each server that was asked, with its failure.
+        tried: String,
+        /// The class of the last server's error.
+        kind: Kind,
+    },
+    /// The administrator's configuration of a registry cannot be used.
+    #[error("{}: {rule}", path.display())]
+    RegistryConfig {
+        /// The hosts.toml, or the folder of certificates.
+        path: PathBuf,
+        /// What is wrong with it.
+        rule: String,
+    },
     /// A manifest, index or config that is not what it should be.
     #[error("{what} {digest}: {rule}")]
     Document {
@@ -269,11 +289,13 @@ impl Error {
             Error::Denied { .. } | Error::Registry { .. } | Error::Protocol { .. } | Error::Cancelled(_) => {
                 Kind::Unavailable
             }
+            Error::Sources { kind, .. } => *kind,
             // Not the system's word, but a rule of layers that the container's file breaks.
             Error::Container { source, .. } if source.raw_os_error().is_none() => Kind::Invalid,
             Error::Container { .. }
             | Error::Output(_)
             | Error::Incomplete { .. }
+            | Error::RegistryConfig { .. }
             | Error::Unpack { .. }
             | Error::Io { .. }
             | Error::Database { .. }

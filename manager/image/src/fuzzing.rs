@@ -24,7 +24,18 @@ pub fn manifest(content: &[u8]) {
 
 /// The `WWW-Authenticate` header.
 pub fn challenge(header: &str) {
-    let _ = crate::registry::parse_challenge(header);
+    let _ = crate::registry::fuzzing::parse_challenge(header);
+    crate::registry::fuzzing::parse_scopes(header);
+}
+
+/// The file hosts.toml.
+pub fn hosts(text: &str) {
+    crate::registry::fuzzing::parse_hosts(text);
+}
+
+/// A token server's answer.
+pub fn token(content: &[u8]) {
+    crate::registry::fuzzing::parse_token(content);
 }
 
 /// A layer's tar, unpacked into the empty folder `root`.

@@ -1,7 +1,6 @@
 //! The door of the crate: what callers see, and which module does what they ask for.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +11,8 @@ use crate::pull::Pulls;
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::{
-    Description, Error, FileChange, Platform, Rootfs, commit, import, load, reconcile, rootfs, save,
+    Credentials, Description, Error, FileChange, Platform, Rootfs, commit, import, load, reconcile, registry,
+    rootfs, save,
 };
 
 /// The image store of one root folder. Cheap to clone; all clones share one database connection.
@@ -29,25 +29,8 @@ pub struct Images {
 pub struct PullOptions {
     /// The platform to choose from an index; the machine's own if `None`.
     pub platform: Option<Platform>,
-    /// Name and password for this registry; if `None`, those in docker's `config.json`, or none.
+    /// What the client has for this registry.
     pub credentials: Option<Credentials>,
-}
-
-/// A user's name and password at a registry.
-#[derive(Clone)]
-pub struct Credentials {
-    /// User name.
-    pub username: String,
-    /// Password or access token.
-    pub password: String,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
 }
 
 /// An image that is here, whole and verified.
@@ -168,6 +151,11 @@ impl Images {
     ) -> Result<Image, Error> {
         let reference = Reference::parse(reference)?;
         self.pulls.pull(reference, options, progress).await
+    }
+
+    /// Ask a registry whether it takes `credentials`. The identity token to use in the password's place, if it gave one.
+    pub async fn login(&self, registry: &str, credentials: Credentials) -> Result<Option<String>, Error> {
+        registry::login(registry, credentials, self.pulls.config()).await
     }
 
     /// An image by name (short forms as in docker), by id or by an unambiguous beginning of its id.
@@ -333,19 +321,5 @@ pub(crate) fn find(connection: &rusqlite::Connection, text: &str) -> Result<(Str
         // What reads as an id is one that is not here, not a broken name.
         Err(e) if text.len() != 64 && !text.starts_with("sha256:") => Err(e),
         _ => Err(Error::NoSuchImage(text.chars().take(200).collect())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_do_not_show_their_password() {
-        let credentials = Credentials {
-            username: "me".into(),
-            password: "secret".into(),
-        };
-        assert!(!format!("{credentials:?}").contains("secret"));
     }
 }

@@ -6,8 +6,8 @@
 //! never talks to a container.
 //!
 //! ```text
-//! pull.rs ── registry.rs (HTTP, auth.rs, credentials.rs, patience.rs) ── bytes ──┐
-//!    │                                                                            ▼
+//! pull.rs ── registry/sources.rs (mirrors) ── registry.rs (HTTP, auth.rs, patience.rs) ── bytes ──┐
+//!    │                                                                                             ▼
 //!    │   layer.rs: hash → blob (content.rs) → inflate ═ queue ═ hash → archive.rs → unpack.rs
 //!    ▼
 //! store.rs (files and holds) ── database.rs (metadata) ── rootfs.rs (containers) ── reconcile.rs (at open)
@@ -46,12 +46,14 @@ mod unpack;
 pub mod fuzzing;
 
 pub use commit::{ChangeKind, FileChange};
+pub use credentials::Credentials;
 pub use error::{Error, Kind};
-pub use images::{Credentials, Image, Images, LayerProgress, Phase, PullOptions, Removed};
+pub use images::{Image, Images, LayerProgress, Phase, PullOptions, Removed};
 pub use instruction::apply as apply_instructions;
 pub use local::Description;
 pub use patience::Config;
 pub use platform::Platform;
+pub use registry::Registries;
 pub use rootfs::Rootfs;
 
 /// Run blocking work away from the threads that wait for the network.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Registries;
+
 /// Longer than this a registry may not make us wait by `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(2);
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
@@ -24,6 +26,8 @@ pub struct Config {
     /// How long a pull waits for a layer that another pull is making, before it makes the layer itself: the other
     /// one's registry may be much slower.
     pub share_timeout: Duration,
+    /// Where registries are, and their mirrors.
+    pub registries: Registries,
 }
 
 impl Default for Config {
@@ -33,6 +37,7 @@ impl Default for Config {
             bytes_per_second_min: 2048,
             attempts: 5,
             share_timeout: Duration::from_mins(1),
+            registries: Registries::default(),
         }
     }
 }
@@ -63,6 +68,7 @@ impl Config {
                 .map_or(default.attempts, |n| u32::try_from(n).unwrap_or(1)),
             share_timeout: number("BERTH_PULL_SHARE_SECONDS", 0..=3600)
                 .map_or(default.share_timeout, Duration::from_secs),
+            registries: default.registries,
         }
     }
 }

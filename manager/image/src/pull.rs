@@ -14,14 +14,14 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::credentials::{self, Found, Secret};
+use crate::credentials::Credentials;
 use crate::database::{self, ImageRow, NameRow};
 use crate::digest::{Digest, chain_ids};
 use crate::manifest::{self, Document, Manifest};
 use crate::patience::Config;
 use crate::progress::Counters;
 use crate::reference::Reference;
-use crate::registry::{Fetched, Registry};
+use crate::registry::{Fetched, Sources};
 use crate::store::{Held, Key, Parts, Store};
 use crate::{Error, Image, LayerProgress, Phase, Platform, PullOptions, blocking};
 use layer::{Below, LayerJob, Placed};
@@ -49,6 +49,11 @@ impl Pulls {
         }
     }
 
+    /// How registries are reached.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Run a pull in its own task, and show its progress from here.
     pub(crate) async fn pull(
         self: &Arc<Self>,
@@ -64,7 +69,7 @@ impl Pulls {
             shared: Arc::clone(self),
             reference,
             wanted: options.platform,
-            credentials: options.credentials.map(Secret::Password),
+            credentials: options.credentials,
             cancelled,
             board: Arc::clone(&board),
         };
@@ -115,7 +120,7 @@ struct Pull {
     shared: Arc<Pulls>,
     reference: Reference,
     wanted: Option<Platform>,
-    credentials: Option<Secret>,
+    credentials: Option<Credentials>,
     cancelled: CancellationToken,
     board: Arc<OnceLock<Vec<Arc<Counters>>>>,
 }
@@ -221,21 +226,12 @@ impl Pull {
         Ok(image)
     }
 
-    async fn connect(&self) -> Result<Registry, Error> {
-        let found = if let Some(secret) = &self.credentials {
-            Found {
-                secret: Some(secret.clone()),
-                hint: None,
-            }
-        } else {
-            let host = self.reference.host.clone();
-            blocking(move || Ok(credentials::lookup(&host))).await?
-        };
-        Registry::connect(&self.reference, found, &self.shared.config).await
+    async fn connect(&self) -> Result<Sources, Error> {
+        Sources::connect(&self.reference, self.credentials.as_ref(), &self.shared.config).await
     }
 
     /// Fetch and check what says what the image is.
-    async fn plan(&self, registry: &Registry) -> Result<Plan, Error> {
+    async fn plan(&self, registry: &Sources) -> Result<Plan, Error> {
         let target = self.reference.target();
         let mut fetched = registry
             .manifest(&target, None, self.reference.digest.as_ref())
@@ -304,7 +300,7 @@ impl Pull {
         })
     }
 
-    async fn config(&self, registry: &Registry, manifest: &Manifest) -> Result<String, Error> {
+    async fn config(&self, registry: &Sources, manifest: &Manifest) -> Result<String, Error> {
         let content = registry.small_blob(&manifest.config).await?;
         String::from_utf8(content).map_err(|_| Error::Document {
             what: "image config",
@@ -314,7 +310,7 @@ impl Pull {
     }
 
     /// Make all layers, base first in the result. If one fails, the others are stopped and waited for.
-    async fn layers(&self, registry: &Registry, plan: &Plan) -> Result<Vec<Placed>, Error> {
+    async fn layers(&self, registry: &Sources, plan: &Plan) -> Result<Vec<Placed>, Error> {
         let counters: Vec<Arc<Counters>> = plan
             .manifest
             .layers

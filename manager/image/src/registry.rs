@@ -1,15 +1,28 @@
 //! One repository of one registry: manifests whole, blobs as streams.
 //!
 //! Speaks the OCI distribution API, which is Docker's registry API v2. Each request is tried again while that may
-//! help; a blob goes on where it broke off. Plain HTTP is spoken to this machine only.
+//! help; a blob goes on where it broke off. Plain HTTP is spoken to this machine, and to whom hosts.toml names by an
+//! `http` URL. Pulls ask several such servers, by [`Sources`].
 
 mod auth;
 mod challenge;
+mod circuit;
+mod hosts;
 mod http;
+mod login;
+mod proxy;
+mod scope;
+mod sources;
+mod tls;
+mod token;
 
 #[cfg(feature = "fuzzing")]
-pub(crate) use challenge::parse as parse_challenge;
+pub(crate) mod fuzzing;
+
+pub use hosts::Registries;
 pub(crate) use http::Attempt;
+pub(crate) use login::login;
+pub(crate) use sources::Sources;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,17 +35,17 @@ use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::mpsc;
 
 use crate::Error;
-use crate::credentials::Found;
+use crate::blocking;
+use crate::credentials::Credentials;
 use crate::digest::{Digest, quote};
 use crate::manifest::{self, Descriptor};
 use crate::patience::{Attempts, Config, Failed, GiveUp};
 use crate::progress::Counters;
 use crate::reference::Reference;
 use auth::Auth;
+use hosts::Endpoint;
 use http::{Http, read_bounded, redirect};
 
-/// Where docker's own images are, whatever they are called.
-const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 const REDIRECTS_MAX: usize = 5;
 const DIGEST_HEADER: &str = "docker-content-digest";
 
@@ -43,55 +56,128 @@ pub(crate) struct Fetched {
     pub(crate) digest: Digest,
 }
 
-/// A repository that answers.
+/// A repository at one server.
 pub(crate) struct Registry {
     http: Http,
     auth: Auth,
     /// `https://host/v2/repository/`
     base: Url,
-    /// As the user wrote it.
+    /// `https://host/v2/`, for people.
+    root: String,
+    /// The registry as the user wrote it, or the mirror's host.
     host: String,
     repository: String,
+    /// For a mirror: the registry that is meant, as containerd tells it to mirrors of several.
+    namespace: Option<String>,
+    /// Sent with each request to this server.
+    header: HeaderMap,
     config: Config,
 }
 
 impl Registry {
-    /// Find out how to speak to the registry of `reference`. Nothing is sent but to this machine.
+    /// Find out how to speak to the server that takes pushes to the registry of `reference`. Nothing is sent but to
+    /// this machine.
+    #[allow(
+        dead_code,
+        reason = "pushes, searches and lists of referrers are still to come"
+    )]
     pub(crate) async fn connect(
         reference: &Reference,
-        credentials: Found,
+        credentials: Option<&Credentials>,
         config: &Config,
     ) -> Result<Registry, Error> {
-        let host = reference.host.clone();
-        let address = if host == "docker.io" {
-            DOCKER_HUB_HOST
+        let (registries, host) = (config.registries.clone(), reference.host.clone());
+        let endpoint = blocking(move || sources::to_push(registries.endpoints(&host)?, &host)).await?;
+        let registry = Registry::at(endpoint, reference, credentials, config).await?;
+        registry.want(&registry.repository, &["pull", "push"]).await;
+        Ok(registry)
+    }
+
+    /// The repository at one of the servers that hosts.toml names. The credentials are for the registry itself.
+    async fn at(
+        endpoint: Endpoint,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+        config: &Config,
+    ) -> Result<Registry, Error> {
+        let credentials = credentials.filter(|_| endpoint.is_registry).cloned();
+        let auth = Auth::new(credentials, false);
+        let path = format!("{}/", reference.repository);
+        let registry = Registry::reach(endpoint, reference, auth, &path, config).await?;
+        registry.want(&registry.repository, &["pull"]).await;
+        Ok(registry)
+    }
+
+    /// The API's root.
+    async fn to_log_in(
+        endpoint: Endpoint,
+        reference: &Reference,
+        credentials: &Credentials,
+        config: &Config,
+    ) -> Result<Registry, Error> {
+        let auth = Auth::new(Some(credentials.clone()), true);
+        Registry::reach(endpoint, reference, auth, "", config).await
+    }
+
+    async fn reach(
+        endpoint: Endpoint,
+        reference: &Reference,
+        auth: Auth,
+        path: &str,
+        config: &Config,
+    ) -> Result<Registry, Error> {
+        let (root, is_registry, has_scheme) =
+            (endpoint.root.clone(), endpoint.is_registry, endpoint.has_scheme);
+        let host = if is_registry {
+            reference.host.clone()
         } else {
-            &host
+            root.authority().to_owned()
         };
-        let base = Url::parse(&format!("https://{address}/v2/{}/", reference.repository)).map_err(|e| {
-            Error::Reference {
-                reference: reference.to_string(),
-                rule: e.to_string(),
-            }
-        })?;
-        let local = is_loopback(&base);
+        let header = endpoint.header.clone();
         let (http_host, http_config) = (host.clone(), config.clone());
-        let http = crate::blocking(move || Http::new(&http_host, local, &http_config)).await?;
+        let http = blocking(move || Http::new(&http_host, &endpoint, &http_config)).await?;
         let mut registry = Registry {
             http,
-            auth: Auth::new(credentials),
-            base,
+            auth,
+            base: root,
+            root: String::new(),
             host,
             repository: reference.repository.clone(),
+            namespace: (!is_registry).then(|| reference.host.clone()),
+            header,
             config: config.clone(),
         };
-        if local && !registry.http.speaks_tls(registry.base.clone()).await {
+        if !has_scheme
+            && is_loopback(&registry.base)
+            && !registry.http.speaks_tls(registry.base.clone()).await
+        {
             registry
                 .base
                 .set_scheme("http")
                 .map_err(|()| registry.wrong("its URL", "it cannot be http"))?;
+            registry.http.set_root(&registry.base);
         }
+        registry.root = registry.base.to_string();
+        registry.base = registry
+            .base
+            .join(path)
+            .map_err(|e| registry.wrong("its URL", e.to_string()))?;
         Ok(registry)
+    }
+
+    /// From now on, ask for tokens that allow `actions` on `repository` too: a mount reads from another one.
+    pub(crate) async fn want(&self, repository: &str, actions: &[&str]) {
+        self.auth.want(repository, actions).await;
+    }
+
+    /// The registry as the user wrote it, or the mirror's host.
+    pub(crate) fn name(&self) -> &str {
+        &self.host
+    }
+
+    /// The URL of its API.
+    fn root(&self) -> &str {
+        &self.root
     }
 
     fn wrong(&self, what: &str, rule: impl Into<String>) -> Error {
@@ -185,26 +271,23 @@ impl Registry {
         Ok(content)
     }
 
-    /// Send a blob's bytes to `sink`, going on where a connection breaks off.
+    /// Send a blob's bytes from `offset` on to `sink`, going on where a connection breaks off.
     ///
     /// Ends well when all bytes were sent, or when nobody takes them any more. The receiver checks the digest.
-    pub(crate) async fn stream_blob(
+    async fn stream_blob(
         &self,
         descriptor: &Descriptor,
+        offset: &mut u64,
         sink: &mpsc::Sender<Bytes>,
         counters: &Arc<Counters>,
     ) -> Result<(), Error> {
         let what = format!("layer {} of {}", descriptor.digest, self.repository);
         let url = self.url(&format!("blobs/{}", descriptor.digest))?;
         let mut attempts = Attempts::new(&self.config);
-        let mut offset = 0;
         loop {
-            match self
-                .stream_from(&url, descriptor, &mut offset, sink, counters)
-                .await
-            {
+            match self.stream_from(&url, descriptor, offset, sink, counters).await {
                 Ok(()) => return Ok(()),
-                Err(attempt) => self.pause(&what, &mut attempts, offset, attempt).await?,
+                Err(attempt) => self.pause(&what, &mut attempts, *offset, attempt).await?,
             }
         }
     }
@@ -271,9 +354,14 @@ impl Registry {
 
     fn url(&self, rest: &str) -> Result<Url, Error> {
         // A relative reference with a colon in its first segment would be taken for a scheme.
-        self.base
+        let mut url = self
+            .base
             .join(&format!("./{rest}"))
-            .map_err(|e| self.wrong(rest, e.to_string()))
+            .map_err(|e| self.wrong(rest, e.to_string()))?;
+        if let Some(namespace) = &self.namespace {
+            url.query_pairs_mut().append_pair("ns", namespace);
+        }
+        Ok(url)
     }
 
     /// One request: proves who we are if asked to, and follows redirects.
@@ -283,32 +371,30 @@ impl Registry {
         for _ in 0..=REDIRECTS_MAX + 2 {
             // The proof is for the registry alone: not for where it sends us, nor for itself without encryption.
             let is_registry = url.origin() == self.base.origin();
-            let sent = if is_registry {
-                self.auth.header().await
-            } else {
-                None
-            };
-            let mut request = self
-                .http
-                .client
-                .request(method.clone(), url.clone())
-                .headers(headers.clone());
-            if let Some(proof) = &sent {
-                request = request.header(AUTHORIZATION, proof.clone());
+            let mut headers = headers.clone();
+            let mut sent = None;
+            if is_registry {
+                headers.extend(self.header.clone());
+                sent = self.auth.header(&self.http).await?;
+                if let Some(proof) = &sent {
+                    headers.insert(AUTHORIZATION, proof.clone());
+                }
             }
+            let request = self.http.client(&url).request(method.clone(), url.clone());
+            let request = request.headers(headers);
             let response = self.http.exchange(request).await?;
             if response.status() == StatusCode::UNAUTHORIZED && is_registry && answered < 2 {
                 // Twice: a token may have run out between its check and its use.
                 answered += 1;
                 self.auth
-                    .answer(&self.http, &response, &self.repository, sent.as_ref())
+                    .answer(&self.http, &self.base, &response, sent.as_ref())
                     .await?;
                 continue;
             }
             match redirect(&response) {
                 None if response.status() == StatusCode::UNAUTHORIZED => {
                     return Err(match self.http.refusal(response).await {
-                        Attempt::Denied(reason) => Attempt::Denied(self.auth.missing(&reason)),
+                        Attempt::Denied(reason) => Attempt::Denied(self.auth.explain(&reason).await),
                         other => other,
                     });
                 }
@@ -316,6 +402,7 @@ impl Registry {
                 Some(target) => {
                     let target = target?;
                     let is_safe = target.scheme() == "https"
+                        || target.origin() == self.base.origin()
                         || (target.scheme() == "http" && is_loopback(&target) && is_loopback(&self.base));
                     if !is_safe {
                         let host = target.host_str().unwrap_or_default().to_owned();
@@ -392,7 +479,9 @@ impl Registry {
             }
             Attempt::Rule(rule) => return Err(Error::Protocol { registry, what, rule }),
             Attempt::NotTls => {
-                let rule = "it does not speak TLS, and plain HTTP is spoken to this machine only".into();
+                let rule = "it does not speak TLS, and plain HTTP is spoken to this machine only, or where hosts.toml \
+                            names an http:// URL"
+                    .into();
                 return Err(Error::Protocol { registry, what, rule });
             }
             Attempt::Unanswered(reason) => (reason, Failed::Unanswered),

@@ -515,10 +515,7 @@ async fn credentials_follow_no_redirect_to_another_host() {
         good(request, &offered)
     });
     let place = Place::new().await;
-    let credentials = Some(Credentials {
-        username: "me".into(),
-        password: "secret".into(),
-    });
+    let credentials = Some(Credentials::password("me", "secret"));
     let options = PullOptions {
         platform: None,
         credentials,
@@ -565,10 +562,7 @@ async fn a_token_is_fetched_with_the_password_and_renewed_when_it_is_refused() {
     });
     *port.lock().unwrap() = server.port;
     let place = Place::new().await;
-    let credentials = Some(Credentials {
-        username: "me".into(),
-        password: "secret".into(),
-    });
+    let credentials = Some(Credentials::password("me", "secret"));
     let options = PullOptions {
         platform: None,
         credentials,
@@ -586,7 +580,7 @@ async fn a_token_is_fetched_with_the_password_and_renewed_when_it_is_refused() {
     assert_eq!(tokens.len(), 2);
     assert_eq!(
         tokens[0].path,
-        "/token?service=s&scope=repository%3Aapp%3Apull&client_id=berth"
+        "/token?service=s&scope=repository%3Aapp%3Apull&client_id=berth&account=me"
     );
     assert_eq!(tokens[0].header("authorization"), Some("Basic bWU6c2VjcmV0"));
     let with_password = server

@@ -158,10 +158,7 @@ async fn a_registry_with_passwords_wants_the_right_one() {
     registry.fill(&image(Packing::Gzip), "private:1", &["--dest-creds", "me:secret"]);
     let place = Place::new().await;
     let pull = async |password: Option<&str>| {
-        let credentials = password.map(|p| Credentials {
-            username: "me".into(),
-            password: p.into(),
-        });
+        let credentials = password.map(|p| Credentials::password("me", p));
         let options = PullOptions {
             platform: None,
             credentials,
@@ -258,27 +255,4 @@ async fn tls_is_checked_against_the_machines_authorities() {
     assert_eq!(trusted, made.id);
     let strange = pull_elsewhere(&reference, &[]);
     assert!(strange.contains("not trusted"), "{strange}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn credentials_come_from_dockers_file() {
-    let registry = Registry::start(|folder| {
-        let file = folder.join("passwords");
-        std::fs::write(&file, PASSWORD_FILE).unwrap();
-        format!("auth: {{htpasswd: {{realm: r, path: {}}}}}\n", file.display())
-    })
-    .await;
-    let made = image(Packing::Gzip);
-    registry.fill(&made, "private:1", &["--dest-creds", "me:secret"]);
-    let folder = tempfile::tempdir().unwrap();
-    let file = format!(
-        r#"{{"auths":{{"127.0.0.1:{}":{{"auth":"bWU6c2VjcmV0"}}}}}}"#,
-        registry.port
-    );
-    std::fs::write(folder.path().join("config.json"), file).unwrap();
-    let reference = registry.reference("private:1");
-    assert_eq!(
-        pull_elsewhere(&reference, &[("DOCKER_CONFIG", folder.path().to_owned())]),
-        made.id
-    );
 }

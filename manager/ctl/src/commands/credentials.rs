@@ -79,6 +79,7 @@ fn find(configuration: &str, registry: &str) -> std::result::Result<Option<Crede
             Ok(Some(Credentials {
                 username: username.to_owned(),
                 password,
+                ..Credentials::default()
             }))
         }
         None => Err(format!("auths[{key:?}].auth is not user:password in base64")),

@@ -13,10 +13,10 @@ use crate::digest::Digest;
 use crate::layer::Pass;
 use crate::manifest::Layer;
 use crate::progress::Counters;
-use crate::registry::Registry;
+use crate::registry::Sources;
 use crate::store::{Held, Key};
 use crate::unpack::{Implied, Limits, adopt};
-use crate::{Error, Phase, blocking};
+use crate::{Error, Kind, Phase, blocking};
 
 /// Pieces of a layer that wait between the network and its first thread.
 const PIECES_MAX: usize = 4;
@@ -33,7 +33,7 @@ pub(super) type Below = Vec<Arc<Held>>;
 /// One layer of a pull.
 pub(super) struct LayerJob<'a> {
     pub(super) pull: &'a Pull,
-    pub(super) registry: &'a Registry,
+    pub(super) registry: &'a Sources,
     pub(super) layer: Layer,
     pub(super) diff_id: Digest,
     pub(super) chain_id: Digest,
@@ -56,7 +56,15 @@ impl LayerJob<'_> {
             let made = {
                 let permit = async { permits.acquire().await.map_err(|_| self.cancelled()) };
                 let _permit = self.pull.or_cancelled(permit).await?;
-                self.make().await?
+                loop {
+                    match self.make().await {
+                        // What a mirror has sent wrong, another server may send right.
+                        Err(error)
+                            if error.kind() == Kind::Invalid
+                                && self.registry.doubt(&self.layer.descriptor.digest, &error) => {}
+                        made => break made?,
+                    }
+                }
             };
             // The permit is free again: waiting for the layers below must not keep them from running.
             self.counters.enter(Phase::Verifying);

@@ -1,14 +1,14 @@
-//! HTTP as registries need it: time-outs for silence, errors told apart, TLS with extra authorities.
+//! HTTP as registries need it: time-outs for silence, errors told apart.
 
 use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{LOCATION, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::ClientConfig;
 
+use super::hosts::Endpoint;
+use super::{is_loopback, proxy};
 use crate::Error;
 use crate::digest::quote;
 use crate::patience::{Config, Pace, retry_after};
@@ -17,8 +17,6 @@ use crate::patience::{Config, Pace, retry_after};
 const ERROR_BYTES_MAX: u64 = 16 << 10;
 /// A machine answers a handshake with itself at once.
 const LOOPBACK_TLS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Where docker's users put certificates of registries with authorities of their own.
-const CERTIFICATE_FOLDERS: [&str; 2] = ["/etc/docker/certs.d", "/etc/containerd/certs.d"];
 
 /// Why one attempt did not succeed.
 #[derive(Debug)]
@@ -47,46 +45,84 @@ impl Attempt {
             retry_after: None,
         }
     }
+
+    /// The same, with what it is about before the reason.
+    pub(super) fn of(self, what: &str) -> Attempt {
+        let about = |reason: String| format!("{what}: {reason}");
+        match self {
+            Attempt::Again { reason, retry_after } => Attempt::Again {
+                reason: about(reason),
+                retry_after,
+            },
+            Attempt::Unanswered(reason) => Attempt::Unanswered(about(reason)),
+            Attempt::Denied(reason) => Attempt::Denied(about(reason)),
+            Attempt::Rule(rule) => Attempt::Rule(about(rule)),
+            other @ (Attempt::NotFound | Attempt::NotTls) => other,
+        }
+    }
 }
 
-/// A client for one registry.
+/// Clients for one registry, and for where it sends us.
 pub(super) struct Http {
-    pub(super) client: reqwest::Client,
+    own: reqwest::Client,
+    elsewhere: reqwest::Client,
+    root: Url,
+    /// TLS tells that the registry is itself, or it is on this machine.
+    pub(super) is_proved: bool,
     stall_timeout: Duration,
     bytes_per_second_min: u64,
 }
 
 impl Http {
-    /// `host` is for the certificates of that registry. Blocks while it reads them.
-    pub(super) fn new(host: &str, is_loopback: bool, config: &Config) -> Result<Http, Error> {
-        let failed = |rule: String| Error::Protocol {
+    /// `host` is for error messages. Blocks while it reads certificates.
+    pub(super) fn new(host: &str, endpoint: &Endpoint, config: &Config) -> Result<Http, Error> {
+        let failed = |what: &str, rule: String| Error::Protocol {
             registry: host.to_owned(),
-            what: "TLS set-up".into(),
+            what: what.to_owned(),
             rule,
         };
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| failed(e.to_string()))?
-            .with_root_certificates(authorities(host))
-            .with_no_client_auth();
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(config.stall_timeout)
-            .pool_idle_timeout(Duration::from_secs(20))
-            // Redirects are followed by hand: see `Registry::get`.
-            .redirect(reqwest::redirect::Policy::none());
-        if is_loopback {
-            // A proxy elsewhere has another loopback.
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|e| failed(chain(&e)))?;
+        let build = |tls: ClientConfig| {
+            let builder = reqwest::Client::builder()
+                .tls_backend_preconfigured(tls)
+                .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(endpoint.dial_timeout.unwrap_or(config.stall_timeout))
+                .pool_idle_timeout(Duration::from_secs(20))
+                // Redirects are followed by hand: see `Registry::get`.
+                .redirect(reqwest::redirect::Policy::none());
+            let builder = proxy::through(builder, endpoint.proxy.as_ref())
+                .map_err(|rule| failed("set-up of the proxy", rule))?;
+            builder.build().map_err(|e| failed("set-up of HTTP", chain(&e)))
+        };
+        let tls = &endpoint.tls;
+        let own = build(tls.with_host().map_err(|rule| failed("set-up of TLS", rule))?)?;
+        let elsewhere = if tls.clients.is_empty() && !tls.skip_verify {
+            own.clone()
+        } else {
+            build(tls.elsewhere().map_err(|rule| failed("set-up of TLS", rule))?)?
+        };
+        let is_https = endpoint.root.scheme() == "https";
         Ok(Http {
-            client,
+            own,
+            elsewhere,
+            root: endpoint.root.clone(),
+            is_proved: (is_https && !tls.skip_verify) || is_loopback(&endpoint.root),
             stall_timeout: config.stall_timeout,
             bytes_per_second_min: config.bytes_per_second_min,
         })
+    }
+
+    /// The client for a URL. Only the registry itself sees our certificate, or goes without one of its own.
+    pub(super) fn client(&self, url: &Url) -> &reqwest::Client {
+        if url.origin() == self.root.origin() {
+            &self.own
+        } else {
+            &self.elsewhere
+        }
+    }
+
+    /// The registry turned out to be at another scheme.
+    pub(super) fn set_root(&mut self, root: &Url) {
+        self.root = root.clone();
     }
 
     /// Send a request and wait for the head of its answer.
@@ -107,7 +143,7 @@ impl Http {
     /// nobody gets credentials in the clear by offering a bad one.
     pub(super) async fn speaks_tls(&self, url: Url) -> bool {
         let timeout = self.stall_timeout.min(LOOPBACK_TLS_TIMEOUT);
-        match self.exchange_within(timeout, self.client.head(url)).await {
+        match self.exchange_within(timeout, self.own.head(url)).await {
             Ok(_) | Err(Attempt::Rule(_)) => true,
             Err(_) => false,
         }
@@ -261,34 +297,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = e.source();
     }
     text
-}
-
-/// The machine's authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR` included) and those kept for this registry.
-fn authorities(host: &str) -> rustls::RootCertStore {
-    let mut store = rustls::RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    for error in native.errors {
-        tracing::debug!(%error, "a certificate of this machine cannot be used");
-    }
-    store.add_parsable_certificates(native.certs);
-    for folder in CERTIFICATE_FOLDERS {
-        for certificate in certificates(&Path::new(folder).join(host)) {
-            if let Err(error) = store.add(certificate) {
-                tracing::warn!(host, %error, "a certificate in {folder} cannot be used");
-            }
-        }
-    }
-    store
-}
-
-fn certificates(folder: &Path) -> Vec<CertificateDer<'static>> {
-    let Ok(list) = std::fs::read_dir(folder) else {
-        return Vec::new();
-    };
-    list.flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|e| e == "crt"))
-        .filter_map(|path| CertificateDer::pem_file_iter(path).ok())
-        .flat_map(Iterator::flatten)
-        .collect()
 }

@@ -1,0 +1,28 @@
+//! Doors to the parsers of what registries, token servers and administrators say.
+
+use std::path::Path;
+
+pub(crate) use super::challenge::parse as parse_challenge;
+
+/// Whatever a hosts.toml says, each server in it has a URL that repositories can be joined to.
+pub(crate) fn parse_hosts(text: &str) {
+    for endpoint in super::hosts::parse(text, Path::new("/"), "registry.example:5000").unwrap_or_default() {
+        assert!(endpoint.root.path().ends_with('/') && !endpoint.root.cannot_be_a_base());
+        assert!(endpoint.root.username().is_empty() && endpoint.root.password().is_none());
+    }
+}
+
+/// A token that is accepted is a header's value that is never shown.
+pub(crate) fn parse_token(content: &[u8]) {
+    if let Ok(token) = super::token::parse_answer(content) {
+        assert!(token.header.is_sensitive());
+    }
+}
+
+/// Scopes that are asked for are those that were read.
+pub(crate) fn parse_scopes(text: &str) {
+    let scopes = super::scope::Scopes::parse(text);
+    let joined: Vec<String> = scopes.texts().collect();
+    let again = super::scope::Scopes::parse(&joined.join(" "));
+    assert_eq!(again.texts().collect::<Vec<_>>(), joined);
+}

@@ -81,6 +81,7 @@ mod tests {
             shim: "shim".into(),
             runtime: None,
             bridge: network::Bridge::default(),
+            registries: Vec::new(),
         }
     }
 

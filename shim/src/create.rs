@@ -10,7 +10,7 @@ use containerd_shim_protos::types::mount::Mount;
 
 use crate::bundle::{self, Config, EXIT_FILE, INIT_PID_FILE};
 use crate::cgroup::Cgroup;
-use crate::daemon::{Pending, Shim, Then};
+use crate::daemon::{Making, Pending, Shim, Then};
 use crate::delete::delete_response;
 use crate::out_of_memory::OutOfMemory;
 use crate::runtime::{CallLog, Create, RUNTIME_FILE, Runtime};
@@ -20,14 +20,6 @@ use crate::stdio::pump::Pump;
 use crate::stdio::{Console, Prepared};
 use crate::task::{self, Container, Phase, Process, ProcessKey, Reply, StreamNames};
 use crate::{cgroup, failpoint, mounts, options, restore, shim_log};
-
-/// The create or the restore of a container that waits for its logger.
-#[derive(Debug)]
-pub(crate) struct PendingInit {
-    pub reply: Reply,
-    pub id: String,
-    pub prepared: Prepared,
-}
 
 impl Shim {
     pub(crate) fn create(&mut self, reply: Reply, request: CreateTaskRequest) -> Result<(), Status> {
@@ -63,7 +55,7 @@ impl Shim {
         let rootfs = container.rootfs();
         let environment = self.logger_environment(&id);
         let console_path = self.console_path();
-        let mut prepared = Prepared::open(
+        let prepared = Prepared::open(
             &container.init.streams,
             &container.options,
             &console_path,
@@ -71,25 +63,16 @@ impl Shim {
         )?;
         mount(&request.rootfs, &rootfs)?;
         failpoint::reach("create.mounted");
-        let logger = prepared.logger.take();
         let recorded = write_runtime_file(&container);
         failpoint::reach("create.recorded");
         self.containers.insert(id.clone(), container);
-        let result = recorded.and_then(|()| match logger {
-            None => self.create_now(reply, &id, prepared),
-            Some(command) => {
-                let pending = PendingInit {
-                    reply,
-                    id: id.clone(),
-                    prepared,
-                };
-                self.start_logger(
-                    command,
-                    &ProcessKey::init(&id),
-                    Pending::Create(Box::new(pending)),
-                )
-            }
-        });
+        let pending = Pending {
+            reply,
+            key: ProcessKey::init(&id),
+            prepared,
+            making: Making::Create,
+        };
+        let result = recorded.and_then(|()| self.make(pending));
         result.inspect_err(|_| self.forget_container(&id))
     }
 
@@ -154,7 +137,7 @@ impl Shim {
     }
 
     /// Calls the runtime. The streams are open and a logger is ready.
-    fn create_now(&mut self, reply: Reply, id: &str, prepared: Prepared) -> Result<(), Status> {
+    pub(crate) fn create_now(&mut self, reply: Reply, id: &str, prepared: Prepared) -> Result<(), Status> {
         self.call_for_init(
             id,
             "create",
@@ -209,23 +192,6 @@ impl Shim {
         prepared.outputs.iter_mut().for_each(Pump::hold);
         self.start_pumps(&ProcessKey::init(id), prepared);
         Ok(())
-    }
-
-    /// The logger of a container is ready.
-    pub(crate) fn create_with_logger(&mut self, pending: PendingInit) {
-        let PendingInit { reply, id, prepared } = pending;
-        let created = self
-            .refuse_if_ending()
-            .and_then(|()| self.create_now(reply, &id, prepared));
-        if let Err(status) = created {
-            self.forget_container(&id);
-            self.answer_error(reply, status);
-        }
-    }
-
-    pub(crate) fn create_without_logger(&mut self, pending: &PendingInit, status: Status) {
-        self.forget_container(&pending.id);
-        self.answer_error(pending.reply, status);
     }
 
     /// `runtime create` has ended.

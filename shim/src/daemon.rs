@@ -13,17 +13,15 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::bootstrap::GO;
-use crate::create::PendingInit;
 use crate::events::{Events, Receiver};
 use crate::reactor::{Deadline, Reactor, Token, Wake};
 use crate::runtime::{CallLog, without_verb};
 use crate::sandbox::{Sandbox, Step};
 use crate::shim_log;
-use crate::start::PendingExec;
 use crate::status::Status;
-use crate::stdio::logger;
 use crate::stdio::pump::Pumps;
 use crate::stdio::terminal::ConsoleSocket;
+use crate::stdio::{Prepared, logger};
 use crate::sys::{self, Interest, OpenFiles, SignalPipe};
 use crate::task::{Container, Exit, Phase, ProcessKey, Reply};
 use crate::ttrpc::Connection;
@@ -119,14 +117,24 @@ pub(crate) struct Call {
 pub(crate) struct Logger {
     pub pid: u32,
     pub ready: Option<OwnedFd>,
-    pub pending: Option<Pending>,
+    pub pending: Option<Box<Pending>>,
 }
 
+/// A process whose streams are open, and that the runtime is to make next.
 #[derive(Debug)]
-pub(crate) enum Pending {
-    Create(Box<PendingInit>),
-    Restore(Box<PendingInit>),
-    Exec(Box<PendingExec>),
+pub(crate) struct Pending {
+    pub reply: Reply,
+    pub key: ProcessKey,
+    pub prepared: Prepared,
+    pub making: Making,
+}
+
+/// The verb of the runtime that makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Making {
+    Create,
+    Restore,
+    Exec,
 }
 
 #[derive(Debug)]

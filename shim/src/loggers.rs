@@ -1,23 +1,61 @@
-//! The `binary://` loggers of the daemon: started before the process whose output they read, ended after it.
+//! The `binary://` loggers of the daemon: started before the process whose output they read, which waits for them, and
+//! ended after it.
 
 use std::io;
 
-use crate::daemon::{Logger, Pending, Shim};
+use crate::daemon::{Logger, Making, Pending, Shim};
 use crate::reactor::{Deadline, Token};
 use crate::shim_log;
 use crate::status::Status;
 use crate::stdio::logger::{self, LoggerCommand};
 use crate::sys::{self, Interest};
-use crate::task::ProcessKey;
+use crate::task::{ProcessKey, Reply};
 
 impl Shim {
-    /// Starts the logger of a process; `pending` continues when it says that it is ready.
-    pub(crate) fn start_logger(
-        &mut self,
-        logger: LoggerCommand,
-        key: &ProcessKey,
-        pending: Pending,
-    ) -> Result<(), Status> {
+    /// Has the runtime make a process: at once, or when the process's logger says that it is ready.
+    pub(crate) fn make(&mut self, mut pending: Pending) -> Result<(), Status> {
+        match pending.prepared.logger.take() {
+            None => self.make_now(pending),
+            Some(command) => self.start_logger(command, pending),
+        }
+    }
+
+    fn make_now(&mut self, pending: Pending) -> Result<(), Status> {
+        let Pending {
+            reply,
+            key,
+            prepared,
+            making,
+        } = pending;
+        match making {
+            Making::Create => self.create_now(reply, &key.container, prepared),
+            Making::Restore => self.restore_now(reply, &key.container, prepared),
+            Making::Exec => self.exec_now(reply, &key, prepared),
+        }
+    }
+
+    /// As [`Shim::make_now`], for a client that got no answer yet.
+    fn make_later(&mut self, pending: Pending) {
+        let (reply, key, making) = (pending.reply, pending.key.clone(), pending.making);
+        let made = self.refuse_if_ending().and_then(|()| self.make_now(pending));
+        if let Err(status) = made {
+            self.not_made(reply, &key, making, status);
+        }
+    }
+
+    fn not_made(&mut self, reply: Reply, key: &ProcessKey, making: Making, status: Status) {
+        match making {
+            Making::Create => {
+                self.forget_container(&key.container);
+                self.answer_error(reply, status);
+            }
+            Making::Restore => self.restore_failed(reply, &key.container, status),
+            Making::Exec => self.exec_failed(reply, key, status),
+        }
+    }
+
+    /// Starts the logger of a process, which is made when the logger says that it is ready.
+    fn start_logger(&mut self, logger: LoggerCommand, pending: Pending) -> Result<(), Status> {
         let LoggerCommand { mut command, ready } = logger;
         let name = command.get_program().to_string_lossy().into_owned();
         let failed = |error: io::Error| Status::unknown(format!("start logger {name}: {error}"));
@@ -28,17 +66,17 @@ impl Shim {
             .map_err(failed)?;
         let child = self.open_files.spawn(&mut command).map_err(failed)?;
         self.reactor.after(logger::READY, Deadline::LoggerReady(number));
+        if let Some(process) = self.process_mut(&pending.key) {
+            process.stdio.logger = Some(number);
+        }
         self.loggers.insert(
             number,
             Logger {
                 pid: child.id(),
                 ready: Some(ready),
-                pending: Some(pending),
+                pending: Some(Box::new(pending)),
             },
         );
-        if let Some(process) = self.process_mut(key) {
-            process.stdio.logger = Some(number);
-        }
         Ok(())
     }
 
@@ -51,11 +89,8 @@ impl Shim {
             self.reactor.forget(&ready);
         }
         self.reactor.cancel(&Deadline::LoggerReady(number));
-        match logger.pending.take() {
-            Some(Pending::Create(pending)) => self.create_with_logger(*pending),
-            Some(Pending::Restore(pending)) => self.restore_with_logger(*pending),
-            Some(Pending::Exec(pending)) => self.exec_with_logger(*pending),
-            None => {}
+        if let Some(pending) = logger.pending.take() {
+            self.make_later(*pending);
         }
     }
 
@@ -66,12 +101,9 @@ impl Shim {
         if let Some(ready) = logger.ready.take() {
             self.reactor.forget(&ready);
         }
-        let status = Status::unknown(format!("logger {why}"));
-        match logger.pending.take() {
-            Some(Pending::Create(pending)) => self.create_without_logger(&pending, status),
-            Some(Pending::Restore(pending)) => self.restore_failed(pending.reply, &pending.id, status),
-            Some(Pending::Exec(pending)) => self.exec_without_logger(&pending, status),
-            None => {}
+        if let Some(pending) = logger.pending.take() {
+            let status = Status::unknown(format!("logger {why}"));
+            self.not_made(pending.reply, &pending.key, pending.making, status);
         }
     }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use containerd_shim_protos::shim::shim::CreateTaskRequest;
 
-use crate::create::{PendingInit, mount, write_runtime_file};
-use crate::daemon::{Pending, Shim, Then};
+use crate::create::{mount, write_runtime_file};
+use crate::daemon::{Making, Pending, Shim, Then};
 use crate::runtime::Create;
 use crate::status::Status;
 use crate::stdio::{Console, Prepared};
@@ -39,33 +39,24 @@ impl Shim {
         let environment = self.logger_environment(id);
         let console_path = self.console_path();
         let container = self.container_mut(id)?;
-        let mut prepared = Prepared::open(
+        let prepared = Prepared::open(
             &container.init.streams,
             &container.options,
             &console_path,
             &environment,
         )?;
         container.init.phase = Phase::Starting;
-        let result = match prepared.logger.take() {
-            None => self.restore_now(reply, id, prepared),
-            Some(command) => {
-                let pending = PendingInit {
-                    reply,
-                    id: id.to_owned(),
-                    prepared,
-                };
-                self.start_logger(
-                    command,
-                    &ProcessKey::init(id),
-                    Pending::Restore(Box::new(pending)),
-                )
-            }
+        let pending = Pending {
+            reply,
+            key: ProcessKey::init(id),
+            prepared,
+            making: Making::Restore,
         };
-        result.inspect_err(|_| self.unstart(id))
+        self.make(pending).inspect_err(|_| self.unstart(id))
     }
 
     /// Calls the runtime. The streams are open and a logger is ready.
-    fn restore_now(&mut self, reply: Reply, id: &str, prepared: Prepared) -> Result<(), Status> {
+    pub(crate) fn restore_now(&mut self, reply: Reply, id: &str, prepared: Prepared) -> Result<(), Status> {
         let Some(images) = self.container(id)?.checkpoint.clone() else {
             return Err(Status::unknown(format!("container {id} has no checkpoint")));
         };
@@ -82,16 +73,6 @@ impl Shim {
             id: id.to_owned(),
             console,
         })
-    }
-
-    pub(crate) fn restore_with_logger(&mut self, pending: PendingInit) {
-        let PendingInit { reply, id, prepared } = pending;
-        let restored = self
-            .refuse_if_ending()
-            .and_then(|()| self.restore_now(reply, &id, prepared));
-        if let Err(status) = restored {
-            self.restore_failed(reply, &id, status);
-        }
     }
 
     pub(crate) fn restore_failed(&mut self, reply: Reply, id: &str, status: Status) {

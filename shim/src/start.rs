@@ -10,21 +10,13 @@ use containerd_shim_protos::topics::{
 use protobuf::well_known_types::empty::Empty;
 
 use crate::create::no_pid;
-use crate::daemon::{Pending, Shim, Then};
+use crate::daemon::{Making, Pending, Shim, Then};
 use crate::runtime::{CallLog, Exec};
 use crate::service::no_process;
 use crate::status::Status;
 use crate::stdio::{Console, Prepared};
 use crate::task::{self, Phase, Process, ProcessKey, Reply, StreamNames};
 use crate::{bundle, failpoint, sys};
-
-/// The start of an exec that waits for its logger.
-#[derive(Debug)]
-pub(crate) struct PendingExec {
-    reply: Reply,
-    key: ProcessKey,
-    prepared: Prepared,
-}
 
 impl Shim {
     pub(crate) fn start(&mut self, reply: Reply, request: &api::StartRequest) -> Result<(), Status> {
@@ -179,24 +171,25 @@ impl Shim {
         let options = container.options.clone();
         let environment = self.logger_environment(&key.container);
         let console_path = self.console_path();
-        let mut prepared = Prepared::open(&streams, &options, &console_path, &environment)?;
+        let prepared = Prepared::open(&streams, &options, &console_path, &environment)?;
         self.set_phase(key, Phase::Starting);
-        let result = match prepared.logger.take() {
-            None => self.exec_now(reply, key, prepared),
-            Some(command) => {
-                let pending = PendingExec {
-                    reply,
-                    key: key.clone(),
-                    prepared,
-                };
-                self.start_logger(command, key, Pending::Exec(Box::new(pending)))
-            }
+        let pending = Pending {
+            reply,
+            key: key.clone(),
+            prepared,
+            making: Making::Exec,
         };
-        result.inspect_err(|_| self.set_phase(key, Phase::Created))
+        self.make(pending)
+            .inspect_err(|_| self.set_phase(key, Phase::Created))
     }
 
     /// Calls the runtime. The streams are open and a logger is ready.
-    fn exec_now(&mut self, reply: Reply, key: &ProcessKey, mut prepared: Prepared) -> Result<(), Status> {
+    pub(crate) fn exec_now(
+        &mut self,
+        reply: Reply,
+        key: &ProcessKey,
+        mut prepared: Prepared,
+    ) -> Result<(), Status> {
         let container = self.container(&key.container)?;
         let process = container
             .process(&key.exec)
@@ -245,18 +238,7 @@ impl Shim {
             .join(format!("{}.exec.pid", key.exec)))
     }
 
-    pub(crate) fn exec_with_logger(&mut self, pending: PendingExec) {
-        let PendingExec { reply, key, prepared } = pending;
-        if let Err(status) = self.exec_now(reply, &key, prepared) {
-            self.exec_failed(reply, &key, status);
-        }
-    }
-
-    pub(crate) fn exec_without_logger(&mut self, pending: &PendingExec, status: Status) {
-        self.exec_failed(pending.reply, &pending.key, status);
-    }
-
-    fn exec_failed(&mut self, reply: Reply, key: &ProcessKey, status: Status) {
+    pub(crate) fn exec_failed(&mut self, reply: Reply, key: &ProcessKey, status: Status) {
         if let Some(process) = self.process_mut(key) {
             process.phase = Phase::Created;
             let stdio = std::mem::take(&mut process.stdio);

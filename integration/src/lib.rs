@@ -36,7 +36,9 @@ pub use cri::{Cri, Handler};
 pub use image::{Image, Layer};
 pub use manager::Manager;
 pub use peers::Peers;
-pub use process::{Done, adopt_orphans, binary, command_exists, eventually, finish, is_linux_since, run};
+pub use process::{
+    Done, adopt_orphans, binary, command_exists, eventually, finish, is_linux_since, kills, run,
+};
 pub use registry::Registry;
 pub use sandbox::Sandbox;
 pub use shim::{Shim, Streams, is_gone, patience, refused};

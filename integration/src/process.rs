@@ -55,6 +55,15 @@ impl fmt::Display for Done {
     }
 }
 
+/// How many kills a test makes of what it kills: `BERTH_KILLS` asks for another number than the usual one, which is for
+/// runs that have other things to do too.
+///
+/// # Panics
+/// When that is no number.
+pub fn kills(usual: u32) -> u32 {
+    std::env::var("BERTH_KILLS").map_or(usual, |number| number.parse().expect("BERTH_KILLS is a number"))
+}
+
 /// A binary of the project, from `BERTH_BIN_DIR` or the folder that these tests were built into.
 ///
 /// # Panics

@@ -1,9 +1,12 @@
 //! kill -9 of the manager at moments that a seed decides, while clients work: each of them knows what was
 //! acknowledged to it, and holds the next manager to that.
 
-use crate::{Witness, assert_no_strays, spawn_unattended};
-use integration::{Done, Image, Layer, Manager, Sandbox, binary, run};
+use crate::{Witness, assert_no_strays, find, inspect, remove, spawn_unattended};
+use integration::{Done, Image, Layer, Manager, Sandbox, binary, kills, run};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -202,6 +205,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
         .map(|i| client(format!("client{i}"), &image))
         .collect();
     let puller = client(String::new(), &other);
+    let (enough, mut killed) = (kills(0), 0);
     thread::scope(|scope| {
         let _over = Over(&over);
         for client in &clients {
@@ -210,21 +214,92 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
         }
         scope.spawn(|| puller.pull());
         let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
+        while Instant::now() < until || killed < enough {
             thread::sleep(Duration::from_millis(random.below(600)));
             manager.kill();
+            killed += 1;
             if random.below(3) == 0 {
                 // The next one dies while it puts things right.
                 let mut hasty = spawn_unattended(&manager, "");
                 thread::sleep(Duration::from_millis(random.below(80)));
                 hasty.kill().expect("kill a manager");
                 hasty.wait().expect("wait for a manager");
+                killed += 1;
             }
             manager.start_again();
             witness.assert_unharmed(&manager);
         }
     });
+    println!("{killed} kills");
     assert!(acknowledged.into_inner() > 0, "nothing was done at all");
     assert_no_strays(&manager);
     witness.assert_whole(&manager);
+}
+
+/// The pid of a container's shim, while the container has one.
+fn shim_of(manager: &Manager, id: &str) -> Option<Pid> {
+    let path = manager.state().join("bundles").join(id).join("shim.pid");
+    let pid = fs::read_to_string(path).ok()?.trim().parse().ok()?;
+    Some(Pid::from_raw(pid))
+}
+
+/// Containers end by themselves all the time, whether there is a manager or not, and some lose their shim.
+#[test]
+fn exits_that_come_while_managers_and_shims_are_killed_are_told_truly() {
+    const STATUS: u32 = 7;
+    const CROWD: usize = 3;
+    let seed = std::env::var("BERTH_SEED").map_or(SEED, |text| text.parse().expect("a number"));
+    println!("BERTH_SEED={seed}");
+    let mut random = Random::new(seed);
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let names: Vec<String> = (0..CROWD).map(|number| format!("ends{number}")).collect();
+    let mut shims = 0;
+    for _ in 0..kills(8) {
+        let script = format!("usleep {}; exit {STATUS}", random.below(300_000));
+        let moment = Duration::from_millis(random.below(400));
+        let (started, victim) = thread::scope(|scope| {
+            let start = |name| manager.ctl(&["run", "-d", "--name", name, &image, "sh", "-c", &script]);
+            let starts: Vec<_> = names
+                .iter()
+                .map(|name| scope.spawn(move || start(name)))
+                .collect();
+            thread::sleep(moment);
+            let running = manager.ctl(&["ps", "-q", "--no-trunc"]).stdout;
+            let victim = running.lines().next().filter(|_| random.below(2) == 0);
+            if let Some(shim) = victim.and_then(|id| shim_of(&manager, id)) {
+                shims += u32::from(kill(shim, Signal::SIGKILL).is_ok());
+            }
+            kill(Pid::from_raw(manager.pid().cast_signed()), Signal::SIGKILL).expect("kill the manager");
+            let started: Vec<_> = starts
+                .into_iter()
+                .map(|start| start.join().expect("a start"))
+                .collect();
+            (started, victim.map(str::to_owned))
+        });
+        manager.kill();
+        manager.start_again();
+        for (name, start) in names.iter().zip(&started) {
+            let context = format!("{name} after {moment:?}, {victim:?} lost its shim: {start}");
+            let id = start.stdout.trim();
+            if start.code == 0 {
+                let told = manager.ctl(&["wait", name]).ok();
+                let is_true = told.trim() == STATUS.to_string();
+                // Killed with its shim, or ended when nobody saw it.
+                let is_lost = victim.as_deref() == Some(id) && ["137", "255"].contains(&told.trim());
+                assert!(is_true || is_lost, "{told} {context}");
+                assert_eq!(
+                    inspect(&manager, name)["exit"]["code"].to_string(),
+                    told.trim(),
+                    "{context}"
+                );
+            }
+            if find(&manager, name).is_some() {
+                remove(&manager, name);
+            }
+        }
+        assert_no_strays(&manager);
+    }
+    println!("{} kills of managers, {shims} of shims", kills(8));
 }

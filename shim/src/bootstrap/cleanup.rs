@@ -17,6 +17,8 @@ use crate::sys::SignalPipe;
 use crate::task::{Exit, is_valid_bundle, is_valid_id};
 use crate::{failpoint, mounts, sandbox, socket};
 
+/// What a process ends with that the runtime's forced delete kills.
+const KILLED: u32 = 128 + libc::SIGKILL as u32;
 /// Nobody saw the container end, or it never began: `UnknownExitStatus` of containerd's client, 255 in dockerd too.
 const STATUS_UNKNOWN: u32 = 255;
 
@@ -53,6 +55,11 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
     }
     failpoint::reach("cleanup.alone");
     let pid = bundle::read_pid(&bundle.join(INIT_PID_FILE)).unwrap_or(0);
+    let mut record = read_record(&bundle, id, pid);
+    if record.is_none() && living.is_some() {
+        // If this is killed in the middle, the next one finds a dead process and knows why.
+        record = Some(write_record(&bundle, id, pid, KILLED));
+    }
     let mut unmounted = Ok(());
     for member in sandbox::members(&bundle) {
         calls::outlast(&member.bundle, member.runtime.shim, begun);
@@ -62,7 +69,17 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
     if let Some(runtime) = runtime {
         delete_container(&runtime, id, &bundle);
     }
-    let record = record_exit(&bundle, id, pid, living.as_ref());
+    failpoint::reach("cleanup.killed");
+    if let Some(living) = living {
+        // The shim may have been alive, and have written what it saw. And the process may have ended by itself after all.
+        record = read_record(&bundle, id, pid).or(record);
+        let told = living.exit_status();
+        if let Some(status) = told
+            && record.as_ref().is_none_or(|record| record.exit_status != status)
+        {
+            record = Some(write_record(&bundle, id, pid, status));
+        }
+    }
     failpoint::reach("cleanup.deleted");
     remove_socket(&bundle, id);
     let removed = sandbox::remove_files(&bundle).map_err(|error| CleanupError::Unmount {
@@ -86,16 +103,20 @@ pub fn delete(arguments: &Arguments) -> Result<(), CleanupError> {
         })
 }
 
-/// How the container ended, as far as it can be known: by the record that its shim has left, or by what the kernel tells
-/// of a process that lived until a moment ago. That goes on record too: this may be killed before anybody has heard it.
-fn record_exit(bundle: &Path, id: &str, pid: u32, living: Option<&Living>) -> Option<ExitRecord> {
-    // A record of another pid tells of an earlier container in the same bundle.
-    let is_its = |record: &ExitRecord| record.id == id && (pid == 0 || record.pid == pid);
-    ExitRecord::read(bundle).filter(is_its).or_else(|| {
-        let record = ExitRecord::new(id, pid, living?.exit(), false);
-        complain_unless_recorded(&record, record.write(bundle));
-        Some(record)
-    })
+/// What the shim has left. A record of another pid tells of an earlier container in the same bundle.
+fn read_record(bundle: &Path, id: &str, pid: u32) -> Option<ExitRecord> {
+    ExitRecord::read(bundle).filter(|record| record.id == id && (pid == 0 || record.pid == pid))
+}
+
+/// Puts an end on record that was found out just now.
+fn write_record(bundle: &Path, id: &str, pid: u32, status: u32) -> ExitRecord {
+    let exit = Exit {
+        status,
+        at: SystemTime::now(),
+    };
+    let record = ExitRecord::new(id, pid, exit, false);
+    complain_unless_recorded(&record, record.write(bundle));
+    record
 }
 
 fn bundle_path(arguments: &Arguments) -> Result<PathBuf, CleanupError> {

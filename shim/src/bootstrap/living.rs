@@ -3,12 +3,11 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::bundle::{self, INIT_PID_FILE};
 use crate::runtime::{CallLog, Runtime};
 use crate::sys;
-use crate::task::Exit;
 
 /// How long its new parent may take to reap it: before that the kernel tells nothing.
 const REAPING: Duration = Duration::from_millis(200);
@@ -27,10 +26,9 @@ impl Living {
         (runtime.living_pid(id, log.path()) == Some(pid)).then_some(Self(process))
     }
 
-    /// Its end, after the runtime has killed it: it may have come before that by itself. A kernel that does not tell
-    /// (before Linux 6.15) leaves it at the kill.
-    pub(super) fn exit(&self) -> Exit {
-        const KILLED: u32 = 128 + libc::SIGKILL as u32;
+    /// What it ended with, now that the runtime has killed it: it may have ended before that by itself. Kernels before
+    /// Linux 6.15 do not tell.
+    pub(super) fn exit_status(&self) -> Option<u32> {
         let end = Instant::now() + REAPING;
         let _ = sys::wait_readable(&self.0, REAPING);
         let mut told = sys::exit_status(&self.0);
@@ -38,9 +36,6 @@ impl Living {
             std::thread::sleep(LOOK);
             told = sys::exit_status(&self.0);
         }
-        Exit {
-            status: told.ok().flatten().unwrap_or(KILLED),
-            at: SystemTime::now(),
-        }
+        told.ok().flatten()
     }
 }

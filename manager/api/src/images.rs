@@ -27,9 +27,6 @@ impl Service for Images {
         request: Request<v1::PullRequest>,
     ) -> Result<Response<Answers<v1::PullProgress>>, Status> {
         let request = request.into_inner();
-        if request.all_platforms {
-            return Err(not_done("pulling all platforms"));
-        }
         let platform = match request.platform.as_str() {
             "" => None,
             text => Some(text.parse::<Platform>().map_err(|error| status(error.into()))?),
@@ -37,6 +34,7 @@ impl Service for Images {
         let options = PullOptions {
             platform,
             credentials: request.credentials.map(translate::credentials),
+            all_platforms: request.all_platforms,
         };
         let (sender, receiver) = mpsc::channel(PROGRESS_QUEUE_MAX);
         let engine = self.0.clone();

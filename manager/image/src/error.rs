@@ -42,6 +42,38 @@ pub enum Error {
     /// No image here has this name or id.
     #[error("no such image: {0}")]
     NoSuchImage(String),
+    /// Content that an image needs, which is not here and was not asked for.
+    #[error("{0} is not here: pull the image again")]
+    NotHere(String),
+    /// A name that leads to images, but none for this platform.
+    #[error(
+        "{name} is here for {}, not for {wanted}: pull it with --platform {wanted}",
+        here_for(here)
+    )]
+    NoSuchPlatform {
+        /// The name as asked for.
+        name: String,
+        /// The platform asked for.
+        wanted: String,
+        /// The platforms that are here.
+        here: Vec<String>,
+    },
+    /// A name that leads to something that cannot run.
+    #[error("{name} is not an image but {media_type}")]
+    NotAnImage {
+        /// The name as asked for.
+        name: String,
+        /// What it leads to.
+        media_type: String,
+    },
+    /// A filter of a list or prune that is not known, or not well formed.
+    #[error("invalid filter {filter:?}: {rule}")]
+    Filter {
+        /// As given.
+        filter: String,
+        /// The rule that it breaks.
+        rule: String,
+    },
     /// An id prefix that more than one image has.
     #[error("image id {0:?} is ambiguous: more than one image begins with it")]
     AmbiguousId(String),
@@ -52,12 +84,12 @@ pub enum Error {
     #[error("a root file system is already prepared for container {0}")]
     LeaseTaken(String),
     /// The image cannot go while a container needs it.
-    #[error("image {image} is in use by container {container}")]
+    #[error("image {image} is in use by {user}")]
     InUse {
         /// Name or id as asked for.
         image: String,
-        /// One container that uses it.
-        container: String,
+        /// One container or lease that needs it.
+        user: String,
     },
     /// The kernel cannot mount as many layers.
     #[error(
@@ -261,6 +293,13 @@ pub enum Error {
     Cancelled(String),
 }
 
+fn here_for(platforms: &[String]) -> String {
+    match platforms {
+        [] => "no platform".to_owned(),
+        some => some.join(", "),
+    }
+}
+
 fn times(attempts: u32) -> String {
     match attempts {
         1 => "1 attempt".to_owned(),
@@ -272,12 +311,18 @@ impl Error {
     /// The class of this error, for mapping to a status code.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::NoSuchImage(_) | Error::NoSuchLease(_) | Error::NotAtRegistry { .. } => Kind::NotFound,
+            Error::NoSuchImage(_)
+            | Error::NoSuchLease(_)
+            | Error::NotHere(_)
+            | Error::NoSuchPlatform { .. }
+            | Error::NotAtRegistry { .. } => Kind::NotFound,
             Error::InUse { .. } | Error::SeveralNames { .. } | Error::LeaseTaken(_) => Kind::InUse,
             Error::Reference { .. }
             | Error::Platform(_)
             | Error::ContainerId(_)
             | Error::AmbiguousId(_)
+            | Error::NotAnImage { .. }
+            | Error::Filter { .. }
             | Error::Document { .. }
             | Error::Digest { .. }
             | Error::Layer { .. }

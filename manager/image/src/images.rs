@@ -1,9 +1,22 @@
 //! The door of the crate: what callers see, and which module does what they ask for.
 
+mod filter;
+mod find;
+mod history;
+mod names;
+mod prune;
+mod usage;
+
+pub use filter::Filters;
+pub use history::{Step, tree_bytes};
+pub use usage::{ImageUsage, Usage};
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+
+use rusqlite::{Connection, Transaction};
 
 use crate::database::{self, ImageRow};
 use crate::patience::Config;
@@ -14,6 +27,7 @@ use crate::{
     Credentials, Description, Error, FileChange, Platform, Rootfs, commit, import, load, reconcile, registry,
     rootfs, save,
 };
+use find::Found;
 
 /// The image store of one root folder. Cheap to clone; all clones share one database connection.
 ///
@@ -29,6 +43,8 @@ pub struct Images {
 pub struct PullOptions {
     /// The platform to choose from an index; the machine's own if `None`.
     pub platform: Option<Platform>,
+    /// Keep all platforms of an index, so that it can be pushed and saved as it is. One is unpacked.
+    pub all_platforms: bool,
     /// What the client has for this registry.
     pub credentials: Option<Credentials>,
 }
@@ -40,10 +56,14 @@ pub struct Image {
     pub id: String,
     /// Full names that point to it, `docker.io/library/debian:latest`.
     pub names: Vec<String>,
+    /// Where registries have it, or an index that has it: `docker.io/library/debian@sha256:…`.
+    pub repo_digests: Vec<String>,
     /// Digest of the manifest it was last pulled by.
     pub manifest_digest: String,
     /// Compressed layers, config and manifest.
     pub size_bytes: u64,
+    /// Files of the unpacked layers; 0 for those unpacked before that was recorded.
+    pub unpacked_bytes: u64,
     /// When it was built; 0 if it does not tell.
     pub created_unix_seconds: i64,
     /// CPU architecture, `amd64`.
@@ -59,7 +79,16 @@ pub struct Image {
 }
 
 impl Image {
-    pub(crate) fn from_row(row: ImageRow) -> Result<Image, Error> {
+    /// The image of this id.
+    pub(crate) fn read(connection: &Connection, id: &str) -> Result<Image, Error> {
+        let row = database::image(connection, id)?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;
+        let repo_digests = database::repo_digests(connection, id)?;
+        let layers = database::image_layers(connection, id)?;
+        let unpacked_bytes = layers.iter().filter_map(|layer| layer.unpacked_bytes).sum();
+        Image::from_row(row, repo_digests, unpacked_bytes)
+    }
+
+    fn from_row(row: ImageRow, repo_digests: Vec<String>, unpacked_bytes: u64) -> Result<Image, Error> {
         let config: oci_spec::image::ImageConfiguration =
             serde_json::from_str(&row.config_json).map_err(|e| Error::Document {
                 what: "image config",
@@ -73,6 +102,8 @@ impl Image {
         Ok(Image {
             id: row.id,
             names: row.names,
+            repo_digests,
+            unpacked_bytes,
             manifest_digest: row.manifest_digest,
             size_bytes: row.size_bytes,
             created_unix_seconds: created.map_or(0, jiff::Timestamp::as_second),
@@ -81,6 +112,32 @@ impl Image {
             diff_ids: config.rootfs().diff_ids().clone(),
             config,
             config_json: row.config_json,
+        })
+    }
+}
+
+impl Image {
+    /// The platform that it is made for.
+    pub fn platform(&self) -> Platform {
+        Platform {
+            os: self.os.clone(),
+            architecture: self.architecture.clone(),
+            variant: self.config.variant().clone().unwrap_or_default(),
+        }
+    }
+
+    fn check_platform(&self, asked_for: &str, wanted: &Platform) -> Result<(), Error> {
+        let own = self.platform();
+        // Many builders leave the variant out; then the index is what tells, and the architecture is what is known.
+        let fits = own.fitness(wanted).is_some()
+            || (own.variant.is_empty() && own.architecture == wanted.architecture && own.os == wanted.os);
+        if fits {
+            return Ok(());
+        }
+        Err(Error::NoSuchPlatform {
+            name: asked_for.to_owned(),
+            wanted: wanted.to_string(),
+            here: vec![own.to_string()],
         })
     }
 }
@@ -109,7 +166,9 @@ pub enum Phase {
     Downloading,
     /// All bytes are here and right; it waits for the layers below it to be in place.
     Verifying,
-    /// Unpacked and verified.
+    /// Unpacked, verified and in its place; it waits for the whole image to be durable.
+    Verified,
+    /// Committed: durable, and part of an image.
     Done,
     /// It was here already.
     Present,
@@ -161,67 +220,94 @@ impl Images {
     /// An image by name (short forms as in docker), by id or by an unambiguous beginning of its id.
     pub fn get(&self, name_or_id: &str) -> Result<Image, Error> {
         let connection = self.store.database();
-        let (id, _) = find(&connection, name_or_id)?;
-        let row =
-            database::image(&connection, &id)?.ok_or_else(|| Error::NoSuchImage(name_or_id.to_owned()))?;
-        drop(connection);
-        Image::from_row(row)
+        let id = find::image_id(&connection, name_or_id)?;
+        Image::read(&connection, &id)
+    }
+
+    /// The image that a name or id has for a platform. Of an index whose platforms were all kept, the layers are
+    /// unpacked if they are not yet; nothing is asked of a registry.
+    pub async fn get_for(&self, name_or_id: &str, platform: Platform) -> Result<Image, Error> {
+        let (images, wanted) = (self.clone(), name_or_id.to_owned());
+        let found = crate::blocking(move || find::find(&images.store.database(), &wanted)).await?;
+        match found {
+            Found::Name(reference) => self.pulls.unpack_here(reference, platform).await,
+            Found::Image(id) => {
+                let images = self.clone();
+                let image = crate::blocking(move || Image::read(&images.store.database(), &id)).await?;
+                image.check_platform(name_or_id, &platform)?;
+                Ok(image)
+            }
+        }
     }
 
     /// All images, in the order of their ids.
     pub fn list(&self) -> Result<Vec<Image>, Error> {
-        let rows = database::images(&self.store.database())?;
-        rows.into_iter().map(Image::from_row).collect()
+        self.list_some(&Filters::default())
+    }
+
+    /// The images that pass filters, in the order of their ids, with those of their names that do.
+    pub fn list_some(&self, filters: &Filters) -> Result<Vec<Image>, Error> {
+        let connection = self.store.database();
+        let ready = filters.ready(&connection)?;
+        let mut images = Vec::new();
+        for id in database::image_ids(&connection)? {
+            let mut image = Image::read(&connection, &id)?;
+            if ready.pass(&mut image) {
+                images.push(image);
+            }
+        }
+        Ok(images)
+    }
+
+    /// How an image was built, base first.
+    pub fn history(&self, name_or_id: &str) -> Result<Vec<Step>, Error> {
+        history::history(&self.store, name_or_id)
+    }
+
+    /// Remove what no container and no lease needs: images without a name, with `all` those with names too. Gives
+    /// how many bytes that frees.
+    pub fn prune(&self, all: bool, filters: &Filters) -> Result<(Removed, u64), Error> {
+        let change = |transaction: &Transaction<'_>| prune::prune(transaction, all, filters);
+        self.store.change_and_collect(change)
+    }
+
+    /// What images take of the disk.
+    pub fn usage(&self) -> Result<Usage, Error> {
+        usage::usage(&self.store)
+    }
+
+    /// Keep an image for a client, whatever others remove, for so many seconds or until [`Images::end_lease`]. The
+    /// lease of the same id is renewed.
+    pub fn lease(&self, id: &str, name_or_id: &str, seconds: u64) -> Result<(), Error> {
+        let connection = self.store.database();
+        let image = find::image_id(&connection, name_or_id)?;
+        database::put_client_lease(&connection, id, &image, seconds)
+    }
+
+    /// Give a client's lease back; whether there was one.
+    pub fn end_lease(&self, id: &str) -> Result<bool, Error> {
+        database::delete_client_lease(&self.store.database(), id)
     }
 
     /// Remove a name; with the last name, or when asked by id, remove the image and every layer that no other
     /// image has.
     ///
-    /// An image that a container's lease needs stays: without `force` this fails, with `force` only its names go.
-    /// By id, an image with several names needs `force`.
+    /// An image that a container or a lease needs stays: without `force` this fails, with `force` only its names go.
+    /// By id, an image with several names needs `force`. By `repository@digest`, all tags of the repository that
+    /// point there go. The files go in the background.
     pub fn remove(&self, name_or_id: &str, force: bool) -> Result<Removed, Error> {
-        let (removed, doomed) = self.store.change_and_collect(|transaction| {
-            let (id, name) = find(transaction, name_or_id)?;
-            let names = database::names_of(transaction, &id)?;
-            let going = match name {
-                Some(name) => vec![name],
-                None if names.len() > 1 && !force => {
-                    return Err(Error::SeveralNames {
-                        id,
-                        names: names.join(", "),
-                    });
-                }
-                None => names.clone(),
-            };
-            let mut removed = Removed::default();
-            let is_last = going.len() == names.len();
-            let user = if is_last {
-                database::user_of(transaction, &id)?
-            } else {
-                None
-            };
-            match user {
-                Some(container) if !force => {
-                    return Err(Error::InUse {
-                        image: name_or_id.to_owned(),
-                        container,
-                    });
-                }
-                None if is_last => {
-                    database::delete_image(transaction, &id)?;
-                    removed.deleted.push(id);
-                }
-                _ => {
-                    for name in &going {
-                        database::delete_name(transaction, name)?;
-                    }
-                }
-            }
-            removed.untagged = going;
-            Ok(removed)
-        })?;
-        drop(doomed);
-        Ok(removed)
+        let change = |transaction: &Transaction<'_>| names::remove(transaction, name_or_id, force);
+        Ok(self.store.change_and_collect(change)?.0)
+    }
+
+    /// Point a name to what a name or id stands for; gives its full form. A name that pointed elsewhere moves, and
+    /// what it pointed to stays.
+    pub fn tag(&self, name_or_id: &str, name: &str) -> Result<String, Error> {
+        let mut connection = self.store.database();
+        let transaction = database::write(&mut connection)?;
+        let name = names::tag(&transaction, name_or_id, name)?;
+        transaction.commit().map_err(database::doing("commit a name"))?;
+        Ok(name)
     }
 
     /// Make a root file system for a container: takes a lease on the image and makes upper and work folders.
@@ -287,39 +373,11 @@ impl Images {
     }
 }
 
-/// The id that a name or an id prefix stands for, and the full name if it was one.
-pub(crate) fn find(connection: &rusqlite::Connection, text: &str) -> Result<(String, Option<String>), Error> {
-    let reference = Reference::parse(text);
-    if let Ok(reference) = &reference {
-        let name = reference.name();
-        if let Some(row) = database::name(connection, &name)? {
-            return Ok((row.image_id, Some(name)));
-        }
-    }
-    let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    if !hex.is_empty()
-        && hex.len() <= 64
-        && hex
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    {
-        let mut ids = database::ids_with_prefix(connection, &format!("sha256:{hex}"))?;
-        match (ids.pop(), ids.is_empty()) {
-            (Some(id), true) => return Ok((id, None)),
-            (Some(_), false) => return Err(Error::AmbiguousId(text.to_owned())),
-            (None, _) => {}
-        }
-    }
-    match reference {
-        // A name by digest finds the image however it was pulled.
-        Ok(Reference {
-            digest: Some(digest), ..
-        }) => match database::id_by_manifest(connection, &digest.to_string())? {
-            Some(id) => Ok((id, None)),
-            None => Err(Error::NoSuchImage(text.to_owned())),
-        },
-        // What reads as an id is one that is not here, not a broken name.
-        Err(e) if text.len() != 64 && !text.starts_with("sha256:") => Err(e),
-        _ => Err(Error::NoSuchImage(text.chars().take(200).collect())),
-    }
+/// The id of the image that a text stands for, and the full name if it was one.
+pub(crate) fn find(connection: &Connection, text: &str) -> Result<(String, Option<String>), Error> {
+    let name = match find::find(connection, text)? {
+        Found::Name(reference) => Some(reference.name()),
+        Found::Image(_) => None,
+    };
+    Ok((find::image_id(connection, text)?, name))
 }

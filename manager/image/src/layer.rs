@@ -16,7 +16,7 @@ use crate::content::BlobWriter;
 use crate::digest::{Digest, Hasher};
 use crate::manifest::{Compression, Layer};
 use crate::progress::Counters;
-use crate::unpack::{self, Failure, Implied, Limits, unpack};
+use crate::unpack::{self, Failure, Limits, Unpacked, unpack};
 
 /// Inflated bytes handed over at once, and how many such pieces may wait.
 const PIECE_BYTES: usize = 64 << 10;
@@ -41,7 +41,7 @@ impl Pass {
         &self,
         source: tokio::sync::mpsc::Receiver<Bytes>,
         blob: Option<&mut BlobWriter>,
-    ) -> Result<Implied, Error> {
+    ) -> Result<Unpacked, Error> {
         let (pieces, unpacker_in) = sync_channel(PIECES_MAX);
         let (used, recycled) = channel();
         let (packing, unpacking) = std::thread::scope(|scope| {
@@ -66,7 +66,7 @@ impl Pass {
                 layer: self.digest(),
                 rule: "the unpacking thread ended early".into(),
             }),
-            (Ok(()), Ok(implied)) => Ok(implied),
+            (Ok(()), Ok(unpacked)) => Ok(unpacked),
         }
     }
 
@@ -176,7 +176,7 @@ impl Pass {
     }
 
     /// Second thread: inflated bytes to files.
-    fn unpack(&self, pieces: Receiver<Vec<u8>>, used: Sender<Vec<u8>>) -> Result<Implied, Error> {
+    fn unpack(&self, pieces: Receiver<Vec<u8>>, used: Sender<Vec<u8>>) -> Result<Unpacked, Error> {
         let mut stream = Inflated {
             pieces,
             used,
@@ -185,7 +185,7 @@ impl Pass {
             hasher: self.diff_id.hasher(),
             counters: &self.counters,
         };
-        let implied =
+        let unpacked =
             unpack(&mut stream, &self.folder, &self.limits).map_err(|f| explain(f, &self.digest()))?;
         let actual = stream.hasher.finish();
         if actual != self.diff_id {
@@ -195,7 +195,7 @@ impl Pass {
                 actual: actual.to_string(),
             });
         }
-        Ok(implied)
+        Ok(unpacked)
     }
 }
 
@@ -364,7 +364,7 @@ mod tests {
     use crate::manifest::Descriptor;
 
     /// Run a pass over a layer that is all in the queue.
-    fn run(packed: Vec<u8>, compression: Compression, inflated: &[u8]) -> Result<Implied, Error> {
+    fn run(packed: Vec<u8>, compression: Compression, inflated: &[u8]) -> Result<Unpacked, Error> {
         let digest = Digest::of(&packed);
         let descriptor = Descriptor {
             media_type: "type".into(),

@@ -11,6 +11,7 @@
 //!    │   layer.rs: hash → blob (content.rs) → inflate ═ queue ═ hash → archive.rs → unpack.rs
 //!    ▼
 //! store.rs (files and holds) ── database.rs (metadata) ── rootfs.rs (containers) ── reconcile.rs (at open)
+//!    └── links.rs (what content needs), reaper.rs (removal behind everybody's back)
 //! ```
 
 mod archive;
@@ -25,6 +26,7 @@ mod import;
 mod inflate;
 mod instruction;
 mod layer;
+mod links;
 mod load;
 mod local;
 mod manifest;
@@ -34,6 +36,7 @@ mod patience;
 mod platform;
 mod progress;
 mod pull;
+mod reaper;
 mod reconcile;
 mod reference;
 mod registry;
@@ -48,7 +51,9 @@ pub mod fuzzing;
 pub use commit::{ChangeKind, FileChange};
 pub use credentials::Credentials;
 pub use error::{Error, Kind};
-pub use images::{Image, Images, LayerProgress, Phase, PullOptions, Removed};
+pub use images::{
+    Filters, Image, ImageUsage, Images, LayerProgress, Phase, PullOptions, Removed, Step, Usage, tree_bytes,
+};
 pub use instruction::apply as apply_instructions;
 pub use local::Description;
 pub use patience::Config;

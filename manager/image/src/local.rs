@@ -64,7 +64,10 @@ pub(crate) fn place(
         let key = Key::Layer(chain_id);
         let layer = match store.hold(&key)? {
             Some(layer) => layer,
-            None => store.publish(&key, unpack(store, &local, &below)?)?,
+            None => {
+                let (folder, bytes) = unpack(store, &local, &below)?;
+                store.publish_sized(&key, folder, Some(bytes))?
+            }
         };
         below.push(Arc::clone(&layer));
         all.push(Placed {
@@ -75,8 +78,8 @@ pub(crate) fn place(
     Ok(all)
 }
 
-/// One pass over a blob on this machine.
-fn unpack(store: &Arc<Store>, local: &LocalLayer, below: &[Arc<Held>]) -> Result<Scratch, Error> {
+/// One pass over a blob on this machine. Gives the folder, and the bytes of its files.
+fn unpack(store: &Arc<Store>, local: &LocalLayer, below: &[Arc<Held>]) -> Result<(Scratch, u64), Error> {
     let folder = store.scratch_folder()?;
     let descriptor = &local.layer.descriptor;
     let pass = Pass {
@@ -95,8 +98,10 @@ fn unpack(store: &Arc<Store>, local: &LocalLayer, below: &[Arc<Held>]) -> Result
     });
     fed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
-    adopt(folder.path(), &made?, &paths).map_err(|e| Error::io("complete the layer in", folder.path(), e))?;
-    Ok(folder)
+    let made = made?;
+    adopt(folder.path(), &made.implied, &paths)
+        .map_err(|e| Error::io("complete the layer in", folder.path(), e))?;
+    Ok((folder, made.content_bytes))
 }
 
 fn feed(path: &Path, sink: &mpsc::Sender<Bytes>) -> Result<(), Error> {

@@ -278,6 +278,11 @@ fn compression(media_type: &str) -> Option<Compression> {
     .then_some(compression)
 }
 
+/// Whether layers of this type are not for registries to have: their publisher gives them out.
+pub(crate) fn is_foreign(media_type: &str) -> bool {
+    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
+}
+
 /// Whether content of this media type points to manifests.
 pub(crate) fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_INDEX)

@@ -1,9 +1,33 @@
 //! How far each layer of a pull is. Written by the threads that do the work, read by whoever shows it.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{LayerProgress, Phase};
+
+/// The layers of a pull, once it knows them. Pulls of one image at once share it, and each shows it to its client.
+#[derive(Default)]
+pub(crate) struct Board(Mutex<Vec<Arc<Counters>>>);
+
+impl Board {
+    pub(crate) fn set(&self, layers: Vec<Arc<Counters>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = layers;
+    }
+
+    pub(crate) fn read(&self) -> Vec<LayerProgress> {
+        let layers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.iter().map(|counters| counters.read()).collect()
+    }
+
+    /// Everything that was verified is durable now, and named.
+    pub(crate) fn committed(&self) {
+        for counters in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if counters.read().phase == Phase::Verified {
+                counters.enter(Phase::Done);
+            }
+        }
+    }
+}
 
 /// The counters of one layer.
 pub(crate) struct Counters {
@@ -26,10 +50,7 @@ impl Counters {
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
-        *self
-            .phase
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = phase;
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
     }
 
     pub(crate) fn set_downloaded(&self, bytes: u64) {
@@ -43,10 +64,7 @@ impl Counters {
     pub(crate) fn read(&self) -> LayerProgress {
         LayerProgress {
             digest: self.digest.clone(),
-            phase: *self
-                .phase
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
+            phase: *self.phase.lock().unwrap_or_else(PoisonError::into_inner),
             downloaded_bytes: self.downloaded_bytes.load(Ordering::Relaxed),
             total_bytes: self.total_bytes,
             unpacked_bytes: self.unpacked_bytes.load(Ordering::Relaxed),

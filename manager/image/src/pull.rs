@@ -3,33 +3,37 @@
 //! The work runs in a task of its own, so that it can clean up behind a caller who has gone away. Layers that several
 //! pulls need at the same time are made once: the first takes the chainID's lock, the others find its result. Locks
 //! cannot wait for each other in a ring, as a layer only ever waits for layers below it. The lock saves work and
-//! guards nothing: who has waited for it too long, because the first one's registry is slow, goes on without.
+//! guards nothing: who has waited for it too long, because the first one's registry is slow, goes on without. In the
+//! same way pulls of one image at once let the first go ahead: what it leaves to the others is to ask whether that is
+//! still what the name stands for.
 
+mod keep;
 mod layer;
+mod local;
+mod plan;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::credentials::Credentials;
-use crate::database::{self, ImageRow, NameRow};
+use crate::database::{self, ImageRow};
 use crate::digest::{Digest, chain_ids};
-use crate::manifest::{self, Document, Manifest};
+use crate::manifest;
 use crate::patience::Config;
-use crate::progress::Counters;
+use crate::progress::{Board, Counters};
 use crate::reference::Reference;
-use crate::registry::{Fetched, Sources};
-use crate::store::{Held, Key, Parts, Store};
+use crate::registry::Sources;
+use crate::store::{Parts, Store};
 use crate::{Error, Image, LayerProgress, Phase, Platform, PullOptions, blocking};
 use layer::{Below, LayerJob, Placed};
+use plan::Plan;
 
 /// Layers of one pull that are downloaded and unpacked at the same time.
 const LAYERS_AT_ONCE: usize = 3;
-/// Indexes that point to indexes.
-const INDEX_DEPTH_MAX: usize = 3;
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// What all pulls share.
@@ -38,6 +42,16 @@ pub(crate) struct Pulls {
     config: Config,
     /// By chainID: held while a layer is made.
     making: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    /// By reference, platform and the like: pulls that are after the same.
+    running: Mutex<HashMap<String, Arc<Flight>>>,
+}
+
+/// What pulls of the same image at the same time share.
+#[derive(Default)]
+struct Flight {
+    /// Held by the one that works.
+    turn: tokio::sync::Mutex<()>,
+    board: Board,
 }
 
 impl Pulls {
@@ -46,6 +60,7 @@ impl Pulls {
             store,
             config,
             making: Mutex::new(HashMap::new()),
+            running: Mutex::new(HashMap::new()),
         }
     }
 
@@ -63,16 +78,17 @@ impl Pulls {
     ) -> Result<Image, Error> {
         let cancelled = CancellationToken::new();
         let _given_up = cancelled.clone().drop_guard();
-        let board = Arc::new(OnceLock::new());
         let name = reference.to_string();
         let pull = Pull {
+            flight: self.flight(&reference, &options),
             shared: Arc::clone(self),
             reference,
             wanted: options.platform,
+            all_platforms: options.all_platforms,
             credentials: options.credentials,
             cancelled,
-            board: Arc::clone(&board),
         };
+        let flight = Arc::clone(&pull.flight);
         let mut task = tokio::spawn(pull.run());
         let mut shown = Vec::new();
         let mut ticks = tokio::time::interval(PROGRESS_EVERY);
@@ -80,15 +96,27 @@ impl Pulls {
         let result = loop {
             tokio::select! {
                 result = &mut task => break result,
-                _ = ticks.tick() => show(&board, &mut shown, progress),
+                _ = ticks.tick() => show(&flight.board, &mut shown, progress),
             }
         };
-        show(&board, &mut shown, progress);
+        show(&flight.board, &mut shown, progress);
         match result {
             Ok(result) => result,
             Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
             Err(_) => Err(Error::Cancelled(name)),
         }
+    }
+
+    fn flight(&self, reference: &Reference, options: &PullOptions) -> Arc<Flight> {
+        let key = format!(
+            "{} {:?} {}",
+            reference.name(),
+            options.platform,
+            options.all_platforms
+        );
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|_, flight| Arc::strong_count(flight) > 1);
+        Arc::clone(running.entry(key).or_default())
     }
 
     fn lock_of(&self, chain_id: &Digest) -> Arc<tokio::sync::Mutex<()>> {
@@ -99,13 +127,8 @@ impl Pulls {
 }
 
 /// Report each layer that has changed since it was last shown.
-fn show(
-    board: &OnceLock<Vec<Arc<Counters>>>,
-    shown: &mut Vec<LayerProgress>,
-    progress: &(dyn Fn(LayerProgress) + Send + Sync),
-) {
-    for (i, counters) in board.get().into_iter().flatten().enumerate() {
-        let now = counters.read();
+fn show(board: &Board, shown: &mut Vec<LayerProgress>, progress: &(dyn Fn(LayerProgress) + Send + Sync)) {
+    for (i, now) in board.read().into_iter().enumerate() {
         match shown.get_mut(i) {
             Some(before) if *before == now => continue,
             Some(before) => *before = now.clone(),
@@ -120,55 +143,84 @@ struct Pull {
     shared: Arc<Pulls>,
     reference: Reference,
     wanted: Option<Platform>,
+    all_platforms: bool,
     credentials: Option<Credentials>,
     cancelled: CancellationToken,
-    board: Arc<OnceLock<Vec<Arc<Counters>>>>,
-}
-
-/// What a manifest and its config say, fetched and checked.
-struct Plan {
-    manifest: Manifest,
-    manifest_digest: Digest,
-    config_json: String,
-    diff_ids: Vec<Digest>,
-    /// Manifest and config.
-    documents: Vec<Arc<Held>>,
-    size_bytes: u64,
-    target: NameRow,
+    flight: Arc<Flight>,
 }
 
 impl Pull {
     async fn run(self) -> Result<Image, Error> {
-        let (reference, store) = (self.reference.name(), Arc::clone(&self.shared.store));
-        let known = blocking(move || known(&store, &reference)).await?;
-        let known = known.filter(|(row, _)| row.platform == self.platform().to_string());
+        let patience = self.shared.config.share_timeout;
+        let turn = async { Ok(tokio::time::timeout(patience, self.flight.turn.lock()).await.ok()) };
+        let _turn = self.or_cancelled(turn).await?;
+        let known = self.known().await?;
         // What a digest names does not change.
         if self.reference.digest.is_some()
-            && let Some((row, _)) = known
+            && let Some(id) = known.as_ref().and_then(|known| known.image.clone())
         {
-            return self.present(row.image_id).await;
+            return self.present(id).await;
         }
         let registry = self.or_cancelled(self.connect()).await?;
-        if let Some((row, _)) = known
-            && let Some(now) = self
-                .or_cancelled(registry.resolve(&self.reference.target()))
-                .await?
-            && now.to_string() == row.target_digest
-        {
-            return self.present(row.image_id).await;
+        // Of a target that is here and has not moved, only what is missing is asked for.
+        let mut unmoved = None;
+        if let Some(known) = known {
+            let now = match &self.reference.digest {
+                Some(digest) => Some(digest.clone()),
+                None => {
+                    self.or_cancelled(registry.resolve(&self.reference.target()))
+                        .await?
+                }
+            };
+            if now.as_ref() == Some(&known.target) {
+                if let Some(id) = known.image {
+                    return self.present(id).await;
+                }
+                unmoved = now;
+            }
         }
-        let plan = self.or_cancelled(self.plan(&registry)).await?;
+        let plan = self
+            .or_cancelled(self.plan(Some(&registry), unmoved.as_ref()))
+            .await?;
         failpoint::reach("pull.planned");
-        let placed = self.layers(&registry, &plan).await;
-        let store = Arc::clone(&self.shared.store);
-        let name = self.reference.name();
+        self.make(Some(&registry), plan, Some(self.reference.name()))
+            .await
+    }
+
+    /// Make what is planned, and commit it. `name` is to point to it.
+    async fn make(
+        &self,
+        registry: Option<&Sources>,
+        plan: Plan,
+        name: Option<String>,
+    ) -> Result<Image, Error> {
+        let counters = |descriptor: &manifest::Descriptor| {
+            Arc::new(Counters::new(descriptor.digest.to_string(), descriptor.size))
+        };
+        let unpacked: Vec<_> = plan
+            .manifest
+            .layers
+            .iter()
+            .map(|layer| counters(&layer.descriptor))
+            .collect();
+        let kept: Vec<_> = plan.others.iter().map(counters).collect();
+        self.flight.board.set([unpacked.clone(), kept.clone()].concat());
+        let placed = self.layers(registry, &plan, unpacked).await;
+        let others = match &placed {
+            Ok(_) => self.keep_all(registry, plan.others.clone(), kept).await,
+            Err(_) => Ok(Vec::new()),
+        };
+        let (store, flight) = (Arc::clone(&self.shared.store), Arc::clone(&self.flight));
+        let origin = registry.map(|_| self.reference.full_repository());
         blocking(move || {
             // On an error all holds end here: what they held is removed on this thread.
-            let (layers, blobs): (Vec<_>, Vec<_>) = placed?.into_iter().map(|p| (p.layer, p.blob)).unzip();
+            let (placed, others) = (placed?, others?);
+            let (layers, blobs): (Vec<_>, Vec<_>) = placed.into_iter().map(|p| (p.layer, p.blob)).unzip();
             let blobs = plan
                 .documents
                 .into_iter()
                 .chain(blobs.into_iter().flatten())
+                .chain(others)
                 .collect();
             let id = plan.manifest.config.digest.to_string();
             let row = ImageRow {
@@ -178,12 +230,19 @@ impl Pull {
                 config_json: plan.config_json,
                 names: Vec::new(),
             };
-            store.commit(&Parts {
+            let parts = Parts {
                 row,
-                name: Some((name, plan.target)),
+                name: name.map(|name| (name, plan.target.clone())),
                 layers,
                 blobs,
+            };
+            store.commit_with(&parts, |transaction| match &origin {
+                Some(repository) => {
+                    database::insert_repository(transaction, repository, &plan.target.target_digest)
+                }
+                None => Ok(()),
             })?;
+            flight.board.committed();
             read(&store, &id)
         })
         .await
@@ -205,12 +264,9 @@ impl Pull {
         let store = Arc::clone(&self.shared.store);
         let (image, manifest) = blocking(move || {
             let image = read(&store, &id)?;
-            let digest = Digest::parse(&image.manifest_digest).ok().map(Key::Blob);
-            let blob = digest.map_or(Ok(None), |key| store.hold(&key))?;
-            let content = blob
-                .and_then(|blob| std::fs::read(blob.path()).ok())
-                .unwrap_or_default();
-            Ok((image, manifest::parse_stored(&content)))
+            let digest = Digest::parse(&image.manifest_digest).ok();
+            let content = digest.map_or(Ok(None), |digest| store.document(&digest))?;
+            Ok((image, manifest::parse_stored(&content.unwrap_or_default())))
         })
         .await?;
         let layers = manifest.into_iter().flat_map(|manifest| manifest.layers);
@@ -220,9 +276,11 @@ impl Pull {
                 layer.descriptor.size,
             ))
         });
-        for layer in self.board.get_or_init(|| counters.collect()) {
+        let counters: Vec<_> = counters.collect();
+        for layer in &counters {
             layer.enter(Phase::Present);
         }
+        self.flight.board.set(counters);
         Ok(image)
     }
 
@@ -230,99 +288,13 @@ impl Pull {
         Sources::connect(&self.reference, self.credentials.as_ref(), &self.shared.config).await
     }
 
-    /// Fetch and check what says what the image is.
-    async fn plan(&self, registry: &Sources) -> Result<Plan, Error> {
-        let target = self.reference.target();
-        let mut fetched = registry
-            .manifest(&target, None, self.reference.digest.as_ref())
-            .await?;
-        let target_digest = fetched.digest.to_string();
-        let mut indexes = 0;
-        let manifest = loop {
-            match parse(&fetched)? {
-                Document::Manifest(manifest) => break manifest,
-                Document::Index(_) if indexes == INDEX_DEPTH_MAX => {
-                    return Err(Error::Document {
-                        what: "index",
-                        digest: fetched.digest.to_string(),
-                        rule: format!("indexes are nested more than {INDEX_DEPTH_MAX} deep"),
-                    });
-                }
-                Document::Index(entries) => {
-                    indexes += 1;
-                    let chosen = manifest::choose(&entries, &self.platform(), &fetched.digest.to_string())?;
-                    let descriptor = &chosen.descriptor;
-                    let digest = descriptor.digest.to_string();
-                    fetched = registry
-                        .manifest(&digest, Some(descriptor), Some(&descriptor.digest))
-                        .await?;
-                }
-            }
-        };
-        let config_json = self.config(registry, &manifest).await?;
-        let config_digest = &manifest.config.digest;
-        let (config, diff_ids) =
-            manifest::parse_config(config_json.as_bytes(), config_digest, manifest.layers.len())?;
-        if let Some(wanted) = &self.wanted
-            && config.architecture().to_string() != wanted.architecture
-        {
-            return Err(Error::Document {
-                what: "image config",
-                digest: config_digest.to_string(),
-                rule: format!("it is made for linux/{}, not for {wanted}", config.architecture()),
-            });
-        }
-        let layers: u64 = manifest.layers.iter().map(|layer| layer.descriptor.size).sum();
-        let size_bytes = layers + manifest.config.size + fetched.content.len() as u64;
-        let target = NameRow {
-            image_id: config_digest.to_string(),
-            target_digest,
-            platform: self.platform().to_string(),
-        };
-        let store = Arc::clone(&self.shared.store);
-        let (config_digest, manifest_digest) = (config_digest.clone(), fetched.digest.clone());
-        let (documents, config_json) = blocking(move || {
-            let config = store.keep_bytes(&config_digest, config_json.as_bytes())?;
-            Ok((
-                vec![store.keep_bytes(&fetched.digest, &fetched.content)?, config],
-                config_json,
-            ))
-        })
-        .await?;
-        Ok(Plan {
-            manifest,
-            manifest_digest,
-            config_json,
-            diff_ids,
-            documents,
-            size_bytes,
-            target,
-        })
-    }
-
-    async fn config(&self, registry: &Sources, manifest: &Manifest) -> Result<String, Error> {
-        let content = registry.small_blob(&manifest.config).await?;
-        String::from_utf8(content).map_err(|_| Error::Document {
-            what: "image config",
-            digest: manifest.config.digest.to_string(),
-            rule: "it is not UTF-8".into(),
-        })
-    }
-
     /// Make all layers, base first in the result. If one fails, the others are stopped and waited for.
-    async fn layers(&self, registry: &Sources, plan: &Plan) -> Result<Vec<Placed>, Error> {
-        let counters: Vec<Arc<Counters>> = plan
-            .manifest
-            .layers
-            .iter()
-            .map(|layer| {
-                Arc::new(Counters::new(
-                    layer.descriptor.digest.to_string(),
-                    layer.descriptor.size,
-                ))
-            })
-            .collect();
-        let _ = self.board.set(counters.clone());
+    async fn layers(
+        &self,
+        registry: Option<&Sources>,
+        plan: &Plan,
+        counters: Vec<Arc<Counters>>,
+    ) -> Result<Vec<Placed>, Error> {
         let permits = Semaphore::new(LAYERS_AT_ONCE);
         let (first, mut below) = oneshot::channel();
         let _ = first.send(Below::new());
@@ -378,34 +350,6 @@ async fn removed_on_a_blocking_thread<T: Send + 'static>(made: T, error: Error) 
     removal.await.err().unwrap_or(error)
 }
 
-fn parse(fetched: &Fetched) -> Result<Document, Error> {
-    manifest::parse(&fetched.content, &fetched.media_type, &fetched.digest.to_string())
-}
-
-/// What a name points to here, and holds on its layers.
-type Known = (NameRow, Vec<Arc<Held>>);
-
-/// Look a name up; nothing is known of an image that has lost a layer.
-fn known(store: &Arc<Store>, name: &str) -> Result<Option<Known>, Error> {
-    let Some(row) = database::name(&store.database(), name)? else {
-        return Ok(None);
-    };
-    let Ok(image) = read(store, &row.image_id) else {
-        return Ok(None);
-    };
-    let diff_ids: Result<Vec<Digest>, String> = image.diff_ids.iter().map(|d| Digest::parse(d)).collect();
-    let Ok(diff_ids) = diff_ids else { return Ok(None) };
-    let mut held = Vec::new();
-    for chain_id in chain_ids(&diff_ids) {
-        match store.hold(&Key::Layer(chain_id))? {
-            Some(layer) => held.push(layer),
-            None => return Ok(None),
-        }
-    }
-    Ok(Some((row, held)))
-}
-
 fn read(store: &Store, id: &str) -> Result<Image, Error> {
-    let row = database::image(&store.database(), id)?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;
-    Image::from_row(row)
+    Image::read(&store.database(), id)
 }

@@ -12,19 +12,26 @@ use rusqlite::Connection;
 use rustix::fs::FlockOperation;
 
 use crate::Error;
-use crate::content::remove;
 use crate::database;
 use crate::store::{EMPTY_LAYER, Store};
 
 /// How long a predecessor may take to end: it lets go of the lock only when its last thread is gone.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// Open the store at `root`. Blocks; removes files, so it may take as long as they are many.
+/// Open the store at `root`. Blocks, but not for as long as it takes to remove what is left over: that goes on behind.
 pub(crate) fn open(root: &Path) -> Result<Arc<Store>, Error> {
     let root = check_root(root)?;
     make_folder(&root)?;
     let lock = take_lock(&root)?;
-    for folder in ["blobs", "blobs/sha256", "blobs/sha512", "s", "containers", "tmp"] {
+    for folder in [
+        "blobs",
+        "blobs/sha256",
+        "blobs/sha512",
+        "s",
+        "containers",
+        "tmp",
+        "trash",
+    ] {
         make_folder(&root.join(folder))?;
     }
     let empty = root.join("s").join(EMPTY_LAYER.to_string());
@@ -34,9 +41,16 @@ pub(crate) fn open(root: &Path) -> Result<Arc<Store>, Error> {
     // It lends its mode to the root folders of containers, whatever umask this process has.
     std::fs::set_permissions(&empty, std::fs::Permissions::from_mode(0o755))
         .map_err(|e| Error::io("change the mode of", &empty, e))?;
-    let connection = database::open(&root.join("images.db"))?;
-    let next_number = remove_strangers(&root, &connection)?;
-    Ok(Arc::new(Store::new(root, lock, connection, next_number)))
+    let connection = database::open(&root)?;
+    let next_number = next_number(&root, &connection)?;
+    let strangers = strangers(&root, &connection)?;
+    let store = Store::new(root, lock, connection, next_number);
+    for path in strangers {
+        tracing::info!(path = %path.display(), "removing what an earlier process left half-done");
+        store.doom(&path);
+    }
+    store.resume_removals()?;
+    Ok(Arc::new(store))
 }
 
 /// The root's path ends up in overlay mount options, which give some marks a meaning.
@@ -86,35 +100,52 @@ fn take_lock(root: &Path) -> Result<File, Error> {
     }
 }
 
-/// Remove all files that the database does not name. Gives the first free number for new ones.
-fn remove_strangers(root: &Path, connection: &Connection) -> Result<u64, Error> {
+/// The first number that neither a layer has nor what still waits to be removed.
+fn next_number(root: &Path, connection: &Connection) -> Result<u64, Error> {
+    let mut highest = database::layer_numbers(connection)?
+        .into_iter()
+        .max()
+        .unwrap_or(EMPTY_LAYER);
+    for path in entries(&root.join("trash"))? {
+        let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+        highest = highest.max(number.unwrap_or(EMPTY_LAYER));
+    }
+    Ok(highest + 1)
+}
+
+/// All files that the database does not name.
+fn strangers(root: &Path, connection: &Connection) -> Result<Vec<PathBuf>, Error> {
     let set = |texts: Vec<String>| texts.into_iter().map(OsString::from).collect::<HashSet<_>>();
-    remove_all_but(&root.join("tmp"), &HashSet::new())?;
     let numbers = database::layer_numbers(connection)?;
-    let next_number = numbers.iter().max().copied().unwrap_or(EMPTY_LAYER) + 1;
     let mut layers = set(numbers.iter().map(u64::to_string).collect());
     layers.insert(EMPTY_LAYER.to_string().into());
-    remove_all_but(&root.join("s"), &layers)?;
+    let mut strangers = all_but(&root.join("tmp"), &HashSet::new())?;
+    strangers.extend(all_but(&root.join("s"), &layers)?);
     let blobs = database::blobs(connection)?;
     for algorithm in ["sha256", "sha512"] {
         let of_algorithm = blobs
             .iter()
             .filter_map(|d| Some(d.strip_prefix(algorithm)?.strip_prefix(':')?.to_owned()));
-        remove_all_but(&root.join("blobs").join(algorithm), &set(of_algorithm.collect()))?;
+        strangers.extend(all_but(
+            &root.join("blobs").join(algorithm),
+            &set(of_algorithm.collect()),
+        )?);
     }
-    remove_all_but(&root.join("containers"), &set(database::leases(connection)?))?;
-    Ok(next_number)
+    strangers.extend(all_but(
+        &root.join("containers"),
+        &set(database::leases(connection)?),
+    )?);
+    Ok(strangers)
 }
 
-fn remove_all_but(folder: &Path, keep: &HashSet<OsString>) -> Result<(), Error> {
-    let list = std::fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))?;
-    for entry in list {
-        let entry = entry.map_err(|e| Error::io("list", folder, e))?;
-        if keep.contains(&entry.file_name()) {
-            continue;
-        }
-        tracing::info!(path = %entry.path().display(), "removing what an earlier process left half-done");
-        remove(&entry.path()).map_err(|e| Error::io("remove", &entry.path(), e))?;
-    }
-    Ok(())
+fn all_but(folder: &Path, keep: &HashSet<OsString>) -> Result<Vec<PathBuf>, Error> {
+    let mut paths = entries(folder)?;
+    paths.retain(|path| path.file_name().is_some_and(|name| !keep.contains(name)));
+    Ok(paths)
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    std::fs::read_dir(folder)
+        .and_then(|list| list.map(|entry| Ok(entry?.path())).collect())
+        .map_err(|e| Error::io("list", folder, e))
 }

@@ -54,7 +54,12 @@ impl Reference {
     /// As with docker, a pull by tag and digest keeps only the digest: the tag was not asked of the registry.
     pub(crate) fn name(&self) -> String {
         let separator = if self.digest.is_some() { '@' } else { ':' };
-        format!("{}/{}{separator}{}", self.host, self.repository, self.target())
+        format!("{}{separator}{}", self.full_repository(), self.target())
+    }
+
+    /// Host and repository.
+    pub(crate) fn full_repository(&self) -> String {
+        format!("{}/{}", self.host, self.repository)
     }
 }
 

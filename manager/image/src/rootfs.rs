@@ -94,7 +94,7 @@ pub(crate) fn release(store: &Store, container_id: &str) -> Result<(), Error> {
     let own = store.container_path(container_id);
     let released = database::delete_lease(&store.database(), container_id);
     failpoint::reach("release.recorded");
-    drop(store.doom(&own));
+    store.doom(&own);
     if released.is_err() {
         // On a full disk there is room for that only now.
         database::delete_lease(&store.database(), container_id)?;

@@ -19,7 +19,7 @@ use crate::manifest::{OCI_INDEX, OCI_MANIFEST};
 use crate::pack::Packer;
 use crate::reference::Reference;
 use crate::store::{Held, Key, Store};
-use crate::{Error, images};
+use crate::{Error, database, images, manifest};
 
 /// All that goes into the archive, held until it is written.
 #[derive(Default)]
@@ -37,6 +37,9 @@ pub(crate) fn save(store: &Arc<Store>, names_or_ids: &[String], archive: impl Wr
     for wanted in names_or_ids {
         let (id, name) = images::find(&store.database(), wanted)?;
         plan.add(store, &id, name.as_deref())?;
+        if let Some(name) = &name {
+            plan.add_index(store, name)?;
+        }
     }
     plan.write(archive)
 }
@@ -58,7 +61,7 @@ impl Plan {
         for (layer, placed) in base.manifest.layers.iter().zip(base.placed) {
             self.blobs.insert(layer.descriptor.digest.clone(), placed.blob);
         }
-        self.describe(&base.manifest_json, &manifest, name);
+        self.describe(&base.manifest_json, &manifest, name, OCI_MANIFEST);
         let entry = self.docker.entry(id.to_owned()).or_insert_with(|| {
             let paths: Vec<String> = base
                 .manifest
@@ -77,10 +80,35 @@ impl Plan {
         Ok(())
     }
 
+    /// If all platforms of a name are here, the archive has the index of its publisher, under the same digest.
+    fn add_index(&mut self, store: &Arc<Store>, name: &str) -> Result<(), Error> {
+        let target = database::target_of(&store.database(), name)?.unwrap_or_default();
+        let Ok(digest) = Digest::parse(&target) else {
+            return Ok(());
+        };
+        let contents = store.hold_contents(&digest)?;
+        let is_index = contents
+            .first()
+            .is_some_and(|(row, _)| manifest::is_index(&row.media_type));
+        if !is_index || !database::is_complete(&store.database(), &target)? {
+            return Ok(());
+        }
+        let index = store.document(&digest)?.unwrap_or_default();
+        // In the place of the one image of it that was added.
+        self.index.pop();
+        self.describe(&index, &digest, Some(name), OCI_INDEX);
+        self.blobs.extend(
+            contents
+                .into_iter()
+                .map(|(_, held)| (held.digest().clone(), held)),
+        );
+        Ok(())
+    }
+
     /// Add an entry to index.json.
-    fn describe(&mut self, manifest: &[u8], digest: &Digest, name: Option<&str>) {
+    fn describe(&mut self, manifest: &[u8], digest: &Digest, name: Option<&str>, default_type: &str) {
         let parsed: Value = serde_json::from_slice(manifest).unwrap_or_default();
-        let media_type = parsed["mediaType"].as_str().unwrap_or(OCI_MANIFEST);
+        let media_type = parsed["mediaType"].as_str().unwrap_or(default_type);
         let mut entry =
             json!({"mediaType": media_type, "digest": digest.to_string(), "size": manifest.len()});
         if let Some(name) = name {

@@ -7,26 +7,32 @@
 //! <root>/s/<number>                one unpacked layer each; short, as an overlay mount lists many of them
 //! <root>/s/0                       an empty layer, for images that have none
 //! <root>/containers/<id>/          a container's upper and work folders
-//! <root>/tmp/                      what is being made or being removed
+//! <root>/tmp/                      what is being made
+//! <root>/trash/                    what is being removed, see reaper.rs
 //! ```
-//! A blob or layer is either named by the database, or [`Held`] by a running pull, or garbage. A pull holds all that
-//! it uses and makes; committing the image makes the database name them. Dropping the last hold of something that
-//! the database does not name removes it. So a failed pull leaves nothing, a removal never takes what a pull
-//! relies on, and no scan is needed to tell what is garbage.
+//! A blob or layer is either named by the database, or [`Held`] by a running pull, push, save or the like, or garbage.
+//! Each of those holds all that it uses and makes; committing makes the database name it. Dropping the last hold of
+//! something that the database does not name removes it. So a failed pull leaves nothing, a removal never takes what
+//! somebody relies on, and no scan is needed to tell what is garbage.
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 
 use crate::Error;
 use crate::content::{BlobWriter, Scratch};
-use crate::database::{self, ImageRow, NameRow};
+use crate::database::{self, ContentRow, ImageRow, LayerRow, NameRow};
 use crate::digest::Digest;
+use crate::links::{self, Linked};
+use crate::manifest::DOCUMENT_BYTES_MAX;
+use crate::reaper::Reaper;
+use crate::reference::Reference;
 
 /// The number of the empty layer.
 pub(crate) const EMPTY_LAYER: u64 = 0;
@@ -39,6 +45,7 @@ pub(crate) struct Store {
     /// Locked before `database` where both are.
     held: Mutex<HashMap<Key, Weak<Held>>>,
     next_number: AtomicU64,
+    reaper: Reaper,
 }
 
 /// What a hold is on.
@@ -56,6 +63,8 @@ pub(crate) struct Held {
     path: PathBuf,
     /// The folder's number; 0 for a blob.
     number: u64,
+    /// Of a layer's files, if they were unpacked just now.
+    unpacked_bytes: Option<u64>,
     /// Whether the database names it.
     kept: AtomicBool,
 }
@@ -63,6 +72,13 @@ pub(crate) struct Held {
 impl Held {
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Of a blob; of a layer its chainID.
+    pub(crate) fn digest(&self) -> &Digest {
+        match &self.key {
+            Key::Blob(digest) | Key::Layer(digest) => digest,
+        }
     }
 }
 
@@ -78,7 +94,8 @@ impl Drop for Held {
         }
         // A layer's folder is nobody else's; a blob's file is the other hold's if there is one.
         let is_own_file = is_own_entry || self.number != 0;
-        let doomed = (is_own_file && !self.kept.load(Ordering::Relaxed)).then(|| self.store.doom(&self.path));
+        let doomed =
+            (is_own_file && !self.kept.load(Ordering::Relaxed)).then(|| self.store.take_away(&self.path));
         drop(held);
         drop(doomed);
     }
@@ -91,6 +108,7 @@ pub(crate) struct Parts {
     pub(crate) name: Option<(String, NameRow)>,
     /// Base first.
     pub(crate) layers: Vec<Arc<Held>>,
+    /// The target, the manifest, and what they point to; what nothing points to stays with the image all the same.
     pub(crate) blobs: Vec<Arc<Held>>,
 }
 
@@ -108,6 +126,7 @@ impl Store {
             database: Mutex::new(database),
             held: Mutex::new(HashMap::new()),
             next_number: AtomicU64::new(next_number),
+            reaper: Reaper::new(),
         }
     }
 
@@ -127,7 +146,7 @@ impl Store {
         self.root.join("s").join(number.to_string())
     }
 
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.root
             .join("blobs")
             .join(digest.algorithm_name())
@@ -154,14 +173,29 @@ impl Store {
     }
 
     /// Take something out of sight at once; its content goes when the value is dropped.
-    pub(crate) fn doom(&self, path: &Path) -> Scratch {
+    fn take_away(&self, path: &Path) -> Scratch {
         let place = self.fresh_scratch();
-        if let Err(e) = std::fs::rename(path, &place)
-            && e.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %path.display(), error = %e, "could not take away");
-        }
+        move_away(path, &place);
         Scratch::doomed(place)
+    }
+
+    /// Take something out of sight at once; its content goes in the background, even if this process ends.
+    pub(crate) fn doom(&self, path: &Path) {
+        let place = self.root.join("trash").join(self.fresh_number().to_string());
+        if move_away(path, &place) {
+            self.reaper.remove(place);
+        }
+    }
+
+    /// Go on with removals that a process before this one did not finish.
+    pub(crate) fn resume_removals(&self) -> Result<(), Error> {
+        let trash = self.root.join("trash");
+        let list = std::fs::read_dir(&trash).map_err(|e| Error::io("list", &trash, e))?;
+        for entry in list {
+            self.reaper
+                .remove(entry.map_err(|e| Error::io("list", &trash, e))?.path());
+        }
+        Ok(())
     }
 
     /// Make everything written so far durable, file data and names alike.
@@ -197,7 +231,7 @@ impl Store {
             tracing::warn!(path = %path.display(), "the image store has lost a file");
             return Ok(None);
         }
-        Ok(Some(self.insert(held, key, path, number, true)))
+        Ok(Some(self.insert(held, key, path, number, true, None)))
     }
 
     fn insert(
@@ -207,6 +241,7 @@ impl Store {
         path: PathBuf,
         number: u64,
         kept: bool,
+        unpacked_bytes: Option<u64>,
     ) -> Arc<Held> {
         let kept = AtomicBool::new(kept);
         let new = Arc::new(Held {
@@ -214,6 +249,7 @@ impl Store {
             key: key.clone(),
             path,
             number,
+            unpacked_bytes,
             kept,
         });
         held.insert(key.clone(), Arc::downgrade(&new));
@@ -222,6 +258,16 @@ impl Store {
 
     /// Move what was made and verified to its place. If another pull was first, its work is taken.
     pub(crate) fn publish(self: &Arc<Self>, key: &Key, made: Scratch) -> Result<Arc<Held>, Error> {
+        self.publish_sized(key, made, None)
+    }
+
+    /// Like [`Store::publish`], for a layer whose files are so many bytes.
+    pub(crate) fn publish_sized(
+        self: &Arc<Self>,
+        key: &Key,
+        made: Scratch,
+        unpacked_bytes: Option<u64>,
+    ) -> Result<Arc<Held>, Error> {
         let mut held = lock(&self.held);
         if let Some(live) = self.hold_locked(&mut held, key)? {
             drop(held);
@@ -237,7 +283,7 @@ impl Store {
         };
         made.publish(&path)?;
         failpoint::reach("pull.published");
-        Ok(self.insert(&mut held, key, path, number, false))
+        Ok(self.insert(&mut held, key, path, number, false, unpacked_bytes))
     }
 
     /// Keep a small blob that is in memory.
@@ -251,42 +297,145 @@ impl Store {
         self.publish(&key, writer.finish())
     }
 
+    /// The bytes of a document that is here.
+    pub(crate) fn document(self: &Arc<Self>, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        let held = self.hold(&Key::Blob(digest.clone()))?;
+        held.map(|held| read_document(held.path())).transpose()
+    }
+
+    /// Holds on all content that `digest` needs and that is here, itself first.
+    pub(crate) fn hold_contents(
+        self: &Arc<Self>,
+        digest: &Digest,
+    ) -> Result<Vec<(ContentRow, Arc<Held>)>, Error> {
+        // One lock over both, so that nothing is removed in between.
+        let mut held = lock(&self.held);
+        let rows = database::contents_of(&self.database(), &digest.to_string())?;
+        let mut contents = Vec::with_capacity(rows.len());
+        for row in rows {
+            if let Ok(digest) = Digest::parse(&row.digest)
+                && let Some(hold) = self.hold_locked(&mut held, &Key::Blob(digest))?
+            {
+                contents.push((row, hold));
+            }
+        }
+        Ok(contents)
+    }
+
     /// Make an image ready: all its parts durable first, then the one transaction that names them.
     pub(crate) fn commit(&self, parts: &Parts) -> Result<(), Error> {
+        self.commit_with(parts, |_| Ok(()))
+    }
+
+    /// `also` adds to that transaction what else has to be true of the image from then on.
+    pub(crate) fn commit_with(
+        &self,
+        parts: &Parts,
+        also: impl FnOnce(&Transaction<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let layers: Vec<LayerRow> = parts
+            .layers
+            .iter()
+            .map(|held| LayerRow {
+                chain_id: held.digest().to_string(),
+                number: held.number,
+                unpacked_bytes: held.unpacked_bytes,
+            })
+            .collect();
+        let (row, name) = (&parts.row, parts.name.as_ref());
+        let target = name.map_or(&row.manifest_digest, |(_, name)| &name.target_digest);
+        let (contents, others) = describe(&[target, &row.manifest_digest], &parts.blobs)?;
+        self.keep(&contents, |transaction| {
+            database::insert_image(transaction, row, target, &layers)?;
+            insert_others(transaction, &row.id, &others)?;
+            if let Some((name, to)) = name {
+                database::put_name(transaction, name, target, Some(&row.id), &to.platform)?;
+            }
+            also(transaction)
+        })?;
+        for held in parts.layers.iter().chain(others) {
+            held.kept.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Point a name to content of which nothing is unpacked: an artifact, or an index whose images wait.
+    pub(crate) fn commit_content(
+        &self,
+        name: &Reference,
+        target: &Digest,
+        blobs: &[Arc<Held>],
+    ) -> Result<(), Error> {
+        let target = target.to_string();
+        let (contents, _) = describe(&[&target], blobs)?;
+        self.keep(&contents, |transaction| {
+            database::put_name(transaction, &name.name(), &target, None, "")?;
+            database::insert_repository(transaction, &name.full_repository(), &target)
+        })
+    }
+
+    /// Give an image that is here more content, and record in the same transaction what it is.
+    pub(crate) fn add_blobs(
+        &self,
+        image_id: &str,
+        blobs: &[Arc<Held>],
+        record: impl FnOnce(&Transaction<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let blobs: Vec<&Arc<Held>> = blobs.iter().collect();
+        self.keep(&[], |transaction| {
+            insert_others(transaction, image_id, &blobs)?;
+            record(transaction)
+        })?;
+        for held in blobs {
+            held.kept.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Make all that was written durable, and in one transaction record `contents` and do `change`.
+    fn keep(
+        &self,
+        contents: &[Described<'_>],
+        change: impl FnOnce(&Transaction<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         self.sync()?;
         failpoint::reach("pull.synced");
         let _held = lock(&self.held);
         let mut connection = self.database();
         let transaction = database::write(&mut connection)?;
-        let name_of = |held: &Arc<Held>| match &held.key {
-            Key::Blob(digest) | Key::Layer(digest) => digest.to_string(),
-        };
-        let layers: Vec<(String, u64)> = parts.layers.iter().map(|l| (name_of(l), l.number)).collect();
-        let blobs: Vec<String> = parts.blobs.iter().map(name_of).collect();
-        database::insert_image(&transaction, &parts.row, parts.name.as_ref(), &layers, &blobs)?;
+        for content in contents {
+            database::insert_content(
+                &transaction,
+                &content.held.digest().to_string(),
+                &content.media_type,
+                Some(content.size_bytes),
+                &content.links,
+            )?;
+        }
+        change(&transaction)?;
         transaction.commit().map_err(database::doing("commit an image"))?;
         failpoint::reach("pull.recorded");
-        for held in parts.layers.iter().chain(&parts.blobs) {
-            held.kept.store(true, Ordering::Relaxed);
+        for content in contents {
+            content.held.kept.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
 
     /// Run `change` in one transaction, then remove what no image needs any more.
     ///
-    /// The files leave their places before this returns; their removal is done by dropping the result, outside of
-    /// all locks.
+    /// The files leave their places before this returns, and are removed in the background. Gives how many bytes
+    /// that frees, too.
     pub(crate) fn change_and_collect<T>(
         &self,
-        change: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, Error>,
-    ) -> Result<(T, Vec<Scratch>), Error> {
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,
+    ) -> Result<(T, u64), Error> {
         // Dropped after the locks: a last reference's drop takes the lock itself.
         let mut in_use = Vec::new();
-        let mut doomed = Vec::new();
         let held = lock(&self.held);
         let mut connection = self.database();
         let transaction = database::write(&mut connection)?;
         let result = change(&transaction)?;
+        database::delete_expired_leases(&transaction)?;
         let garbage = database::collect_garbage(&transaction)?;
         transaction
             .commit()
@@ -317,11 +466,95 @@ impl Store {
                     live.kept.store(false, Ordering::Relaxed);
                     in_use.push(live);
                 }
-                None => doomed.push(self.doom(&path)),
+                None => self.doom(&path),
             }
         }
         drop(held);
         drop(in_use);
-        Ok((result, doomed))
+        Ok((result, garbage.bytes))
+    }
+}
+
+/// Content to be recorded.
+struct Described<'a> {
+    held: &'a Arc<Held>,
+    media_type: String,
+    size_bytes: u64,
+    links: Vec<links::Link>,
+}
+
+/// Follow the links from `roots` through `blobs`: what is reached is what its pointer says. Gives what is not
+/// reached, too.
+fn describe<'a>(
+    roots: &[&str],
+    blobs: &'a [Arc<Held>],
+) -> Result<(Vec<Described<'a>>, Vec<&'a Arc<Held>>), Error> {
+    let mut left: HashMap<String, &Arc<Held>> = blobs.iter().map(|b| (b.digest().to_string(), b)).collect();
+    let mut waiting: Vec<(String, String)> = roots
+        .iter()
+        .map(|root| ((*root).to_owned(), String::new()))
+        .collect();
+    let mut described = Vec::new();
+    while let Some((digest, media_type)) = waiting.pop() {
+        // Seen before, or not among what is kept here: recorded already, or of a platform that nobody wants.
+        let Some(held) = left.remove(&digest) else {
+            continue;
+        };
+        let path = held.path();
+        let metadata = path.metadata().map_err(|e| Error::io("look at", path, e))?;
+        let document = if media_type.is_empty() || links::is_document(&media_type) {
+            links::read(&read_document(path)?).map_err(|rule| Error::Document {
+                what: "manifest",
+                digest,
+                rule,
+            })?
+        } else {
+            let links = Vec::new();
+            Linked { media_type, links }
+        };
+        let targets = document.links.iter().map(|link| &link.target);
+        waiting.extend(targets.map(|target| (target.digest.to_string(), target.media_type.clone())));
+        described.push(Described {
+            held,
+            media_type: document.media_type,
+            size_bytes: metadata.len(),
+            links: document.links,
+        });
+    }
+    Ok((described, left.into_values().collect()))
+}
+
+/// Record content that no document of the image points to.
+fn insert_others(transaction: &Transaction<'_>, image_id: &str, others: &[&Arc<Held>]) -> Result<(), Error> {
+    let mut digests = Vec::with_capacity(others.len());
+    for held in others {
+        let size = held
+            .path()
+            .metadata()
+            .map_err(|e| Error::io("look at", held.path(), e))?
+            .len();
+        digests.push(held.digest().to_string());
+        database::insert_content(transaction, &held.digest().to_string(), "", Some(size), &[])?;
+    }
+    database::insert_blobs(transaction, image_id, &digests).map_err(database::doing("store content"))
+}
+
+fn read_document(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut content = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut content))
+        .map_err(|e| Error::io("read", path, e))?;
+    Ok(content)
+}
+
+/// Whether there was something.
+fn move_away(path: &Path, place: &Path) -> bool {
+    match std::fs::rename(path, place) {
+        Ok(()) => true,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+        Err(e) => {
+            tracing::warn!(path = %path.display(), error = %e, "could not take away");
+            false
+        }
     }
 }

@@ -72,8 +72,16 @@ impl From<ArchiveFailure> for Failure {
 /// Folders that an archive has files in but no entry for. They take their looks from the layers below.
 pub(crate) type Implied = Vec<Vec<u8>>;
 
+/// What unpacking a layer gave, beside its files.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    pub(crate) implied: Implied,
+    /// Of all files together; those that a hard link names again count once.
+    pub(crate) content_bytes: u64,
+}
+
 /// Unpack `stream` into the empty folder `root`, to the stream's last byte.
-pub(crate) fn unpack(stream: impl Read, root: &Path, limits: &Limits) -> Result<Implied, Failure> {
+pub(crate) fn unpack(stream: impl Read, root: &Path, limits: &Limits) -> Result<Unpacked, Failure> {
     let mut archive = Archive::new(stream, limits.entries);
     let mut tree = Tree::open(root).map_err(|source| Failure::System {
         entry: b"/".to_vec(),
@@ -88,7 +96,11 @@ pub(crate) fn unpack(stream: impl Read, root: &Path, limits: &Limits) -> Result<
         place(&mut tree, &mut archive, &entry).map_err(named)?;
     }
     archive.drain().map_err(Failure::Read)?;
-    tree.finish()
+    let implied = tree.finish()?;
+    Ok(Unpacked {
+        implied,
+        content_bytes,
+    })
 }
 
 fn check(entry: &Entry, content_bytes: u64, limits: &Limits) -> Result<(), String> {

@@ -519,6 +519,7 @@ async fn credentials_follow_no_redirect_to_another_host() {
     let options = PullOptions {
         platform: None,
         credentials,
+        ..PullOptions::default()
     };
     place
         .images
@@ -566,6 +567,7 @@ async fn a_token_is_fetched_with_the_password_and_renewed_when_it_is_refused() {
     let options = PullOptions {
         platform: None,
         credentials,
+        ..PullOptions::default()
     };
     place
         .images
@@ -782,6 +784,7 @@ async fn an_index_gives_the_image_of_the_platform() {
         let options = PullOptions {
             platform: Some(platform.parse().unwrap()),
             credentials: None,
+            ..PullOptions::default()
         };
         let pulled = place
             .images
@@ -793,6 +796,7 @@ async fn an_index_gives_the_image_of_the_platform() {
     let options = PullOptions {
         platform: Some("linux/riscv64".parse().unwrap()),
         credentials: None,
+        ..PullOptions::default()
     };
     let error = place
         .images
@@ -807,6 +811,7 @@ async fn an_index_gives_the_image_of_the_platform() {
     let options = PullOptions {
         platform: Some("linux/s390x".parse().unwrap()),
         credentials: None,
+        ..PullOptions::default()
     };
     let error = place
         .images

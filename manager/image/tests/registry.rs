@@ -162,6 +162,7 @@ async fn a_registry_with_passwords_wants_the_right_one() {
         let options = PullOptions {
             platform: None,
             credentials,
+            ..PullOptions::default()
         };
         place
             .images

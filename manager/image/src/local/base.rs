@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Placed;
-use crate::database;
 use crate::digest::{Digest, chain_ids};
 use crate::manifest::{self, Manifest};
 use crate::store::{Key, Store};
@@ -24,8 +23,7 @@ pub(crate) struct Base {
 impl Base {
     /// Hold all of an image.
     pub(crate) fn hold(store: &Arc<Store>, id: &str) -> Result<Base, Error> {
-        let row = database::image(&store.database(), id)?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;
-        let image = Image::from_row(row)?;
+        let image = Image::read(&store.database(), id)?;
         let lost = |what: &str| Error::Incomplete {
             image: id.to_owned(),
             what: what.to_owned(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Placed;
-use crate::database::{self, ImageRow, NameRow};
+use crate::database::{ImageRow, NameRow};
 use crate::digest::Digest;
 use crate::manifest::{self, Layer};
 use crate::reference::Reference;
@@ -77,8 +77,7 @@ pub(crate) fn commit(
         layers: prepared.layers.clone(),
         blobs: prepared.blobs.clone(),
     })?;
-    let row = database::image(&store.database(), &id)?.ok_or(Error::NoSuchImage(id))?;
-    Image::from_row(row)
+    Image::read(&store.database(), &id)
 }
 
 fn platform_of(config: &oci_spec::image::ImageConfiguration) -> Platform {

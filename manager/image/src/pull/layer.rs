@@ -15,7 +15,7 @@ use crate::manifest::Layer;
 use crate::progress::Counters;
 use crate::registry::Sources;
 use crate::store::{Held, Key};
-use crate::unpack::{Implied, Limits, adopt};
+use crate::unpack::{Limits, Unpacked, adopt};
 use crate::{Error, Kind, Phase, blocking};
 
 /// Pieces of a layer that wait between the network and its first thread.
@@ -33,7 +33,8 @@ pub(super) type Below = Vec<Arc<Held>>;
 /// One layer of a pull.
 pub(super) struct LayerJob<'a> {
     pub(super) pull: &'a Pull,
-    pub(super) registry: &'a Sources,
+    /// `None`: its blob has to be here.
+    pub(super) registry: Option<&'a Sources>,
     pub(super) layer: Layer,
     pub(super) diff_id: Digest,
     pub(super) chain_id: Digest,
@@ -61,7 +62,9 @@ impl LayerJob<'_> {
                         // What a mirror has sent wrong, another server may send right.
                         Err(error)
                             if error.kind() == Kind::Invalid
-                                && self.registry.doubt(&self.layer.descriptor.digest, &error) => {}
+                                && self.registry.is_some_and(|registry| {
+                                    registry.doubt(&self.layer.descriptor.digest, &error)
+                                }) => {}
                         made => break made?,
                     }
                 }
@@ -145,10 +148,10 @@ impl LayerJob<'_> {
                 limits: Limits::default(),
                 counters,
             };
-            let implied = pass.run(source, new_blob.as_mut())?;
+            let unpacked = pass.run(source, new_blob.as_mut())?;
             Ok(Made {
                 folder,
-                implied,
+                unpacked,
                 new_blob: new_blob.map(BlobWriter::finish),
                 old_blob,
             })
@@ -158,9 +161,10 @@ impl LayerJob<'_> {
             let sink = sink;
             match held {
                 None => {
-                    let stream = self
+                    let registry = self
                         .registry
-                        .stream_blob(&self.layer.descriptor, &sink, &self.counters);
+                        .ok_or_else(|| Error::NotHere(self.layer.descriptor.digest.to_string()))?;
+                    let stream = registry.stream_blob(&self.layer.descriptor, &sink, &self.counters);
                     self.pull.or_cancelled(stream).await
                 }
                 Some(blob) => {
@@ -183,17 +187,18 @@ impl LayerJob<'_> {
         let placed = blocking(move || {
             let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
             let folder = made.folder.path();
-            adopt(folder, &made.implied, &paths)
+            adopt(folder, &made.unpacked.implied, &paths)
                 .map_err(|e| Error::io("complete the layer in", folder, e))?;
             let blob = match (made.new_blob, made.old_blob) {
                 (Some(blob), _) => Some(store.publish(&Key::Blob(digest), blob)?),
                 (None, old) => old,
             };
-            let layer = store.publish(&Key::Layer(chain_id), made.folder)?;
+            let bytes = made.unpacked.content_bytes;
+            let layer = store.publish_sized(&Key::Layer(chain_id), made.folder, Some(bytes))?;
             Ok((Placed { layer, blob }, below))
         })
         .await?;
-        self.counters.enter(Phase::Done);
+        self.counters.enter(Phase::Verified);
         Ok(placed)
     }
 }
@@ -201,7 +206,7 @@ impl LayerJob<'_> {
 /// A layer that was verified and unpacked, not yet in its place.
 struct Made {
     folder: Scratch,
-    implied: Implied,
+    unpacked: Unpacked,
     new_blob: Option<Scratch>,
     old_blob: Option<Arc<Held>>,
 }

@@ -69,7 +69,7 @@ fn run(tar: &Tar, root: &Path) -> Result<Implied, Failure> {
         xattr_bytes: 1000,
         ..Limits::default()
     };
-    unpack(tar.0.as_slice(), root, &limits)
+    unpack(tar.0.as_slice(), root, &limits).map(|unpacked| unpacked.implied)
 }
 
 /// Where layers are unpacked, with something beside it that must never change.

@@ -1,0 +1,130 @@
+//! What is here already: of what a pull is after, and of a platform that a container wants.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Flight, Pull, Pulls, read};
+use crate::database;
+use crate::digest::{Digest, chain_ids};
+use crate::reference::Reference;
+use crate::store::{Held, Key, Store};
+use crate::{Error, Image, Platform, blocking};
+
+/// What a name points to here.
+pub(super) struct Known {
+    pub(super) target: Digest,
+    /// The image that is wanted of it, if all of that is here.
+    pub(super) image: Option<String>,
+    /// Holds on the target and the image's layers.
+    _held: Vec<Arc<Held>>,
+}
+
+impl Pull {
+    /// Look the name up. Nothing is known of a target that is not here itself: version 1 of the store kept no index.
+    pub(super) async fn known(&self) -> Result<Option<Known>, Error> {
+        let store = Arc::clone(&self.shared.store);
+        let (name, platform, all) = (
+            self.reference.name(),
+            self.platform().to_string(),
+            self.all_platforms,
+        );
+        blocking(move || known(&store, &name, &platform, all)).await
+    }
+}
+
+fn known(store: &Arc<Store>, name: &str, platform: &str, all: bool) -> Result<Option<Known>, Error> {
+    let (target, row, is_complete) = {
+        let connection = store.database();
+        let Some(target) = database::target_of(&connection, name)? else {
+            return Ok(None);
+        };
+        let is_complete = !all || database::is_complete(&connection, &target)?;
+        (target, database::name(&connection, name)?, is_complete)
+    };
+    let Ok(target) = Digest::parse(&target) else {
+        return Ok(None);
+    };
+    let Some(document) = store.hold(&Key::Blob(target.clone()))? else {
+        return Ok(None);
+    };
+    let mut held = vec![document];
+    let mut image = row
+        .filter(|row| row.platform == platform && is_complete)
+        .map(|row| row.image_id);
+    if let Some(id) = &image {
+        match hold_layers(store, id)? {
+            Some(layers) => held.extend(layers),
+            None => image = None,
+        }
+    }
+    Ok(Some(Known {
+        target,
+        image,
+        _held: held,
+    }))
+}
+
+/// Holds on all layers of an image, unless it has lost one.
+fn hold_layers(store: &Arc<Store>, id: &str) -> Result<Option<Vec<Arc<Held>>>, Error> {
+    let Ok(image) = read(store, id) else {
+        return Ok(None);
+    };
+    let diff_ids: Result<Vec<Digest>, String> = image.diff_ids.iter().map(|d| Digest::parse(d)).collect();
+    let Ok(diff_ids) = diff_ids else { return Ok(None) };
+    chain_ids(&diff_ids)
+        .into_iter()
+        .map(|chain_id| store.hold(&Key::Layer(chain_id)))
+        .collect()
+}
+
+impl Pulls {
+    /// The image that a name has for a platform, from what is here. If only its packed layers are, they are unpacked.
+    pub(crate) async fn unpack_here(
+        self: &Arc<Self>,
+        reference: Reference,
+        platform: Platform,
+    ) -> Result<Image, Error> {
+        let (store, name) = (Arc::clone(&self.store), reference.name());
+        let target = blocking(move || {
+            let target = database::target_of(&store.database(), &name)?;
+            target
+                .and_then(|text| Digest::parse(&text).ok())
+                .ok_or(Error::NoSuchImage(name))
+        })
+        .await?;
+        let cancelled = CancellationToken::new();
+        let _given_up = cancelled.clone().drop_guard();
+        let pull = Pull {
+            shared: Arc::clone(self),
+            reference,
+            wanted: Some(platform),
+            all_platforms: false,
+            credentials: None,
+            cancelled,
+            flight: Arc::new(Flight::default()),
+        };
+        // In a task of its own, as a pull is: it cleans up behind a caller who has gone away.
+        let task = tokio::spawn(async move {
+            let plan = pull.or_cancelled(pull.plan(None, Some(&target))).await?;
+            let (store, id) = (
+                Arc::clone(&pull.shared.store),
+                plan.manifest.config.digest.to_string(),
+            );
+            let ready = blocking(move || {
+                let layers = hold_layers(&store, &id)?;
+                layers.map(|_held| read(&store, &id)).transpose()
+            });
+            match ready.await? {
+                Some(image) => Ok(image),
+                // The name goes on to stand for what it was pulled for.
+                None => pull.make(None, plan, None).await,
+            }
+        });
+        match task.await {
+            Ok(result) => result,
+            Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+            Err(_) => Err(Error::Cancelled("images".into())),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What a pull is after: from the target of its name, through indexes, to one platform's manifest and config.
+//!
+//! A document that is here is not fetched again: its bytes were checked against its digest when it came.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Pull;
+use crate::database::NameRow;
+use crate::digest::Digest;
+use crate::links::{self, LinkKind};
+use crate::manifest::{self, Descriptor, Document, IndexEntry, Manifest};
+use crate::registry::{Fetched, Sources};
+use crate::store::{Held, Key};
+use crate::{Error, Platform, blocking};
+
+/// Indexes that point to indexes.
+const INDEX_DEPTH_MAX: usize = 3;
+/// Documents below one index, of all its platforms.
+const DOCUMENTS_MAX: usize = 1000;
+
+/// What documents say, fetched and checked.
+pub(super) struct Plan {
+    pub(super) manifest: Manifest,
+    pub(super) manifest_digest: Digest,
+    pub(super) config_json: String,
+    pub(super) diff_ids: Vec<Digest>,
+    /// All that were read: indexes, manifests, configs.
+    pub(super) documents: Vec<Arc<Held>>,
+    /// What is kept without being unpacked: blobs of other platforms.
+    pub(super) others: Vec<Descriptor>,
+    pub(super) size_bytes: u64,
+    pub(super) target: NameRow,
+}
+
+impl Pull {
+    /// Fetch and check what says what the image is. `unmoved`: the target, if it is here.
+    pub(super) async fn plan(
+        &self,
+        registry: Option<&Sources>,
+        unmoved: Option<&Digest>,
+    ) -> Result<Plan, Error> {
+        let mut fetched = self.top(registry, unmoved).await?;
+        let target_digest = fetched.digest.to_string();
+        let mut documents = vec![self.keep_document(&fetched).await?];
+        let mut entries = Vec::new();
+        let mut indexes = 0;
+        let manifest = loop {
+            match parse(&fetched)? {
+                Document::Manifest(manifest) => break manifest,
+                Document::Index(_) if indexes == INDEX_DEPTH_MAX => return Err(too_deep(&fetched.digest)),
+                Document::Index(of_index) => {
+                    indexes += 1;
+                    let chosen = self.choose(registry, &of_index, &fetched.digest).await?;
+                    let descriptor = of_index[chosen].descriptor.clone();
+                    entries.extend(of_index);
+                    fetched = self.fetch(registry, &descriptor).await?;
+                    documents.push(self.keep_document(&fetched).await?);
+                }
+            }
+        };
+        let config_json = self.config(registry, &manifest).await?;
+        let config_digest = &manifest.config.digest;
+        let (config, diff_ids) =
+            manifest::parse_config(config_json.as_bytes(), config_digest, manifest.layers.len())?;
+        if let Some(wanted) = &self.wanted
+            && config.architecture().to_string() != wanted.architecture
+        {
+            return Err(Error::Document {
+                what: "image config",
+                digest: config_digest.to_string(),
+                rule: format!("it is made for linux/{}, not for {wanted}", config.architecture()),
+            });
+        }
+        documents.push(
+            self.keep_bytes(config_digest, config_json.clone().into_bytes())
+                .await?,
+        );
+        let others = match registry {
+            Some(registry) if self.all_platforms => {
+                self.everything(registry, &entries, &manifest, &mut documents)
+                    .await?
+            }
+            _ => Vec::new(),
+        };
+        let layers: u64 = manifest.layers.iter().map(|layer| layer.descriptor.size).sum();
+        Ok(Plan {
+            size_bytes: layers + manifest.config.size + fetched.content.len() as u64,
+            target: NameRow {
+                image_id: config_digest.to_string(),
+                target_digest,
+                platform: self.platform().to_string(),
+            },
+            manifest_digest: fetched.digest,
+            manifest,
+            config_json,
+            diff_ids,
+            documents,
+            others,
+        })
+    }
+
+    /// What the name points to.
+    async fn top(&self, registry: Option<&Sources>, unmoved: Option<&Digest>) -> Result<Fetched, Error> {
+        if let Some(digest) = unmoved
+            && let Some(content) = self.document_here(digest).await?
+            && let Ok(linked) = links::read(&content)
+        {
+            return Ok(Fetched {
+                content,
+                media_type: linked.media_type,
+                digest: digest.clone(),
+            });
+        }
+        let target = self.reference.target();
+        let registry = registry.ok_or_else(|| Error::NotHere(self.reference.to_string()))?;
+        registry
+            .manifest(&target, None, self.reference.digest.as_ref())
+            .await
+    }
+
+    /// What a descriptor points to.
+    async fn fetch(&self, registry: Option<&Sources>, descriptor: &Descriptor) -> Result<Fetched, Error> {
+        let here = self.document_here(&descriptor.digest).await?;
+        if let Some(content) = here.filter(|content| content.len() as u64 == descriptor.size) {
+            return Ok(Fetched {
+                content,
+                media_type: descriptor.media_type.clone(),
+                digest: descriptor.digest.clone(),
+            });
+        }
+        let digest = descriptor.digest.to_string();
+        let registry = registry.ok_or_else(|| Error::NotHere(digest.clone()))?;
+        registry
+            .manifest(&digest, Some(descriptor), Some(&descriptor.digest))
+            .await
+    }
+
+    /// The position of the entry to go on with. Without a registry, of those that are here.
+    async fn choose(
+        &self,
+        registry: Option<&Sources>,
+        entries: &[IndexEntry],
+        digest: &Digest,
+    ) -> Result<usize, Error> {
+        let (offered, positions): (Vec<IndexEntry>, Vec<usize>) = if registry.is_some() {
+            (entries.to_vec(), (0..entries.len()).collect())
+        } else {
+            let mut here = Vec::new();
+            for (position, entry) in entries.iter().enumerate() {
+                if self.document_here(&entry.descriptor.digest).await?.is_some() {
+                    here.push((entry.clone(), position));
+                }
+            }
+            here.into_iter().unzip()
+        };
+        let platform = self.platform();
+        match manifest::choose(&offered, &platform, &digest.to_string()) {
+            Ok(chosen) => Ok(offered
+                .iter()
+                .position(|entry| std::ptr::eq(entry, chosen))
+                .map_or(0, |position| positions[position])),
+            Err(_) if registry.is_none() => Err(Error::NoSuchPlatform {
+                name: self.reference.to_string(),
+                wanted: platform.to_string(),
+                here: offered
+                    .iter()
+                    .filter_map(|entry| Some(entry.platform.as_ref()?.to_string()))
+                    .collect(),
+            }),
+            // Of an index without this machine's platform, all can be kept all the same.
+            Err(error) if self.all_platforms && self.wanted.is_none() => entries
+                .iter()
+                .position(|entry| {
+                    !entry.is_attestation
+                        && entry
+                            .platform
+                            .as_ref()
+                            .is_some_and(|p: &Platform| p.os == "linux")
+                })
+                .ok_or(error),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn config(&self, registry: Option<&Sources>, manifest: &Manifest) -> Result<String, Error> {
+        let descriptor = &manifest.config;
+        let here = self.document_here(&descriptor.digest).await?;
+        let content = match (here, registry) {
+            (Some(content), _) if content.len() as u64 == descriptor.size => content,
+            (_, Some(registry)) => registry.small_blob(descriptor).await?,
+            (_, None) => return Err(Error::NotHere(descriptor.digest.to_string())),
+        };
+        String::from_utf8(content).map_err(|_| Error::Document {
+            what: "image config",
+            digest: manifest.config.digest.to_string(),
+            rule: "it is not UTF-8".into(),
+        })
+    }
+
+    /// Fetch the documents of all platforms too; gives the blobs that they need, each once, but not those of
+    /// `unpacked`, and not those that registries do not have.
+    async fn everything(
+        &self,
+        registry: &Sources,
+        entries: &[IndexEntry],
+        unpacked: &Manifest,
+        documents: &mut Vec<Arc<Held>>,
+    ) -> Result<Vec<Descriptor>, Error> {
+        let mut seen: HashSet<Digest> = documents.iter().map(|held| held.digest().clone()).collect();
+        seen.extend(
+            unpacked
+                .layers
+                .iter()
+                .map(|layer| layer.descriptor.digest.clone()),
+        );
+        let mut waiting: Vec<(Descriptor, usize)> = entries
+            .iter()
+            .map(|entry| (entry.descriptor.clone(), 1))
+            .collect();
+        let mut blobs = Vec::new();
+        while let Some((descriptor, depth)) = waiting.pop() {
+            if !seen.insert(descriptor.digest.clone()) {
+                continue;
+            }
+            if !links::is_document(&descriptor.media_type) {
+                blobs.push(descriptor);
+                continue;
+            }
+            if depth > INDEX_DEPTH_MAX || documents.len() > DOCUMENTS_MAX {
+                return Err(too_deep(&descriptor.digest));
+            }
+            let fetched = self.fetch(Some(registry), &descriptor).await?;
+            let linked = links::read(&fetched.content).map_err(|rule| Error::Document {
+                what: "manifest",
+                digest: descriptor.digest.to_string(),
+                rule,
+            })?;
+            documents.push(self.keep_document(&fetched).await?);
+            let needed = linked
+                .links
+                .into_iter()
+                .filter(|link| !matches!(link.kind, LinkKind::Subject | LinkKind::Foreign));
+            waiting.extend(needed.map(|link| (link.target, depth + 1)));
+        }
+        Ok(blobs)
+    }
+
+    async fn document_here(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        let (store, digest) = (Arc::clone(&self.shared.store), digest.clone());
+        blocking(move || store.document(&digest)).await
+    }
+
+    async fn keep_document(&self, fetched: &Fetched) -> Result<Arc<Held>, Error> {
+        self.keep_bytes(&fetched.digest, fetched.content.clone()).await
+    }
+
+    async fn keep_bytes(&self, digest: &Digest, content: Vec<u8>) -> Result<Arc<Held>, Error> {
+        let (store, digest) = (Arc::clone(&self.shared.store), digest.clone());
+        blocking(move || store.keep_bytes(&digest, &content)).await
+    }
+
+    /// A hold on a blob that is here.
+    pub(super) async fn blob_here(&self, digest: &Digest) -> Result<Option<Arc<Held>>, Error> {
+        let (store, key) = (Arc::clone(&self.shared.store), Key::Blob(digest.clone()));
+        blocking(move || store.hold(&key)).await
+    }
+}
+
+fn parse(fetched: &Fetched) -> Result<Document, Error> {
+    manifest::parse(&fetched.content, &fetched.media_type, &fetched.digest.to_string())
+}
+
+fn too_deep(digest: &Digest) -> Error {
+    Error::Document {
+        what: "index",
+        digest: digest.to_string(),
+        rule: format!(
+            "indexes are nested more than {INDEX_DEPTH_MAX} deep, or point to more than {DOCUMENTS_MAX} documents"
+        ),
+    }
+}

@@ -53,6 +53,10 @@ pub(crate) enum Command {
     Load(Load),
     /// Make an image from an archive of a root file system
     Import(Import),
+    /// Log in to a registry
+    Login(Login),
+    /// Forget the login to a registry
+    Logout(Logout),
     // `-h` is --hostname there, as in docker.
     /// Create a container, start it, and attach to it
     #[command(disable_help_flag = true)]
@@ -134,6 +138,35 @@ pub(crate) struct RemoveImages {
     pub(crate) force: bool,
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// User name
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) username: Option<String>,
+    /// Password or access token
+    #[arg(
+        short,
+        long,
+        value_name = "PASSWORD",
+        requires = "username",
+        conflicts_with = "password_stdin"
+    )]
+    pub(crate) password: Option<String>,
+    /// Take the password from stdin
+    #[arg(long, requires = "username")]
+    pub(crate) password_stdin: bool,
+    /// Registry, as host or host:port; else docker's own
+    #[arg(value_name = "SERVER", default_value = "", hide_default_value = true)]
+    pub(crate) server: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logout {
+    /// Registry, as host or host:port; else docker's own
+    #[arg(value_name = "SERVER", default_value = "", hide_default_value = true)]
+    pub(crate) server: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -5,9 +5,13 @@ use std::os::fd::AsFd as _;
 use std::sync::{Mutex, Once, PoisonError};
 
 use proto::v1::WindowSize;
-use rustix::termios::{OptionalActions, OutputModes, Termios};
+use rustix::termios::{LocalModes, OptionalActions, OutputModes, Termios};
 
 use crate::failure::{Failure, Result};
+use crate::output;
+
+/// 128 + SIGINT, as from a shell.
+const INTERRUPTED: u8 = 130;
 
 /// How the terminals of stdin and stdout were before they were changed, in this order. Here and not in a guard,
 /// because a panic with `panic=abort` and an exit by signal run no destructors.
@@ -96,13 +100,36 @@ impl RawMode {
     }
 }
 
-fn change(end: End, how: impl FnOnce(&mut Termios)) -> Result<()> {
-    let fail = |error: rustix::io::Errno| {
-        Failure::new(format!(
-            "put the terminal into raw mode: {}",
-            io::Error::from(error)
-        ))
+/// Asks the person at the terminal for one line, which is seen while it is typed or not.
+pub(crate) async fn ask(question: &str, is_seen: bool) -> Result<String> {
+    output::print(question)?;
+    if !is_seen {
+        change(End::Stdin, |modes| modes.local_modes.remove(LocalModes::ECHO))?;
+    }
+    let line = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).map(|_| line)
+    });
+    let line = tokio::select! {
+        line = line => Some(line),
+        // The signal's own way would leave a terminal that shows nothing.
+        _ = tokio::signal::ctrl_c() => None,
     };
+    restore();
+    if !is_seen {
+        output::print("\n")?;
+    }
+    match line {
+        None => Err(Failure::quiet(INTERRUPTED)),
+        Some(Ok(Ok(line))) => Ok(line.trim_end_matches(['\n', '\r']).to_owned()),
+        Some(Ok(Err(error))) => Err(Failure::new(format!("read from the terminal: {error}"))),
+        Some(Err(error)) => Err(Failure::new(format!("read from the terminal: {error}"))),
+    }
+}
+
+fn change(end: End, how: impl FnOnce(&mut Termios)) -> Result<()> {
+    let fail =
+        |error: rustix::io::Errno| Failure::new(format!("set up the terminal: {}", io::Error::from(error)));
     let before = end.modes().map_err(fail)?;
     let mut after = before.clone();
     how(&mut after);

@@ -5,6 +5,7 @@ mod containers;
 mod credentials;
 mod exec;
 mod images;
+mod login;
 mod logs;
 mod mounts;
 mod run;
@@ -33,6 +34,8 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Save(flags) => archives::save(&client, flags).await,
         Command::Load(flags) => archives::load(&client, flags).await,
         Command::Import(flags) => archives::import(&client, flags).await,
+        Command::Login(flags) => login::login(&client, flags).await,
+        Command::Logout(flags) => login::logout(&flags),
         Command::Run(flags) => run::run(&client, flags).await.map_err(Failure::of_run),
         Command::Create(flags) => run::create_only(&client, &flags).await,
         Command::Start(flags) => containers::start(&client, flags).await,

@@ -140,12 +140,12 @@ impl Auth {
         let Token {
             header,
             expires,
-            identity_token,
+            refresh,
         } = server
             .fetch(http, state.credentials.as_ref(), &state.scopes, self.keep)
             .await?;
         state.proof = Some(Proof { header, expires });
-        if let Some(token) = identity_token {
+        if let Some(token) = refresh {
             // The server may have made the older one invalid by this.
             state.credentials = Some(Credentials::IdentityToken(token));
         }

@@ -164,8 +164,11 @@ impl Sources {
     /// What came for `digest` breaks a rule. If a mirror sent it, that mirror is not asked any more, and the blob may be
     /// fetched again: true.
     pub(crate) fn doubt(&self, digest: &Digest, error: &Error) -> bool {
-        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        let server = served.get(digest).and_then(|index| self.servers.get(*index));
+        let index = {
+            let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+            served.get(digest).copied()
+        };
+        let server = index.and_then(|index| self.servers.get(index));
         let Some(server) = server.filter(|server| !server.is_last) else {
             return false;
         };

@@ -1,6 +1,6 @@
 //! The token server that a registry names: who may be asked for tokens, and how.
 //!
-//! Source: the distribution project's token and OAuth2 specifications.
+//! Source: the distribution project's token and `OAuth2` specifications.
 
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,8 @@ pub(super) struct TokenServer {
 pub(super) struct Token {
     pub(super) header: HeaderValue,
     pub(super) expires: Option<Instant>,
-    /// To be asked with next time, in the place of a password or of an older one.
-    pub(super) identity_token: Option<String>,
+    /// The identity token to ask with next time, in the place of a password or of an older one.
+    pub(super) refresh: Option<String>,
 }
 
 impl TokenServer {
@@ -198,7 +198,7 @@ pub(super) fn parse_answer(content: &[u8]) -> Result<Token, String> {
         header,
         // A little early, so that it does not run out between here and there.
         expires: Instant::now().checked_add(life / 10 * 9),
-        identity_token: filled(answer.refresh_token),
+        refresh: filled(answer.refresh_token),
     })
 }
 
@@ -292,7 +292,7 @@ mod tests {
         assert!(docker.expires.unwrap() > Instant::now() + Duration::from_mins(50));
         let oauth = parse(r#"{"access_token":"b","refresh_token":"r","expires_in":0,"scope":""}"#).unwrap();
         assert_eq!(oauth.header, "Bearer b");
-        assert_eq!(oauth.identity_token.as_deref(), Some("r"));
+        assert_eq!(oauth.refresh.as_deref(), Some("r"));
         assert!(oauth.expires.unwrap() > Instant::now() + Duration::from_secs(50));
         assert!(
             parse(&format!(r#"{{"token":"a","expires_in":{}}}"#, u64::MAX))

@@ -120,9 +120,10 @@ fn at(text: &str, is_whole_path: bool, host: &str) -> Result<Endpoint, String> {
             .map_err(|e| e.to_string())?;
     }
     let path = url.path().trim_end_matches('/').to_owned();
-    let path = match is_whole_path || path.ends_with("/v2") {
-        true => format!("{path}/"),
-        false => format!("{path}/v2/"),
+    let path = if is_whole_path || path.ends_with("/v2") {
+        format!("{path}/")
+    } else {
+        format!("{path}/v2/")
     };
     url.set_path(&path);
     let mut endpoint = itself(host).map_err(|e| e.to_string())?;

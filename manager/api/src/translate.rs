@@ -151,6 +151,7 @@ pub(crate) fn layer(progress: image::LayerProgress) -> v1::PullProgress {
         image::Phase::Waiting => v1::layer_progress::Phase::Waiting,
         image::Phase::Downloading => v1::layer_progress::Phase::Downloading,
         image::Phase::Verifying => v1::layer_progress::Phase::Verifying,
+        image::Phase::Verified => v1::layer_progress::Phase::Verified,
         image::Phase::Done => v1::layer_progress::Phase::Done,
         image::Phase::Present => v1::layer_progress::Phase::Present,
     };

@@ -113,6 +113,7 @@ fn describe(layer: &LayerProgress) -> Option<String> {
         Phase::Waiting => Some("waiting".to_owned()),
         Phase::Downloading => Some(total("downloading")),
         Phase::Verifying => Some("verifying".to_owned()),
+        Phase::Verified => Some("waiting for the disk".to_owned()),
         Phase::Done => Some(total("done")),
         Phase::Present => Some("already here".to_owned()),
         Phase::Unspecified => None,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine::{Engine, ImportRequest};
-use image::{Platform, PullOptions};
+use image::{Filters, Platform, PullOptions};
 use proto::v1;
 use proto::v1::images_server::Images as Service;
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use crate::archives;
 use crate::status::{not_done, status};
 use crate::stop::{Answers, Stopping};
-use crate::translate;
+use crate::{translate, usage};
 
 /// Progress that a slow client has not taken yet; more is left out, for the next message says it again.
 const PROGRESS_QUEUE_MAX: usize = 64;
@@ -58,9 +58,10 @@ impl Service for Images {
 
     async fn list(
         &self,
-        _request: Request<v1::ListImagesRequest>,
+        request: Request<v1::ListImagesRequest>,
     ) -> Result<Response<v1::ListImagesResponse>, Status> {
-        let images = self.0.images().await.map_err(status)?;
+        let filters = filters(&request.into_inner().filters)?;
+        let images = self.0.images(filters).await.map_err(status)?;
         Ok(Response::new(v1::ListImagesResponse {
             images: images.iter().map(translate::image).collect(),
         }))
@@ -101,22 +102,36 @@ impl Service for Images {
         Err(not_done("push"))
     }
 
-    async fn tag(&self, _request: Request<v1::TagRequest>) -> Result<Response<v1::TagResponse>, Status> {
-        Err(not_done("tag"))
+    async fn tag(&self, request: Request<v1::TagRequest>) -> Result<Response<v1::TagResponse>, Status> {
+        let v1::TagRequest { image, name } = request.into_inner();
+        let name = self.0.tag_image(&image, &name).await.map_err(status)?;
+        Ok(Response::new(v1::TagResponse { name }))
     }
 
     async fn history(
         &self,
-        _request: Request<v1::HistoryRequest>,
+        request: Request<v1::HistoryRequest>,
     ) -> Result<Response<v1::HistoryResponse>, Status> {
-        Err(not_done("history"))
+        let image = request.into_inner().image;
+        let steps = self.0.image_history(&image).await.map_err(status)?;
+        Ok(Response::new(v1::HistoryResponse {
+            steps: steps.into_iter().map(usage::step).collect(),
+        }))
     }
 
     async fn prune(
         &self,
-        _request: Request<v1::PruneImagesRequest>,
+        request: Request<v1::PruneImagesRequest>,
     ) -> Result<Response<v1::PruneImagesResponse>, Status> {
-        Err(not_done("prune"))
+        let request = request.into_inner();
+        let filters = filters(&request.filters)?;
+        let pruned = self.0.prune_images(request.all, filters).await;
+        let (removed, freed_bytes) = pruned.map_err(status)?;
+        Ok(Response::new(v1::PruneImagesResponse {
+            untagged: removed.untagged,
+            deleted: removed.deleted,
+            freed_bytes,
+        }))
     }
 
     async fn save(&self, request: Request<v1::SaveRequest>) -> Result<Response<Answers<v1::Chunk>>, Status> {
@@ -205,4 +220,8 @@ impl Service for Images {
     ) -> Result<Response<v1::VerifyResponse>, Status> {
         Err(not_done("verify"))
     }
+}
+
+fn filters(texts: &[String]) -> Result<Filters, Status> {
+    Filters::parse(texts).map_err(|error| status(error.into()))
 }

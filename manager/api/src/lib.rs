@@ -8,6 +8,7 @@ mod stop;
 mod streams;
 mod system;
 mod translate;
+mod usage;
 
 use engine::Engine;
 use proto::v1::containers_server::ContainersServer;

@@ -7,8 +7,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::status::{not_done, status};
+use crate::status::status;
 use crate::stop::{Answers, Stopping};
+use crate::usage;
 
 const API_VERSION: &str = "berth.v1";
 const EVENT_QUEUE_MAX: usize = 16;
@@ -68,6 +69,7 @@ impl Service for System {
         &self,
         _request: Request<v1::DiskUsageRequest>,
     ) -> Result<Response<v1::DiskUsageResponse>, Status> {
-        Err(not_done("disk_usage"))
+        let (images, containers) = self.0.disk_usage().await.map_err(status)?;
+        Ok(Response::new(usage::disk_usage(&images, containers)))
     }
 }

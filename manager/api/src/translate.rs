@@ -27,6 +27,7 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
         tty: message.tty,
         open_stdin: message.open_stdin,
         stdin_once: message.stdin_once,
+        platform: message.platform,
         auto_remove: message.auto_remove,
         binds: message
             .binds
@@ -66,6 +67,7 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         tty: request.tty,
         open_stdin: request.open_stdin,
         stdin_once: request.stdin_once,
+        platform: request.platform,
         auto_remove: request.auto_remove,
         binds: request
             .binds
@@ -135,6 +137,8 @@ pub(crate) fn exit(exit: Exit) -> v1::Exit {
 }
 
 pub(crate) fn image(image: &image::Image) -> v1::Image {
+    let config = image.config.config().as_ref();
+    let labels = config.and_then(|config| config.labels().as_ref());
     v1::Image {
         id: image.id.clone(),
         names: image.names.clone(),
@@ -143,6 +147,10 @@ pub(crate) fn image(image: &image::Image) -> v1::Image {
         created_unix_seconds: image.created_unix_seconds,
         architecture: image.architecture.clone(),
         os: image.os.clone(),
+        variant: image.config.variant().clone().unwrap_or_default(),
+        repo_digests: image.repo_digests.clone(),
+        unpacked_bytes: image.unpacked_bytes,
+        labels: labels.cloned().unwrap_or_default(),
     }
 }
 
@@ -205,6 +213,7 @@ mod tests {
             tty_columns: 80,
             tty_rows: 24,
             stdin_once: true,
+            platform: "linux/arm64".to_owned(),
         };
         assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);
     }

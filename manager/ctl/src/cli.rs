@@ -1,8 +1,10 @@
 //! The command line: what can be typed, and the help for it. Names and letters are docker's.
 
 mod archives;
+mod store;
 
 pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
+pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
 
 use std::path::PathBuf;
 
@@ -47,6 +49,16 @@ pub(crate) enum Command {
     Images(Images),
     /// Remove images
     Rmi(RemoveImages),
+    /// Give an image one more name
+    Tag(Tag),
+    /// Show how an image was built
+    History(History),
+    /// Look after images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Look after the whole of it
+    #[command(subcommand)]
+    System(SystemCommand),
     /// Write images into one archive
     Save(Save),
     /// Take images from an archive
@@ -103,7 +115,14 @@ impl Command {
     pub(crate) fn has_format(&self) -> bool {
         matches!(
             self,
-            Self::Images(_) | Self::Ps(_) | Self::Inspect(_) | Self::Version | Self::Events
+            Self::Images(_)
+                | Self::Image(_)
+                | Self::History(_)
+                | Self::System(_)
+                | Self::Ps(_)
+                | Self::Inspect(_)
+                | Self::Version
+                | Self::Events
         )
     }
 }
@@ -113,6 +132,9 @@ pub(crate) struct Pull {
     /// Variant of the image, as os/architecture[/variant]; else this machine's
     #[arg(long, value_name = "PLATFORM", default_value = "", hide_default_value = true)]
     pub(crate) platform: String,
+    /// Keep all variants of the image, for push and save, and unpack the chosen one
+    #[arg(short, long)]
+    pub(crate) all_platforms: bool,
     /// Print only the image's name, at the end
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -129,6 +151,15 @@ pub(crate) struct Images {
     /// Print IDs whole
     #[arg(long)]
     pub(crate) no_trunc: bool,
+    /// Print digests too
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// Only some: dangling=true, label=KEY[=VALUE], before=IMAGE, since=IMAGE, until=24h, reference=PATTERN
+    #[arg(short, long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+    /// Only those whose name matches
+    #[arg(value_name = "NAME")]
+    pub(crate) reference: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -109,11 +109,15 @@ fn describe(layer: &LayerProgress) -> Option<String> {
         0 => verb.to_owned(),
         bytes => format!("{verb} ({})", format_bytes(bytes)),
     };
+    let unpacked = |verb: &str| match layer.unpacked_bytes {
+        0 => verb.to_owned(),
+        bytes => format!("{verb} ({} unpacked)", format_bytes(bytes)),
+    };
     match layer.phase() {
         Phase::Waiting => Some("waiting".to_owned()),
         Phase::Downloading => Some(total("downloading")),
         Phase::Verifying => Some("verifying".to_owned()),
-        Phase::Verified => Some("waiting for the disk".to_owned()),
+        Phase::Verified => Some(unpacked("verified")),
         Phase::Done => Some(total("done")),
         Phase::Present => Some("already here".to_owned()),
         Phase::Unspecified => None,

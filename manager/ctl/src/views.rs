@@ -1,5 +1,9 @@
 //! The API's messages in the shape that JSON output promises. Field names are a contract: they are only added.
 
+mod store;
+
+pub(crate) use store::{DiskUsage, Step};
+
 use std::collections::{BTreeMap, HashMap};
 
 use proto::v1;
@@ -38,6 +42,12 @@ pub(crate) struct Image {
     created_at: Option<String>,
     architecture: String,
     os: String,
+    variant: Option<String>,
+    /// What registries have it as.
+    repo_digests: Vec<String>,
+    /// Files of its layers.
+    unpacked_bytes: u64,
+    labels: BTreeMap<String, String>,
 }
 
 impl From<&v1::Image> for Image {
@@ -51,6 +61,10 @@ impl From<&v1::Image> for Image {
                 .map(|seconds| rfc3339(seconds.saturating_mul(1_000_000_000))),
             architecture: image.architecture.clone(),
             os: image.os.clone(),
+            variant: unless_empty(&image.variant),
+            repo_digests: image.repo_digests.clone(),
+            unpacked_bytes: image.unpacked_bytes,
+            labels: sorted(&image.labels),
         }
     }
 }

@@ -55,8 +55,15 @@ impl Engine {
 /// Resolve all that the image decides, take its lease, and make the writable layer.
 async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Container, Vec<String>), Error> {
     let engine = Arc::clone(engine);
+    let of_platform = match request.platform.as_str() {
+        "" => None,
+        platform => Some(engine.images.get_for(&request.image, platform.parse()?).await?),
+    };
     blocking(move || {
-        let image = engine.images.get(&request.image)?;
+        let image = match of_platform {
+            Some(image) => image,
+            None => engine.images.get(&request.image)?,
+        };
         let command = spec::process::command(&request, &image.config)?;
         let stop_signal = spec::process::stop_signal(&request, &image.config)?;
         let id = names::random_id()?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use image::{Credentials, Image, LayerProgress, PullOptions, Removed};
+use image::{Credentials, Filters, Image, LayerProgress, PullOptions, Removed};
 
 use crate::Error;
 use crate::engine::{Engine, blocking};
@@ -39,10 +39,10 @@ impl Engine {
         Ok(self.0.images.login(registry, credentials).await?)
     }
 
-    /// All images.
-    pub async fn images(&self) -> Result<Vec<Image>, Error> {
+    /// The images that pass filters.
+    pub async fn images(&self, filters: Filters) -> Result<Vec<Image>, Error> {
         let engine = Arc::clone(&self.0);
-        blocking(move || Ok(engine.images.list()?)).await
+        blocking(move || Ok(engine.images.list_some(&filters)?)).await
     }
 
     /// One image, by name, id or unique prefix of an id.
@@ -55,6 +55,11 @@ impl Engine {
     pub async fn remove_image(&self, name_or_id: &str, force: bool) -> Result<Removed, Error> {
         let (engine, wanted) = (Arc::clone(&self.0), name_or_id.to_owned());
         let removed = blocking(move || Ok(engine.images.remove(&wanted, force)?)).await?;
+        self.tell_of_removal(&removed);
+        Ok(removed)
+    }
+
+    pub(crate) fn tell_of_removal(&self, removed: &Removed) {
         for name in &removed.untagged {
             let attributes = vec![("name".to_owned(), name.clone())];
             self.0.events.send(Event::of_image("untag", name, attributes));
@@ -62,6 +67,5 @@ impl Engine {
         for id in &removed.deleted {
             self.0.events.send(Event::of_image("delete", id, Vec::new()));
         }
-        Ok(removed)
     }
 }

@@ -35,6 +35,7 @@ mod spec;
 mod store;
 mod sys;
 mod teardown;
+mod usage;
 mod version;
 
 pub use archives::ImportRequest;
@@ -49,4 +50,5 @@ pub use exec::{ExecAttachment, ExecRequest};
 pub use input::{Input, Output};
 pub use logs::{LogsRequest, Record, Stream};
 pub use request::{Bind, CreateRequest, Network};
+pub use usage::ContainerUsage;
 pub use version::Version;

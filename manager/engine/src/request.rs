@@ -18,6 +18,8 @@ pub struct CreateRequest {
     pub name: String,
     /// Name or id of an image that is in the store.
     pub image: String,
+    /// Of the images that the name has here, `os/architecture[/variant]`; empty: the one pulled last.
+    pub platform: String,
     /// Empty: the image's.
     pub command: Vec<String>,
     /// None: the image's.

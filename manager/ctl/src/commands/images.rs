@@ -4,17 +4,25 @@ use proto::v1::pull_progress::Kind;
 use proto::v1::{Image, ListImagesRequest, PullRequest, RemoveImageRequest};
 
 use super::credentials;
+use super::store::ago;
 use crate::cli::{Format, Images, Pull, RemoveImages};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 use crate::output::{self, Table, cell};
 use crate::progress::{Progress, short_digest};
-use crate::{size, time, views};
+use crate::{size, views};
 
 const NONE: &str = "<none>";
 
 pub(super) async fn pull(client: &Client, flags: &Pull) -> Result<u8> {
-    let image = fetch(client, &flags.reference, &flags.platform, flags.quiet).await?;
+    let image = fetch(
+        client,
+        &flags.reference,
+        &flags.platform,
+        flags.all_platforms,
+        flags.quiet,
+    )
+    .await?;
     if !flags.quiet {
         output::print_line(&format!("Digest: {}", image.manifest_digest))?;
     }
@@ -23,11 +31,17 @@ pub(super) async fn pull(client: &Client, flags: &Pull) -> Result<u8> {
 }
 
 /// Pulls, and shows how it goes on stderr.
-pub(super) async fn fetch(client: &Client, reference: &str, platform: &str, quiet: bool) -> Result<Image> {
+pub(super) async fn fetch(
+    client: &Client,
+    reference: &str,
+    platform: &str,
+    all_platforms: bool,
+    quiet: bool,
+) -> Result<Image> {
     let request = PullRequest {
         reference: reference.to_owned(),
         platform: platform.to_owned(),
-        all_platforms: false,
+        all_platforms,
         credentials: credentials::of_registry(reference)?,
     };
     let mut progress = Progress::new(reference, quiet);
@@ -57,9 +71,11 @@ pub(super) async fn fetch(client: &Client, reference: &str, platform: &str, quie
 }
 
 pub(super) async fn list(client: &Client, flags: &Images, format: Format) -> Result<u8> {
+    let mut filters = flags.filters.clone();
+    filters.extend(flags.reference.as_ref().map(|name| format!("reference={name}")));
     let reply = client
         .images()
-        .list(ListImagesRequest {})
+        .list(ListImagesRequest { filters })
         .await
         .map_err(|status| client.failure(&status))?;
     let mut images = reply.into_inner().images;
@@ -81,26 +97,41 @@ pub(super) async fn list(client: &Client, flags: &Images, format: Format) -> Res
     } else if format == Format::Json {
         output::print_json(&images.iter().map(views::Image::from).collect::<Vec<_>>())?;
     } else {
-        let mut table = Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]);
-        for image in &images {
-            for (repository, tag) in repositories_and_tags(&image.names) {
-                let created = match image.created_unix_seconds {
-                    0 => "N/A".to_owned(),
-                    seconds => format!("{} ago", time::elapsed(seconds.saturating_mul(1_000_000_000))),
-                };
-                let size = size::format_bytes(image.size_bytes);
-                table.row([
-                    cell(repository),
-                    cell(tag),
-                    cell(id(image)),
-                    cell(created),
-                    cell(size),
-                ]);
-            }
-        }
-        table.print()?;
+        table(&images, flags.digests, id).print()?;
     }
     Ok(0)
+}
+
+/// A row for each name of each image.
+fn table(images: &[Image], digests: bool, id: impl Fn(&Image) -> String) -> Table {
+    let mut table = if digests {
+        Table::new(&["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"])
+    } else {
+        Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"])
+    };
+    for image in images {
+        for (repository, tag) in repositories_and_tags(&image.names) {
+            let (id, created) = (cell(id(image)), cell(ago(image.created_unix_seconds)));
+            let size = cell(size::format_bytes(image.size_bytes));
+            if digests {
+                let digest = cell(digest_of(image, &repository));
+                table.row([cell(repository), cell(tag), digest, id, created, size]);
+            } else {
+                table.row([cell(repository), cell(tag), id, created, size]);
+            }
+        }
+    }
+    table
+}
+
+/// What a registry has of an image under a repository; any, for an image without a name.
+fn digest_of(image: &Image, repository: &str) -> String {
+    let digest = image.repo_digests.iter().find_map(|known| {
+        let (of, digest) = known.split_once('@')?;
+        let (of, _) = repository_and_tag(of);
+        (of == repository || repository == NONE).then(|| digest.to_owned())
+    });
+    digest.unwrap_or_else(|| NONE.to_owned())
 }
 
 pub(super) async fn remove(client: &Client, flags: RemoveImages) -> Result<u8> {

@@ -9,9 +9,10 @@ mod login;
 mod logs;
 mod mounts;
 mod run;
+mod store;
 mod system;
 
-use crate::cli::{Cli, Command, Format};
+use crate::cli::{Cli, Command, Format, ImageCommand, Inspect, Kind, SystemCommand};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 
@@ -30,6 +31,14 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Pull(flags) => images::pull(&client, &flags).await,
         Command::Images(flags) => images::list(&client, &flags, format).await,
+        Command::Tag(flags) => store::tag(&client, flags).await,
+        Command::History(flags) => store::history(&client, flags, format).await,
+        Command::Image(ImageCommand::Prune(flags)) => store::prune(&client, flags).await,
+        Command::Image(ImageCommand::Inspect { images }) => {
+            let kind = Some(Kind::Image);
+            system::inspect(&client, Inspect { kind, names: images }, cli.format).await
+        }
+        Command::System(SystemCommand::Df { verbose }) => store::disk_usage(&client, verbose, format).await,
         Command::Rmi(flags) => images::remove(&client, flags).await,
         Command::Save(flags) => archives::save(&client, flags).await,
         Command::Load(flags) => archives::load(&client, flags).await,

@@ -92,7 +92,7 @@ async fn create(
     request: CreateContainerRequest,
 ) -> Result<CreateContainerResponse> {
     if flags.pull == PullPolicy::Always {
-        images::fetch(client, &request.image, &flags.platform, false).await?;
+        images::fetch(client, &request.image, &flags.platform, false, false).await?;
     }
     match client.containers().create(request.clone()).await {
         Ok(created) => return Ok(warned(created.into_inner())),
@@ -101,7 +101,7 @@ async fn create(
         }
         Err(status) => return Err(client.failure(&status)),
     }
-    images::fetch(client, &request.image, &flags.platform, false).await?;
+    images::fetch(client, &request.image, &flags.platform, false, false).await?;
     let created = client
         .containers()
         .create(request)
@@ -160,6 +160,7 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         tty_columns: window.columns,
         tty_rows: window.rows,
         stdin_once: false,
+        platform: flags.platform.clone(),
     })
 }
 

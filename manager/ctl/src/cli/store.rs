@@ -1,0 +1,60 @@
+//! What is kept of images: names, history, and what they take of the disk.
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Remove images that no container needs
+    Prune(PruneImages),
+    /// Show all that is known of images, as JSON
+    Inspect {
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SystemCommand {
+    /// Show what images and containers take of the disk
+    Df {
+        /// Tell of each image and container
+        #[arg(short, long)]
+        verbose: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneImages {
+    /// Images that have a name too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Only some: until=24h, label=KEY[=VALUE], label!=KEY[=VALUE]
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+    // Nothing is asked: what is removed can be pulled again.
+    /// For scripts that are written for docker
+    #[arg(short, long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tag {
+    /// Image, by name or ID
+    #[arg(value_name = "IMAGE")]
+    pub(crate) source: String,
+    /// The name to point to it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    /// Print all of each instruction, and digests whole
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Print only the digests of layers
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+}

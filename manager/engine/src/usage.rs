@@ -1,0 +1,84 @@
+//! What images and containers take of the disk, and what nobody needs of it.
+
+use std::sync::Arc;
+
+use image::{Filters, Removed, Step, Usage};
+
+use crate::Error;
+use crate::engine::{Engine, blocking};
+use crate::events::Event;
+
+/// What one container takes, beside its image.
+#[derive(Debug, Clone)]
+pub struct ContainerUsage {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Files that it has written or changed.
+    pub upper_bytes: u64,
+    /// What is kept of its output.
+    pub log_bytes: u64,
+    /// Whether it runs.
+    pub is_running: bool,
+}
+
+impl Engine {
+    /// What images and containers take of the disk. Walks through the containers' writable layers.
+    pub async fn disk_usage(&self) -> Result<(Usage, Vec<ContainerUsage>), Error> {
+        let containers = self.list(true);
+        let engine = Arc::clone(&self.0);
+        blocking(move || {
+            let usage = engine.images.usage()?;
+            let bytes = |path: &std::path::Path| image::tree_bytes(path).unwrap_or(0);
+            let containers = containers
+                .into_iter()
+                .map(|container| ContainerUsage {
+                    // One that goes meanwhile takes nothing.
+                    upper_bytes: engine
+                        .images
+                        .rootfs(&container.id)
+                        .map_or(0, |rootfs| bytes(&rootfs.upper)),
+                    log_bytes: bytes(&engine.config.container(&container.id)),
+                    is_running: container.is_running(),
+                    id: container.id.clone(),
+                    name: container.name.clone(),
+                })
+                .collect();
+            Ok((usage, containers))
+        })
+        .await
+    }
+
+    /// Remove images that neither a container nor a lease needs. Gives how many bytes that frees.
+    pub async fn prune_images(&self, all: bool, filters: Filters) -> Result<(Removed, u64), Error> {
+        let engine = Arc::clone(&self.0);
+        let (removed, bytes) = blocking(move || Ok(engine.images.prune(all, &filters)?)).await?;
+        self.tell_of_removal(&removed);
+        Ok((removed, bytes))
+    }
+
+    /// Give an image one more name; gives the name in full.
+    pub async fn tag_image(&self, name_or_id: &str, name: &str) -> Result<String, Error> {
+        let (engine, wanted, name) = (Arc::clone(&self.0), name_or_id.to_owned(), name.to_owned());
+        let (name, id) = blocking(move || {
+            let name = engine.images.tag(&wanted, &name)?;
+            // A name of an artifact has no image.
+            let id = engine
+                .images
+                .get(&name)
+                .map_or_else(|_| name.clone(), |image| image.id);
+            Ok((name, id))
+        })
+        .await?;
+        let attributes = vec![("name".to_owned(), name.clone())];
+        self.0.events.send(Event::of_image("tag", &id, attributes));
+        Ok(name)
+    }
+
+    /// How an image was built, base first.
+    pub async fn image_history(&self, name_or_id: &str) -> Result<Vec<Step>, Error> {
+        let (engine, wanted) = (Arc::clone(&self.0), name_or_id.to_owned());
+        blocking(move || Ok(engine.images.history(&wanted)?)).await
+    }
+}

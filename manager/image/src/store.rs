@@ -434,8 +434,9 @@ impl Store {
         let held = lock(&self.held);
         let mut connection = self.database();
         let transaction = database::write(&mut connection)?;
-        let result = change(&transaction)?;
+        // They hold nothing, and their rows must not stand in the way.
         database::delete_expired_leases(&transaction)?;
+        let result = change(&transaction)?;
         let garbage = database::collect_garbage(&transaction)?;
         transaction
             .commit()

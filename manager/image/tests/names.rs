@@ -1,0 +1,160 @@
+//! Names, filters, leases and prunes: what people do with images that are here.
+
+mod fixture;
+
+use std::time::{Duration, Instant};
+
+use fixture::made::{self, Entry, Made, Packing};
+use fixture::scripted::Server;
+use fixture::{Place, eventually};
+use image::{Filters, Images, Kind};
+
+fn made(name: &str) -> Made {
+    let tar = made::tar(&[Entry::File(name, name.as_bytes())]);
+    made::image(&[made::layer(&tar, Packing::Gzip)])
+}
+
+fn ids(place: &Place, filters: &[&str]) -> Vec<String> {
+    let filters: Vec<String> = filters.iter().map(|filter| (*filter).to_owned()).collect();
+    let images = place
+        .images
+        .list_some(&Filters::parse(&filters).unwrap())
+        .unwrap();
+    images.into_iter().map(|image| image.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_moves_and_what_it_left_is_dangling_until_it_is_pruned() {
+    let (a, b) = (made("a"), made("b"));
+    let (server_a, server_b) = (Server::with(a.clone()), Server::with(b.clone()));
+    let place = Place::new().await;
+    place.pull(&server_a.reference()).await.unwrap();
+    place.pull(&server_b.reference()).await.unwrap();
+    assert_eq!(
+        place.images.tag(&a.id, "mine").unwrap(),
+        "docker.io/library/mine:latest"
+    );
+    assert_eq!(place.images.get("mine").unwrap().id, a.id);
+    place.images.remove(&server_a.reference(), false).unwrap();
+    place.images.tag(&server_b.reference(), "mine").unwrap();
+    assert_eq!(place.images.get("mine").unwrap().id, b.id);
+    assert_eq!(ids(&place, &["dangling=true"]), [a.id.clone()]);
+    assert_eq!(ids(&place, &["reference=mine"]), [b.id.clone()]);
+    let (removed, freed) = place.images.prune(false, &Filters::default()).unwrap();
+    assert_eq!(removed.deleted, [a.id]);
+    assert!(freed > 0);
+    assert_eq!(ids(&place, &[]), [b.id]);
+    for (source, name) in [("mine", "x@sha256:00"), ("nothing", "x"), ("mine", "UPPER/..")] {
+        place.images.tag(source, name).unwrap_err();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_container_or_a_lease_needs_is_not_pruned() {
+    let (a, b) = (made("a"), made("b"));
+    let (server_a, server_b) = (Server::with(a.clone()), Server::with(b.clone()));
+    let place = Place::new().await;
+    let pulled = place.pull(&server_a.reference()).await.unwrap();
+    place.pull(&server_b.reference()).await.unwrap();
+    place.images.prepare(&pulled, "c").unwrap();
+    place.images.lease("ci", &b.id, 3600).unwrap();
+    let none = Filters::default();
+    assert!(place.images.prune(true, &none).unwrap().0.deleted.is_empty());
+    let error = place.images.remove(&b.id, false).unwrap_err();
+    assert!(
+        error.kind() == Kind::InUse && error.to_string().contains("lease ci"),
+        "{error}"
+    );
+    // A lease that has run out holds nothing.
+    place.images.lease("ci", &b.id, 0).unwrap();
+    assert_eq!(place.images.prune(true, &none).unwrap().0.deleted, [b.id]);
+    assert!(!place.images.end_lease("ci").unwrap());
+    place.images.release("c").unwrap();
+    assert_eq!(place.images.prune(true, &none).unwrap().0.deleted, [a.id]);
+    assert!(place.left_over().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_tells_shared_layers_from_those_of_one_image() {
+    let layer = |name: &str, bytes: usize| {
+        made::layer(
+            &made::tar(&[Entry::File(name, &vec![b'x'; bytes])]),
+            Packing::Gzip,
+        )
+    };
+    let base = layer("base", 1000);
+    let a = Server::with(made::image(&[base.clone(), layer("a", 20)]));
+    let b = Server::with(made::image(&[base, layer("b", 3)]));
+    let place = Place::new().await;
+    let pulled = place.pull(&a.reference()).await.unwrap();
+    place.pull(&b.reference()).await.unwrap();
+    place.images.prepare(&pulled, "c").unwrap();
+    let usage = place.images.usage().unwrap();
+    assert_eq!(usage.layers_bytes, 1023);
+    let mut told: Vec<_> = usage
+        .images
+        .iter()
+        .map(|i| (i.shared_bytes, i.unique_bytes, i.containers))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, [(1000, 3, 0), (1000, 20, 1)]);
+    let freed = place
+        .images
+        .remove(&b.reference(), false)
+        .map(|_| place.images.usage().unwrap())
+        .unwrap();
+    let before = usage.layers_bytes + usage.content_bytes;
+    assert_eq!(
+        before - usage.reclaimable_bytes,
+        freed.layers_bytes + freed.content_bytes
+    );
+    let sizes: Vec<u64> = place
+        .images
+        .history(&pulled.id)
+        .unwrap()
+        .iter()
+        .map(|step| step.size_bytes)
+        .collect();
+    assert_eq!(sizes, [1000, 20]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removing_very_many_files_holds_nobody_up_and_goes_on_after_a_restart() {
+    let server = Server::with(made("a"));
+    let place = Place::new().await;
+    let pulled = place.pull(&server.reference()).await.unwrap();
+    // Beside what was unpacked, as an unpack of so many files is not what is measured.
+    let layer = place.images.prepare(&pulled, "c").unwrap().lower[0].clone();
+    place.images.release("c").unwrap();
+    for folder in 0..100 {
+        let folder = layer.join(folder.to_string());
+        std::fs::create_dir(&folder).unwrap();
+        for file in 0..300 {
+            std::fs::File::create(folder.join(file.to_string())).unwrap();
+        }
+    }
+    let began = Instant::now();
+    place.images.remove(&server.reference(), false).unwrap();
+    let removed_in = began.elapsed();
+    let trash = place.root().join("trash");
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let began = Instant::now();
+        assert!(place.images.list().unwrap().is_empty());
+        slowest = slowest.max(began.elapsed());
+    }
+    let left = std::fs::read_dir(&trash).unwrap().count();
+    println!("removed in {removed_in:?}, slowest list meanwhile {slowest:?}, {left} in trash");
+    assert!(left > 0, "its files are being removed yet");
+    assert!(place.left_over().is_empty(), "nothing of it is in sight");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    let folder = place.close();
+    let _images = Images::open(folder.path()).await.unwrap();
+    eventually("all is removed", || {
+        std::fs::read_dir(folder.path().join("trash"))
+            .unwrap()
+            .next()
+            .is_none()
+    })
+    .await;
+}

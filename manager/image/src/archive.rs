@@ -7,6 +7,9 @@
 
 mod header;
 mod pax;
+mod sparse;
+
+pub(crate) use sparse::Extent;
 
 use std::io::{self, Read};
 
@@ -41,6 +44,8 @@ pub(crate) struct Entry {
     pub(crate) link: Vec<u8>,
     pub(crate) kind: Kind,
     pub(crate) size: u64,
+    /// Where in a file with holes its data belongs; `None` for a file without.
+    pub(crate) extents: Option<Vec<Extent>>,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -61,6 +66,13 @@ pub(crate) enum Failure {
 impl Failure {
     fn rule(rule: impl Into<String>) -> Failure {
         Failure::Rule(None, rule.into())
+    }
+
+    fn of(self, entry: &[u8]) -> Failure {
+        match self {
+            Failure::Rule(None, rule) => Failure::Rule(Some(entry.to_vec()), rule),
+            other => other,
+        }
     }
 }
 
@@ -124,13 +136,67 @@ impl<R: Read> Archive<R> {
                             "one entry has both a PAX header and a GNU long name",
                         ));
                     }
-                    let entry = header.entry(pax.unwrap_or_default(), long_name, long_link)?;
+                    let mut pax = pax.unwrap_or_default();
+                    let mut sparse = pax.sparse.take();
+                    // The header has a name made up for readers that know no holes.
+                    if let Some(name) = sparse.as_mut().and_then(|sparse| sparse.name.take()) {
+                        pax.path = Some(name);
+                    }
+                    let mut entry = header.entry(pax, long_name, long_link)?;
                     self.data = entry.size;
                     self.padding = padding(entry.size);
+                    self.map_holes(&header, &mut entry, sparse)
+                        .map_err(|failure| failure.of(&entry.path))?;
                     return Ok(Some(entry));
                 }
             }
         }
+    }
+
+    /// Learn where the data of a file with holes belongs: from its records, or from blocks before its data.
+    fn map_holes(
+        &mut self,
+        header: &Header,
+        entry: &mut Entry,
+        records: Option<sparse::Records>,
+    ) -> Result<(), Failure> {
+        let (size, extents) = match (header.is_old_sparse(), records) {
+            (false, None) => return Ok(()),
+            (true, Some(_)) => return Err(Failure::rule("it is sparse in two formats")),
+            (true, None) => {
+                let mut map = sparse::OldMap::of(header).map_err(Failure::rule)?;
+                while map.has_more() {
+                    map.take(&self.map_block()?).map_err(Failure::rule)?;
+                }
+                map.finish()
+            }
+            (false, Some(_)) if entry.kind != Kind::File => {
+                return Err(Failure::rule("it is sparse, but not a regular file"));
+            }
+            (false, Some(records)) => {
+                let mut map = None;
+                if records.map_is_in_data().map_err(Failure::rule)? {
+                    let mut reader = sparse::DataMap::default();
+                    while map.is_none() {
+                        self.data = self
+                            .data
+                            .checked_sub(BLOCK as u64)
+                            .ok_or_else(|| Failure::rule("the map of its holes is longer than its data"))?;
+                        map = reader.take(&self.map_block()?).map_err(Failure::rule)?;
+                    }
+                }
+                records.finish(map).map_err(Failure::rule)?
+            }
+        };
+        sparse::check(size, &extents, self.data).map_err(Failure::rule)?;
+        entry.size = size;
+        entry.extents = Some(extents);
+        Ok(())
+    }
+
+    fn map_block(&mut self) -> Result<[u8; BLOCK], Failure> {
+        self.block()?
+            .ok_or_else(|| Failure::rule("the archive ends inside the map of a file's holes"))
     }
 
     /// Read some of the current entry's data; 0 at its end.
@@ -244,6 +310,22 @@ fn set_once<T>(slot: &mut Option<T>, value: T, what: &str) -> Result<(), Failure
 
 fn padding(size: u64) -> u64 {
     size.next_multiple_of(BLOCK as u64) - size
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    /// What is taken is taken record by record: each of two halves that are records is taken by itself.
+    pub(crate) fn pax(content: &[u8]) {
+        if super::pax::parse(content).is_err() {
+            return;
+        }
+        for (end, _) in content.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+            let (before, after) = content.split_at(end + 1);
+            if super::pax::is_whole(before) && super::pax::is_whole(after) {
+                super::pax::parse(before).expect("the first records alone");
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,11 @@ pub fn token(content: &[u8]) {
     crate::registry::fuzzing::parse_token(content);
 }
 
+/// The records of a PAX header.
+pub fn pax(content: &[u8]) {
+    crate::archive::fuzzing::pax(content);
+}
+
 /// A layer's tar, unpacked into the empty folder `root`.
 pub fn tar(content: &[u8], root: &Path) {
     let limits = crate::unpack::Limits {

@@ -205,7 +205,8 @@ enum Stop {
     Error(Error),
 }
 
-fn explain(failure: unpack::Failure, layer: &str) -> Error {
+/// A failure in unpacking or completing a layer, with the layer's digest.
+pub(crate) fn explain(failure: unpack::Failure, layer: &str) -> Error {
     let layer = layer.to_owned();
     let shown = |entry: Vec<u8>| String::from_utf8_lossy(&entry).chars().take(300).collect();
     match failure {

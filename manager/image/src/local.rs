@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use crate::Error;
 use crate::content::Scratch;
 use crate::digest::{Digest, chain_ids};
-use crate::layer::Pass;
+use crate::layer::{Pass, explain};
 use crate::manifest::Layer;
 use crate::progress::Counters;
 use crate::store::{Held, Key, Store};
@@ -100,7 +100,7 @@ fn unpack(store: &Arc<Store>, local: &LocalLayer, below: &[Arc<Held>]) -> Result
     let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
     let made = made?;
     adopt(folder.path(), &made.implied, &paths)
-        .map_err(|e| Error::io("complete the layer in", folder.path(), e))?;
+        .map_err(|failure| explain(failure, &descriptor.digest.to_string()))?;
     Ok((folder, made.content_bytes))
 }
 

@@ -5,6 +5,7 @@
 //! folders come last. What is written never leaves the root: see [`tree`].
 
 mod adopt;
+mod lazy;
 mod name;
 mod tree;
 mod xattr;
@@ -15,6 +16,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::archive::{Archive, Entry, Failure as ArchiveFailure, Kind};
+use lazy::Lazy;
 use name::Role;
 use tree::Tree;
 
@@ -31,6 +33,9 @@ pub(crate) struct Limits {
     pub(crate) inflation_ratio: u64,
     /// Bytes of all extended attributes of one entry.
     pub(crate) xattr_bytes: usize,
+    /// Bytes of the paths of all folders. They are remembered to the layer's end; and an entry of some hundred bytes
+    /// can imply hundreds of folders, so that counting entries bounds neither memory nor inodes.
+    pub(crate) folder_path_bytes: usize,
 }
 
 impl Default for Limits {
@@ -41,6 +46,7 @@ impl Default for Limits {
             inflated_free_bytes: 2 << 30,
             inflation_ratio: 200,
             xattr_bytes: 64 << 10,
+            folder_path_bytes: 128 << 20,
         }
     }
 }
@@ -69,8 +75,23 @@ impl From<ArchiveFailure> for Failure {
     }
 }
 
-/// Folders that an archive has files in but no entry for. They take their looks from the layers below.
-pub(crate) type Implied = Vec<Vec<u8>>;
+/// What a layer needs of those below it: see [`adopt`].
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Implied {
+    /// Folders that the archive has files in but no entry for. They take their looks from the layers below.
+    folders: Vec<Vec<u8>>,
+    /// Files that it has only hard links to. They are copies of the files of the layers below.
+    files: Vec<Borrowed>,
+}
+
+/// A file of a lower layer, wanted by hard links.
+#[derive(Debug, PartialEq, Eq)]
+struct Borrowed {
+    target: Vec<u8>,
+    inode: u64,
+    /// Where it was made or linked to; later entries may have replaced some.
+    names: Vec<Vec<u8>>,
+}
 
 /// What unpacking a layer gave, beside its files.
 #[derive(Debug)]
@@ -83,19 +104,28 @@ pub(crate) struct Unpacked {
 /// Unpack `stream` into the empty folder `root`, to the stream's last byte.
 pub(crate) fn unpack(stream: impl Read, root: &Path, limits: &Limits) -> Result<Unpacked, Failure> {
     let mut archive = Archive::new(stream, limits.entries);
-    let mut tree = Tree::open(root).map_err(|source| Failure::System {
+    let mut tree = Tree::open(root, limits.folder_path_bytes).map_err(|source| Failure::System {
         entry: b"/".to_vec(),
         action: "open the layer's root",
         source,
     })?;
-    let mut content_bytes = 0u64;
+    let (mut content_bytes, mut xattr_bytes) = (0u64, 0u64);
+    let mut lazy = Lazy::default();
     while let Some(entry) = archive.next()? {
         content_bytes = content_bytes.saturating_add(entry.size);
+        xattr_bytes += entry
+            .xattrs
+            .iter()
+            .map(|(_, value)| value.len() as u64)
+            .sum::<u64>();
         let named = |problem: Problem| problem.named(&entry.path);
-        check(&entry, content_bytes, limits).map_err(|rule| named(Problem::Rule(rule)))?;
+        check(&entry, content_bytes.saturating_add(xattr_bytes), limits)
+            .map_err(|rule| named(Problem::Rule(rule)))?;
+        lazy.see(&entry);
         place(&mut tree, &mut archive, &entry).map_err(named)?;
     }
     archive.drain().map_err(Failure::Read)?;
+    lazy.remove_marks(&mut tree)?;
     let implied = tree.finish()?;
     Ok(Unpacked {
         implied,

@@ -364,7 +364,7 @@ async fn what_is_not_right_is_refused_with_one_error_and_leaves_nothing() {
         case(
             "a hard link out of the root",
             Kind::Invalid,
-            "not in this layer",
+            "neither in this layer",
             || with_entries(&[Entry::HardLink("escape", "/etc/passwd")]),
             none,
         ),

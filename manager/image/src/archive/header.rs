@@ -4,6 +4,9 @@ use super::{Entry, Failure, Kind, Time, pax};
 
 pub(super) const BLOCK: usize = 512;
 
+/// The largest size that eleven octal digits can say.
+const OCTAL_SIZE_MAX: u64 = 0o777_7777_7777;
+
 pub(super) struct Header {
     block: [u8; BLOCK],
 }
@@ -12,7 +15,8 @@ impl Header {
     /// Take a block if its checksum is right.
     pub(super) fn parse(block: &[u8; BLOCK]) -> Result<Header, String> {
         let header = Header { block: *block };
-        let expected = header.number(148..156, "checksum")?;
+        let broken = "a header's checksum is wrong: this is not a tar archive, or it is damaged";
+        let expected = header.number(148..156, "checksum").map_err(|_| broken)?;
         let bytes = block
             .iter()
             .enumerate()
@@ -21,9 +25,23 @@ impl Header {
         // Historic tars summed signed chars.
         let signed: i64 = bytes.map(|b| i64::from(b as i8)).sum();
         if expected != unsigned && expected != signed {
-            return Err("a header's checksum is wrong: this is not a tar archive, or it is damaged".into());
+            return Err(broken.into());
         }
         Ok(header)
+    }
+
+    /// A block that has no checksum: what follows an old sparse header.
+    pub(super) fn unchecked(block: &[u8; BLOCK]) -> Header {
+        Header { block: *block }
+    }
+
+    pub(super) fn byte(&self, position: usize) -> u8 {
+        self.block[position]
+    }
+
+    /// GNU tar's type for a file with holes, before it wrote them into PAX records.
+    pub(super) fn is_old_sparse(&self) -> bool {
+        self.kind() == b'S'
     }
 
     pub(super) fn kind(&self) -> u8 {
@@ -42,7 +60,8 @@ impl Header {
         long_name: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
     ) -> Result<Entry, Failure> {
-        let path = pax.path.clone().or(long_name).unwrap_or_else(|| self.path());
+        let path = pax.path.clone().or(long_name).map_or_else(|| self.path(), Ok);
+        let path = path.map_err(|rule| Failure::Rule(None, rule))?;
         let named = path.clone();
         let link = pax
             .link
@@ -57,21 +76,20 @@ impl Header {
         if path.contains(&0) || link.contains(&0) {
             return Err("its name has a NUL byte".into());
         }
-        let size = match pax.size {
-            Some(size) => size,
-            None => self.size()?,
-        };
+        let size = self.agreed_size(pax.size)?;
         let kind = match self.kind() {
             // Before directories had a type, a trailing slash made one.
-            0 | b'0' if path.ends_with(b"/") => Kind::Directory,
-            0 | b'0' | b'7' => Kind::File,
+            0 if path.ends_with(b"/") => Kind::Directory,
+            b'0' | b'7' | b'S' if path.ends_with(b"/") => {
+                return Err("it is a regular file, but its name ends as a folder's".into());
+            }
+            0 | b'0' | b'7' | b'S' => Kind::File,
             b'1' => Kind::HardLink,
             b'2' => Kind::Symlink,
             b'3' => Kind::CharDevice,
             b'4' => Kind::BlockDevice,
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
-            b'S' => return Err("sparse files are not supported".into()),
             other => return Err(format!("entry type {:?} is not supported", char::from(other))),
         };
         if kind != Kind::File && size != 0 {
@@ -112,6 +130,7 @@ impl Header {
             link,
             kind,
             size,
+            extents: None,
             mode,
             uid,
             gid,
@@ -121,10 +140,23 @@ impl Header {
         })
     }
 
-    fn path(&self) -> Vec<u8> {
+    /// The size of the data. A PAX record is for what the header has no room for; where it says something else in
+    /// place of the header, readers disagree where the next entry begins (CVE-2025-62518, CVE-2026-33055).
+    fn agreed_size(&self, pax: Option<u64>) -> Result<u64, String> {
+        let own = self.size()?;
+        match pax {
+            Some(pax) if pax != own && pax <= OCTAL_SIZE_MAX => Err(format!(
+                "its size is {own} in the header and {pax} in the PAX record"
+            )),
+            Some(pax) => Ok(pax),
+            None => Ok(own),
+        }
+    }
+
+    fn path(&self) -> Result<Vec<u8>, String> {
         let name = text(&self.block[..100]);
         if &self.block[257..263] != b"ustar\0" {
-            return name.to_vec();
+            return Ok(name.to_vec());
         }
         // star marks its own layout, whose prefix is shorter, at the end of the block.
         let prefix_end = if &self.block[508..512] == b"tar\0" {
@@ -133,20 +165,28 @@ impl Header {
             500
         };
         let prefix = text(&self.block[345..prefix_end]);
-        if prefix.is_empty() {
-            name.to_vec()
-        } else {
-            [prefix, name].join(&b'/')
+        match prefix {
+            b"" => Ok(name.to_vec()),
+            // Some readers take it for GNU's or the oldest format then, which have no prefix.
+            _ if &self.block[263..265] != b"00" => {
+                Err("a header has a path prefix, but not the version of its format".into())
+            }
+            _ => Ok([prefix, name].join(&b'/')),
         }
     }
 
     /// A number in octal text, or in GNU's base-256 when its first bit is set.
-    fn number(&self, range: std::ops::Range<usize>, what: &str) -> Result<i64, String> {
+    pub(super) fn number(&self, range: std::ops::Range<usize>, what: &str) -> Result<i64, String> {
         let field = &self.block[range];
         if field[0] & 0x80 != 0 {
             return base_256(field).ok_or_else(|| format!("its {what} does not fit 64 bits"));
         }
-        let text = field.split(|b| *b == 0).next().unwrap_or_default().trim_ascii();
+        // Digits behind the first NUL count for some readers and not for others: they are none here, nor a number.
+        let end = field
+            .iter()
+            .rposition(|b| !matches!(b, 0 | b' '))
+            .map_or(0, |last| last + 1);
+        let text = field[..end].trim_ascii_start();
         if text.is_empty() {
             return Ok(0);
         }

@@ -1,8 +1,10 @@
 //! The records of a PAX extended header: `length keyword=value\n`, length counting itself.
 
-use super::Time;
+use super::{Time, sparse};
 
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
+/// Linux lists at most 64 KiB of names for one file; each is looked for among those before it.
+const XATTRS_MAX: usize = 1000;
 
 /// What the records of one header say about its entry.
 #[derive(Debug, Default)]
@@ -14,6 +16,7 @@ pub(super) struct Records {
     pub(super) gid: Option<i64>,
     pub(super) modified: Option<Time>,
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) sparse: Option<sparse::Records>,
 }
 
 impl Records {
@@ -26,6 +29,7 @@ impl Records {
             || self.gid.is_some()
             || self.modified.is_some()
             || !self.xattrs.is_empty()
+            || self.sparse.is_some()
     }
 }
 
@@ -37,6 +41,18 @@ pub(super) fn parse(mut content: &[u8]) -> Result<Records, String> {
         records.set(key, value)?;
     }
     Ok(records)
+}
+
+/// Whether it is a row of records, whatever they say.
+#[cfg(feature = "fuzzing")]
+pub(super) fn is_whole(mut content: &[u8]) -> bool {
+    while !content.is_empty() {
+        let Some((_, _, rest)) = record(content) else {
+            return false;
+        };
+        content = rest;
+    }
+    true
 }
 
 fn record(content: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
@@ -57,40 +73,53 @@ fn record(content: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 
 impl Records {
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
-        let bad = || {
-            format!(
-                "PAX record {:?} has a value out of range",
-                String::from_utf8_lossy(key)
-            )
-        };
-        // An empty value takes back what an earlier record said.
-        let given = (!value.is_empty()).then_some(value);
         match key {
-            b"path" => self.path = given.map(<[u8]>::to_vec),
-            b"linkpath" => self.link = given.map(<[u8]>::to_vec),
-            b"size" => {
-                let size = given.map(|v| decimal(v).ok_or_else(bad)).transpose()?;
-                self.size = size.map(i64::cast_unsigned);
-            }
-            b"uid" => self.uid = given.map(|v| decimal(v).ok_or_else(bad)).transpose()?,
-            b"gid" => self.gid = given.map(|v| decimal(v).ok_or_else(bad)).transpose()?,
-            b"mtime" => self.modified = given.map(|v| time(v).ok_or_else(bad)).transpose()?,
-            _ if key.starts_with(b"GNU.sparse.") => return Err("sparse files are not supported".into()),
+            b"path" => set_once(&mut self.path, key, Some(value.to_vec())),
+            b"linkpath" => set_once(&mut self.link, key, Some(value.to_vec())),
+            b"size" => set_once(&mut self.size, key, decimal(value).map(i64::cast_unsigned)),
+            b"uid" => set_once(&mut self.uid, key, decimal(value)),
+            b"gid" => set_once(&mut self.gid, key, decimal(value)),
+            b"mtime" => set_once(&mut self.modified, key, time(value)),
             _ => {
-                if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
-                    if name.is_empty() || name.contains(&0) {
-                        return Err("a PAX record names an extended attribute that cannot be".into());
-                    }
-                    self.xattrs.retain(|(n, _)| n != name);
-                    self.xattrs.push((name.to_vec(), value.to_vec()));
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    return self.sparse.get_or_insert_default().set(key, value);
+                }
+                match key.strip_prefix(XATTR_PREFIX) {
+                    Some(name) => self.set_xattr(name, value),
+                    None => Ok(()),
                 }
             }
         }
+    }
+
+    fn set_xattr(&mut self, name: &[u8], value: &[u8]) -> Result<(), String> {
+        if name.is_empty() || name.contains(&0) {
+            return Err("a PAX record names an extended attribute that cannot be".into());
+        }
+        if self.xattrs.len() == XATTRS_MAX {
+            return Err(format!("an entry has more than {XATTRS_MAX} extended attributes"));
+        }
+        if self.xattrs.iter().any(|(before, _)| before == name) {
+            return Err(twice(name));
+        }
+        self.xattrs.push((name.to_vec(), value.to_vec()));
         Ok(())
     }
 }
 
-fn decimal(value: &[u8]) -> Option<i64> {
+/// Of two records with one key some readers take the first; an empty one takes back an earlier header's value for
+/// some, and is a value for others.
+fn set_once<T>(slot: &mut Option<T>, key: &[u8], value: Option<T>) -> Result<(), String> {
+    let shown = || String::from_utf8_lossy(key).into_owned();
+    let value = value.ok_or_else(|| format!("PAX record {:?} has a value out of range", shown()))?;
+    slot.replace(value).map_or(Ok(()), |_| Err(twice(key)))
+}
+
+fn twice(key: &[u8]) -> String {
+    format!("PAX record {:?} is there twice", String::from_utf8_lossy(key))
+}
+
+pub(super) fn decimal(value: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(value).ok()?;
     text.bytes()
         .all(|b| b.is_ascii_digit())
@@ -183,8 +212,11 @@ mod tests {
             "-6 a=b\n",
             "99999999999999999999999 a=b\n",
             "11 size=-1\n",
-            "22 GNU.sparse.major=1\n",
             "11 uid=1x2\n",
+            "7 uid=\n",
+            "10 path=a\n10 path=b\n",
+            "20 SCHILY.xattr.a=b\n20 SCHILY.xattr.a=c\n",
+            "25 GNU.sparse.numbytes=1\n",
         ] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad:?}");
         }

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::{Pull, removed_on_a_blocking_thread};
 use crate::content::{BlobWriter, Scratch};
 use crate::digest::Digest;
-use crate::layer::Pass;
+use crate::layer::{Pass, explain};
 use crate::manifest::Layer;
 use crate::progress::Counters;
 use crate::registry::Sources;
@@ -187,8 +187,7 @@ impl LayerJob<'_> {
         let placed = blocking(move || {
             let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
             let folder = made.folder.path();
-            adopt(folder, &made.unpacked.implied, &paths)
-                .map_err(|e| Error::io("complete the layer in", folder, e))?;
+            adopt(folder, &made.unpacked.implied, &paths).map_err(|e| explain(e, &digest.to_string()))?;
             let blob = match (made.new_blob, made.old_blob) {
                 (Some(blob), _) => Some(store.publish(&Key::Blob(digest), blob)?),
                 (None, old) => old,

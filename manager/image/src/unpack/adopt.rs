@@ -1,53 +1,166 @@
-//! Folders that a layer has files in but no entry for: they take their looks from the layers below.
+//! What a layer takes from those below it, once they are there: the looks of folders that it has files in but no
+//! entry for, and the content of files that it has hard links to.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::tree::{beneath, folder_flags, times};
-use super::xattr;
+use super::tree::{beneath, file_type, folder_flags, is_whiteout, times};
+use super::{Borrowed, Failure, Implied, xattr};
 use crate::archive::Time;
 
-/// Give each folder that a layer has no entry for the looks it has in the layers below, top layer first.
+/// Complete the layer at `root` from the layers below, top layer first.
 ///
 /// In an overlay the topmost folder's owner, mode, attributes and times are the ones that show.
-pub(crate) fn adopt(root: &Path, implied: &[Vec<u8>], below: &[&Path]) -> io::Result<()> {
-    if below.is_empty() {
-        return Ok(());
-    }
-    let open = |path: &Path| rustix::fs::open(path, folder_flags() | OFlags::NOFOLLOW, Mode::empty());
+pub(crate) fn adopt(root: &Path, implied: &Implied, below: &[&Path]) -> Result<(), Failure> {
+    let open = |path: &Path| {
+        rustix::fs::open(path, folder_flags() | OFlags::NOFOLLOW, Mode::empty())
+            .map_err(|e| system(b"/", "open the layer's root")(e.into()))
+    };
     let root = open(root)?;
     let below: Vec<OwnedFd> = below.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
-    for path in implied {
-        let folder = match beneath(&root, path, ResolveFlags::NO_SYMLINKS) {
-            Ok(folder) => folder,
-            // Reached through a link, or replaced by a later entry.
-            Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => continue,
-            Err(e) => return Err(e.into()),
-        };
-        if has_opaque_ancestor(&root, path) {
-            continue;
-        }
-        if let Some(model) = visible(&below, path)? {
-            let status = rustix::fs::fstat(&model)?;
-            rustix::fs::fchown(
-                &folder,
-                Some(Uid::from_raw(status.st_uid)),
-                Some(Gid::from_raw(status.st_gid)),
-            )?;
-            xattr::copy(model.as_fd(), folder.as_fd())?;
-            rustix::fs::fchmod(&folder, Mode::from_raw_mode(status.st_mode & 0o7777))?;
-            let modified = Time {
-                seconds: status.st_mtime,
-                nanoseconds: u32::try_from(status.st_mtime_nsec).unwrap_or(0),
-            };
-            rustix::fs::futimens(&folder, &times(modified))?;
-        }
+    for file in &implied.files {
+        fill(&root, file, &below)?;
+    }
+    for path in &implied.folders {
+        adopt_folder(&root, path, &below).map_err(system(path, "copy the attributes of"))?;
     }
     Ok(())
+}
+
+fn system<'a>(entry: &'a [u8], action: &'static str) -> impl Fn(io::Error) -> Failure + 'a {
+    move |source| Failure::System {
+        entry: entry.to_vec(),
+        action,
+        source,
+    }
+}
+
+fn adopt_folder(root: &OwnedFd, path: &[u8], below: &[OwnedFd]) -> io::Result<()> {
+    let folder = match beneath(root, path, ResolveFlags::NO_SYMLINKS) {
+        Ok(folder) => folder,
+        // Reached through a link, or replaced by a later entry.
+        Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    if has_opaque_ancestor(root, path) {
+        return Ok(());
+    }
+    if let Some(model) = visible(below, path)? {
+        copy_looks(&model, &folder)?;
+    }
+    Ok(())
+}
+
+fn copy_looks(model: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    let status = rustix::fs::fstat(model)?;
+    rustix::fs::fchown(
+        to,
+        Some(Uid::from_raw(status.st_uid)),
+        Some(Gid::from_raw(status.st_gid)),
+    )?;
+    xattr::copy(model.as_fd(), to.as_fd())?;
+    rustix::fs::fchmod(to, Mode::from_raw_mode(status.st_mode & 0o7777))?;
+    let modified = Time {
+        seconds: status.st_mtime,
+        nanoseconds: u32::try_from(status.st_mtime_nsec).unwrap_or(0),
+    };
+    rustix::fs::futimens(to, &times(modified))?;
+    Ok(())
+}
+
+/// Make the empty file that stands for a lower layer's a copy of it.
+fn fill(root: &OwnedFd, file: &Borrowed, below: &[OwnedFd]) -> Result<(), Failure> {
+    let entry = &file.names[1..].first().unwrap_or(&file.target);
+    let failed = system(entry, "copy the link target of");
+    let Some(empty) = find_empty(root, file).map_err(&failed)? else {
+        // Later entries have replaced all its names.
+        return Ok(());
+    };
+    let refused = |why: &str| Failure::Rule {
+        entry: Some(entry.to_vec()),
+        rule: format!(
+            "its link target {:?} {why}",
+            String::from_utf8_lossy(&file.target)
+        ),
+    };
+    let (model, status) = match find_file(root, below, &file.target).map_err(&failed)? {
+        Some(found) => found,
+        None => return Err(refused("is neither in this layer nor in those below")),
+    };
+    if file_type(&status) != FileType::RegularFile {
+        return Err(refused("is in a layer below, and not a regular file"));
+    }
+    let mut to = File::from(empty);
+    io::copy(&mut File::from(model.try_clone().map_err(&failed)?), &mut to).map_err(&failed)?;
+    copy_looks(&model, &to.into()).map_err(&failed)
+}
+
+/// Open the file that was made in place of a lower one, where a name of it is left.
+fn find_empty(root: &OwnedFd, file: &Borrowed) -> io::Result<Option<OwnedFd>> {
+    for path in &file.names {
+        let (parent, name) = split(path);
+        let parent = match beneath(root, parent, ResolveFlags::empty()) {
+            Ok(parent) => parent,
+            Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => continue,
+            Err(e) => return Err(e.into()),
+        };
+        match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(status) if status.st_ino == file.inode => {
+                let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                return Ok(Some(rustix::fs::openat(&parent, name, flags, Mode::empty())?));
+            }
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(None)
+}
+
+/// The file at `path` that an overlay of the layers below shows beneath this one.
+fn find_file(root: &OwnedFd, below: &[OwnedFd], path: &[u8]) -> io::Result<Option<(OwnedFd, Stat)>> {
+    if has_opaque_ancestor(root, path) {
+        return Ok(None);
+    }
+    let (parent, name) = split(path);
+    for layer in below {
+        match beneath(layer, parent, ResolveFlags::NO_SYMLINKS) {
+            Ok(parent) => match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(status) if is_whiteout(&status) => return Ok(None),
+                Ok(status) => {
+                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                    let flags = match file_type(&status) {
+                        FileType::RegularFile => flags,
+                        // To tell what it is; a device must not be opened.
+                        _ => OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                    };
+                    let file = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
+                    return Ok(Some((file, status)));
+                }
+                Err(Errno::NOENT) => {}
+                Err(e) => return Err(e.into()),
+            },
+            // A file, link or whiteout on the way hides the layers below.
+            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if has_opaque_ancestor(layer, path) {
+            return Ok(None);
+        }
+    }
+    Ok(None)
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
 }
 
 /// The folder at `path` that an overlay of these layers would show on top.

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::{Failure, Implied, Problem, xattr};
+use super::{Borrowed, Failure, Implied, Problem, xattr};
 use crate::archive::{Entry, Kind, Time};
 
 /// Folders kept open: archives list a folder's files together.
@@ -28,6 +28,10 @@ pub(super) struct Tree {
     implied: HashSet<Vec<u8>>,
     /// What has to wait until nothing more is made in a folder.
     last: HashMap<Vec<u8>, Last>,
+    path_bytes: usize,
+    path_bytes_max: usize,
+    /// Files of lower layers that hard links of this one have brought up, by inode.
+    borrowed: HashMap<u64, Borrowed>,
     buffer: Vec<u8>,
 }
 
@@ -41,13 +45,17 @@ fn system(action: &'static str) -> impl Fn(Errno) -> Problem {
 }
 
 impl Tree {
-    pub(super) fn open(root: &Path) -> io::Result<Tree> {
+    /// The paths of all folders together may have so many bytes.
+    pub(super) fn open(root: &Path, path_bytes_max: usize) -> io::Result<Tree> {
         let root = rustix::fs::open(root, folder_flags() | OFlags::NOFOLLOW, Mode::empty())?;
         Ok(Tree {
             root: Rc::new(root),
             open: Vec::new(),
             implied: HashSet::from([Vec::new()]),
             last: HashMap::new(),
+            path_bytes: 0,
+            path_bytes_max,
+            borrowed: HashMap::new(),
             buffer: vec![0; COPY_BUFFER_BYTES],
         })
     }
@@ -79,6 +87,7 @@ impl Tree {
             .map(|(_, v)| v.clone());
         let key = path.join(&b'/');
         self.implied.remove(&key);
+        self.remember_folder(&key)?;
         self.last.insert(
             key,
             Last {
@@ -101,13 +110,18 @@ impl Tree {
             rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
         })?;
         let mut file = File::from(fd);
-        loop {
-            let got = read(&mut self.buffer).map_err(Problem::Read)?;
-            if got == 0 {
-                break;
+        let write = |e| Problem::System("write", e);
+        match &entry.extents {
+            None => {
+                copy(&mut read, &mut file, &mut self.buffer, u64::MAX)?;
             }
-            file.write_all(&self.buffer[..got])
-                .map_err(|e| Problem::System("write", e))?;
+            Some(extents) => {
+                for extent in extents {
+                    file.seek(io::SeekFrom::Start(extent.offset)).map_err(write)?;
+                    copy(&mut read, &mut file, &mut self.buffer, extent.length)?;
+                }
+                file.set_len(entry.size).map_err(write)?;
+            }
         }
         rustix::fs::fchown(
             &file,
@@ -164,31 +178,61 @@ impl Tree {
 
     pub(super) fn hard_link(&mut self, path: &[&[u8]], target: &[&[u8]]) -> Result<(), Problem> {
         let shown = || String::from_utf8_lossy(&target.join(&b'/')).into_owned();
-        let missing = || Problem::Rule(format!("its link target {:?} is not in this layer", shown()));
         if path == target {
             return Err(Problem::Rule("it is a hard link to itself".into()));
         }
         let Some((target_name, target_parents)) = target.split_last() else {
             return Err(Problem::Rule("its link target is the layer's root".into()));
         };
-        let Some(from) = self.lookup(target_parents)? else {
-            return Err(missing());
+        let from = self.lookup(target_parents)?;
+        let found = match &from {
+            Some(from) => status(from, target_name)?,
+            None => None,
         };
-        match status(&from, target_name)? {
-            None => return Err(missing()),
-            Some(status) if is_whiteout(&status) => return Err(missing()),
-            Some(status) if file_type(&status) == FileType::Directory => {
+        let (from, inode) = match (from, found) {
+            (_, Some(status)) if is_whiteout(&status) => {
+                return Err(Problem::Rule(format!(
+                    "its link target {:?} is hidden by a whiteout",
+                    shown()
+                )));
+            }
+            (_, Some(status)) if file_type(&status) == FileType::Directory => {
                 return Err(Problem::Rule(format!(
                     "its link target {:?} is a folder",
                     shown()
                 )));
             }
-            Some(_) => {}
-        }
+            (Some(from), Some(status)) => (from, status.st_ino),
+            _ => self.borrow(target)?,
+        };
         let (parent, name) = self.place(path)?;
         self.make(&parent, name, |parent| {
             rustix::fs::linkat(&from, *target_name, parent, name, AtFlags::empty())
-        })
+        })?;
+        if let Some(borrowed) = self.borrowed.get_mut(&inode) {
+            borrowed.names.push(path.join(&b'/'));
+        }
+        Ok(())
+    }
+
+    /// Bring a file of a layer below up into this one, as overlayfs does when a link to it is made. The layers below
+    /// may not be there yet: for now the file is an empty one, see [`super::adopt`].
+    fn borrow(&mut self, target: &[&[u8]]) -> Result<(Rc<OwnedFd>, u64), Problem> {
+        let (parent, name) = self.place(target)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(system("make"))?;
+        let inode = rustix::fs::fstat(&file).map_err(system("look at"))?.st_ino;
+        let target = target.join(&b'/');
+        self.remember_path(&target)?;
+        self.borrowed.insert(
+            inode,
+            Borrowed {
+                names: vec![target.clone()],
+                target,
+                inode,
+            },
+        );
+        Ok((parent, inode))
     }
 
     /// Hide `name` of this folder in the layers below. What this layer itself has there stays.
@@ -202,6 +246,11 @@ impl Tree {
                     rustix::fs::openat(&parent, name, folder_flags() | OFlags::NOFOLLOW, Mode::empty())
                         .map_err(system("open"))?;
                 xattr::set_opaque(folder.as_fd())
+            }
+            // What a link has brought up is still the lower layer's.
+            Some(status) if self.borrowed.contains_key(&status.st_ino) => {
+                self.clear(&parent, name)?;
+                self.whiteout(parents, name)
             }
             Some(_) => Ok(()),
         }
@@ -238,7 +287,37 @@ impl Tree {
             })
             .map_err(|problem| problem.named(path))?;
         }
-        Ok(self.implied.into_iter().collect())
+        Ok(Implied {
+            folders: self.implied.into_iter().collect(),
+            files: self.borrowed.into_values().collect(),
+        })
+    }
+
+    /// Take away what an entry before has made in the root.
+    pub(super) fn remove_from_root(&mut self, name: &[u8]) -> Result<(), Problem> {
+        let root = Rc::clone(&self.root);
+        match status(&root, name)? {
+            Some(_) => self.clear(&root, name),
+            None => Ok(()),
+        }
+    }
+
+    fn remember_folder(&mut self, key: &[u8]) -> Result<(), Problem> {
+        if self.last.contains_key(key) || self.implied.contains(key) {
+            return Ok(());
+        }
+        self.remember_path(key)
+    }
+
+    fn remember_path(&mut self, path: &[u8]) -> Result<(), Problem> {
+        self.path_bytes += path.len();
+        if self.path_bytes > self.path_bytes_max {
+            return Err(Problem::Rule(format!(
+                "the paths of the layer's folders have more than {} bytes",
+                self.path_bytes_max
+            )));
+        }
+        Ok(())
     }
 
     /// The open parent and the name of an entry that is to be made.
@@ -279,7 +358,8 @@ impl Tree {
         }
     }
 
-    /// Make a folder, or keep the one that is there. One that takes a whiteout's place hides what lies below.
+    /// Make a folder, or keep the one that is there. One that takes the place of something else hides what lies
+    /// below, as that did.
     fn make_folder(&mut self, parent: &OwnedFd, name: &[u8], mode: Mode) -> Result<(), Problem> {
         match rustix::fs::mkdirat(parent, name, mode) {
             Err(Errno::EXIST) => {}
@@ -293,12 +373,9 @@ impl Tree {
         }
         self.clear(parent, name)?;
         rustix::fs::mkdirat(parent, name, mode).map_err(system("make"))?;
-        if is_whiteout(&status) {
-            let folder = rustix::fs::openat(parent, name, folder_flags() | OFlags::NOFOLLOW, Mode::empty())
-                .map_err(system("open"))?;
-            xattr::set_opaque(folder.as_fd())?;
-        }
-        Ok(())
+        let folder = rustix::fs::openat(parent, name, folder_flags() | OFlags::NOFOLLOW, Mode::empty())
+            .map_err(system("open"))?;
+        xattr::set_opaque(folder.as_fd())
     }
 
     /// An open folder; it and its parents are made where the archive had no entry for them.
@@ -320,6 +397,7 @@ impl Tree {
                 )));
             }
             _ => {
+                self.remember_folder(&key)?;
                 self.implied.insert(key);
             }
         }
@@ -364,6 +442,27 @@ impl Tree {
     }
 }
 
+/// Copy up to `most` bytes of the entry's data.
+fn copy(
+    read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>,
+    file: &mut File,
+    buffer: &mut [u8],
+    most: u64,
+) -> Result<(), Problem> {
+    let mut left = most;
+    while left > 0 {
+        let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let got = read(&mut buffer[..want]).map_err(Problem::Read)?;
+        if got == 0 {
+            break;
+        }
+        file.write_all(&buffer[..got])
+            .map_err(|e| Problem::System("write", e))?;
+        left -= got as u64;
+    }
+    Ok(())
+}
+
 pub(super) fn folder_flags() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC
 }
@@ -389,11 +488,11 @@ fn status(parent: &OwnedFd, name: &[u8]) -> Result<Option<rustix::fs::Stat>, Pro
     }
 }
 
-fn file_type(status: &rustix::fs::Stat) -> FileType {
+pub(super) fn file_type(status: &rustix::fs::Stat) -> FileType {
     FileType::from_raw_mode(status.st_mode)
 }
 
-fn is_whiteout(status: &rustix::fs::Stat) -> bool {
+pub(super) fn is_whiteout(status: &rustix::fs::Stat) -> bool {
     file_type(status) == FileType::CharacterDevice && status.st_rdev == 0
 }
 

@@ -47,6 +47,10 @@ pub(super) fn check(xattrs: &[(Vec<u8>, Vec<u8>)], bytes_max: usize) -> Result<(
 /// Set attributes on `name` in `parent`, without following a link. A folder's default ACL is left to its end.
 pub(super) fn set(parent: BorrowedFd<'_>, name: &[u8], xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Problem> {
     for (key, value) in xattrs.iter().filter(|(key, _)| key != DEFAULT_ACL) {
+        // Linux has these on regular files and folders only; some writers put them on every entry.
+        if key.starts_with(b"user.") {
+            continue;
+        }
         // Only a path reaches symlinks and devices; the parent's descriptor keeps it from being swapped.
         let result = rustix::fs::lsetxattr(beside(parent, name), key.as_slice(), value, XattrFlags::empty());
         settle(key, result)?;

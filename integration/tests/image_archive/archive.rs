@@ -37,6 +37,40 @@ impl Archive {
         Archive(files)
     }
 
+    /// An OCI layout of an index with these images.
+    pub(crate) fn of_platforms(sandbox: &Sandbox, images: &[(&str, &Image)]) -> Archive {
+        let mut archive = Archive(Vec::new());
+        let mut entries = Vec::new();
+        for (architecture, image) in images {
+            let one = Archive::layout(sandbox, image);
+            let mut manifest = one.manifest();
+            let mut config = one.json(&Self::blob(&manifest["config"]));
+            config["architecture"] = (*architecture).into();
+            for layer in manifest["layers"].as_array().expect("layers") {
+                archive.set(&Self::blob(layer), one.file(&Self::blob(layer)));
+            }
+            manifest["config"] = archive.put("application/vnd.oci.image.config.v1+json", &config);
+            let mut entry = archive.put("application/vnd.oci.image.manifest.v1+json", &manifest);
+            entry["platform"] = json!({"os": "linux", "architecture": architecture});
+            entries.push(entry);
+        }
+        let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
+        let mut entry = archive.put("application/vnd.oci.image.index.v1+json", &index);
+        entry["annotations"] = json!({"io.containerd.image.name": "quay.io/a/multi:1"});
+        let top = json!({"schemaVersion": 2, "manifests": [entry]});
+        archive.set("index.json", top.to_string());
+        archive.set("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
+        archive
+    }
+
+    /// Add a document as a blob, and give its descriptor.
+    fn put(&mut self, media_type: &str, document: &Value) -> Value {
+        let text = document.to_string();
+        let hash = hex::encode(Sha256::digest(&text));
+        self.set(&format!("blobs/sha256/{hash}"), text.as_str());
+        json!({"mediaType": media_type, "digest": format!("sha256:{hash}"), "size": text.len()})
+    }
+
     pub(crate) fn file(&self, name: &str) -> &[u8] {
         match self.0.iter().find(|(other, _)| other == name) {
             Some((_, Content::File(content))) => content,

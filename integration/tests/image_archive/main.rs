@@ -308,24 +308,6 @@ fn archives_go_through_the_manager_and_not_into_its_memory() {
             .expect("a number")
             << 10
     };
-    // Stopped on the way, nothing of the file stays.
-    let mut command = manager.ctl_command(&["export", "-o", &rootfs, "heavy"]);
-    let client = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start managerctl");
-    let parts = || {
-        let entries = fs::read_dir(sandbox.path()).expect("list the folder").flatten();
-        entries
-            .filter(|entry| entry.file_name().to_string_lossy().contains("rootfs.tar"))
-            .count()
-    };
-    eventually("it has begun", || (parts() == 1).then_some(()));
-    kill(Pid::from_raw(client.id() as i32), Signal::SIGINT).expect("interrupt managerctl");
-    let error = finish(client, "managerctl export".into()).refused();
-    assert!(error.contains("interrupted"), "{error}");
-    assert_eq!(parts(), 0);
     for arguments in [
         &["export", "-o", &rootfs, "heavy"][..],
         &["commit", "heavy", "made:1"],
@@ -338,4 +320,97 @@ fn archives_go_through_the_manager_and_not_into_its_memory() {
         println!("{}: {} MiB", arguments[0], peak >> 20);
         assert!(peak < 56 << 20, "{} took {} MiB", arguments[0], peak >> 20);
     }
+}
+
+#[test]
+fn an_interrupted_save_leaves_no_file() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let name = manager.busybox();
+    let archive = path_in(&sandbox, "never.tar");
+    let parts = || {
+        let entries = fs::read_dir(sandbox.path()).expect("list the folder").flatten();
+        entries
+            .filter(|entry| entry.file_name().to_string_lossy().contains("never.tar"))
+            .count()
+    };
+    // It answers when all is over.
+    let pid = Pid::from_raw(manager.pid() as i32);
+    kill(pid, Signal::SIGSTOP).expect("stop the manager");
+    let mut command = manager.ctl_command(&["save", "-o", &archive, &name]);
+    let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let client = client.expect("start managerctl");
+    eventually("it has begun", || (parts() == 1).then_some(()));
+    kill(Pid::from_raw(client.id() as i32), Signal::SIGINT).expect("interrupt managerctl");
+    let done = finish(client, "managerctl save".into());
+    kill(pid, Signal::SIGCONT).expect("let the manager run on");
+    let error = done.refused();
+    assert!(error.contains("interrupted"), "{error}");
+    assert_eq!(parts(), 0);
+}
+
+#[test]
+fn an_index_keeps_all_its_platforms() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let archive = Archive::of_platforms(
+        &sandbox,
+        &[("amd64", &image("amd64")), ("arm64", &image("arm64"))],
+    );
+    let said = load(&manager, &sandbox, &archive).ok();
+    assert_eq!(said, "Loaded image: quay.io/a/multi:1\n");
+    assert_eq!(
+        word(&manager, "quay.io/a/multi:1"),
+        std::env::consts::ARCH
+            .replace("x86_64", "amd64")
+            .replace("aarch64", "arm64")
+    );
+
+    let saved = path_in(&sandbox, "saved.tar");
+    manager.ctl(&["save", "-o", &saved, "quay.io/a/multi:1"]).ok();
+    let blobs = |text: String| -> Vec<String> {
+        let mut names: Vec<String> = text
+            .lines()
+            .filter(|name| name.starts_with("blobs/sha256/"))
+            .map(str::to_owned)
+            .collect();
+        names.sort();
+        names
+    };
+    let ours = blobs(run(Command::new("tar").args(["-tf", &saved])).ok());
+    let theirs = blobs(archive.0.iter().map(|(name, _)| format!("{name}\n")).collect());
+    assert_eq!(ours, theirs);
+    let index = run(Command::new("tar").args(["-xOf", &saved, "index.json"])).ok();
+    let index: Value = serde_json::from_str(&index).expect("JSON");
+    assert_eq!(
+        index["manifests"][0]["digest"],
+        archive.json("index.json")["manifests"][0]["digest"]
+    );
+    for architecture in ["amd64", "arm64"] {
+        let config = skopeo(&[
+            "inspect",
+            "--override-arch",
+            architecture,
+            "--config",
+            &format!("oci-archive:{saved}:1"),
+        ]);
+        let config: Value = serde_json::from_str(&config).expect("JSON");
+        assert_eq!(config["architecture"], architecture);
+    }
+
+    // The other platform is as good, for who asks for it.
+    manager.ctl(&["rmi", "quay.io/a/multi:1"]).ok();
+    let path = archive.write(&sandbox.path().join("loaded.tar"));
+    let path = path.to_str().expect("a path");
+    manager
+        .ctl(&["load", "--platform", "linux/arm64", "-i", path])
+        .ok();
+    assert_eq!(inspect(&manager, "quay.io/a/multi:1")["architecture"], "arm64");
+    let error = manager
+        .ctl(&["load", "--platform", "linux/s390x", "-i", path])
+        .refused();
+    assert!(
+        error.contains("no image for linux/s390x") && error.contains("linux/arm64"),
+        "{error}"
+    );
 }

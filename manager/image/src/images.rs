@@ -27,7 +27,7 @@ use crate::{
     Credentials, Description, Error, FileChange, Platform, Rootfs, commit, import, load, reconcile, registry,
     rootfs, save,
 };
-use find::Found;
+pub(crate) use find::{Found, find};
 
 /// The image store of one root folder. Cheap to clone; all clones share one database connection.
 ///
@@ -371,13 +371,4 @@ impl Images {
     pub fn leases(&self) -> Result<Vec<String>, Error> {
         database::leases(&self.store.database())
     }
-}
-
-/// The id of the image that a text stands for, and the full name if it was one.
-pub(crate) fn find(connection: &Connection, text: &str) -> Result<(String, Option<String>), Error> {
-    let name = match find::find(connection, text)? {
-        Found::Name(reference) => Some(reference.name()),
-        Found::Image(_) => None,
-    };
-    Ok((find::image_id(connection, text)?, name))
 }

@@ -14,7 +14,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::local::{Base, Documents, LocalLayer, Prepared, commit, manifest_json, place, prepare};
+use crate::local::{Base, Documents, Index, LocalLayer, Prepared, commit, manifest_json, place, prepare};
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::{Error, Image, Platform};
@@ -30,8 +30,8 @@ struct Planned {
     manifest: Option<Vec<u8>>,
     config: String,
     layers: Vec<LocalLayer>,
-    /// The index that it was chosen from.
-    index: Option<Digest>,
+    /// What it was chosen from.
+    index: Option<Index>,
 }
 
 /// Read the archive to its end, and make its images ready.
@@ -56,14 +56,14 @@ pub(crate) fn load(
     };
     let mut ready = Vec::new();
     for image in planned {
-        ready.push((image.names.clone(), image.index.clone(), image.prepare(store)?));
+        ready.push((image.names.clone(), image.prepare(store)?));
     }
     failpoint::reach("load.prepared");
     let mut images = Vec::new();
-    for (names, index, prepared) in &ready {
-        let mut image = commit(store, prepared, names.first(), index.as_ref())?;
+    for (names, prepared) in &ready {
+        let mut image = commit(store, prepared, names.first())?;
         for name in names.iter().skip(1) {
-            image = commit(store, prepared, Some(name), index.as_ref())?;
+            image = commit(store, prepared, Some(name))?;
         }
         // It may have others here; these are the archive's.
         image.names = names.iter().map(Reference::name).collect();
@@ -85,6 +85,7 @@ impl Planned {
                     manifest: &base.manifest_json,
                     config: &self.config,
                     layers: &base.manifest.layers,
+                    index: None,
                 };
                 return prepare(store, &documents, base.placed);
             }
@@ -95,6 +96,7 @@ impl Planned {
             manifest: &manifest,
             config: &self.config,
             layers: &layers,
+            index: self.index.as_ref(),
         };
         prepare(store, &documents, placed)
     }

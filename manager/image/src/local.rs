@@ -10,7 +10,7 @@ pub(crate) use base::Base;
 pub use compose::Description;
 pub(crate) use compose::{compose, manifest_json};
 pub(crate) use layer::{HashedBlob, LayerWriter};
-pub(crate) use prepare::{Documents, Prepared, commit, prepare};
+pub(crate) use prepare::{Documents, Index, Prepared, commit, prepare};
 
 use std::fs::File;
 use std::io::Read;

@@ -14,12 +14,13 @@ use serde_json::{Value, json};
 
 use crate::archive::Entry;
 use crate::digest::{Digest, Hasher};
+use crate::images::{Found, find};
 use crate::local::Base;
-use crate::manifest::{OCI_INDEX, OCI_MANIFEST};
+use crate::manifest::OCI_INDEX;
 use crate::pack::Packer;
 use crate::reference::Reference;
-use crate::store::{Held, Key, Store};
-use crate::{Error, database, images, manifest};
+use crate::store::{Held, Store};
+use crate::{Error, database};
 
 /// All that goes into the archive, held until it is written.
 #[derive(Default)]
@@ -35,92 +36,86 @@ struct Plan {
 pub(crate) fn save(store: &Arc<Store>, names_or_ids: &[String], archive: impl Write) -> Result<(), Error> {
     let mut plan = Plan::default();
     for wanted in names_or_ids {
-        let (id, name) = images::find(&store.database(), wanted)?;
-        plan.add(store, &id, name.as_deref())?;
-        if let Some(name) = &name {
-            plan.add_index(store, name)?;
+        let found = find(&store.database(), wanted)?;
+        match found {
+            Found::Image(id) => {
+                let manifest = plan.add_image(store, &id, None)?;
+                plan.add(store, &manifest, None)?;
+            }
+            Found::Name(reference) => plan.add_name(store, &reference)?,
         }
     }
     plan.write(archive)
 }
 
 impl Plan {
-    fn add(&mut self, store: &Arc<Store>, id: &str, name: Option<&str>) -> Result<(), Error> {
-        let base = Base::hold(store, id)?;
-        let manifest = Digest::of(&base.manifest_json);
-        let lost = |what: &str| Error::Incomplete {
-            image: id.to_owned(),
-            what: what.to_owned(),
+    /// An index goes along if all of it is here; else only its image that is, as a layout with holes is none.
+    fn add_name(&mut self, store: &Arc<Store>, reference: &Reference) -> Result<(), Error> {
+        let name = reference.name();
+        let (image, target) = {
+            let connection = store.database();
+            let target = database::target_of(&connection, &name)?.unwrap_or_default();
+            let target = match Digest::parse(&target) {
+                Ok(digest) if database::is_complete(&connection, &target)? => Some(digest),
+                _ => None,
+            };
+            (database::name(&connection, &name)?, target)
         };
-        for (digest, what) in [(&manifest, "manifest"), (&base.manifest.config.digest, "config")] {
-            let held = store
-                .hold(&Key::Blob(digest.clone()))?
-                .ok_or_else(|| lost(what))?;
-            self.blobs.insert(digest.clone(), held);
-        }
-        for (layer, placed) in base.manifest.layers.iter().zip(base.placed) {
-            self.blobs.insert(layer.descriptor.digest.clone(), placed.blob);
-        }
-        self.describe(&base.manifest_json, &manifest, name, OCI_MANIFEST);
+        let manifest = match image {
+            Some(row) => Some(self.add_image(store, &row.image_id, Some(&name))?),
+            None => None,
+        };
+        let target = target.or(manifest).ok_or_else(|| Error::Incomplete {
+            image: name,
+            what: "content".to_owned(),
+        })?;
+        self.add(store, &target, Some(reference))
+    }
+
+    /// Add an image to manifest.json. Gives its manifest, all of which is here.
+    fn add_image(&mut self, store: &Arc<Store>, id: &str, name: Option<&str>) -> Result<Digest, Error> {
+        let base = Base::hold(store, id)?;
         let entry = self.docker.entry(id.to_owned()).or_insert_with(|| {
-            let paths: Vec<String> = base
-                .manifest
-                .layers
-                .iter()
-                .map(|layer| path(&layer.descriptor.digest))
-                .collect();
+            let layers = base.manifest.layers.iter();
+            let paths: Vec<String> = layers.map(|layer| path(&layer.descriptor.digest)).collect();
             json!({"Config": path(&base.manifest.config.digest), "RepoTags": [], "Layers": paths})
         });
         if let (Some(name), Some(tags)) = (name, entry["RepoTags"].as_array_mut()) {
             let tag = Value::from(familiar(name));
-            if !tags.contains(&tag) {
+            // A name with a digest is no tag.
+            if !name.contains('@') && !tags.contains(&tag) {
                 tags.push(tag);
             }
         }
-        Ok(())
+        Ok(Digest::of(&base.manifest_json))
     }
 
-    /// If all platforms of a name are here, the archive has the index of its publisher, under the same digest.
-    fn add_index(&mut self, store: &Arc<Store>, name: &str) -> Result<(), Error> {
-        let target = database::target_of(&store.database(), name)?.unwrap_or_default();
-        let Ok(digest) = Digest::parse(&target) else {
-            return Ok(());
-        };
-        let contents = store.hold_contents(&digest)?;
-        let is_index = contents
+    /// Add a manifest or index to index.json, and all of what it points to that is here.
+    fn add(&mut self, store: &Arc<Store>, target: &Digest, name: Option<&Reference>) -> Result<(), Error> {
+        let contents = store.hold_contents(target)?;
+        let Some((row, _)) = contents
             .first()
-            .is_some_and(|(row, _)| manifest::is_index(&row.media_type));
-        if !is_index || !database::is_complete(&store.database(), &target)? {
-            return Ok(());
-        }
-        let index = store.document(&digest)?.unwrap_or_default();
-        // In the place of the one image of it that was added.
-        self.index.pop();
-        self.describe(&index, &digest, Some(name), OCI_INDEX);
-        self.blobs.extend(
-            contents
-                .into_iter()
-                .map(|(_, held)| (held.digest().clone(), held)),
-        );
-        Ok(())
-    }
-
-    /// Add an entry to index.json.
-    fn describe(&mut self, manifest: &[u8], digest: &Digest, name: Option<&str>, default_type: &str) {
-        let parsed: Value = serde_json::from_slice(manifest).unwrap_or_default();
-        let media_type = parsed["mediaType"].as_str().unwrap_or(default_type);
-        let mut entry =
-            json!({"mediaType": media_type, "digest": digest.to_string(), "size": manifest.len()});
-        if let Some(name) = name {
-            let tag = Reference::parse(name).ok().and_then(|reference| reference.tag);
-            entry["annotations"] = json!({"io.containerd.image.name": name});
-            if let Some(tag) = tag {
-                entry["annotations"]["org.opencontainers.image.ref.name"] = tag.into();
+            .filter(|(row, _)| row.digest == target.to_string())
+        else {
+            return Err(Error::Incomplete {
+                image: name.map_or_else(|| target.to_string(), Reference::to_string),
+                what: "manifest".to_owned(),
+            });
+        };
+        let mut entry = json!({"mediaType": row.media_type, "digest": row.digest, "size": row.size_bytes});
+        if let Some(reference) = name {
+            entry["annotations"] = json!({"io.containerd.image.name": reference.name()});
+            if let Some(tag) = &reference.tag {
+                entry["annotations"]["org.opencontainers.image.ref.name"] = tag.as_str().into();
             }
         }
         if !self.index.contains(&entry) {
             self.index.push(entry);
         }
+        for (_, held) in contents {
+            self.blobs.insert(held.digest().clone(), held);
+        }
+        Ok(())
     }
 
     fn write(self, archive: impl Write) -> Result<(), Error> {

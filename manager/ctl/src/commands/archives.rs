@@ -24,19 +24,17 @@ const CHUNK_BYTES: usize = 256 << 10;
 const CHUNKS_MAX: usize = 4;
 
 pub(super) async fn save(client: &Client, flags: Save) -> Result<u8> {
-    let sink = Sink::open(flags.output)?;
     let request = SaveRequest { images: flags.images };
-    let reply = client.images().save(request).await;
-    sink.take(client, reply).await
+    let mut images = client.images();
+    receive(client, flags.output, images.save(request)).await
 }
 
 pub(super) async fn export(client: &Client, flags: Export) -> Result<u8> {
-    let sink = Sink::open(flags.output)?;
     let request = ExportRequest {
         container: flags.container,
     };
-    let reply = client.containers().export(request).await;
-    sink.take(client, reply).await
+    let mut containers = client.containers();
+    receive(client, flags.output, containers.export(request)).await
 }
 
 pub(super) async fn load(client: &Client, flags: Load) -> Result<u8> {
@@ -136,6 +134,24 @@ pub(super) async fn diff(client: &Client, flags: Diff) -> Result<u8> {
     Ok(0)
 }
 
+/// What a call answers that gives an archive.
+type Reply = std::result::Result<Response<Streaming<Chunk>>, Status>;
+
+/// Write the archive of a call to a file or stdout. Asked to end, this process takes half a file away first.
+async fn receive(client: &Client, path: Option<PathBuf>, call: impl Future<Output = Reply>) -> Result<u8> {
+    let watch = |kind| signal(kind).map_err(|error| Failure::new(format!("watch signals: {error}")));
+    let mut interrupt = watch(SignalKind::interrupt())?;
+    let mut terminate = watch(SignalKind::terminate())?;
+    let mut sink = Sink::open(path)?;
+    let interrupted = || Err(Failure::new("interrupted: the archive is not whole"));
+    let written = tokio::select! {
+        written = async { sink.write(client, call.await).await } => written,
+        _ = interrupt.recv() => interrupted(),
+        _ = terminate.recv() => interrupted(),
+    };
+    sink.finish(written)
+}
+
 /// Where an archive goes. A file is there only when it is whole.
 enum Sink {
     Stdout,
@@ -174,33 +190,22 @@ impl Sink {
         Ok(Sink::File { path, part, file })
     }
 
-    async fn take(
-        mut self,
-        client: &Client,
-        reply: std::result::Result<Response<Streaming<Chunk>>, Status>,
-    ) -> Result<u8> {
-        let taken = tokio::select! {
-            taken = self.write(client, reply) => taken,
-            () = interrupted() => Err(Failure::new("interrupted: the archive is not whole")),
-        };
+    /// Give the file its name if it is whole, or take it away.
+    fn finish(self, written: Result<()>) -> Result<u8> {
         if let Sink::File { path, part, file } = self
             && path != part
         {
-            if taken.is_ok() {
+            if written.is_ok() {
                 file.sync_all().map_err(cannot("write", &part))?;
                 std::fs::rename(&part, &path).map_err(cannot("write", &path))?;
             } else {
                 let _ = std::fs::remove_file(&part);
             }
         }
-        taken.map(|()| 0)
+        written.map(|()| 0)
     }
 
-    async fn write(
-        &mut self,
-        client: &Client,
-        reply: std::result::Result<Response<Streaming<Chunk>>, Status>,
-    ) -> Result<()> {
+    async fn write(&mut self, client: &Client, reply: Reply) -> Result<()> {
         let failure = |status: Status| client.failure(&status);
         let mut chunks = reply.map_err(failure)?.into_inner();
         while let Some(chunk) = chunks.message().await.map_err(failure)? {
@@ -216,18 +221,6 @@ impl Sink {
         io::stdout()
             .flush()
             .map_err(|error| Failure::write("stdout", &error))
-    }
-}
-
-/// Returns when this process is asked to end: half a file has to go first.
-async fn interrupted() {
-    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
 }
 

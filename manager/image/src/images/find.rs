@@ -7,14 +7,14 @@ use crate::reference::Reference;
 use crate::{Error, digest::Digest};
 
 /// What a text stands for.
-pub(super) enum Found {
+pub(crate) enum Found {
     /// A name that is here.
     Name(Reference),
     /// An image by its id, or by a digest that no name here has.
     Image(String),
 }
 
-pub(super) fn find(connection: &Connection, text: &str) -> Result<Found, Error> {
+pub(crate) fn find(connection: &Connection, text: &str) -> Result<Found, Error> {
     let reference = Reference::parse(text);
     if let Ok(reference) = &reference
         && database::target_of(connection, &reference.name())?.is_some()

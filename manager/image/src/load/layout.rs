@@ -1,14 +1,19 @@
 //! An OCI image layout: index.json points to blobs by digest. Source: OCI image spec, image-layout.md.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::files::Files;
 use super::{IMAGES_MAX, Planned, refuse};
 use crate::digest::{Digest, quote};
-use crate::local::LocalLayer;
+use crate::links::{self, LinkKind};
+use crate::local::{Index, LocalLayer};
 use crate::manifest::{self, Descriptor, Document, IndexEntry, Manifest, OCI_INDEX};
 use crate::reference::Reference;
+use crate::store::Held;
 use crate::{Error, Platform};
 
 /// Indexes that point to indexes, as in a pull.
@@ -92,7 +97,7 @@ fn image(
     platform: &Platform,
 ) -> Result<Planned, Error> {
     let mut descriptor = entry.descriptor.clone();
-    let mut content = blob(files, &descriptor)?;
+    let mut content = document(files, &descriptor)?;
     let mut indexes = 0;
     let manifest = loop {
         let digest = descriptor.digest.to_string();
@@ -103,27 +108,66 @@ fn image(
                     "its indexes are nested more than {INDEX_DEPTH_MAX} deep"
                 )));
             }
-            Document::Index(entries) => {
+            Document::Index(mut entries) => {
                 indexes += 1;
+                // Who saves an index may have had only some of its platforms.
+                entries.retain(|entry| files.has(&path(&entry.descriptor.digest)));
                 descriptor = manifest::choose(&entries, platform, &digest)?.descriptor.clone();
-                content = blob(files, &descriptor)?;
+                content = document(files, &descriptor)?;
             }
         }
     };
-    let config = blob(files, &manifest.config)?;
+    let config = document(files, &manifest.config)?;
     let config = String::from_utf8(config).map_err(|_| Error::Document {
         what: "image config",
         digest: manifest.config.digest.to_string(),
         rule: "it is not UTF-8".into(),
     })?;
     let layers = layers(files, &manifest, &config)?;
+    let index = match indexes {
+        0 => None,
+        _ => Some(Index {
+            digest: entry.descriptor.digest.clone(),
+            platform: platform.clone(),
+            blobs: everything(files, &entry.descriptor)?,
+        }),
+    };
     Ok(Planned {
         names: name.into_iter().collect(),
         manifest: Some(content),
         config,
         layers,
-        index: (indexes > 0).then(|| entry.descriptor.digest.clone()),
+        index,
     })
+}
+
+/// An index, and all of what it points to that the archive has: images of other platforms, attestations.
+fn everything(files: &Files, index: &Descriptor) -> Result<Vec<Arc<Held>>, Error> {
+    let mut seen = HashSet::new();
+    let mut blobs = Vec::new();
+    let mut waiting = vec![index.clone()];
+    while let Some(descriptor) = waiting.pop() {
+        let path = path(&descriptor.digest);
+        if !seen.insert(descriptor.digest.clone()) || !files.has(&path) {
+            continue;
+        }
+        let kept = files.find(&path)?;
+        check_size(&descriptor, kept.size)?;
+        if links::is_document(&descriptor.media_type) {
+            let linked = links::read(&files.document(&path)?).map_err(|rule| Error::Document {
+                what: "manifest",
+                digest: descriptor.digest.to_string(),
+                rule,
+            })?;
+            let needed = linked
+                .links
+                .into_iter()
+                .filter(|link| link.kind != LinkKind::Subject);
+            waiting.extend(needed.map(|link| link.target));
+        }
+        blobs.push(files.blob(kept)?);
+    }
+    Ok(blobs)
 }
 
 fn layers(files: &Files, manifest: &Manifest, config: &str) -> Result<Vec<LocalLayer>, Error> {
@@ -143,7 +187,7 @@ fn layers(files: &Files, manifest: &Manifest, config: &str) -> Result<Vec<LocalL
 }
 
 /// A document that a descriptor points to. That it has the descriptor's digest was checked when it was read.
-fn blob(files: &Files, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+fn document(files: &Files, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
     let content = files.document(&path(&descriptor.digest))?;
     check_size(descriptor, content.len() as u64)?;
     Ok(content)

@@ -57,9 +57,10 @@ pub(crate) fn compose(
         manifest: manifest.as_bytes(),
         config: &config,
         layers: &layers,
+        index: None,
     };
     let prepared = prepare(store, &documents, placed)?;
-    commit(store, &prepared, name.as_ref(), None)
+    commit(store, &prepared, name.as_ref())
 }
 
 /// The config, but for its `rootfs`. Fields that we do not know stay as the base has them.

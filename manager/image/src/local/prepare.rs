@@ -15,12 +15,23 @@ pub(crate) struct Documents<'a> {
     pub(crate) manifest: &'a [u8],
     pub(crate) config: &'a str,
     pub(crate) layers: &'a [Layer],
+    /// What it was chosen from, if that is more than its own manifest.
+    pub(crate) index: Option<&'a Index>,
+}
+
+/// An index from which an image was chosen.
+pub(crate) struct Index {
+    pub(crate) digest: Digest,
+    /// The platform that it was chosen for.
+    pub(crate) platform: Platform,
+    /// The index, and all of what it points to that is here.
+    pub(crate) blobs: Vec<Arc<Held>>,
 }
 
 /// An image of which all is here and held, but nothing says so yet.
 pub(crate) struct Prepared {
     row: ImageRow,
-    platform: Platform,
+    target: NameRow,
     layers: Vec<Arc<Held>>,
     blobs: Vec<Arc<Held>>,
 }
@@ -35,6 +46,7 @@ pub(crate) fn prepare(
         manifest,
         config,
         layers,
+        index,
     } = documents;
     let (manifest_digest, id) = (Digest::of(manifest), Digest::of(config.as_bytes()));
     let (parsed, _) = manifest::parse_config(config.as_bytes(), &id, layers.len())?;
@@ -49,35 +61,37 @@ pub(crate) fn prepare(
         config_json: (*config).to_owned(),
         names: Vec::new(),
     };
+    let mut target = NameRow {
+        image_id: row.id.clone(),
+        target_digest: row.manifest_digest.clone(),
+        platform: platform_of(&parsed).to_string(),
+    };
+    if let Some(index) = index {
+        target.target_digest = index.digest.to_string();
+        target.platform = index.platform.to_string();
+        blobs.extend(index.blobs.iter().cloned());
+    }
     Ok(Prepared {
         row,
-        platform: platform_of(&parsed),
+        target,
         layers: layer_holds,
         blobs,
     })
 }
 
-/// Make an image ready, and point a name to it if it has one. `target` is what the name stands for if that is not
-/// the manifest: the index that it was chosen from.
+/// Make an image ready, and point a name to it if it has one.
 pub(crate) fn commit(
     store: &Arc<Store>,
     prepared: &Prepared,
     name: Option<&Reference>,
-    target: Option<&Digest>,
 ) -> Result<Image, Error> {
-    let id = prepared.row.id.clone();
-    let row = NameRow {
-        image_id: id.clone(),
-        target_digest: target.map_or_else(|| prepared.row.manifest_digest.clone(), Digest::to_string),
-        platform: prepared.platform.to_string(),
-    };
     store.commit(&Parts {
         row: prepared.row.clone(),
-        name: name.map(|name| (name.name(), row)),
+        name: name.map(|name| (name.name(), prepared.target.clone())),
         layers: prepared.layers.clone(),
         blobs: prepared.blobs.clone(),
     })?;
-    Image::read(&store.database(), &id)
+    Image::read(&store.database(), &prepared.row.id)
 }
 
 fn platform_of(config: &oci_spec::image::ImageConfiguration) -> Platform {

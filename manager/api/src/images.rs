@@ -11,12 +11,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::archives;
+use crate::registries;
 use crate::status::{not_done, status};
 use crate::stop::{Answers, Stopping};
 use crate::{translate, usage};
 
 /// Progress that a slow client has not taken yet; more is left out, for the next message says it again.
-const PROGRESS_QUEUE_MAX: usize = 64;
+pub(crate) const PROGRESS_QUEUE_MAX: usize = 64;
 
 pub(crate) struct Images(pub(crate) Engine, pub(crate) Stopping);
 
@@ -97,9 +98,11 @@ impl Service for Images {
 
     async fn push(
         &self,
-        _request: Request<v1::PushRequest>,
+        request: Request<v1::PushRequest>,
     ) -> Result<Response<Answers<v1::PushProgress>>, Status> {
-        Err(not_done("push"))
+        Ok(Response::new(
+            self.1.cut(registries::push(self.0.clone(), request.into_inner())),
+        ))
     }
 
     async fn tag(&self, request: Request<v1::TagRequest>) -> Result<Response<v1::TagResponse>, Status> {
@@ -202,16 +205,18 @@ impl Service for Images {
 
     async fn search(
         &self,
-        _request: Request<v1::SearchRequest>,
+        request: Request<v1::SearchRequest>,
     ) -> Result<Response<v1::SearchResponse>, Status> {
-        Err(not_done("search"))
+        let found = registries::search(&self.0, request.into_inner()).await?;
+        Ok(Response::new(found))
     }
 
     async fn inspect_manifest(
         &self,
-        _request: Request<v1::InspectManifestRequest>,
+        request: Request<v1::InspectManifestRequest>,
     ) -> Result<Response<v1::InspectManifestResponse>, Status> {
-        Err(not_done("inspect_manifest"))
+        let found = registries::inspect_manifest(&self.0, request.into_inner()).await?;
+        Ok(Response::new(found))
     }
 
     async fn verify(

@@ -3,6 +3,7 @@
 mod archives;
 mod containers;
 mod images;
+mod registries;
 mod status;
 mod stop;
 mod streams;

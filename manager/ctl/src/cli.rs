@@ -1,9 +1,11 @@
 //! The command line: what can be typed, and the help for it. Names and letters are docker's.
 
 mod archives;
+mod registries;
 mod store;
 
 pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
+pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
 
 use std::path::PathBuf;
@@ -45,6 +47,8 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// Fetch an image from a registry
     Pull(Pull),
+    /// Bring an image to a registry
+    Push(Push),
     /// List images
     Images(Images),
     /// Remove images
@@ -65,6 +69,11 @@ pub(crate) enum Command {
     Load(Load),
     /// Make an image from an archive of a root file system
     Import(Import),
+    /// Find repositories in a registry
+    Search(Search),
+    /// Look at manifests in a registry
+    #[command(subcommand)]
+    Manifest(Manifest),
     /// Log in to a registry
     Login(Login),
     /// Forget the login to a registry
@@ -118,6 +127,7 @@ impl Command {
             Self::Images(_)
                 | Self::Image(_)
                 | Self::History(_)
+                | Self::Search(_)
                 | Self::System(_)
                 | Self::Ps(_)
                 | Self::Inspect(_)

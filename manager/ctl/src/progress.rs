@@ -1,22 +1,24 @@
-//! A pull as it goes on: a bar for each layer on a terminal, a line for each step anywhere else. Always on
+//! A pull or push as it goes on: a bar for each layer on a terminal, a line for each step anywhere else. Always on
 //! stderr, so that stdout has only the result.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
-use proto::v1::LayerProgress;
+use proto::v1::blob_progress::Phase as BlobPhase;
 use proto::v1::layer_progress::Phase;
+use proto::v1::{BlobProgress, LayerProgress};
 
 use crate::size::format_bytes;
 
 /// Digits of a layer's digest that tell it from the others of an image.
 const SHORT_DIGEST: usize = 12;
 
-/// Shows the state of layers.
+/// Shows the state of layers and other blobs.
 pub(crate) enum Progress {
     Quiet,
-    Lines(HashMap<String, Phase>),
+    /// What was last said of each.
+    Lines(HashMap<String, String>),
     Bars {
         all: MultiProgress,
         /// Stands there until the registry has said which layers there are.
@@ -46,12 +48,37 @@ impl Progress {
 
     /// Shows what the manager said of one layer.
     pub(crate) fn update(&mut self, layer: &LayerProgress) {
+        let moving = (layer.phase() == Phase::Downloading).then_some(Moving {
+            verb: "downloading",
+            bytes: layer.downloaded_bytes,
+            total_bytes: layer.total_bytes,
+        });
+        let is_end = matches!(layer.phase(), Phase::Done | Phase::Present);
+        self.show(&layer.digest, describe(layer), moving.as_ref(), is_end);
+    }
+
+    /// Shows what the manager said of one blob of a push.
+    pub(crate) fn update_blob(&mut self, blob: &BlobProgress) {
+        let moving = (blob.phase() == BlobPhase::Uploading).then_some(Moving {
+            verb: "uploading",
+            bytes: blob.uploaded_bytes,
+            total_bytes: blob.total_bytes,
+        });
+        let is_end = matches!(
+            blob.phase(),
+            BlobPhase::Done | BlobPhase::Present | BlobPhase::Mounted
+        );
+        self.show(&blob.digest, describe_blob(blob), moving.as_ref(), is_end);
+    }
+
+    fn show(&mut self, digest: &str, words: Option<String>, moving: Option<&Moving>, is_end: bool) {
         match self {
             Self::Quiet => {}
-            Self::Lines(phases) => {
-                let changed = phases.insert(layer.digest.clone(), layer.phase()) != Some(layer.phase());
-                if changed && let Some(words) = describe(layer) {
-                    eprintln!("{}: {words}", short_digest(&layer.digest));
+            Self::Lines(shown) => {
+                if let Some(words) = words
+                    && shown.insert(digest.to_owned(), words.clone()).as_ref() != Some(&words)
+                {
+                    eprintln!("{}: {words}", short_digest(digest));
                 }
             }
             Self::Bars { all, asking, layers } => {
@@ -59,12 +86,19 @@ impl Progress {
                     asking.finish_and_clear();
                 }
                 let bar = layers
-                    .entry(layer.digest.clone())
-                    .or_insert_with(|| all.add(new_bar(&layer.digest)));
-                update_bar(bar, layer);
+                    .entry(digest.to_owned())
+                    .or_insert_with(|| all.add(new_bar(digest)));
+                update_bar(bar, words.unwrap_or_default(), moving, is_end);
             }
         }
     }
+}
+
+/// Bytes on their way.
+struct Moving {
+    verb: &'static str,
+    bytes: u64,
+    total_bytes: u64,
 }
 
 fn new_bar(digest: &str) -> ProgressBar {
@@ -73,28 +107,25 @@ fn new_bar(digest: &str) -> ProgressBar {
     bar
 }
 
-fn update_bar(bar: &ProgressBar, layer: &LayerProgress) {
-    match layer.phase() {
-        Phase::Downloading => {
-            // Before the first byte the size is not known, and a bar without a size is a lie.
-            if layer.total_bytes > 0 && bar.length() != Some(layer.total_bytes) {
-                bar.set_style(style(
-                    "{prefix}: {msg} [{bar:32}] {decimal_bytes}/{decimal_total_bytes}",
-                ));
-                bar.set_length(layer.total_bytes);
-            }
-            bar.set_message("downloading");
-            bar.set_position(layer.downloaded_bytes);
+fn update_bar(bar: &ProgressBar, words: String, moving: Option<&Moving>, is_end: bool) {
+    let Some(moving) = moving else {
+        bar.set_style(style("{prefix}: {msg}"));
+        if is_end {
+            bar.finish_with_message(words);
+        } else {
+            bar.set_message(words);
         }
-        Phase::Done | Phase::Present => {
-            bar.set_style(style("{prefix}: {msg}"));
-            bar.finish_with_message(describe(layer).unwrap_or_default());
-        }
-        _ => {
-            bar.set_style(style("{prefix}: {msg}"));
-            bar.set_message(describe(layer).unwrap_or_default());
-        }
+        return;
+    };
+    // Before the first byte the size is not known, and a bar without a size is a lie.
+    if moving.total_bytes > 0 && bar.length() != Some(moving.total_bytes) {
+        bar.set_style(style(
+            "{prefix}: {msg} [{bar:32}] {decimal_bytes}/{decimal_total_bytes}",
+        ));
+        bar.set_length(moving.total_bytes);
     }
+    bar.set_message(moving.verb);
+    bar.set_position(moving.bytes);
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -105,22 +136,36 @@ fn style(template: &str) -> ProgressStyle {
 
 /// The phase in words; nothing for a phase this client does not know.
 fn describe(layer: &LayerProgress) -> Option<String> {
-    let total = |verb: &str| match layer.total_bytes {
-        0 => verb.to_owned(),
-        bytes => format!("{verb} ({})", format_bytes(bytes)),
-    };
     let unpacked = |verb: &str| match layer.unpacked_bytes {
         0 => verb.to_owned(),
         bytes => format!("{verb} ({} unpacked)", format_bytes(bytes)),
     };
     match layer.phase() {
         Phase::Waiting => Some("waiting".to_owned()),
-        Phase::Downloading => Some(total("downloading")),
+        Phase::Downloading => Some(with_size("downloading", layer.total_bytes)),
         Phase::Verifying => Some("verifying".to_owned()),
         Phase::Verified => Some(unpacked("verified")),
-        Phase::Done => Some(total("done")),
+        Phase::Done => Some(with_size("done", layer.total_bytes)),
         Phase::Present => Some("already here".to_owned()),
         Phase::Unspecified => None,
+    }
+}
+
+fn describe_blob(blob: &BlobProgress) -> Option<String> {
+    match blob.phase() {
+        BlobPhase::Waiting => Some("waiting".to_owned()),
+        BlobPhase::Uploading => Some(with_size("uploading", blob.total_bytes)),
+        BlobPhase::Done => Some(with_size("pushed", blob.total_bytes)),
+        BlobPhase::Present => Some("already there".to_owned()),
+        BlobPhase::Mounted => Some("mounted from another repository".to_owned()),
+        BlobPhase::Unspecified => None,
+    }
+}
+
+fn with_size(verb: &str, bytes: u64) -> String {
+    match bytes {
+        0 => verb.to_owned(),
+        bytes => format!("{verb} ({})", format_bytes(bytes)),
     }
 }
 

@@ -25,6 +25,7 @@ mod logs;
 mod names;
 mod owner;
 mod reconcile;
+mod registries;
 mod registry;
 mod request;
 mod run;

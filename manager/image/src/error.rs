@@ -288,6 +288,28 @@ pub enum Error {
         /// What is missing.
         what: String,
     },
+    /// A push needs content that neither this store nor the registry has.
+    #[error(
+        "blob {digest} is neither here nor at {registry}: its layer was here, unpacked from another image, when this one \
+         was pulled; remove both images and pull this one again"
+    )]
+    NoContent {
+        /// The blob.
+        digest: String,
+        /// Host and port.
+        registry: String,
+    },
+    /// A push of a name whose content is not here as a whole.
+    #[error("push {name}: {rule}")]
+    NotWhole {
+        /// The name.
+        name: String,
+        /// What is missing.
+        rule: String,
+    },
+    /// The push was given up by its caller, or the program is ending.
+    #[error("push of {0} was cancelled")]
+    PushCancelled(String),
     /// The pull was given up by its caller, or the program is ending.
     #[error("pull of {0} was cancelled")]
     Cancelled(String),
@@ -330,10 +352,14 @@ impl Error {
             | Error::Input(_)
             | Error::Archive { .. }
             | Error::Instruction { .. }
+            | Error::NoContent { .. }
+            | Error::NotWhole { .. }
             | Error::TooManyLayers { .. } => Kind::Invalid,
-            Error::Denied { .. } | Error::Registry { .. } | Error::Protocol { .. } | Error::Cancelled(_) => {
-                Kind::Unavailable
-            }
+            Error::Denied { .. }
+            | Error::Registry { .. }
+            | Error::Protocol { .. }
+            | Error::PushCancelled(_)
+            | Error::Cancelled(_) => Kind::Unavailable,
             Error::Sources { kind, .. } => *kind,
             // Not the system's word, but a rule of layers that the container's file breaks.
             Error::Container { source, .. } if source.raw_os_error().is_none() => Kind::Invalid,

@@ -34,8 +34,8 @@ pub(crate) use find::{Found, find};
 /// All methods that are not `async` block on files and the database: call them on a blocking thread.
 #[derive(Clone)]
 pub struct Images {
-    store: Arc<Store>,
-    pulls: Arc<Pulls>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) pulls: Arc<Pulls>,
 }
 
 /// What to pull, beside the reference.

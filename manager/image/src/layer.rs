@@ -371,6 +371,8 @@ mod tests {
             media_type: "type".into(),
             digest,
             size: packed.len() as u64,
+            urls: Vec::new(),
+            data: None,
         };
         let folder = tempfile::tempdir().unwrap();
         let pass = Pass {

@@ -10,6 +10,8 @@
 //!    │                                                                                             ▼
 //!    │   layer.rs: hash → blob (content.rs) → inflate ═ queue ═ hash → archive.rs → unpack.rs
 //!    ▼
+//! push.rs ── registry.rs, registry/upload.rs ◄── files of store.rs
+//! remote.rs ── registry.rs: what registries have, without pulling it
 //! store.rs (files and holds) ── database.rs (metadata) ── rootfs.rs (containers) ── reconcile.rs (at open)
 //!    └── links.rs (what content needs), reaper.rs (removal behind everybody's back)
 //! ```
@@ -36,10 +38,12 @@ mod patience;
 mod platform;
 mod progress;
 mod pull;
+mod push;
 mod reaper;
 mod reconcile;
 mod reference;
 mod registry;
+mod remote;
 mod rootfs;
 mod save;
 mod store;
@@ -56,9 +60,12 @@ pub use images::{
 };
 pub use instruction::apply as apply_instructions;
 pub use local::Description;
+pub use manifest::Referrer;
 pub use patience::Config;
 pub use platform::Platform;
-pub use registry::Registries;
+pub use push::{BlobPhase, BlobProgress, Pushed};
+pub use registry::{Registries, SearchResult};
+pub use remote::RemoteManifest;
 pub use rootfs::Rootfs;
 
 /// Run blocking work away from the threads that wait for the network.

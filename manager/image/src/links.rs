@@ -140,6 +140,8 @@ fn descriptor(raw: RawDescriptor) -> Result<Descriptor, String> {
         digest: Digest::parse(&raw.digest)?,
         size: u64::try_from(raw.size).map_err(|_| format!("a size of {} is negative", raw.size))?,
         media_type: raw.media_type,
+        urls: Vec::new(),
+        data: None,
     })
 }
 

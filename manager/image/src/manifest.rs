@@ -2,11 +2,15 @@
 //!
 //! Pure: bytes in, checked values out. Nothing here is fetched or stored.
 
+pub(crate) mod referrers;
+
+use base64::Engine as _;
 use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
 
 use crate::digest::{Digest, quote};
 use crate::{Error, Platform};
+pub use referrers::Referrer;
 
 /// Bound of a manifest, index or config; what the OCI distribution spec asks registries to accept at least.
 pub(crate) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
@@ -15,6 +19,8 @@ pub(crate) const LAYER_BYTES_MAX: u64 = 64 << 30;
 /// The kernel's bound of layers under one overlay mount.
 pub(crate) const LAYERS_MAX: usize = 500;
 const INDEX_ENTRIES_MAX: usize = 1000;
+/// Places of one foreign layer.
+const URLS_MAX: usize = 16;
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -35,6 +41,10 @@ pub(crate) struct Descriptor {
     pub(crate) media_type: String,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
+    /// Where a foreign layer is to be had; empty for all that registries keep themselves.
+    pub(crate) urls: Vec<String>,
+    /// The content itself, if the descriptor brought it. It matches digest and size.
+    pub(crate) data: Option<Vec<u8>>,
 }
 
 /// How a layer's tar is packed.
@@ -105,9 +115,13 @@ struct RawDescriptor {
     media_type: Option<String>,
     digest: String,
     size: i64,
+    artifact_type: Option<String>,
     platform: Option<RawPlatform>,
     #[serde(default)]
     annotations: Option<std::collections::BTreeMap<String, String>>,
+    #[serde(default)]
+    urls: Option<Vec<String>>,
+    data: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -140,7 +154,8 @@ pub(crate) fn parse_stored(content: &[u8]) -> Option<Manifest> {
     }
 }
 
-fn parse_document(content: &[u8], content_type: &str) -> Result<Document, String> {
+/// Read a document and check what is true of all kinds.
+fn read(content: &[u8]) -> Result<RawDocument, String> {
     let raw: RawDocument =
         serde_json::from_slice(content).map_err(|e| format!("it is not the JSON of a manifest: {e}"))?;
     if raw.schema_version == Some(1) || raw.fs_layers.is_some() {
@@ -153,6 +168,11 @@ fn parse_document(content: &[u8], content_type: &str) -> Result<Document, String
     if raw.manifests.is_some() && (raw.layers.is_some() || raw.config.is_some()) {
         return Err("it has the fields of both an index and a manifest".into());
     }
+    Ok(raw)
+}
+
+fn parse_document(content: &[u8], content_type: &str) -> Result<Document, String> {
+    let raw = read(content)?;
     if let Some(media_type) = &raw.media_type
         && media_type != content_type
     {
@@ -255,11 +275,43 @@ fn descriptor(raw: RawDescriptor, field: &str, size_max: u64) -> Result<Descript
     let media_type = raw
         .media_type
         .ok_or_else(|| format!("{field} has no mediaType"))?;
+    let data = raw
+        .data
+        .map(|packed| embedded(&packed, &digest, size).map_err(|rule| format!("{field}.data {rule}")))
+        .transpose()?;
+    // What is not foreign comes from the registry alone: then nobody else learns of the pull, or is trusted with it.
+    let urls = if is_foreign(&media_type) {
+        raw.urls.unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    if urls.len() > URLS_MAX {
+        return Err(format!("{field} has {} urls, more than {URLS_MAX}", urls.len()));
+    }
     Ok(Descriptor {
         media_type,
         digest,
         size,
+        urls,
+        data,
     })
+}
+
+/// Content that stands in its descriptor, in base64.
+fn embedded(packed: &str, digest: &Digest, size: u64) -> Result<Vec<u8>, String> {
+    let content = base64::engine::general_purpose::STANDARD
+        .decode(packed)
+        .map_err(|e| format!("is not base64: {e}"))?;
+    if content.len() as u64 != size {
+        return Err(format!("has {} bytes, its descriptor says {size}", content.len()));
+    }
+    let mut hasher = digest.hasher();
+    hasher.update(&content);
+    let actual = hasher.finish();
+    if actual != *digest {
+        return Err(format!("has digest {actual}, its descriptor says {digest}"));
+    }
+    Ok(content)
 }
 
 fn compression(media_type: &str) -> Option<Compression> {
@@ -451,6 +503,8 @@ mod tests {
             media_type: OCI_MANIFEST.into(),
             digest: Digest::of(platform.as_bytes()),
             size: 1,
+            urls: Vec::new(),
+            data: None,
         };
         IndexEntry {
             descriptor,

@@ -40,6 +40,31 @@ impl Reference {
         })
     }
 
+    /// The registry in a term of a search, as a reference to nothing in particular, and the term without it.
+    pub(crate) fn of_search(text: &str) -> Result<(Reference, String), Error> {
+        let refuse = |rule: &str| Error::Reference {
+            reference: cut(text),
+            rule: rule.to_owned(),
+        };
+        if text.trim().is_empty() || text.len() > NAME_LENGTH_MAX {
+            return Err(refuse("a search needs a term, of at most 255 bytes"));
+        }
+        let (host, term) = match text.split_once('/') {
+            Some((_, _)) => split_host(text),
+            None => (DEFAULT_HOST.to_owned(), text.to_owned()),
+        };
+        check_host(&host).map_err(|rule| refuse(&rule))?;
+        let reference = Reference {
+            host,
+            repository: "search".into(),
+            tag: Some(DEFAULT_TAG.into()),
+            digest: None,
+        };
+        // Docker's own images have no namespace in its index.
+        let term = term.strip_prefix(OFFICIAL_PREFIX).unwrap_or(&term);
+        Ok((reference, term.to_owned()))
+    }
+
     /// Tag or digest: the last part of the manifest's URL.
     pub(crate) fn target(&self) -> String {
         match (&self.digest, &self.tag) {

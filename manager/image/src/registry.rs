@@ -10,11 +10,15 @@ mod circuit;
 mod hosts;
 mod http;
 mod login;
+mod page;
 mod proxy;
+mod referrers;
 mod scope;
+mod search;
 mod sources;
 mod tls;
 mod token;
+mod upload;
 
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
@@ -22,7 +26,9 @@ pub(crate) mod fuzzing;
 pub use hosts::Registries;
 pub(crate) use http::Attempt;
 pub(crate) use login::login;
+pub use search::SearchResult;
 pub(crate) use sources::Sources;
+pub(crate) use upload::{Arrival, Blob, Session, Source};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,6 +51,7 @@ use crate::reference::Reference;
 use auth::Auth;
 use hosts::Endpoint;
 use http::{Http, read_bounded, redirect};
+use upload::Payload;
 
 const REDIRECTS_MAX: usize = 5;
 const DIGEST_HEADER: &str = "docker-content-digest";
@@ -77,10 +84,6 @@ pub(crate) struct Registry {
 impl Registry {
     /// Find out how to speak to the server that takes pushes to the registry of `reference`. Nothing is sent but to
     /// this machine.
-    #[allow(
-        dead_code,
-        reason = "pushes, searches and lists of referrers are still to come"
-    )]
     pub(crate) async fn connect(
         reference: &Reference,
         credentials: Option<&Credentials>,
@@ -209,6 +212,15 @@ impl Registry {
         expected: Option<&Descriptor>,
         expected_digest: Option<&Digest>,
     ) -> Result<Fetched, Error> {
+        if let Some(descriptor) = expected
+            && let Some(content) = &descriptor.data
+        {
+            return Ok(Fetched {
+                content: content.clone(),
+                media_type: descriptor.media_type.clone(),
+                digest: descriptor.digest.clone(),
+            });
+        }
         let what = format!("manifest {target} of {}", self.repository);
         let url = self.url(&format!("manifests/{target}"))?;
         let mut attempts = Attempts::new(&self.config);
@@ -248,6 +260,9 @@ impl Registry {
 
     /// Fetch a small blob whole.
     pub(crate) async fn small_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        if let Some(content) = &descriptor.data {
+            return Ok(content.clone());
+        }
         let what = format!("blob {} of {}", descriptor.digest, self.repository);
         let url = self.url(&format!("blobs/{}", descriptor.digest))?;
         let mut attempts = Attempts::new(&self.config);
@@ -281,13 +296,48 @@ impl Registry {
         sink: &mpsc::Sender<Bytes>,
         counters: &Arc<Counters>,
     ) -> Result<(), Error> {
+        if let Some(content) = &descriptor.data {
+            counters.set_downloaded(descriptor.size);
+            // Whoever no longer takes it tells why.
+            let _ = sink.send(Bytes::from(content.clone())).await;
+            return Ok(());
+        }
+        for url in &descriptor.urls {
+            let what = format!("foreign layer {} at {}", descriptor.digest, quote(url));
+            let url = Url::parse(url).map_err(|e| self.wrong(&what, e.to_string()))?;
+            self.check_leads_safely(&url, "its manifest sends us")
+                .map_err(|rule| self.wrong(&what, rule))?;
+            match self
+                .stream_url(&what, &url, descriptor, offset, sink, counters)
+                .await
+            {
+                Ok(()) => return Ok(()),
+                // Another of its places, or the registry, may have it.
+                Err(error) => {
+                    tracing::info!(%error, "a foreign layer was not to be had at one of its places")
+                }
+            }
+        }
         let what = format!("layer {} of {}", descriptor.digest, self.repository);
         let url = self.url(&format!("blobs/{}", descriptor.digest))?;
+        self.stream_url(&what, &url, descriptor, offset, sink, counters)
+            .await
+    }
+
+    async fn stream_url(
+        &self,
+        what: &str,
+        url: &Url,
+        descriptor: &Descriptor,
+        offset: &mut u64,
+        sink: &mpsc::Sender<Bytes>,
+        counters: &Arc<Counters>,
+    ) -> Result<(), Error> {
         let mut attempts = Attempts::new(&self.config);
         loop {
-            match self.stream_from(&url, descriptor, offset, sink, counters).await {
+            match self.stream_from(url, descriptor, offset, sink, counters).await {
                 Ok(()) => return Ok(()),
-                Err(attempt) => self.pause(&what, &mut attempts, *offset, attempt).await?,
+                Err(attempt) => self.pause(what, &mut attempts, *offset, attempt).await?,
             }
         }
     }
@@ -364,8 +414,18 @@ impl Registry {
         Ok(url)
     }
 
-    /// One request: proves who we are if asked to, and follows redirects.
     async fn get(&self, method: Method, url: Url, headers: &HeaderMap) -> Result<Response, Attempt> {
+        self.send(method, url, headers, Payload::Nothing).await
+    }
+
+    /// One request: proves who we are if asked to, and follows redirects.
+    async fn send(
+        &self,
+        method: Method,
+        url: Url,
+        headers: &HeaderMap,
+        payload: Payload<'_>,
+    ) -> Result<Response, Attempt> {
         let mut url = url;
         let mut answered = 0;
         for _ in 0..=REDIRECTS_MAX + 2 {
@@ -382,7 +442,7 @@ impl Registry {
             }
             let request = self.http.client(&url).request(method.clone(), url.clone());
             let request = request.headers(headers);
-            let response = self.http.exchange(request).await?;
+            let response = payload.exchange(&self.http, request).await?;
             if response.status() == StatusCode::UNAUTHORIZED && is_registry && answered < 2 {
                 // Twice: a token may have run out between its check and its use.
                 answered += 1;
@@ -399,18 +459,17 @@ impl Registry {
                     });
                 }
                 None => return Ok(response),
+                // These would make a GET of it (RFC 9110, section 15.4).
+                Some(_) if !method.is_safe() && matches!(response.status().as_u16(), 301..=303) => {
+                    let status = response.status();
+                    return Err(Attempt::Rule(format!(
+                        "it answered {method} with the redirect {status}, which does not keep the method"
+                    )));
+                }
                 Some(target) => {
                     let target = target?;
-                    let is_safe = target.scheme() == "https"
-                        || target.origin() == self.base.origin()
-                        || (target.scheme() == "http" && is_loopback(&target) && is_loopback(&self.base));
-                    if !is_safe {
-                        let host = target.host_str().unwrap_or_default().to_owned();
-                        return Err(Attempt::Rule(format!(
-                            "it redirects to {} without https",
-                            quote(&host)
-                        )));
-                    }
+                    self.check_leads_safely(&target, "it redirects")
+                        .map_err(Attempt::Rule)?;
                     url = target;
                 }
             }
@@ -418,6 +477,18 @@ impl Registry {
         Err(Attempt::Rule(format!(
             "it redirects more than {REDIRECTS_MAX} times"
         )))
+    }
+
+    /// Whether we may go where somebody else's answer or document sends us: by https, or on this machine.
+    fn check_leads_safely(&self, target: &Url, who_leads: &str) -> Result<(), String> {
+        let is_safe = target.scheme() == "https"
+            || target.origin() == self.base.origin()
+            || (target.scheme() == "http" && is_loopback(target) && is_loopback(&self.base));
+        if is_safe {
+            return Ok(());
+        }
+        let host = quote(target.host_str().unwrap_or_default());
+        Err(format!("{who_leads} to {host} without https"))
     }
 
     async fn head(&self, url: &Url) -> Result<Response, Attempt> {

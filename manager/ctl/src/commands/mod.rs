@@ -8,11 +8,12 @@ mod images;
 mod login;
 mod logs;
 mod mounts;
+mod registries;
 mod run;
 mod store;
 mod system;
 
-use crate::cli::{Cli, Command, Format, ImageCommand, Inspect, Kind, SystemCommand};
+use crate::cli::{Cli, Command, Format, ImageCommand, Inspect, Kind, Manifest, SystemCommand};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 
@@ -30,6 +31,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
     let format = cli.format.unwrap_or(Format::Table);
     match cli.command {
         Command::Pull(flags) => images::pull(&client, &flags).await,
+        Command::Push(flags) => registries::push(&client, &flags).await,
         Command::Images(flags) => images::list(&client, &flags, format).await,
         Command::Tag(flags) => store::tag(&client, flags).await,
         Command::History(flags) => store::history(&client, flags, format).await,
@@ -43,6 +45,8 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Save(flags) => archives::save(&client, flags).await,
         Command::Load(flags) => archives::load(&client, flags).await,
         Command::Import(flags) => archives::import(&client, flags).await,
+        Command::Search(flags) => registries::search(&client, &flags, format).await,
+        Command::Manifest(Manifest::Inspect(flags)) => registries::inspect_manifest(&client, &flags).await,
         Command::Login(flags) => login::login(&client, flags).await,
         Command::Logout(flags) => login::logout(&flags),
         Command::Run(flags) => run::run(&client, flags).await.map_err(Failure::of_run),

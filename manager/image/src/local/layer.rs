@@ -129,6 +129,8 @@ impl Layer {
                 media_type,
                 digest,
                 size,
+                urls: Vec::new(),
+                data: None,
             },
             compression,
         }

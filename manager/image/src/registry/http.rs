@@ -14,7 +14,7 @@ use crate::digest::quote;
 use crate::patience::{Config, Pace, retry_after};
 
 /// How much of an error answer's body is read for its message.
-const ERROR_BYTES_MAX: u64 = 16 << 10;
+pub(super) const ERROR_BYTES_MAX: u64 = 16 << 10;
 /// A machine answers a handshake with itself at once.
 const LOOPBACK_TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -69,8 +69,8 @@ pub(super) struct Http {
     root: Url,
     /// TLS tells that the registry is itself, or it is on this machine.
     pub(super) is_proved: bool,
-    stall_timeout: Duration,
-    bytes_per_second_min: u64,
+    pub(super) stall_timeout: Duration,
+    pub(super) bytes_per_second_min: u64,
 }
 
 impl Http {
@@ -235,7 +235,7 @@ pub(super) fn redirect(response: &Response) -> Option<Result<Url, Attempt>> {
 }
 
 /// The messages of a registry's JSON error answer.
-fn error_message(body: &[u8]) -> Option<String> {
+pub(super) fn error_message(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Answer {
         errors: Vec<Item>,
@@ -255,7 +255,7 @@ fn error_message(body: &[u8]) -> Option<String> {
     (!text.is_empty()).then(|| quote(&text))
 }
 
-fn classify(error: &reqwest::Error) -> Attempt {
+pub(super) fn classify(error: &reqwest::Error) -> Attempt {
     match tls_error(error) {
         Some(tls @ rustls::Error::InvalidCertificate(_)) => {
             return Attempt::Rule(format!("its TLS certificate is not trusted: {tls}"));

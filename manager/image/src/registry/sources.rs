@@ -261,7 +261,6 @@ impl<'a> Tried<'a> {
 }
 
 /// The one server of a registry that takes pushes.
-#[allow(dead_code, reason = "pushes are still to come")]
 pub(super) fn to_push(endpoints: Vec<Endpoint>, host: &str) -> Result<Endpoint, Error> {
     let may = |endpoint: &Endpoint| endpoint.capabilities.contains(&Capability::Push);
     endpoints.into_iter().find(may).ok_or_else(|| Error::Sources {

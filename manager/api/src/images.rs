@@ -221,9 +221,24 @@ impl Service for Images {
 
     async fn verify(
         &self,
-        _request: Request<v1::VerifyRequest>,
+        request: Request<v1::VerifyRequest>,
     ) -> Result<Response<v1::VerifyResponse>, Status> {
-        Err(not_done("verify"))
+        let request = request.into_inner();
+        let options = PullOptions {
+            platform: None,
+            all_platforms: false,
+            credentials: request.credentials.map(translate::credentials),
+        };
+        let verdict = self.0.verify(&request.reference, options).await.map_err(status)?;
+        let signatures = verdict.signatures.into_iter().map(|signature| v1::Signature {
+            kind: signature.kind.to_owned(),
+            signer: signature.signer,
+        });
+        Ok(Response::new(v1::VerifyResponse {
+            digest: verdict.digest,
+            policy: verdict.policy,
+            signatures: signatures.collect(),
+        }))
     }
 }
 

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use engine::Config;
+use engine::{Config, PolicyFile};
 use network::Bridge;
 
 /// What fits into `sun_path` of unix(7), with the NUL behind it.
 const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Linux names of links are at most this long.
 const LINK_NAME_MAX_BYTES: usize = 15;
+
+const TRUST_POLICY: &str = "/etc/berth/policy.json";
 
 /// The manager of containers, images and their network.
 #[derive(Debug, Parser)]
@@ -37,6 +39,9 @@ pub(crate) struct Options {
     /// The runtime's binary [default: `runtime` beside the shim].
     #[arg(long, value_name = "PATH")]
     runtime: Option<PathBuf>,
+    /// Which images are accepted, by their signatures [default: /etc/berth/policy.json, if it is there].
+    #[arg(long, env = "BERTH_TRUST_POLICY", value_name = "PATH")]
+    trust_policy: Option<PathBuf>,
     /// The bridge of containers' network; made if it is not there.
     #[arg(long, default_value = "berth0", value_name = "NAME")]
     bridge_name: String,
@@ -100,6 +105,10 @@ impl Options {
             socket,
             shim,
             runtime: self.runtime.as_deref().map(absolute).transpose()?,
+            trust_policy: match &self.trust_policy {
+                Some(path) => PolicyFile::At(absolute(path)?),
+                None => PolicyFile::IfThere(TRUST_POLICY.into()),
+            },
             bridge: Bridge {
                 name: name.clone(),
                 gateway,

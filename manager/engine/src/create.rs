@@ -64,6 +64,7 @@ async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Contain
             Some(image) => image,
             None => engine.images.get(&request.image)?,
         };
+        engine.images.check_trust(&request.image, &image)?;
         let command = spec::process::command(&request, &image.config)?;
         let stop_signal = spec::process::stop_signal(&request, &image.config)?;
         let id = names::random_id()?;

@@ -62,7 +62,8 @@ impl Engine {
         let (store, containers) = Store::open(&config.database())?;
         owner::claim(&config, store.root_id())?;
         store.root_id().clone_into(&mut config.bridge.owner);
-        let images = Images::open_with(&config.images(), config.of_images()).await?;
+        let images =
+            Images::open_under(&config.images(), config.of_images(), config.trust_policy.clone()).await?;
         config.bridge.ensure()?;
         warn_of_dropping_chains();
         let engine = Arc::new(Inner {

@@ -66,6 +66,14 @@ pub enum Error {
         /// What the image store met.
         source: image::Error,
     },
+    /// The judgement of an image at its registry.
+    #[error("verify {reference}: {source}")]
+    Verify {
+        /// The image, as it was asked for.
+        reference: String,
+        /// What the image store met.
+        source: image::Error,
+    },
     /// The network.
     #[error(transparent)]
     Network(#[from] network::Error),
@@ -175,7 +183,9 @@ impl Error {
             }
             Error::Shim { .. } | Error::ShuttingDown => Kind::Unavailable,
             Error::NoAddress(_) | Error::Lagged(_) | Error::DiskFull { .. } => Kind::Exhausted,
-            Error::Image(error) | Error::Pull { source: error, .. } => image_kind(error),
+            Error::Image(error) | Error::Pull { source: error, .. } | Error::Verify { source: error, .. } => {
+                image_kind(error)
+            }
             Error::Network(_) | Error::Database { .. } | Error::SchemaTooNew { .. } | Error::File { .. } => {
                 Kind::Internal
             }
@@ -224,7 +234,7 @@ impl Error {
 fn image_kind(error: &image::Error) -> Kind {
     match error.kind() {
         image::Kind::NotFound => Kind::NotFound,
-        image::Kind::InUse => Kind::Precondition,
+        image::Kind::InUse | image::Kind::Refused => Kind::Precondition,
         image::Kind::Invalid => Kind::Invalid,
         image::Kind::Unavailable => Kind::Unavailable,
         image::Kind::Internal => Kind::Internal,

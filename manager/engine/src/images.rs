@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use image::{Credentials, Filters, Image, LayerProgress, PullOptions, Removed};
+use image::{Credentials, Filters, Image, LayerProgress, PullOptions, Removed, Verdict};
 
 use crate::Error;
 use crate::engine::{Engine, blocking};
@@ -11,7 +11,9 @@ use crate::events::Event;
 /// Many errors name a digest or a file; who asked for an image knows neither.
 fn pull_failed(reference: &str, error: image::Error) -> Error {
     match error {
-        image::Error::Reference { .. } | image::Error::Cancelled(_) => Error::Image(error),
+        image::Error::Reference { .. } | image::Error::Cancelled(_) | image::Error::Refused(_) => {
+            Error::Image(error)
+        }
         source => Error::Pull {
             reference: reference.to_owned(),
             source,
@@ -37,6 +39,18 @@ impl Engine {
     /// Ask a registry whether it takes `credentials`; the identity token to keep in a password's place, if it gave one.
     pub async fn login(&self, registry: &str, credentials: Credentials) -> Result<Option<String>, Error> {
         Ok(self.0.images.login(registry, credentials).await?)
+    }
+
+    /// Judge an image at its registry by the trust policy, without pulling it.
+    pub async fn verify(&self, reference: &str, options: PullOptions) -> Result<Verdict, Error> {
+        let verified = self.0.images.verify(reference, options).await;
+        verified.map_err(|error| match error {
+            image::Error::Reference { .. } | image::Error::Refused(_) => Error::Image(error),
+            source => Error::Verify {
+                reference: reference.to_owned(),
+                source,
+            },
+        })
     }
 
     /// The images that pass filters.

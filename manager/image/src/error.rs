@@ -12,6 +12,8 @@ pub enum Kind {
     NotFound,
     /// Something else uses it: a container's lease, or other names of the same image.
     InUse,
+    /// The trust policy does not accept the image, or cannot be read.
+    Refused,
     /// The input breaks a rule: a reference, a manifest, a layer.
     Invalid,
     /// The registry does not answer, answers with errors, or refuses the credentials.
@@ -310,6 +312,17 @@ pub enum Error {
     /// The push was given up by its caller, or the program is ending.
     #[error("push of {0} was cancelled")]
     PushCancelled(String),
+    /// The trust policy cannot be used: then no image is accepted.
+    #[error("trust policy {}: {rule}; until that is mended, no image is accepted", path.display())]
+    Policy {
+        /// The policy's file.
+        path: PathBuf,
+        /// What is wrong with it, and in which line.
+        rule: String,
+    },
+    /// The trust policy does not accept the image.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
     /// The pull was given up by its caller, or the program is ending.
     #[error("pull of {0} was cancelled")]
     Cancelled(String),
@@ -320,6 +333,20 @@ fn here_for(platforms: &[String]) -> String {
         [] => "no platform".to_owned(),
         some => some.join(", "),
     }
+}
+
+/// Why the trust policy does not accept an image.
+#[derive(Debug, thiserror::Error)]
+#[error("the trust policy {} refuses {image} ({rule}): {reason}", policy.display())]
+pub struct Refusal {
+    /// The image, as it was asked for.
+    pub image: String,
+    /// The policy's file.
+    pub policy: PathBuf,
+    /// The place of the rule, and what it asks for.
+    pub rule: String,
+    /// What is missing, or wrong with the signatures that were found.
+    pub reason: String,
 }
 
 fn times(attempts: u32) -> String {
@@ -355,6 +382,7 @@ impl Error {
             | Error::NoContent { .. }
             | Error::NotWhole { .. }
             | Error::TooManyLayers { .. } => Kind::Invalid,
+            Error::Policy { .. } | Error::Refused(_) => Kind::Refused,
             Error::Denied { .. }
             | Error::Registry { .. }
             | Error::Protocol { .. }
@@ -372,6 +400,16 @@ impl Error {
             | Error::Database { .. }
             | Error::Store { .. } => Kind::Internal,
         }
+    }
+
+    /// Tell of a refusal that the name pointed elsewhere before.
+    pub(crate) fn of_moved_tag(mut self, before: Option<&str>) -> Error {
+        if let (Error::Refused(refusal), Some(before)) = (&mut self, before) {
+            let words = "; when it was last pulled, the name pointed to ";
+            refusal.reason.push_str(words);
+            refusal.reason.push_str(before);
+        }
+        self
     }
 
     /// An I/O error on one of the store's own paths.

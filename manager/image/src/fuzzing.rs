@@ -70,3 +70,31 @@ pub fn archive(content: &[u8], root: &Path) {
         assert_eq!(left, 0, "a refused archive left something");
     }
 }
+/// The trust policy.
+pub fn policy(content: &[u8]) {
+    use crate::trust::fuzzing::Policy;
+    let name = crate::reference::Reference::parse("r.example/a/b:c").expect("it is a reference");
+    if let Ok(policy) = Policy::parse(content, Path::new("/etc/berth/policy.json")) {
+        assert!(!policy.of_registry(&name).requirements.is_empty());
+    }
+}
+
+/// The payload of a "simple signing" signature, and its annotations.
+pub fn simple_signing(content: &[u8]) {
+    crate::trust::fuzzing::simple(content);
+}
+
+/// A sigstore bundle.
+pub fn bundle(content: &[u8]) {
+    crate::trust::fuzzing::bundle(content);
+}
+
+/// A Notary Project envelope, as JWS and as COSE.
+pub fn notation(content: &[u8]) {
+    crate::trust::fuzzing::notation(content);
+}
+
+/// A certificate of a signer, in DER.
+pub fn certificate(content: &[u8]) {
+    crate::trust::fuzzing::certificate(content);
+}

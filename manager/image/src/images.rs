@@ -23,6 +23,7 @@ use crate::patience::Config;
 use crate::pull::Pulls;
 use crate::reference::Reference;
 use crate::store::Store;
+use crate::trust::{Gate, PolicyFile, Verdict};
 use crate::{
     Credentials, Description, Error, FileChange, Platform, Rootfs, commit, import, load, reconcile, registry,
     rootfs, save,
@@ -190,12 +191,17 @@ impl Images {
         Images::open_with(root, Config::from_env()).await
     }
 
-    /// Like [`Images::open`], with another patience for registries.
-    pub async fn open_with(root: &Path, config: Config) -> Result<Images, Error> {
+    /// Like [`Images::open`], under a trust policy: what it does not accept is not pulled, and not to be run.
+    pub async fn open_under(root: &Path, config: Config, policy: PolicyFile) -> Result<Images, Error> {
         let root = root.to_owned();
         let store = crate::blocking(move || reconcile::open(&root)).await?;
-        let pulls = Arc::new(Pulls::new(Arc::clone(&store), config));
+        let pulls = Arc::new(Pulls::new(Arc::clone(&store), config, Gate::new(policy)));
         Ok(Images { store, pulls })
+    }
+
+    /// Like [`Images::open`], with another patience for registries.
+    pub async fn open_with(root: &Path, config: Config) -> Result<Images, Error> {
+        Images::open_under(root, config, PolicyFile::Nowhere).await
     }
 
     /// Pull an image: everything fetched, verified and unpacked, durable when this returns.
@@ -308,6 +314,20 @@ impl Images {
         let name = names::tag(&transaction, name_or_id, name)?;
         transaction.commit().map_err(database::doing("commit a name"))?;
         Ok(name)
+    }
+
+    /// Judge an image at its registry by the trust policy, without pulling it.
+    pub async fn verify(&self, reference: &str, options: PullOptions) -> Result<Verdict, Error> {
+        let reference = Reference::parse(reference)?;
+        self.pulls.verify(reference, options).await
+    }
+
+    /// Judge an image that is here by the trust policy as it is now; `name_or_id` is what it was asked for by.
+    pub fn check_trust(&self, name_or_id: &str, image: &Image) -> Result<Verdict, Error> {
+        let name = Reference::parse(name_or_id).ok();
+        // What reads as a name may be the beginning of an id.
+        let name = name.filter(|name| image.names.contains(&name.name()));
+        self.pulls.gate().check(&self.store, &image.id, name.as_ref())
     }
 
     /// Make a root file system for a container: takes a lease on the image and makes upper and work folders.

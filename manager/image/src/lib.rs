@@ -47,6 +47,7 @@ mod remote;
 mod rootfs;
 mod save;
 mod store;
+mod trust;
 mod unpack;
 
 #[cfg(feature = "fuzzing")]
@@ -54,7 +55,7 @@ pub mod fuzzing;
 
 pub use commit::{ChangeKind, FileChange};
 pub use credentials::Credentials;
-pub use error::{Error, Kind};
+pub use error::{Error, Kind, Refusal};
 pub use images::{
     Filters, Image, ImageUsage, Images, LayerProgress, Phase, PullOptions, Removed, Step, Usage, tree_bytes,
 };
@@ -67,6 +68,7 @@ pub use push::{BlobPhase, BlobProgress, Pushed};
 pub use registry::{Registries, SearchResult};
 pub use remote::RemoteManifest;
 pub use rootfs::Rootfs;
+pub use trust::{PolicyFile, Signature, Verdict};
 
 /// Run blocking work away from the threads that wait for the network.
 async fn blocking<T: Send + 'static>(

@@ -11,6 +11,7 @@ mod keep;
 mod layer;
 mod local;
 mod plan;
+mod trusted;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,7 @@ use crate::progress::{Board, Counters};
 use crate::reference::Reference;
 use crate::registry::Sources;
 use crate::store::{Parts, Store};
+use crate::trust::{self, Gate, Origin};
 use crate::{Error, Image, LayerProgress, Phase, Platform, PullOptions, blocking};
 use layer::{Below, LayerJob, Placed};
 use plan::Plan;
@@ -40,6 +42,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Pulls {
     store: Arc<Store>,
     config: Config,
+    gate: Gate,
     /// By chainID: held while a layer is made.
     making: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     /// By reference, platform and the like: pulls that are after the same.
@@ -55,10 +58,11 @@ struct Flight {
 }
 
 impl Pulls {
-    pub(crate) fn new(store: Arc<Store>, config: Config) -> Pulls {
+    pub(crate) fn new(store: Arc<Store>, config: Config, gate: Gate) -> Pulls {
         Pulls {
             store,
             config,
+            gate,
             making: Mutex::new(HashMap::new()),
             running: Mutex::new(HashMap::new()),
         }
@@ -69,6 +73,11 @@ impl Pulls {
         &self.config
     }
 
+    /// What each image has to pass.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     /// Run a pull in its own task, and show its progress from here.
     pub(crate) async fn pull(
         self: &Arc<Self>,
@@ -76,18 +85,9 @@ impl Pulls {
         options: PullOptions,
         progress: &(dyn Fn(LayerProgress) + Send + Sync),
     ) -> Result<Image, Error> {
-        let cancelled = CancellationToken::new();
-        let _given_up = cancelled.clone().drop_guard();
         let name = reference.to_string();
-        let pull = Pull {
-            flight: self.flight(&reference, &options),
-            shared: Arc::clone(self),
-            reference,
-            wanted: options.platform,
-            all_platforms: options.all_platforms,
-            credentials: options.credentials,
-            cancelled,
-        };
+        let pull = Pull::new(self, reference, options);
+        let _given_up = pull.cancelled.clone().drop_guard();
         let flight = Arc::clone(&pull.flight);
         let mut task = tokio::spawn(pull.run());
         let mut shown = Vec::new();
@@ -150,13 +150,31 @@ struct Pull {
 }
 
 impl Pull {
+    fn new(shared: &Arc<Pulls>, reference: Reference, options: PullOptions) -> Pull {
+        Pull {
+            flight: shared.flight(&reference, &options),
+            shared: Arc::clone(shared),
+            reference,
+            wanted: options.platform,
+            all_platforms: options.all_platforms,
+            credentials: options.credentials,
+            cancelled: CancellationToken::new(),
+        }
+    }
+
     async fn run(self) -> Result<Image, Error> {
         let patience = self.shared.config.share_timeout;
         let turn = async { Ok(tokio::time::timeout(patience, self.flight.turn.lock()).await.ok()) };
         let _turn = self.or_cancelled(turn).await?;
         let known = self.known().await?;
+        let trusted = match known.as_ref().and_then(|known| known.image.clone()) {
+            Some(id) => self.is_still_accepted(id).await?,
+            None => false,
+        };
+        let pointed_to = known.as_ref().map(|known| known.target.to_string());
         // What a digest names does not change.
         if self.reference.digest.is_some()
+            && trusted
             && let Some(id) = known.as_ref().and_then(|known| known.image.clone())
         {
             return self.present(id).await;
@@ -174,6 +192,10 @@ impl Pull {
             };
             if now.as_ref() == Some(&known.target) {
                 if let Some(id) = known.image {
+                    if !trusted {
+                        self.or_cancelled(self.admit_again(&registry, &known.target, &id))
+                            .await?;
+                    }
                     return self.present(id).await;
                 }
                 unmoved = now;
@@ -182,18 +204,28 @@ impl Pull {
         let plan = self
             .or_cancelled(self.plan(Some(&registry), unmoved.as_ref()))
             .await?;
+        let admitted = self.or_cancelled(self.admit(&registry, &plan)).await;
+        let origin = match admitted {
+            Ok(origin) => origin,
+            Err(error) => {
+                let error = removed_on_a_blocking_thread(plan.documents, error).await;
+                return Err(error.of_moved_tag(pointed_to.as_deref()));
+            }
+        };
         failpoint::reach("pull.planned");
-        self.make(Some(&registry), plan, Some(self.reference.name()))
-            .await
+        let name = Some(self.reference.name());
+        self.make(Some((&registry, origin)), plan, name).await
     }
 
-    /// Make what is planned, and commit it. `name` is to point to it.
+    /// Make what is planned, and commit it. `from`: the registry, and what was found there to judge it by, unless all
+    /// of it is here. `name` is to point to it.
     async fn make(
         &self,
-        registry: Option<&Sources>,
+        from: Option<(&Sources, Origin)>,
         plan: Plan,
         name: Option<String>,
     ) -> Result<Image, Error> {
+        let (registry, origin) = from.unzip();
         let counters = |descriptor: &manifest::Descriptor| {
             Arc::new(Counters::new(descriptor.digest.to_string(), descriptor.size))
         };
@@ -211,16 +243,22 @@ impl Pull {
             Err(_) => Ok(Vec::new()),
         };
         let (store, flight) = (Arc::clone(&self.shared.store), Arc::clone(&self.flight));
-        let origin = registry.map(|_| self.reference.full_repository());
+        let repository = registry.map(|_| self.reference.full_repository());
+        let pulled_as = self.reference.name();
         blocking(move || {
             // On an error all holds end here: what they held is removed on this thread.
             let (placed, others) = (placed?, others?);
             let (layers, blobs): (Vec<_>, Vec<_>) = placed.into_iter().map(|p| (p.layer, p.blob)).unzip();
+            let signatures = match &origin {
+                Some(origin) => origin.hold_documents(&store)?,
+                None => Vec::new(),
+            };
             let blobs = plan
                 .documents
                 .into_iter()
                 .chain(blobs.into_iter().flatten())
                 .chain(others)
+                .chain(signatures)
                 .collect();
             let id = plan.manifest.config.digest.to_string();
             let row = ImageRow {
@@ -236,11 +274,17 @@ impl Pull {
                 layers,
                 blobs,
             };
-            store.commit_with(&parts, |transaction| match &origin {
-                Some(repository) => {
-                    database::insert_repository(transaction, repository, &plan.target.target_digest)
+            let target = &plan.target.target_digest;
+            let manifest = &parts.row.manifest_digest;
+            store.commit_with(&parts, |transaction| {
+                match &origin {
+                    Some(origin) => origin.insert(transaction, &id)?,
+                    None => trust::inherit(transaction, &id, &pulled_as, target, manifest)?,
                 }
-                None => Ok(()),
+                match &repository {
+                    Some(repository) => database::insert_repository(transaction, repository, target),
+                    None => Ok(()),
+                }
             })?;
             flight.board.committed();
             read(&store, &id)

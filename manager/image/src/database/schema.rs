@@ -17,7 +17,7 @@ struct Step {
     complete: fn(&Transaction<'_>, &Path) -> Result<(), Error>,
 }
 
-const STEPS: [Step; 2] = [
+const STEPS: [Step; 3] = [
     Step {
         script: include_str!("schema/1.sql"),
         complete: |_, _| Ok(()),
@@ -25,6 +25,10 @@ const STEPS: [Step; 2] = [
     Step {
         script: include_str!("schema/2.sql"),
         complete: describe_contents,
+    },
+    Step {
+        script: include_str!("schema/3.sql"),
+        complete: |_, _| Ok(()),
     },
 ];
 

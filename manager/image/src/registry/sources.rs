@@ -119,6 +119,18 @@ impl Sources {
         })
     }
 
+    /// The index of what refers to a manifest, by the referrers API.
+    pub(crate) async fn referrers_page(&self, subject: &Digest) -> Result<Vec<u8>, Error> {
+        let mut tried = Tried::new(self, Capability::Resolve);
+        while let Some(server) = tried.next() {
+            match server.registry.referrers_page(subject).await {
+                Ok(content) => return Ok(content),
+                Err(error) => tried.failed(server, error),
+            }
+        }
+        Err(tried.into_error(&format!("referrers of {subject}")))
+    }
+
     /// Fetch a small blob whole.
     pub(crate) async fn small_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
         let mut tried = Tried::new(self, Capability::Pull);

@@ -1,0 +1,4 @@
+//! Sigstore bundles.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|content: &[u8]| image::fuzzing::bundle(content));

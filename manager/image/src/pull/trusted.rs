@@ -1,0 +1,86 @@
+//! The trust policy's part in a pull: between the resolution of the name and the first layer.
+
+use std::sync::Arc;
+
+use super::plan::Plan;
+use super::{Pull, Pulls, read};
+use crate::digest::Digest;
+use crate::reference::Reference;
+use crate::registry::Sources;
+use crate::trust::{Origin, Verdict};
+use crate::{Error, PullOptions, blocking};
+
+impl Pulls {
+    /// Judge an image by its manifests and signatures alone.
+    pub(crate) async fn verify(
+        self: &Arc<Self>,
+        reference: Reference,
+        options: PullOptions,
+    ) -> Result<Verdict, Error> {
+        let pull = Pull::new(self, reference, options);
+        let registry = pull.connect().await?;
+        // What is fetched to find that out goes with the plan.
+        let plan = pull.plan(Some(&registry), None).await?;
+        let digests = digests(&plan);
+        let verdict = self.gate.admit(&registry, &pull.reference, digests?).await;
+        blocking(move || {
+            drop(plan);
+            Ok(())
+        })
+        .await?;
+        verdict.map(|(verdict, _)| verdict)
+    }
+}
+
+/// What the name points to, and the image's own manifest.
+fn digests(plan: &Plan) -> Result<Vec<Digest>, Error> {
+    let target = parse(&plan.target.target_digest)?;
+    Ok(vec![target, plan.manifest_digest.clone()])
+}
+
+fn parse(digest: &str) -> Result<Digest, Error> {
+    Digest::parse(digest).map_err(|rule| Error::Document {
+        what: "manifest",
+        digest: digest.to_owned(),
+        rule,
+    })
+}
+
+impl Pull {
+    pub(super) async fn admit(&self, registry: &Sources, plan: &Plan) -> Result<Origin, Error> {
+        let gate = &self.shared.gate;
+        let (_, origin) = gate.admit(registry, &self.reference, digests(plan)?).await?;
+        Ok(origin)
+    }
+
+    /// Whether the policy accepts an image that is here, by the signatures that are kept with it.
+    pub(super) async fn is_still_accepted(&self, id: String) -> Result<bool, Error> {
+        let (store, gate) = (Arc::clone(&self.shared.store), self.shared.gate.clone());
+        let reference = self.reference.clone();
+        blocking(move || gate.is_still_accepted(&store, &id, &reference)).await
+    }
+
+    /// Judge an image that is here by the signatures that its registry has now, and keep those.
+    pub(super) async fn admit_again(
+        &self,
+        registry: &Sources,
+        target: &Digest,
+        id: &str,
+    ) -> Result<(), Error> {
+        let (store, wanted) = (Arc::clone(&self.shared.store), id.to_owned());
+        let image = blocking(move || read(&store, &wanted)).await?;
+        let digests = vec![target.clone(), parse(&image.manifest_digest)?];
+        let gate = &self.shared.gate;
+        let (_, origin) = gate.admit(registry, &self.reference, digests).await?;
+        let store = Arc::clone(&self.shared.store);
+        blocking(move || {
+            let held = origin.hold_documents(&store)?;
+            store.add_blobs(&image.id, &held, |transaction| {
+                origin.insert(transaction, &image.id)
+            })?;
+            failpoint::reach("trust.recorded");
+            Ok(())
+        })
+        .await
+    }
+}

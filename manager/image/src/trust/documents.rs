@@ -1,0 +1,263 @@
+//! Signatures as registries keep them: a manifest each, and the blobs that it points to.
+//!
+//! They are found in two ways: as referrers of the image's digest, and under a tag that is made of it. The same
+//! documents are kept with the image, so that a policy of tomorrow can judge it without asking its registry again.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::notation::Encoding;
+use crate::Error;
+use crate::digest::{Digest, quote};
+use crate::error::Kind;
+use crate::manifest::Descriptor;
+use crate::registry::Sources;
+
+/// Bounds of what is fetched to judge one image.
+const DOCUMENTS_MAX: usize = 64;
+const BLOBS_MAX: usize = 64;
+const BLOB_BYTES_MAX: u64 = 1 << 20;
+/// Source: OCI distribution spec, "Referrers Tag Schema".
+const TAG_HEX_MAX: usize = 64;
+const BYTES_MAX: usize = 16 << 20;
+
+const SIMPLE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+/// Artifact types of signatures; cosign's second one is that of an experiment which its version 2 began.
+const BUNDLE_PREFIX: &str = "application/vnd.dev.sigstore.bundle";
+const COSIGN: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
+const NOTATION: &str = "application/vnd.cncf.notary.signature";
+
+/// A signature's manifest and blobs, found for `subject`.
+#[derive(Debug, Clone)]
+pub(crate) struct Document {
+    pub(crate) subject: Digest,
+    pub(crate) digest: Digest,
+    pub(crate) content: Vec<u8>,
+    pub(crate) blobs: BTreeMap<Digest, Vec<u8>>,
+}
+
+/// One signature in a document.
+pub(super) enum Candidate<'a> {
+    Simple(&'a [u8], &'a BTreeMap<String, String>),
+    Bundle(&'a [u8]),
+    Notation(Encoding, &'a [u8]),
+}
+
+/// A signature's manifest.
+#[derive(Debug, Deserialize)]
+pub(super) struct Manifest {
+    layers: Vec<Layer>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Layer {
+    media_type: String,
+    digest: String,
+    size: u64,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+impl Layer {
+    fn is_signature(&self) -> bool {
+        self.media_type == SIMPLE
+            || self.media_type.starts_with(BUNDLE_PREFIX)
+            || Encoding::of_media_type(&self.media_type).is_some()
+    }
+
+    fn descriptor(&self) -> Result<Descriptor, String> {
+        if self.size > BLOB_BYTES_MAX {
+            return Err(format!("a blob of it is longer than {BLOB_BYTES_MAX} bytes"));
+        }
+        Ok(Descriptor {
+            media_type: self.media_type.clone(),
+            digest: Digest::parse(&self.digest)?,
+            size: self.size,
+        })
+    }
+}
+
+impl Document {
+    /// What its manifest points to that may be a signature.
+    pub(super) fn manifest(content: &[u8]) -> Result<Manifest, String> {
+        let mut manifest: Manifest = serde_json::from_slice(content)
+            .map_err(|e| format!("it is not the manifest of a signature: {e}"))?;
+        manifest.layers.retain(Layer::is_signature);
+        if manifest.layers.len() > BLOBS_MAX {
+            return Err(format!("it has more than {BLOBS_MAX} signatures"));
+        }
+        Ok(manifest)
+    }
+
+    /// The digests of the blobs that have to be there to judge it.
+    pub(super) fn blob_digests(content: &[u8]) -> Result<Vec<Digest>, String> {
+        let manifest = Document::manifest(content)?;
+        manifest
+            .layers
+            .iter()
+            .map(|layer| Digest::parse(&layer.digest))
+            .collect()
+    }
+
+    pub(super) fn candidates<'a>(&'a self, manifest: &'a Manifest) -> Vec<Candidate<'a>> {
+        let each = manifest.layers.iter().filter_map(|layer| {
+            let content = self.blobs.get(&Digest::parse(&layer.digest).ok()?)?;
+            Some(match Encoding::of_media_type(&layer.media_type) {
+                Some(encoding) => Candidate::Notation(encoding, content),
+                None if layer.media_type == SIMPLE => Candidate::Simple(content, &layer.annotations),
+                None => Candidate::Bundle(content),
+            })
+        });
+        each.collect()
+    }
+}
+
+/// All signatures of `subject` that its repository has, and the reasons why some of them cannot be looked at.
+pub(super) async fn fetch(
+    registry: &Sources,
+    subject: &Digest,
+) -> Result<(Vec<Document>, Vec<String>), Error> {
+    // A tag is at most 128 characters long: the spec cuts a digest, cosign has none of sha512.
+    let hex: String = subject.hex().chars().take(TAG_HEX_MAX).collect();
+    let tag = format!("{}-{hex}", subject.algorithm_name());
+    let mut targets = Vec::new();
+    if hex == subject.hex() {
+        targets.push(format!("{tag}.sig"));
+    }
+    for (artifact_type, digest) in referrers(registry, subject, &tag).await? {
+        if artifact_type.starts_with(BUNDLE_PREFIX) || artifact_type == COSIGN || artifact_type == NOTATION {
+            targets.push(digest);
+        }
+    }
+    let mut reasons = Vec::new();
+    if targets.len() > DOCUMENTS_MAX {
+        reasons.push(format!(
+            "only {DOCUMENTS_MAX} of {} were looked at",
+            targets.len()
+        ));
+    }
+    let mut documents = Vec::new();
+    let mut bytes = 0;
+    for target in targets.iter().take(DOCUMENTS_MAX) {
+        let expected = Digest::parse(target).ok();
+        let fetched = match registry.manifest(target, None, expected.as_ref()).await {
+            Ok(fetched) => fetched,
+            Err(error) if error.kind() == Kind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let manifest = match Document::manifest(&fetched.content) {
+            Ok(manifest) => manifest,
+            Err(reason) => {
+                reasons.push(format!("{target}: {reason}"));
+                continue;
+            }
+        };
+        let mut blobs = BTreeMap::new();
+        for layer in &manifest.layers {
+            match layer.descriptor() {
+                Ok(descriptor) => {
+                    let content = registry.small_blob(&descriptor).await?;
+                    bytes += content.len();
+                    blobs.insert(descriptor.digest, content);
+                }
+                Err(reason) => reasons.push(format!("{target}: {reason}")),
+            }
+            if bytes > BYTES_MAX {
+                reasons.push(format!("only {BYTES_MAX} bytes of them were looked at"));
+                return Ok((documents, reasons));
+            }
+        }
+        documents.push(Document {
+            subject: subject.clone(),
+            digest: fetched.digest,
+            content: fetched.content,
+            blobs,
+        });
+    }
+    Ok((documents, reasons))
+}
+
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Referrer>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Referrer {
+    digest: String,
+    #[serde(default)]
+    artifact_type: String,
+}
+
+/// Types and digests of what refers to `subject`: by the API, or by the index under the tag that stands in for it.
+async fn referrers(registry: &Sources, subject: &Digest, tag: &str) -> Result<Vec<(String, String)>, Error> {
+    let content = match registry.referrers_page(subject).await {
+        Ok(content) => content,
+        // It should be 404; registries that do not know the path at all have other words.
+        Err(error) if error.kind() == Kind::NotFound || matches!(error, Error::Protocol { .. }) => {
+            match registry.manifest(tag, None, None).await {
+                Ok(fetched) => fetched.content,
+                Err(error) if error.kind() == Kind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(error) => return Err(error),
+    };
+    let index: Index = serde_json::from_slice(&content).map_err(|e| Error::Document {
+        what: "index of referrers",
+        digest: subject.to_string(),
+        rule: format!("it is not the JSON of an index: {}", quote(&e.to_string())),
+    })?;
+    let entries = index.manifests.into_iter();
+    Ok(entries.map(|entry| (entry.artifact_type, entry.digest)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_be_a_signature_is_taken_from_a_manifest() {
+        let layer = |media_type: &str| {
+            format!(
+                r#"{{"mediaType":"{media_type}","digest":"{}","size":1,"annotations":{{"a":"b"}}}}"#,
+                Digest::of(media_type.as_bytes())
+            )
+        };
+        let types = [
+            SIMPLE,
+            "text/plain",
+            "application/vnd.dev.sigstore.bundle.v0.3+json",
+            "application/cose",
+            "application/jose+json",
+        ];
+        let layers: Vec<String> = types.iter().map(|media_type| layer(media_type)).collect();
+        let content = format!(r#"{{"layers":[{}]}}"#, layers.join(","));
+        let blobs = Document::blob_digests(content.as_bytes()).unwrap();
+        assert_eq!(blobs.len(), 4);
+        let document = Document {
+            subject: Digest::of(b""),
+            digest: Digest::of(content.as_bytes()),
+            content: content.clone().into_bytes(),
+            blobs: blobs[1..]
+                .iter()
+                .map(|digest| (digest.clone(), b"x".to_vec()))
+                .collect(),
+        };
+        let manifest = Document::manifest(&document.content).unwrap();
+        // The first one's blob is not there.
+        assert_eq!(document.candidates(&manifest).len(), 3);
+        let many = format!(
+            r#"{{"layers":[{}]}}"#,
+            vec![layer(SIMPLE); BLOBS_MAX + 1].join(",")
+        );
+        assert!(
+            Document::manifest(many.as_bytes())
+                .unwrap_err()
+                .contains("more than")
+        );
+    }
+}

@@ -78,6 +78,12 @@ impl Client {
                     Failure::new("the manager does not know this request (is it older than managerctl?)")
                 }
                 code if status.message().is_empty() => Failure::new(code.description()),
+                Code::FailedPrecondition if status.message().starts_with("the trust policy ") => {
+                    Failure::new(status.message()).with_hint(
+                        "take an image that its publisher signed, sign it (cosign sign, notation sign), or change the policy: \
+                         `managerctl image verify IMAGE` asks again",
+                    )
+                }
                 _ => Failure::new(status.message()),
             };
         }

@@ -11,6 +11,12 @@ pub(crate) enum ImageCommand {
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
     },
+    /// Ask whether the trust policy accepts an image, by its signatures at its registry; nothing is pulled
+    Verify {
+        /// Image, as registry/name:tag or name@digest
+        #[arg(value_name = "IMAGE")]
+        reference: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,6 +12,7 @@ mod registries;
 mod run;
 mod store;
 mod system;
+mod verify;
 
 use crate::cli::{Cli, Command, Format, ImageCommand, Inspect, Kind, Manifest, SystemCommand};
 use crate::client::Client;
@@ -41,6 +42,9 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
             system::inspect(&client, Inspect { kind, names: images }, cli.format).await
         }
         Command::System(SystemCommand::Df { verbose }) => store::disk_usage(&client, verbose, format).await,
+        Command::Image(ImageCommand::Verify { reference }) => {
+            verify::verify(&client, reference, format).await
+        }
         Command::Rmi(flags) => images::remove(&client, flags).await,
         Command::Save(flags) => archives::save(&client, flags).await,
         Command::Load(flags) => archives::load(&client, flags).await,

@@ -11,6 +11,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+/// The trust policy's file; without it the manager has none.
+const POLICY: &str = "policy.json";
+
 /// The built `manager`, with its folders in the sandbox and its links and rules in a network namespace that
 /// goes with it; containers have names and cgroups that no other test has. All containers are removed at the end.
 pub struct Manager {
@@ -26,6 +29,12 @@ impl Manager {
     /// Start a registry and a manager, and wait until it answers.
     #[track_caller]
     pub fn start(sandbox: &Sandbox) -> Self {
+        Self::start_under(sandbox, None)
+    }
+
+    /// The same with a trust policy, to be found and changed at [`Manager::policy`].
+    #[track_caller]
+    pub fn start_under(sandbox: &Sandbox, policy: Option<&str>) -> Self {
         let name = format!("berth-{}", sandbox.id());
         run(Command::new("ip").args(["netns", "add", &name])).ok();
         let netns = Path::new("/run/netns").join(&name);
@@ -33,6 +42,9 @@ impl Manager {
         let registry = Some(Registry::start(sandbox, &netns));
         let folder = sandbox.path().join("manager");
         fs::create_dir_all(&folder).expect("make the manager's folder");
+        if let Some(policy) = policy {
+            fs::write(folder.join(POLICY), policy).expect("write the trust policy");
+        }
         let child = spawn(&netns, &folder, None);
         let mut manager = Self {
             child,
@@ -101,6 +113,11 @@ impl Manager {
     /// The gRPC socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("run/manager.sock")
+    }
+
+    /// `--trust-policy`, of a manager that was started with one.
+    pub fn policy(&self) -> PathBuf {
+        self.folder.join(POLICY)
     }
 
     /// `--root`.
@@ -232,6 +249,9 @@ fn spawn(netns: &Path, folder: &Path, failpoint: Option<&str>) -> Child {
         .arg(binary("shim"))
         .arg("--runtime")
         .arg(binary("runtime"));
+    if folder.join(POLICY).exists() {
+        command.arg("--trust-policy").arg(folder.join(POLICY));
+    }
     match failpoint.map(|name| name.strip_prefix("shim:").ok_or(name)) {
         Some(Ok(name)) => _ = command.env("BERTH_SHIM_FAILPOINT", name),
         Some(Err(name)) => _ = command.env("BERTH_FAILPOINT", name),

@@ -21,7 +21,6 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::Error;
-use crate::content::Scratch;
 use crate::digest::{Digest, chain_ids};
 use crate::layer::{Pass, explain};
 use crate::manifest::Layer;
@@ -64,10 +63,7 @@ pub(crate) fn place(
         let key = Key::Layer(chain_id);
         let layer = match store.hold(&key)? {
             Some(layer) => layer,
-            None => {
-                let (folder, bytes) = unpack(store, &local, &below)?;
-                store.publish_sized(&key, folder, Some(bytes))?
-            }
+            None => unpack(store, &local, &below, &key)?,
         };
         below.push(Arc::clone(&layer));
         all.push(Placed {
@@ -78,8 +74,13 @@ pub(crate) fn place(
     Ok(all)
 }
 
-/// One pass over a blob on this machine. Gives the folder, and the bytes of its files.
-fn unpack(store: &Arc<Store>, local: &LocalLayer, below: &[Arc<Held>]) -> Result<(Scratch, u64), Error> {
+/// One pass over a blob on this machine, into the layer's place.
+fn unpack(
+    store: &Arc<Store>,
+    local: &LocalLayer,
+    below: &[Arc<Held>],
+    key: &Key,
+) -> Result<Arc<Held>, Error> {
     let folder = store.scratch_folder()?;
     let descriptor = &local.layer.descriptor;
     let pass = Pass {
@@ -101,7 +102,7 @@ fn unpack(store: &Arc<Store>, local: &LocalLayer, below: &[Arc<Held>]) -> Result
     let made = made?;
     adopt(folder.path(), &made.implied, &paths)
         .map_err(|failure| explain(failure, &descriptor.digest.to_string()))?;
-    Ok((folder, made.content_bytes))
+    store.publish_sized(key, folder, Some(made.content_bytes))
 }
 
 fn feed(path: &Path, sink: &mpsc::Sender<Bytes>) -> Result<(), Error> {

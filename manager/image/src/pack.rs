@@ -97,6 +97,7 @@ impl Entry {
             link: Vec::new(),
             kind: Kind::File,
             size,
+            extents: None,
             mode: 0o644,
             uid: 0,
             gid: 0,

@@ -85,6 +85,9 @@ impl Files {
         let name = normal(&entry.path, "").map_err(named)?;
         let member = match entry.kind {
             Kind::Directory => return Ok(()),
+            Kind::File if entry.extents.is_some() => {
+                return Err(named("files with holes have no place in it".into()));
+            }
             Kind::File => Member::File(self.keep(&name, entry, archive)?),
             Kind::Symlink => {
                 let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);

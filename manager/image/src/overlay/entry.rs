@@ -117,6 +117,8 @@ fn looks(
             Kind::File => status.st_size.cast_unsigned(),
             _ => 0,
         },
+        // Holes are written as zeros, which every reader understands.
+        extents: None,
         mode: status.st_mode & 0o7777,
         uid: status.st_uid,
         gid: status.st_gid,

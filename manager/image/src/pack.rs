@@ -104,6 +104,7 @@ impl Entry {
             modified: Time::default(),
             device: (0, 0),
             xattrs: Vec::new(),
+            extents: None,
         }
     }
 }

@@ -128,6 +128,7 @@ fn looks(
         },
         device,
         xattrs,
+        extents: None,
     }
 }
 

@@ -258,19 +258,6 @@ impl Registry {
         })
     }
 
-    /// The index of what refers to a manifest, by the referrers API.
-    pub(crate) async fn referrers_page(&self, subject: &Digest) -> Result<Vec<u8>, Error> {
-        let what = format!("referrers of {subject} in {}", self.repository);
-        let url = self.url(&format!("referrers/{subject}"))?;
-        let mut attempts = Attempts::new(&self.config);
-        loop {
-            match self.document(&url).await {
-                Ok((content, ..)) => return Ok(content),
-                Err(attempt) => self.pause(&what, &mut attempts, 0, attempt).await?,
-            }
-        }
-    }
-
     /// Fetch a small blob whole.
     pub(crate) async fn small_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
         if let Some(content) = &descriptor.data {

@@ -331,6 +331,37 @@ async fn an_index_or_the_image_chosen_from_it_may_be_what_is_signed() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_made_later_of_a_signed_index_is_accepted_by_its_signature() {
+    let owner = Owner::new();
+    let inner = image();
+    let tar = made::tar(&[Entry::File("greeting", b"servus")]);
+    let other = made::image_for(&[made::layer(&tar, Packing::Gzip)], "arm64");
+    let mut signed = Signed::new(made::index(&[("linux/amd64", &inner), ("linux/arm64", &other)]));
+    let text = payload(NAME, &signed.top());
+    signed.add_simple(&[owner.simple(text)]);
+    let server = signed.serve();
+    let place = Place::under(&policy(&json!([by_key(&owner)]))).await;
+    let options = PullOptions {
+        all_platforms: true,
+        ..PullOptions::default()
+    };
+    let reference = server.reference();
+    place.images.pull(&reference, options, &|_| {}).await.unwrap();
+    server.forget();
+    let made = place
+        .images
+        .get_for(&reference, "linux/arm64".parse().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        (made.id.as_str(), server.requests().len()),
+        (other.id.as_str(), 0)
+    );
+    let verdict = place.images.check_trust(&reference, &made).unwrap();
+    assert_eq!(verdict.signatures.len(), 1);
+}
+
+#[tokio::test]
 async fn a_keyless_signature_holds_for_who_the_policy_names_at_the_time_of_the_log() {
     let sigstore = Sigstore::new();
     let person = sigstore.certify(email("dev@app.test"), ISSUER);

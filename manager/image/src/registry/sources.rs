@@ -14,7 +14,7 @@ use super::{Fetched, Registry};
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::Kind;
-use crate::manifest::Descriptor;
+use crate::manifest::{Descriptor, Referrer};
 use crate::patience::Config;
 use crate::progress::Counters;
 use crate::reference::Reference;
@@ -119,12 +119,12 @@ impl Sources {
         })
     }
 
-    /// The index of what refers to a manifest, by the referrers API.
-    pub(crate) async fn referrers_page(&self, subject: &Digest) -> Result<Vec<u8>, Error> {
+    /// All that refers to a manifest.
+    pub(crate) async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, Error> {
         let mut tried = Tried::new(self, Capability::Resolve);
         while let Some(server) = tried.next() {
-            match server.registry.referrers_page(subject).await {
-                Ok(content) => return Ok(content),
+            match server.registry.referrers(subject).await {
+                Ok(found) => return Ok(found),
                 Err(error) => tried.failed(server, error),
             }
         }

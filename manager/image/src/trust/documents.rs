@@ -9,17 +9,15 @@ use serde::Deserialize;
 
 use super::notation::Encoding;
 use crate::Error;
-use crate::digest::{Digest, quote};
+use crate::digest::Digest;
 use crate::error::Kind;
-use crate::manifest::Descriptor;
+use crate::manifest::{Descriptor, Referrer};
 use crate::registry::Sources;
 
 /// Bounds of what is fetched to judge one image.
 const DOCUMENTS_MAX: usize = 64;
 const BLOBS_MAX: usize = 64;
 const BLOB_BYTES_MAX: u64 = 1 << 20;
-/// Source: OCI distribution spec, "Referrers Tag Schema".
-const TAG_HEX_MAX: usize = 64;
 const BYTES_MAX: usize = 16 << 20;
 
 const SIMPLE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -75,6 +73,8 @@ impl Layer {
             media_type: self.media_type.clone(),
             digest: Digest::parse(&self.digest)?,
             size: self.size,
+            data: None,
+            urls: Vec::new(),
         })
     }
 }
@@ -119,14 +119,17 @@ pub(super) async fn fetch(
     registry: &Sources,
     subject: &Digest,
 ) -> Result<(Vec<Document>, Vec<String>), Error> {
-    // A tag is at most 128 characters long: the spec cuts a digest, cosign has none of sha512.
-    let hex: String = subject.hex().chars().take(TAG_HEX_MAX).collect();
-    let tag = format!("{}-{hex}", subject.algorithm_name());
     let mut targets = Vec::new();
-    if hex == subject.hex() {
-        targets.push(format!("{tag}.sig"));
+    // cosign has no tag for longer digests: a tag is at most 128 characters long.
+    if subject.algorithm_name() == "sha256" {
+        targets.push(format!("sha256-{}.sig", subject.hex()));
     }
-    for (artifact_type, digest) in referrers(registry, subject, &tag).await? {
+    for Referrer {
+        artifact_type,
+        digest,
+        ..
+    } in registry.referrers(subject).await?
+    {
         if artifact_type.starts_with(BUNDLE_PREFIX) || artifact_type == COSIGN || artifact_type == NOTATION {
             targets.push(digest);
         }
@@ -177,42 +180,6 @@ pub(super) async fn fetch(
         });
     }
     Ok((documents, reasons))
-}
-
-#[derive(Deserialize)]
-struct Index {
-    manifests: Vec<Referrer>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Referrer {
-    digest: String,
-    #[serde(default)]
-    artifact_type: String,
-}
-
-/// Types and digests of what refers to `subject`: by the API, or by the index under the tag that stands in for it.
-async fn referrers(registry: &Sources, subject: &Digest, tag: &str) -> Result<Vec<(String, String)>, Error> {
-    let content = match registry.referrers_page(subject).await {
-        Ok(content) => content,
-        // It should be 404; registries that do not know the path at all have other words.
-        Err(error) if error.kind() == Kind::NotFound || matches!(error, Error::Protocol { .. }) => {
-            match registry.manifest(tag, None, None).await {
-                Ok(fetched) => fetched.content,
-                Err(error) if error.kind() == Kind::NotFound => return Ok(Vec::new()),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(error) => return Err(error),
-    };
-    let index: Index = serde_json::from_slice(&content).map_err(|e| Error::Document {
-        what: "index of referrers",
-        digest: subject.to_string(),
-        rule: format!("it is not the JSON of an index: {}", quote(&e.to_string())),
-    })?;
-    let entries = index.manifests.into_iter();
-    Ok(entries.map(|entry| (entry.artifact_type, entry.digest)).collect())
 }
 
 #[cfg(test)]

@@ -2,99 +2,15 @@
 
 mod fixture;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 
+use fixture::Place;
+use fixture::docker_registry::Registry;
 use fixture::made::{self, Entry, Made, Packing};
-use fixture::{Place, eventually};
 use image::{Credentials, Kind, PullOptions};
 
-/// Debian's docker-registry, with its files and its end.
-struct Registry {
-    child: Child,
-    port: u16,
-    folder: tempfile::TempDir,
-}
-
 const PASSWORD_FILE: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
-
-impl Registry {
-    /// `more` goes into the registry's configuration, beneath `http`.
-    async fn start(more: impl Fn(&Path) -> String) -> Registry {
-        let folder = tempfile::tempdir().unwrap();
-        // Free a moment ago; if another process is quicker, the registry ends and another port is tried.
-        for _ in 0..20 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .port();
-            let config = folder.path().join("config.yml");
-            let text = format!(
-                "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: 127.0.0.1:{port}\n{}",
-                folder.path().join("data").display(),
-                more(folder.path())
-            );
-            std::fs::write(&config, text).unwrap();
-            let mut child = Command::new("docker-registry")
-                .arg("serve")
-                .arg(&config)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("docker-registry has to be installed");
-            let mut ended = false;
-            eventually("the registry listens", || {
-                ended = child.try_wait().unwrap().is_some();
-                ended || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-            })
-            .await;
-            if !ended {
-                return Registry { child, port, folder };
-            }
-        }
-        panic!("no port for the registry")
-    }
-
-    async fn plain() -> Registry {
-        Registry::start(|_| String::new()).await
-    }
-
-    /// Copy an image into it with skopeo.
-    fn fill(&self, image: &Made, name: &str, options: &[&str]) {
-        let layout = tempfile::tempdir().unwrap();
-        image.write_layout(layout.path(), "made");
-        let output = Command::new("skopeo")
-            .args([
-                "--insecure-policy",
-                "copy",
-                "--quiet",
-                "--all",
-                "--dest-tls-verify=false",
-            ])
-            .args(options)
-            .arg(format!("oci:{}:made", layout.path().display()))
-            .arg(format!("docker://{}", self.reference(name)))
-            .output()
-            .expect("skopeo has to be installed");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-
-    fn reference(&self, name: &str) -> String {
-        format!("127.0.0.1:{}/{name}", self.port)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn image(packing: Packing) -> Made {
     let base = made::tar(&[

@@ -260,6 +260,11 @@ pub(super) fn classify(error: &reqwest::Error) -> Attempt {
         Some(tls @ rustls::Error::InvalidCertificate(_)) => {
             return Attempt::Rule(format!("its TLS certificate is not trusted: {tls}"));
         }
+        Some(rustls::Error::AlertReceived(alert)) => {
+            return Attempt::Rule(format!(
+                "it ended the TLS handshake: {alert:?} (does it want a client certificate?)"
+            ));
+        }
         Some(rustls::Error::InvalidMessage(_)) => return Attempt::NotTls,
         _ => {}
     }

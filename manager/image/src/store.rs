@@ -32,7 +32,6 @@ use crate::digest::Digest;
 use crate::links::{self, Linked};
 use crate::manifest::DOCUMENT_BYTES_MAX;
 use crate::reaper::Reaper;
-use crate::reference::Reference;
 
 /// The number of the empty layer.
 pub(crate) const EMPTY_LAYER: u64 = 0;
@@ -357,21 +356,6 @@ impl Store {
             held.kept.store(true, Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    /// Point a name to content of which nothing is unpacked: an artifact, or an index whose images wait.
-    pub(crate) fn commit_content(
-        &self,
-        name: &Reference,
-        target: &Digest,
-        blobs: &[Arc<Held>],
-    ) -> Result<(), Error> {
-        let target = target.to_string();
-        let (contents, _) = describe(&[&target], blobs)?;
-        self.keep(&contents, |transaction| {
-            database::put_name(transaction, &name.name(), &target, None, "")?;
-            database::insert_repository(transaction, &name.full_repository(), &target)
-        })
     }
 
     /// Give an image that is here more content, and record in the same transaction what it is.

@@ -38,8 +38,8 @@ async fn a_tag_moves_and_what_it_left_is_dangling_until_it_is_pruned() {
     place.images.remove(&server_a.reference(), false).unwrap();
     place.images.tag(&server_b.reference(), "mine").unwrap();
     assert_eq!(place.images.get("mine").unwrap().id, b.id);
-    assert_eq!(ids(&place, &["dangling=true"]), [a.id.clone()]);
-    assert_eq!(ids(&place, &["reference=mine"]), [b.id.clone()]);
+    assert_eq!(ids(&place, &["dangling=true"]), std::slice::from_ref(&a.id));
+    assert_eq!(ids(&place, &["reference=mine"]), std::slice::from_ref(&b.id));
     let (removed, freed) = place.images.prune(false, &Filters::default()).unwrap();
     assert_eq!(removed.deleted, [a.id]);
     assert!(freed > 0);

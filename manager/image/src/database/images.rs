@@ -253,7 +253,6 @@ pub(crate) fn repo_digests(connection: &Connection, id: &str) -> Result<Vec<Stri
 }
 
 /// Repositories that have had something which needs `digest`: from there it can be mounted in place of uploaded.
-#[allow(dead_code, reason = "pushes mount what is there")]
 pub(crate) fn repositories_with(connection: &Connection, digest: &str) -> Result<Vec<String>, Error> {
     let sql = "WITH RECURSIVE above (digest) AS (
             VALUES (?)

@@ -113,6 +113,7 @@ fn looks(
         path,
         link,
         kind,
+        extents: None,
         size: match kind {
             Kind::File => status.st_size.cast_unsigned(),
             _ => 0,

@@ -104,7 +104,6 @@ impl Entry {
             modified: Time::default(),
             device: (0, 0),
             xattrs: Vec::new(),
-            extents: None,
         }
     }
 }

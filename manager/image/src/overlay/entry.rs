@@ -113,7 +113,6 @@ fn looks(
         path,
         link,
         kind,
-        extents: None,
         size: match kind {
             Kind::File => status.st_size.cast_unsigned(),
             _ => 0,
@@ -129,7 +128,6 @@ fn looks(
         },
         device,
         xattrs,
-        extents: None,
     }
 }
 

@@ -112,7 +112,8 @@ fn dress(path: &Path, random: &mut fastrand::Rng) {
         rustix::fs::lsetxattr(path, "security.capability", &capability, XattrFlags::empty()).unwrap();
     }
     if (metadata.is_file() || metadata.is_dir()) && random.bool() {
-        let value = made::noise(random.usize(..40), random.u64(..));
+        // Not empty: Go, and so umoci, takes an empty record for one that is taken back.
+        let value = made::noise(random.usize(1..40), random.u64(..));
         rustix::fs::lsetxattr(path, "user.random", &value, XattrFlags::empty()).unwrap();
     }
     if !is_link {
@@ -121,7 +122,7 @@ fn dress(path: &Path, random: &mut fastrand::Rng) {
     }
     let time = Timespec {
         tv_sec: random.i64(-1_000_000_000..4_000_000_000),
-        tv_nsec: random.i64(..1_000_000_000),
+        tv_nsec: random.i64(0..1_000_000_000),
     };
     let times = Timestamps {
         last_access: time,

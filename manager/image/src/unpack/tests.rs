@@ -239,3 +239,79 @@ fn owners_devices_and_capabilities_survive() {
         (rustix::fs::makedev(1, 3), 0o666)
     );
 }
+
+#[test]
+fn hard_links_to_a_lower_layers_file_bring_it_up() {
+    if !is_root() {
+        return;
+    }
+    let (folder, top) = place();
+    let base = folder.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    let below = Tar::default()
+        .folder("bin", 0o711)
+        .pax("SCHILY.xattr.user.key", b"value")
+        .raw(b'0', b"bin/tool", b"", b"content", 0o4755)
+        .file("bin/gone", "")
+        .symlink("bin/link", "tool");
+    run(&below, &base).unwrap();
+    let tar = Tar::default()
+        .link("first", "bin/tool")
+        .link("second", "bin/tool")
+        .link("third", "first")
+        .file("second", "a file of its own")
+        .link("late", "bin/gone")
+        .file("bin/.wh.gone", "");
+    adopt(&top, &run(&tar, &top).unwrap(), &[&base]).unwrap();
+    let at = |path: &str| top.join(path).symlink_metadata().unwrap();
+    for path in ["bin/tool", "first", "third"] {
+        assert_eq!(std::fs::read(top.join(path)).unwrap(), b"content", "{path}");
+        assert_eq!(
+            (at(path).ino(), at(path).mode() & 0o7777),
+            (at("first").ino(), 0o4755)
+        );
+    }
+    assert_eq!(at("first").mtime(), 1_000_000_000);
+    let mut value = [0; 16];
+    let length = rustix::fs::getxattr(top.join("third"), "user.key", &mut value).unwrap();
+    assert_eq!(&value[..length], b"value");
+    assert_eq!(std::fs::read(top.join("second")).unwrap(), b"a file of its own");
+    assert_eq!(at("bin").mode() & 0o7777, 0o711);
+    assert!(at("late").is_file() && at("bin/gone").file_type().is_char_device());
+    for target in ["bin/link", "bin/none"] {
+        let (_folder, root) = place();
+        let implied = run(&Tar::default().link("a", target), &root).unwrap();
+        match adopt(&root, &implied, &[&base]) {
+            Err(Failure::Rule { entry, rule }) => {
+                assert_eq!(entry.unwrap(), b"a");
+                assert!(rule.contains(target), "{rule}");
+            }
+            other => panic!("{target}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_estargz_adds_for_lazy_pulls_is_no_file_of_the_image() {
+    let seen = |tar: Tar| {
+        let (_folder, root) = place();
+        run(&tar, &root).unwrap();
+        let names = std::fs::read_dir(&root).unwrap();
+        let mut names: Vec<_> = names
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let index = r#"{"version": 1, "entries": []}"#;
+    for landmark in [".prefetch.landmark", "./.no.prefetch.landmark"] {
+        let tar = Tar::default().file("a", "").file(landmark, "\u{f}");
+        assert_eq!(seen(tar.file("stargz.index.json", index)), ["a"]);
+    }
+    // Somebody's own files of the same names.
+    let own = Tar::default()
+        .file("stargz.index.json", index)
+        .file(".prefetch.landmark", "more than a byte")
+        .file("b", "");
+    assert_eq!(seen(own), [".prefetch.landmark", "b", "stargz.index.json"]);
+}

@@ -19,7 +19,7 @@ use crate::progress::Counters;
 use crate::unpack::{self, Failure, Limits, Unpacked, unpack};
 
 /// Inflated bytes handed over at once, and how many such pieces may wait.
-const PIECE_BYTES: usize = 64 << 10;
+const PIECE_BYTES: usize = 128 << 10;
 const PIECES_MAX: usize = 8;
 /// The largest zstd window that is accepted, as a power of two: 32 MiB. `zstd -19` uses 8 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 25;

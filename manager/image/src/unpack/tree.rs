@@ -19,7 +19,7 @@ use crate::archive::{Entry, Kind, Time};
 
 /// Folders kept open: archives list a folder's files together.
 const OPEN_FOLDERS_MAX: usize = 32;
-const COPY_BUFFER_BYTES: usize = 64 << 10;
+const COPY_BUFFER_BYTES: usize = 128 << 10;
 
 pub(super) struct Tree {
     root: Rc<OwnedFd>,

@@ -14,6 +14,7 @@
 //! - [`Peers`]: foreign clients that hack/peers and hack/peers-go have fetched, in a network and mount namespace of the
 //!   test's own.
 //! - [`Terminal`]: a command on a pseudo-terminal, to be typed at and read.
+//! - [`Vm`]: a virtual machine whose power can be cut.
 //! - [`adopt_orphans`]: reaps what killed shims leave to nobody.
 //! - [`eventually`]: waits for a condition, with a deadline far beyond what a slow machine needs.
 
@@ -29,6 +30,7 @@ mod sandbox;
 mod shim;
 mod sys;
 mod terminal;
+mod vm;
 
 pub use bundle::{Bundle, Runtime, busybox_rootfs};
 pub use containerd::Containerd;
@@ -44,3 +46,4 @@ pub use sandbox::Sandbox;
 pub use shim::{Shim, Streams, is_gone, patience, refused};
 pub use sys::receive;
 pub use terminal::Terminal;
+pub use vm::{Vm, make_disk};

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use crate::archives;
 use crate::registries;
-use crate::status::{not_done, status};
+use crate::status::status;
 use crate::stop::{Answers, Stopping};
 use crate::{translate, usage};
 

@@ -23,8 +23,3 @@ pub(crate) fn status(error: Error) -> Status {
     }
     Status::new(code, error.to_string())
 }
-
-/// The refusal of what the API has a place for and the engine does not do yet.
-pub(crate) fn not_done(what: &str) -> Status {
-    Status::unimplemented(format!("this manager does not do that yet: {what}"))
-}

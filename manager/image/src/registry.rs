@@ -314,7 +314,7 @@ impl Registry {
                 Ok(()) => return Ok(()),
                 // Another of its places, or the registry, may have it.
                 Err(error) => {
-                    tracing::info!(%error, "a foreign layer was not to be had at one of its places")
+                    tracing::info!(%error, "a foreign layer was not to be had at one of its places");
                 }
             }
         }

@@ -117,12 +117,12 @@ pub(super) async fn inspect_manifest(client: &Client, flags: &InspectManifest) -
         "mediaType": found.media_type,
         "digest": found.digest,
         "manifest": document,
-        "referrers": found.referrers.into_iter().map(referrer).collect::<Vec<_>>(),
+        "referrers": found.referrers.iter().map(referrer).collect::<Vec<_>>(),
     }))?;
     Ok(0)
 }
 
-fn referrer(referrer: Referrer) -> Value {
+fn referrer(referrer: &Referrer) -> Value {
     json!({
         "mediaType": referrer.media_type,
         "digest": referrer.digest,

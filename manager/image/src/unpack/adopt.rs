@@ -75,22 +75,21 @@ fn copy_looks(model: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
 
 /// Make the empty file that stands for a lower layer's a copy of it.
 fn fill(root: &OwnedFd, file: &Borrowed, below: &[OwnedFd]) -> Result<(), Failure> {
-    let entry = &file.names[1..].first().unwrap_or(&file.target);
+    let entry = file.names[1..].first().unwrap_or(&file.target);
     let failed = system(entry, "copy the link target of");
     let Some(empty) = find_empty(root, file).map_err(&failed)? else {
         // Later entries have replaced all its names.
         return Ok(());
     };
     let refused = |why: &str| Failure::Rule {
-        entry: Some(entry.to_vec()),
+        entry: Some(entry.clone()),
         rule: format!(
             "its link target {:?} {why}",
             String::from_utf8_lossy(&file.target)
         ),
     };
-    let (model, status) = match find_file(root, below, &file.target).map_err(&failed)? {
-        Some(found) => found,
-        None => return Err(refused("is neither in this layer nor in those below")),
+    let Some((model, status)) = find_file(root, below, &file.target).map_err(&failed)? else {
+        return Err(refused("is neither in this layer nor in those below"));
     };
     if file_type(&status) != FileType::RegularFile {
         return Err(refused("is in a layer below, and not a regular file"));

@@ -3,7 +3,7 @@
 use super::*;
 use crate::fixture::raw::{BLOCK, header, records};
 
-/// tokio-tar CVE-2025-62518 ("TARmageddon"), tar-rs CVE-2026-33055, astral-tokio-tar GHSA-3cv2-h65g-fgmm and
+/// tokio-tar CVE-2025-62518 (`TARmageddon`), tar-rs CVE-2026-33055, astral-tokio-tar GHSA-3cv2-h65g-fgmm and
 /// GHSA-fp55-jw48-c537.
 #[tokio::test(flavor = "multi_thread")]
 async fn pax_records_that_other_readers_do_not_see() {
@@ -11,7 +11,7 @@ async fn pax_records_that_other_readers_do_not_see() {
     let size = inner.len().to_string();
     let sized = |own: u64, pax: &[u8]| {
         let outer = header(b'0', b"outer", b"", own, 0o644);
-        tar().pax("size", pax).block(outer).bytes(&inner)
+        tar().pax("size", pax).block(&outer).bytes(&inner)
     };
     let pax = |content: &[u8]| tar().raw(b'x', b"pax", b"", content, 0).file("a", "");
     let both = |key: &str| {
@@ -79,7 +79,12 @@ async fn headers_that_other_readers_see_differently() {
     let mut damaged = tar().file("a", "");
     damaged.0[0] ^= 1;
     are_refused(vec![
-        ("digits behind a NUL", field(124, b"0\0000000100\0"), "", "octal"),
+        (
+            "digits behind a NUL",
+            field(124, b"0\x00000000100\0"),
+            "",
+            "octal",
+        ),
         ("a NUL before digits", field(124, b"\x0000000001000"), "", "octal"),
         ("a decimal size", field(124, b"00000000009\0"), "", "octal"),
         ("a negative size", field(124, &[0xff; 12]), "", "negative"),
@@ -100,7 +105,7 @@ async fn headers_that_other_readers_see_differently() {
         ("a socket of some pax", typed(b's'), "a", "type 's'"),
         (
             "entries after half an end",
-            tar().file("a", "").block([0; BLOCK]).file("b", ""),
+            tar().file("a", "").block(&[0; BLOCK]).file("b", ""),
             "",
             "single zero block",
         ),
@@ -126,7 +131,7 @@ async fn headers_that_other_readers_see_differently() {
 async fn maps_of_holes_that_lie() {
     let old = |extents: &[(u64, u64)], stored: usize| {
         tar()
-            .block(header(b'S', b"s", b"", stored as u64, 0o644))
+            .block(&header(b'S', b"s", b"", stored as u64, 0o644))
             .edit_last(|block| {
                 for (i, (offset, length)) in extents.iter().enumerate() {
                     let text = format!("{offset:011o}\0{length:011o}\0");
@@ -143,7 +148,7 @@ async fn maps_of_holes_that_lie() {
             ("GNU.sparse.realsize", b"50"),
         ];
         let file = header(b'0', b"s", b"", stored as u64, 0o644);
-        tar().pax_records(&one).block(file).bytes(map)
+        tar().pax_records(&one).block(&file).bytes(map)
     };
     let pax = |list: &[(&str, &[u8])]| {
         let list: Vec<_> = list

@@ -116,9 +116,9 @@ fn a_login_opens_a_registry_until_the_logout() {
     let (code, said) = private.say(&manager, &["pull", &image], "");
     assert!(code != 0 && said.contains("denied"), "{said}");
     let login = ["login", "--username", "me", "--password-stdin", HOST];
-    let (code, said) = private.say(&manager, &login, "wrong\n");
+    let (code, said) = private.say(&manager, &login, "not mine\n");
     assert!(
-        code == 1 && said.contains("denied") && !said.contains("wrong\n"),
+        code == 1 && said.contains("denied") && !said.contains("not mine\n"),
         "{said}"
     );
     assert_eq!(

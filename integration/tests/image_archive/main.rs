@@ -34,8 +34,8 @@ fn word(manager: &Manager, image: &str) -> String {
     manager.ctl(&["run", "--rm", image, "cat", "/data/word"]).ok()
 }
 
-#[track_caller]
 /// All that is told of an image but the registries that it was seen at, which an archive doesn't tell.
+#[track_caller]
 fn inspect(manager: &Manager, image: &str) -> Value {
     let shown = manager.ctl(&["inspect", "--type", "image", image]).ok();
     let mut all: Value = serde_json::from_str(&shown).expect("inspect prints JSON");

@@ -263,10 +263,19 @@ impl Registry {
             }
         };
         match offset {
-            // What it asks for is what it refused: there is no agreement to be had.
             Some(offset) if session.refused_at != Some(offset) => session.offset = offset,
+            // What it asks for is what it refused: there is no agreement to be had.
+            Some(_) => {
+                let location = session.location.take();
+                session.forget();
+                let given_up = Session {
+                    location,
+                    ..Session::default()
+                };
+                self.abort(given_up).await;
+            }
             // It no longer knows the upload, or says nothing of it.
-            _ => session.forget(),
+            None => session.forget(),
         }
         Ok(())
     }

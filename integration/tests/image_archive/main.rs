@@ -5,7 +5,7 @@ mod archive;
 mod hostile;
 
 use archive::{Archive, Content, load};
-use integration::{Image, Layer, Manager, Sandbox, eventually, finish, run};
+use integration::{Image, Layer, Manager, Registry, Sandbox, eventually, finish, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -367,6 +367,17 @@ fn an_index_keeps_all_its_platforms() {
             .replace("x86_64", "amd64")
             .replace("aarch64", "arm64")
     );
+
+    // As a push brings it to a registry: with the digest of its publisher's index.
+    let pushed = format!("{}/a/multi:1", Registry::HOST);
+    manager.ctl(&["tag", "quay.io/a/multi:1", &pushed]).ok();
+    let said = manager.ctl(&["push", &pushed]).ok();
+    let digest = &archive.json("index.json")["manifests"][0]["digest"];
+    assert_eq!(
+        said,
+        format!("Digest: {}\n{pushed}\n", digest.as_str().expect("a digest"))
+    );
+    manager.ctl(&["rmi", &pushed]).ok();
 
     let saved = path_in(&sandbox, "saved.tar");
     manager.ctl(&["save", "-o", &saved, "quay.io/a/multi:1"]).ok();

@@ -62,7 +62,15 @@ const PULL: &[Point] = &[
     ("pull.recorded", true),
 ];
 /// In the other tests of this binary.
-const ELSEWHERE: &[&str] = &["rmi.recorded", "reconcile.settled", "end.cleaned"];
+const ELSEWHERE: &[&str] = &[
+    "rmi.recorded",
+    "reconcile.settled",
+    "end.cleaned",
+    "tag.changed",
+    "prune.changed",
+    "reaper.removed",
+    "migrate.changed",
+];
 
 /// Let the manager end at a failpoint in an operation, which so gets no answer, and start the next one.
 #[track_caller]
@@ -243,6 +251,53 @@ fn a_pull_is_there_whole_or_not_at_all() {
         assert_eq!(stored(&manager), before);
     }
     witness.assert_whole(&manager);
+}
+
+#[test]
+fn a_tag_and_a_prune_have_not_begun_and_a_removal_goes_on() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let witness = Witness::start(&manager, &image);
+    let before = stored(&manager);
+    let other = Image::busybox().with_layer(Layer::from_files(&[("motd", "hello\n")]));
+    let reference = manager.registry().push(&other, "other:1");
+    manager.ctl(&["pull", &reference]).ok();
+    let again = format!("{reference}-again");
+    die_at(&mut manager, "tag.changed", |manager| {
+        refused(manager, &["tag", &reference, &again]);
+    });
+    refused(&manager, &["image", "inspect", &again]);
+    die_at(&mut manager, "prune.changed", |manager| {
+        refused(manager, &["image", "prune", "--all", "--force"]);
+    });
+    manager.ctl(&["run", "--rm", &reference, "cat", "/motd"]).ok();
+    // It may have been answered before the first of its files was gone, or not.
+    die_at(&mut manager, "reaper.removed", |manager| {
+        manager.ctl(&["rmi", &reference]);
+    });
+    refused(&manager, &["image", "inspect", &reference]);
+    let trash = manager.root().join("images/trash");
+    integration::eventually("what was removed is gone", || {
+        entries(&trash).is_empty().then_some(())
+    });
+    assert_eq!(stored(&manager), before);
+    witness.assert_whole(&manager);
+}
+
+#[test]
+fn a_store_that_was_half_made_is_made_by_the_next_manager() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    manager.kill();
+    fs::remove_dir_all(manager.root().join("images")).expect("take the store away");
+    let mut dying = spawn_unattended(&manager, "migrate.changed");
+    integration::eventually("the manager ends at its failpoint", || {
+        dying.try_wait().expect("look at the manager")
+    });
+    manager.start_again();
+    let image = manager.busybox();
+    manager.ctl(&["run", "--rm", &image, "true"]).ok();
 }
 
 #[test]

@@ -325,6 +325,12 @@ impl Owner {
         if let Err(Error::DiskFull { .. }) = deleted {
             // It was not to stay, so what it has may go before its record and make room for that.
             self.remove_files().await;
+            let engine = Arc::clone(&self.engine);
+            blocking(move || {
+                engine.images.settle_removals();
+                Ok(())
+            })
+            .await?;
             deleted = self.engine.store.delete(&self.container.id).await;
         }
         if let Err(error) = deleted {

@@ -387,6 +387,11 @@ impl Images {
         commit::export(&self.store, container_id, stream)
     }
 
+    /// Wait until the files of what was removed so far are gone, some seconds at most: for who needs their space.
+    pub fn settle_removals(&self) {
+        self.store.settle_removals();
+    }
+
     /// Ids of all containers that hold a lease.
     pub fn leases(&self) -> Result<Vec<String>, Error> {
         database::leases(&self.store.database())

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use crate::content::remove;
 
@@ -15,18 +16,24 @@ use crate::content::remove;
 const NICE: i32 = 19;
 
 pub(crate) struct Reaper {
-    queue: Sender<PathBuf>,
+    queue: Sender<Job>,
     is_ending: Arc<AtomicBool>,
+}
+
+enum Job {
+    Remove(PathBuf),
+    /// All before this is removed.
+    Tell(Sender<()>),
 }
 
 impl Reaper {
     pub(crate) fn new() -> Reaper {
-        let (queue, paths) = channel();
+        let (queue, jobs) = channel();
         let is_ending = Arc::new(AtomicBool::new(false));
         let ending = Arc::clone(&is_ending);
         let thread = std::thread::Builder::new()
             .name("image-reaper".into())
-            .spawn(move || run(&paths, &ending));
+            .spawn(move || run(&jobs, &ending));
         if let Err(e) = &thread {
             tracing::warn!(error = %e, "cannot start a thread: what is removed stays in trash until the next start");
         }
@@ -36,7 +43,14 @@ impl Reaper {
     /// Remove a file or folder, later.
     pub(crate) fn remove(&self, path: PathBuf) {
         // Without a thread it waits for the next open of the store.
-        let _ = self.queue.send(path);
+        let _ = self.queue.send(Job::Remove(path));
+    }
+
+    /// Wait until all that was to be removed so far is gone, for who needs its space; not longer than `patience`.
+    pub(crate) fn settle(&self, patience: Duration) {
+        let (tell, told) = channel();
+        let _ = self.queue.send(Job::Tell(tell));
+        let _ = told.recv_timeout(patience);
     }
 }
 
@@ -47,11 +61,19 @@ impl Drop for Reaper {
     }
 }
 
-fn run(paths: &Receiver<PathBuf>, is_ending: &AtomicBool) {
+fn run(jobs: &Receiver<Job>, is_ending: &AtomicBool) {
     if let Err(e) = rustix::process::setpriority_process(None, NICE) {
         tracing::warn!(error = %e, "removals run at normal priority");
     }
-    for path in paths {
+    for job in jobs {
+        let path = match job {
+            Job::Remove(path) => path,
+            Job::Tell(tell) => {
+                // Who has asked may have lost patience.
+                let _ = tell.send(());
+                continue;
+            }
+        };
         for child in children(&path).into_iter().chain([path]) {
             if is_ending.load(Ordering::Relaxed) {
                 return;

@@ -97,6 +97,7 @@ pub(crate) fn release(store: &Store, container_id: &str) -> Result<(), Error> {
     store.doom(&own);
     if released.is_err() {
         // On a full disk there is room for that only now.
+        store.settle_removals();
         database::delete_lease(&store.database(), container_id)?;
     }
     if own.exists() {

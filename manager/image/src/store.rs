@@ -22,6 +22,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 
@@ -33,6 +34,8 @@ use crate::links::{self, Linked};
 use crate::manifest::DOCUMENT_BYTES_MAX;
 use crate::reaper::Reaper;
 
+/// Beyond it a removal is of more files than anybody should wait for.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 /// The number of the empty layer.
 pub(crate) const EMPTY_LAYER: u64 = 0;
 
@@ -184,6 +187,11 @@ impl Store {
         if move_away(path, &place) {
             self.reaper.remove(place);
         }
+    }
+
+    /// On a full disk: wait for the space of what was removed so far.
+    pub(crate) fn settle_removals(&self) {
+        self.reaper.settle(SETTLE_PATIENCE);
     }
 
     /// Go on with removals that a process before this one did not finish.

@@ -61,7 +61,7 @@ const PULL: &[Point] = &[
     ("pull.synced", false),
     ("pull.recorded", true),
 ];
-/// In the other tests of this binary.
+/// In the other tests of this binary, and the last one in manager_trust.
 const ELSEWHERE: &[&str] = &[
     "rmi.recorded",
     "reconcile.settled",
@@ -70,6 +70,7 @@ const ELSEWHERE: &[&str] = &[
     "prune.changed",
     "reaper.removed",
     "migrate.changed",
+    "trust.recorded",
 ];
 
 /// Let the manager end at a failpoint in an operation, which so gets no answer, and start the next one.

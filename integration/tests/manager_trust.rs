@@ -329,6 +329,27 @@ fn what_is_loaded_or_committed_runs_only_where_the_policy_accepts_local_images()
     assert_eq!(manager.ctl(&command).ok(), "ran\n");
     fs::write(manager.policy(), policy(&by_key())).expect("write the policy");
     assert_refused(&manager, &command, "containers-storage");
+
+    // A policy that accepts what it does not name: still, nobody signed what was given a signed repository's name here.
+    let mut lax: Value = serde_json::from_str(&policy(&by_key())).expect("it is JSON");
+    lax["default"] = json!([{"type": "insecureAcceptAnything"}]);
+    fs::write(manager.policy(), lax.to_string()).expect("write the policy");
+    assert_eq!(manager.ctl(&command).ok(), "ran\n");
+    let renamed = format!("{}/team/app:2", Registry::HOST);
+    manager.ctl(&["tag", "committed:1", &renamed]).ok();
+    for name in [&name, &renamed] {
+        let command = [
+            "run",
+            "--rm",
+            "--pull",
+            "never",
+            "--network",
+            "none",
+            name,
+            "true",
+        ];
+        assert_refused(&manager, &command, "was given this name here");
+    }
 }
 
 #[test]

@@ -61,7 +61,7 @@ const PULL: &[Point] = &[
     ("pull.synced", false),
     ("pull.recorded", true),
 ];
-/// In the other tests of this binary, and the last one in manager_trust.
+/// In the other tests of this binary, and the last one in `manager_trust`.
 const ELSEWHERE: &[&str] = &[
     "rmi.recorded",
     "reconcile.settled",

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::Error;
 use crate::digest::{Digest, chain_ids};
+use crate::inflate::Inflated;
 use crate::layer::{Pass, explain};
 use crate::manifest::Layer;
 use crate::progress::Counters;
@@ -62,7 +63,10 @@ pub(crate) fn place(
             .unwrap_or_else(|| local.diff_id.clone());
         let key = Key::Layer(chain_id);
         let layer = match store.hold(&key)? {
-            Some(layer) => layer,
+            Some(layer) => {
+                check(&local)?;
+                layer
+            }
             None => unpack(store, &local, &below, &key)?,
         };
         below.push(Arc::clone(&layer));
@@ -72,6 +76,32 @@ pub(crate) fn place(
         });
     }
     Ok(all)
+}
+
+/// Whether a blob is the layer that it is said to be. The layer is here already and has no need of it, but who pushes or
+/// saves the image sends this blob.
+fn check(local: &LocalLayer) -> Result<(), Error> {
+    let (layer, path) = (&local.layer, local.blob.path());
+    let failed = |e| Error::io("read", path, e);
+    let file = File::open(path).map_err(failed)?;
+    let mut content = Inflated::new(file, layer.compression, &Limits::default()).map_err(failed)?;
+    let mut hasher = local.diff_id.hasher();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match content.read(&mut piece).map_err(failed)? {
+            0 => break,
+            got => hasher.update(&piece[..got]),
+        }
+    }
+    let actual = hasher.finish();
+    if actual == local.diff_id {
+        return Ok(());
+    }
+    Err(Error::Digest {
+        what: "uncompressed layer",
+        expected: local.diff_id.to_string(),
+        actual: actual.to_string(),
+    })
 }
 
 /// One pass over a blob on this machine, into the layer's place.

@@ -30,7 +30,7 @@ use crate::digest::Digest;
 use crate::reference::Reference;
 use crate::registry::Sources;
 use crate::store::Store;
-use judge::{Asked, judge, judge_local};
+use judge::{Asked, judge, judge_local, unsigned_name};
 use origins::Verified;
 pub(crate) use origins::{Origin, inherit};
 use policy::Policy;
@@ -131,8 +131,10 @@ impl Gate {
     /// Judge an image that is here by the policy as it is now, without asking anybody. `reference` is the name it was
     /// asked for by, `None` where that was its id.
     ///
-    /// Under a name that it was pulled by, that name's rule decides. Under any other, one of its origins has to do:
-    /// who gave it another name here has not made it another image.
+    /// Under a name that it was pulled by, that name's rule decides. So it does under one that it was given here, if the
+    /// rule asks for anything: its signatures have to be good for that name. Under any other, one of its origins has to
+    /// do: who gave it another name here has not made it another image. An image without origins has a name that asks
+    /// for signatures only where the policy has a rule for local images.
     pub(crate) fn check(
         &self,
         store: &Arc<Store>,
@@ -145,6 +147,15 @@ impl Gate {
             && origins.iter().any(|origin| origin.name == name)
         {
             origins.retain(|origin| origin.name == name);
+        } else if let Some(reference) = reference
+            && let Some(requirement) = policy.of_registry(reference).asks_for()
+        {
+            if origins.is_empty() && !policy.has_local_rule() {
+                return Err(unsigned_name(&policy, requirement, reference));
+            }
+            for origin in &mut origins {
+                origin.name = reference.name();
+            }
         }
         let mut refusal = None;
         for origin in &origins {

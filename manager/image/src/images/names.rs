@@ -14,14 +14,7 @@ use crate::reference::Reference;
 
 /// Point `name` to what `source` stands for.
 pub(super) fn tag(transaction: &Transaction<'_>, source: &str, name: &str) -> Result<String, Error> {
-    let reference = Reference::parse(name)?;
-    if reference.digest.is_some() {
-        return Err(Error::Reference {
-            reference: name.to_owned(),
-            rule: "a digest cannot be given as a name: it is what the content has".into(),
-        });
-    }
-    let full = reference.name();
+    let full = Reference::parse_name(name)?.name();
     match find(transaction, source)? {
         Found::Name(source) => database::copy_name(transaction, &source.name(), &full)?,
         Found::Image(id) => {

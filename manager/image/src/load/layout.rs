@@ -73,17 +73,31 @@ fn names(index: &[u8]) -> Result<Vec<Option<Reference>>, Error> {
     #[derive(Deserialize)]
     struct Entry {
         #[serde(default)]
+        digest: String,
+        #[serde(default)]
         annotations: Option<std::collections::BTreeMap<String, Value>>,
     }
+    // A name with a digest is one that `save` was given: it is this entry's, or a lie.
+    let parse = |name: &str, digest: &str| match Reference::parse(name)? {
+        reference
+            if reference
+                .digest
+                .as_ref()
+                .is_some_and(|named| named.to_string() != digest) =>
+        {
+            Err(refuse(format!("its index calls {digest} {}", quote(name))))
+        }
+        reference => Ok(Some(reference)),
+    };
     let index: Index = serde_json::from_slice(index)
         .map_err(|e| refuse(format!("index.json is not the JSON of an index: {e}")))?;
     let of_entry = |entry: Entry| {
         let annotations = entry.annotations.unwrap_or_default();
         let text = |key: &str| annotations.get(key).and_then(Value::as_str);
         match (text(FULL_NAME), text(REF_NAME)) {
-            (Some(name), _) => Reference::parse(name).map(Some),
+            (Some(name), _) => parse(name, &entry.digest),
             // A word alone is a tag of an unknown name: docker and containerd write it so.
-            (None, Some(name)) if name.contains(['/', ':']) => Reference::parse(name).map(Some),
+            (None, Some(name)) if name.contains(['/', ':']) => parse(name, &entry.digest),
             _ => Ok(None),
         }
     };

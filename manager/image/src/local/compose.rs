@@ -35,7 +35,11 @@ pub(crate) fn compose(
     layer: Option<LocalLayer>,
     description: &Description,
 ) -> Result<Image, Error> {
-    let name = description.name.as_deref().map(Reference::parse).transpose()?;
+    let name = description
+        .name
+        .as_deref()
+        .map(Reference::parse_name)
+        .transpose()?;
     let mut config = config_json(base.as_ref(), layer.as_ref(), description);
     let (mut diff_ids, mut placed, mut layers) = match base {
         Some(base) => (base.diff_ids, base.placed, base.manifest.layers),

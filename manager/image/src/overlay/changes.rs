@@ -95,7 +95,9 @@ impl Walk<'_> {
             .transpose()
             .map_err(here)?;
         let is_opaque = before.is_some() && !at.hidden && open.is_opaque();
-        let quiet = self.is_quiet(&at.folder.path, &looks, before.as_ref(), at.existed);
+        // What an opaque folder hides is not there to be equal to.
+        let shown = before.as_ref().filter(|_| !at.hidden);
+        let quiet = self.is_quiet(&at.folder.path, &looks, shown, at.existed);
         let put = Change::Put {
             item: Item::of_folder(looks),
             existed: at.existed,

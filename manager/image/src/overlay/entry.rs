@@ -58,6 +58,8 @@ pub(crate) fn item(parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> io::Resu
     let kind = match FileType::from_raw_mode(status.st_mode) {
         FileType::RegularFile => Kind::File,
         FileType::Symlink => Kind::Symlink,
+        // A whiteout: it was deleted since its folder was listed.
+        FileType::CharacterDevice if status.st_rdev == 0 => return Ok(None),
         FileType::CharacterDevice => Kind::CharDevice,
         FileType::BlockDevice => Kind::BlockDevice,
         FileType::Fifo => Kind::Fifo,
@@ -145,6 +147,13 @@ fn xattrs(object: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         if FOREIGN.iter().any(|foreign| foreign.as_bytes() == name) {
             return Err(io::Error::other(format!(
                 "it has the attribute {}: the overlay was mounted with options that are not ours",
+                String::from_utf8_lossy(name)
+            )));
+        }
+        if name.contains(&b'=') {
+            // In a PAX record the name ends there.
+            return Err(io::Error::other(format!(
+                "no archive can have its attribute {}, with = in the name",
                 String::from_utf8_lossy(name)
             )));
         }

@@ -150,17 +150,27 @@ fn refusal(
 }
 
 /// An image of no registry has no name that anybody could have signed: it is accepted as a whole or not at all.
+/// A name whose rule asks for signatures, of an image that can have none.
+pub(super) fn unsigned_name(policy: &Policy, requirement: &Requirement, reference: &Reference) -> Error {
+    let rule = policy.of_registry(reference);
+    Error::Refused(Box::new(Refusal {
+        image: reference.to_string(),
+        policy: policy.path().to_owned(),
+        rule: format!("{}, {}", rule.place, requirement.name()),
+        reason: "it was given this name here, by a load, import, commit or tag, so that there are no signatures of it; \
+                 pull it from its registry, or have a rule for \"containers-storage\" in the policy that accepts such \
+                 images"
+            .to_owned(),
+    }))
+}
+
 pub(super) fn judge_local(
     policy: &Policy,
     image_id: &str,
     reference: Option<&Reference>,
 ) -> Result<Verdict, Error> {
     let rule = policy.of_local();
-    let refused = rule
-        .requirements
-        .iter()
-        .find(|requirement| !matches!(requirement, Requirement::InsecureAcceptAnything(_)));
-    match refused {
+    match rule.asks_for() {
         None => Ok(Verdict {
             digest: image_id.to_owned(),
             policy: rule.place,

@@ -158,7 +158,12 @@ impl Policy {
         };
         let file = match std::fs::File::open(path) {
             Ok(file) => file,
-            Err(e) if may_be_missing && e.kind() == std::io::ErrorKind::NotFound => {
+            // A link that leads nowhere is a policy that somebody means to be there.
+            Err(e)
+                if may_be_missing
+                    && e.kind() == std::io::ErrorKind::NotFound
+                    && path.symlink_metadata().is_err() =>
+            {
                 return Ok(Policy::accepting());
             }
             Err(e) => return Err(broken(path, format!("it cannot be read: {e}"))),
@@ -213,6 +218,11 @@ impl Policy {
         self.rule(LOCAL, vec![String::new()])
     }
 
+    /// Whether the policy says of itself what becomes of images that came from no registry.
+    pub(crate) fn has_local_rule(&self) -> bool {
+        self.file.transports.contains_key(LOCAL)
+    }
+
     fn rule(&self, transport: &str, scopes: Vec<String>) -> Rule<'_> {
         let given = self.file.transports.get(transport);
         let found = scopes
@@ -258,6 +268,15 @@ fn line_of(content: &[u8], name: &str) -> usize {
         .windows(quoted.len().max(1))
         .position(|window| window == quoted.as_bytes());
     content[..at.unwrap_or(0)].split(|b| *b == b'\n').count()
+}
+
+impl<'a> Rule<'a> {
+    /// The first requirement that not every image meets.
+    pub(crate) fn asks_for(&self) -> Option<&'a Requirement> {
+        self.requirements
+            .iter()
+            .find(|requirement| !matches!(requirement, Requirement::InsecureAcceptAnything(_)))
+    }
 }
 
 impl Requirement {

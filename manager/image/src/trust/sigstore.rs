@@ -157,12 +157,27 @@ impl TryFrom<Fields> for Sigstore {
     }
 }
 
+/// Whether a prefix ends where a part of a URI's path does, and not in its host.
+fn ends_a_part(prefix: &str) -> bool {
+    let path = prefix
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split_once('/'))
+        .map_or("", |(_, path)| path);
+    path.ends_with(['/', '@', '#'])
+}
+
 impl Fulcio {
     fn signer(self) -> Result<(Signer, Option<Source>), String> {
         let subject = match (self.subject_email, self.subject_uri, self.subject_uri_prefix) {
             (Some(email), None, None) => Subject::Email(email),
             (None, Some(uri), None) => Subject::Uri(uri),
-            (None, None, Some(prefix)) if !prefix.is_empty() => Subject::UriPrefix(prefix),
+            (None, None, Some(prefix)) if !ends_a_part(&prefix) => {
+                return Err(format!(
+                    "subjectURIPrefix {prefix:?} has to end a part of a path, with / or @ or #: else \
+                     \"…/team\" would stand for \"…/team-of-others\" too"
+                ));
+            }
+            (None, None, Some(prefix)) => Subject::UriPrefix(prefix),
             _ => {
                 return Err(
                     "fulcio needs exactly one of subjectEmail, subjectURI and subjectURIPrefix".into(),

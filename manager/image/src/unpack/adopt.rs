@@ -1,12 +1,13 @@
 //! What a layer takes from those below it, once they are there: the looks of folders that it has files in but no
 //! entry for, and the content of files that it has hard links to.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, SeekFrom, Stat, Uid};
 use rustix::io::Errno;
 
 use super::tree::{beneath, file_type, folder_flags, is_whiteout, times};
@@ -23,8 +24,9 @@ pub(crate) fn adopt(root: &Path, implied: &Implied, below: &[&Path]) -> Result<(
     };
     let root = open(root)?;
     let below: Vec<OwnedFd> = below.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
+    let mut copies = HashMap::new();
     for file in &implied.files {
-        fill(&root, file, &below)?;
+        fill(&root, file, &below, &mut copies)?;
     }
     for path in &implied.folders {
         adopt_folder(&root, path, &below).map_err(system(path, "copy the attributes of"))?;
@@ -73,8 +75,12 @@ fn copy_looks(model: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// The copies that a layer has of files of the layers below, by the lower file's device and inode. A file is copied once,
+/// however many links a layer has to its names: so a layer takes no more than those below it hold.
+type Copies = HashMap<(u64, u64), OwnedFd>;
+
 /// Make the empty file that stands for a lower layer's a copy of it.
-fn fill(root: &OwnedFd, file: &Borrowed, below: &[OwnedFd]) -> Result<(), Failure> {
+fn fill(root: &OwnedFd, file: &Borrowed, below: &[OwnedFd], copies: &mut Copies) -> Result<(), Failure> {
     let entry = file.names[1..].first().unwrap_or(&file.target);
     let failed = system(entry, "copy the link target of");
     let Some(empty) = find_empty(root, file).map_err(&failed)? else {
@@ -94,9 +100,61 @@ fn fill(root: &OwnedFd, file: &Borrowed, below: &[OwnedFd]) -> Result<(), Failur
     if file_type(&status) != FileType::RegularFile {
         return Err(refused("is in a layer below, and not a regular file"));
     }
-    let mut to = File::from(empty);
-    io::copy(&mut File::from(model.try_clone().map_err(&failed)?), &mut to).map_err(&failed)?;
-    copy_looks(&model, &to.into()).map_err(&failed)
+    let inode = (status.st_dev, status.st_ino);
+    if let Some(copy) = copies.get(&inode) {
+        return link_all(root, file, copy).map_err(&failed);
+    }
+    let to = File::from(empty);
+    copy_content(
+        &File::from(model.try_clone().map_err(&failed)?),
+        &to,
+        status.st_size as u64,
+    )
+    .map_err(&failed)?;
+    let to = OwnedFd::from(to);
+    copy_looks(&model, &to).map_err(&failed)?;
+    copies.insert(inode, to);
+    Ok(())
+}
+
+/// Copy what a file holds, and leave its holes out.
+fn copy_content(from: &File, to: &File, size: u64) -> io::Result<()> {
+    let mut offset = 0;
+    while offset < size {
+        let begin = match rustix::fs::seek(from, SeekFrom::Data(offset)) {
+            Ok(begin) => begin,
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => break,
+            Err(e) => return Err(e.into()),
+        };
+        let end = rustix::fs::seek(from, SeekFrom::Hole(begin))?;
+        rustix::fs::seek(from, SeekFrom::Start(begin))?;
+        rustix::fs::seek(to, SeekFrom::Start(begin))?;
+        io::copy(&mut from.take(end - begin), &mut &*to)?;
+        offset = end;
+    }
+    to.set_len(size)
+}
+
+/// Give all names of an empty file to `copy`.
+fn link_all(root: &OwnedFd, file: &Borrowed, copy: &OwnedFd) -> io::Result<()> {
+    for path in &file.names {
+        let (parent, name) = split(path);
+        let parent = match beneath(root, parent, ResolveFlags::empty()) {
+            Ok(parent) => parent,
+            Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => continue,
+            Err(e) => return Err(e.into()),
+        };
+        match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(status) if status.st_ino == file.inode => {
+                rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+                rustix::fs::linkat(copy, "", &parent, name, AtFlags::EMPTY_PATH)?;
+            }
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Open the file that was made in place of a lower one, where a name of it is left.

@@ -263,10 +263,15 @@ impl<'a> Signer<'a> {
         if self.chain.len() == 1 && stores.of(kind).any(|trusted| *trusted == self.chain[0]) {
             return self.check_validity(time);
         }
+        // The library asks an anchor for its key and name alone, not for its dates.
         let anchors: Vec<CertificateDer<'_>> = stores
             .of(kind)
+            .filter(|der| Certificate::from_der(der).is_ok_and(|root| is_valid_at(&root, time)))
             .map(|der| CertificateDer::from(&der[..]))
             .collect();
+        if anchors.is_empty() {
+            return Err(format!("no certificate of the trust store is valid at {time}"));
+        }
         let anchors: Vec<TrustAnchor<'_>> = anchors
             .iter()
             .map(webpki::anchor_from_trusted_cert)
@@ -296,8 +301,7 @@ impl<'a> Signer<'a> {
 
     fn check_validity(&self, time: Timestamp) -> Result<(), String> {
         let validity = &self.leaf.tbs_certificate.validity;
-        let now = Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
-        if now < validity.not_before.to_unix_duration() || now > validity.not_after.to_unix_duration() {
+        if !is_valid_at(&self.leaf, time) {
             return Err(format!(
                 "its certificate is valid from {} to {}, not at {time}",
                 validity.not_before, validity.not_after
@@ -338,4 +342,10 @@ fn modulus_bits(key: &[u8]) -> Result<usize, x509_cert::der::Error> {
         Ok(bytes.len() * 8 - zeros)
     })?;
     reader.finish(bits)
+}
+
+fn is_valid_at(certificate: &Certificate, time: Timestamp) -> bool {
+    let validity = &certificate.tbs_certificate.validity;
+    let at = Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
+    (validity.not_before.to_unix_duration()..=validity.not_after.to_unix_duration()).contains(&at)
 }

@@ -130,9 +130,10 @@ fn unpack(
     fed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
     let made = made?;
-    adopt(folder.path(), &made.implied, &paths)
+    let room = Limits::default().content_bytes.saturating_sub(made.content_bytes);
+    let copied = adopt(folder.path(), &made.implied, &paths, room)
         .map_err(|failure| explain(failure, &descriptor.digest.to_string()))?;
-    store.publish_sized(key, folder, Some(made.content_bytes))
+    store.publish_sized(key, folder, Some(made.content_bytes + copied))
 }
 
 fn feed(path: &Path, sink: &mpsc::Sender<Bytes>) -> Result<(), Error> {

@@ -187,13 +187,15 @@ impl LayerJob<'_> {
         let placed = blocking(move || {
             let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
             let folder = made.folder.path();
-            adopt(folder, &made.unpacked.implied, &paths).map_err(|e| explain(e, &digest.to_string()))?;
+            let bytes = made.unpacked.content_bytes;
+            let room = Limits::default().content_bytes.saturating_sub(bytes);
+            let copied = adopt(folder, &made.unpacked.implied, &paths, room)
+                .map_err(|e| explain(e, &digest.to_string()))?;
             let blob = match (made.new_blob, made.old_blob) {
                 (Some(blob), _) => Some(store.publish(&Key::Blob(digest), blob)?),
                 (None, old) => old,
             };
-            let bytes = made.unpacked.content_bytes;
-            let layer = store.publish_sized(&Key::Layer(chain_id), made.folder, Some(bytes))?;
+            let layer = store.publish_sized(&Key::Layer(chain_id), made.folder, Some(bytes + copied))?;
             Ok((Placed { layer, blob }, below))
         })
         .await?;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -14,24 +14,37 @@ use super::tree::{beneath, file_type, folder_flags, is_whiteout, times};
 use super::{Borrowed, Failure, Implied, xattr};
 use crate::archive::Time;
 
-/// Complete the layer at `root` from the layers below, top layer first.
+/// Complete the layer at `root` from the layers below, top layer first. Returns the bytes of the files copied, which
+/// may be `room` at most: an entry of no size can name a file of any.
 ///
 /// In an overlay the topmost folder's owner, mode, attributes and times are the ones that show.
-pub(crate) fn adopt(root: &Path, implied: &Implied, below: &[&Path]) -> Result<(), Failure> {
+pub(crate) fn adopt(root: &Path, implied: &Implied, below: &[&Path], room: u64) -> Result<u64, Failure> {
     let open = |path: &Path| {
         rustix::fs::open(path, folder_flags() | OFlags::NOFOLLOW, Mode::empty())
             .map_err(|e| system(b"/", "open the layer's root")(e.into()))
     };
     let root = open(root)?;
     let below: Vec<OwnedFd> = below.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
-    let mut copies = HashMap::new();
+    let mut copies = Copies {
+        room,
+        bytes: 0,
+        made: HashMap::new(),
+    };
     for file in &implied.files {
         fill(&root, file, &below, &mut copies)?;
     }
     for path in &implied.folders {
         adopt_folder(&root, path, &below).map_err(system(path, "copy the attributes of"))?;
     }
-    Ok(())
+    Ok(copies.bytes)
+}
+
+/// What was copied from the layers below.
+struct Copies<'a> {
+    room: u64,
+    bytes: u64,
+    /// By device and inode below, where the copy is. Links there are links here: the same content is copied once.
+    made: HashMap<(u64, u64), &'a [u8]>,
 }
 
 fn system<'a>(entry: &'a [u8], action: &'static str) -> impl Fn(io::Error) -> Failure + 'a {
@@ -67,23 +80,27 @@ fn copy_looks(model: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     )?;
     xattr::copy(model.as_fd(), to.as_fd())?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(status.st_mode & 0o7777))?;
-    let modified = Time {
-        seconds: status.st_mtime,
-        nanoseconds: u32::try_from(status.st_mtime_nsec).unwrap_or(0),
-    };
-    rustix::fs::futimens(to, &times(modified))?;
+    rustix::fs::futimens(to, &times(modified(&status)))?;
     Ok(())
 }
 
-/// The copies that a layer has of files of the layers below, by the lower file's device and inode. A file is copied once,
-/// however many links a layer has to its names: so a layer takes no more than those below it hold.
-type Copies = HashMap<(u64, u64), OwnedFd>;
+fn modified(status: &Stat) -> Time {
+    Time {
+        seconds: status.st_mtime,
+        nanoseconds: u32::try_from(status.st_mtime_nsec).unwrap_or(0),
+    }
+}
 
 /// Make the empty file that stands for a lower layer's a copy of it.
-fn fill(root: &OwnedFd, file: &Borrowed, below: &[OwnedFd], copies: &mut Copies) -> Result<(), Failure> {
+fn fill<'a>(
+    root: &OwnedFd,
+    file: &'a Borrowed,
+    below: &[OwnedFd],
+    copies: &mut Copies<'a>,
+) -> Result<(), Failure> {
     let entry = file.names[1..].first().unwrap_or(&file.target);
     let failed = system(entry, "copy the link target of");
-    let Some(empty) = find_empty(root, file).map_err(&failed)? else {
+    let Some((empty, path)) = find_empty(root, file).map_err(&failed)? else {
         // Later entries have replaced all its names.
         return Ok(());
     };
@@ -100,82 +117,82 @@ fn fill(root: &OwnedFd, file: &Borrowed, below: &[OwnedFd], copies: &mut Copies)
     if file_type(&status) != FileType::RegularFile {
         return Err(refused("is in a layer below, and not a regular file"));
     }
-    let inode = (status.st_dev, status.st_ino);
-    if let Some(copy) = copies.get(&inode) {
+    let model_id = (status.st_dev, status.st_ino);
+    if let Some(copy) = copies.made.get(&model_id) {
         return link_all(root, file, copy).map_err(&failed);
     }
-    let to = File::from(empty);
-    copy_content(
-        &File::from(model.try_clone().map_err(&failed)?),
-        &to,
-        status.st_size as u64,
-    )
-    .map_err(&failed)?;
-    let to = OwnedFd::from(to);
-    copy_looks(&model, &to).map_err(&failed)?;
-    copies.insert(inode, to);
+    let size = u64::try_from(status.st_size).unwrap_or(0);
+    if size > copies.room - copies.bytes {
+        return Err(refused(
+            "is in a layer below, and makes this layer larger than allowed",
+        ));
+    }
+    copies.bytes += size;
+    let model = File::from(model);
+    copy_data(&model, &empty.try_clone().map_err(&failed)?.into(), size).map_err(&failed)?;
+    copy_looks(&model.into(), &empty).map_err(&failed)?;
+    copies.made.insert(model_id, path);
     Ok(())
 }
 
-/// Copy what a file holds, and leave its holes out.
-fn copy_content(from: &File, to: &File, size: u64) -> io::Result<()> {
-    let mut offset = 0;
-    while offset < size {
-        let begin = match rustix::fs::seek(from, SeekFrom::Data(offset)) {
-            Ok(begin) => begin,
-            // Nothing but a hole is left.
+/// Copy what a file has, and leave its holes holes.
+fn copy_data(from: &File, mut to: &File, size: u64) -> io::Result<()> {
+    let mut end = 0;
+    while end < size {
+        let start = match rustix::fs::seek(from, SeekFrom::Data(end)) {
             Err(Errno::NXIO) => break,
-            Err(e) => return Err(e.into()),
+            start => start?,
         };
-        let end = rustix::fs::seek(from, SeekFrom::Hole(begin))?;
-        rustix::fs::seek(from, SeekFrom::Start(begin))?;
-        rustix::fs::seek(to, SeekFrom::Start(begin))?;
-        io::copy(&mut from.take(end - begin), &mut &*to)?;
-        offset = end;
+        end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
+        rustix::fs::seek(from, SeekFrom::Start(start))?;
+        to.seek(io::SeekFrom::Start(start))?;
+        io::copy(&mut from.take(end - start), &mut to)?;
     }
     to.set_len(size)
 }
 
-/// Give all names of an empty file to `copy`.
-fn link_all(root: &OwnedFd, file: &Borrowed, copy: &OwnedFd) -> io::Result<()> {
+/// Make all names of a file links to the copy at `copy`.
+fn link_all(root: &OwnedFd, file: &Borrowed, copy: &[u8]) -> io::Result<()> {
+    let (copy_parent, copy_name) = split(copy);
+    let copy_parent = beneath(root, copy_parent, ResolveFlags::empty())?;
     for path in &file.names {
-        let (parent, name) = split(path);
-        let parent = match beneath(root, parent, ResolveFlags::empty()) {
-            Ok(parent) => parent,
-            Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => continue,
-            Err(e) => return Err(e.into()),
+        let Some((parent, name)) = find_name(root, path, file.inode)? else {
+            continue;
         };
-        match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(status) if status.st_ino == file.inode => {
-                rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
-                rustix::fs::linkat(copy, "", &parent, name, AtFlags::EMPTY_PATH)?;
-            }
-            Ok(_) | Err(Errno::NOENT) => {}
-            Err(e) => return Err(e.into()),
-        }
+        let before = rustix::fs::fstat(&parent)?;
+        rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+        rustix::fs::linkat(&copy_parent, copy_name, &parent, name, AtFlags::empty())?;
+        // The folder has the time that its entry gave it.
+        rustix::fs::futimens(&parent, &times(modified(&before)))?;
     }
     Ok(())
 }
 
 /// Open the file that was made in place of a lower one, where a name of it is left.
-fn find_empty(root: &OwnedFd, file: &Borrowed) -> io::Result<Option<OwnedFd>> {
+fn find_empty<'a>(root: &OwnedFd, file: &'a Borrowed) -> io::Result<Option<(OwnedFd, &'a [u8])>> {
     for path in &file.names {
-        let (parent, name) = split(path);
-        let parent = match beneath(root, parent, ResolveFlags::empty()) {
-            Ok(parent) => parent,
-            Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => continue,
-            Err(e) => return Err(e.into()),
-        };
-        match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(status) if status.st_ino == file.inode => {
-                let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                return Ok(Some(rustix::fs::openat(&parent, name, flags, Mode::empty())?));
-            }
-            Ok(_) | Err(Errno::NOENT) => {}
-            Err(e) => return Err(e.into()),
+        if let Some((parent, name)) = find_name(root, path, file.inode)? {
+            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let empty = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
+            return Ok(Some((empty, path)));
         }
     }
     Ok(None)
+}
+
+/// The parent and name at `path`, if that is still this inode.
+fn find_name<'a>(root: &OwnedFd, path: &'a [u8], inode: u64) -> io::Result<Option<(OwnedFd, &'a [u8])>> {
+    let (parent, name) = split(path);
+    let parent = match beneath(root, parent, ResolveFlags::empty()) {
+        Ok(parent) => parent,
+        Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(status) if status.st_ino == inode => Ok(Some((parent, name))),
+        Ok(_) | Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// The file at `path` that an overlay of the layers below shows beneath this one.

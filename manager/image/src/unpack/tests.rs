@@ -204,7 +204,7 @@ fn folders_without_an_entry_look_like_those_below() {
     let (_, middle) = layer("middle", Tar::default().folder("./", 0o705).file(".wh.a", ""));
     let implied = run(&Tar::default().file("tmp/x", "").file("a/b/c", ""), &top).unwrap();
     assert_eq!(implied.folders.len(), 4, "{implied:?}");
-    adopt(&top, &implied, &[&middle, &base]).unwrap();
+    adopt(&top, &implied, &[&middle, &base], u64::MAX).unwrap();
     let mode = |path: &str| top.join(path).metadata().unwrap().mode() & 0o7777;
     assert_eq!(mode("."), 0o705);
     assert_eq!(mode("tmp"), 0o1777);
@@ -262,7 +262,7 @@ fn hard_links_to_a_lower_layers_file_bring_it_up() {
         .file("second", "a file of its own")
         .link("late", "bin/gone")
         .file("bin/.wh.gone", "");
-    adopt(&top, &run(&tar, &top).unwrap(), &[&base]).unwrap();
+    adopt(&top, &run(&tar, &top).unwrap(), &[&base], u64::MAX).unwrap();
     let at = |path: &str| top.join(path).symlink_metadata().unwrap();
     for path in ["bin/tool", "first", "third"] {
         assert_eq!(std::fs::read(top.join(path)).unwrap(), b"content", "{path}");
@@ -281,7 +281,7 @@ fn hard_links_to_a_lower_layers_file_bring_it_up() {
     for target in ["bin/link", "bin/none"] {
         let (_folder, root) = place();
         let implied = run(&Tar::default().link("a", target), &root).unwrap();
-        match adopt(&root, &implied, &[&base]) {
+        match adopt(&root, &implied, &[&base], u64::MAX) {
             Err(Failure::Rule { entry, rule }) => {
                 assert_eq!(entry.unwrap(), b"a");
                 assert!(rule.contains(target), "{rule}");
@@ -314,4 +314,34 @@ fn what_estargz_adds_for_lazy_pulls_is_no_file_of_the_image() {
         .file(".prefetch.landmark", "more than a byte")
         .file("b", "");
     assert_eq!(seen(own), [".prefetch.landmark", "b", "stargz.index.json"]);
+}
+
+#[test]
+fn links_to_what_is_below_are_within_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, top) = (folder.path().join("base"), folder.path().join("top"));
+    std::fs::create_dir(&base).unwrap();
+    std::fs::create_dir(&top).unwrap();
+    std::fs::write(base.join("large"), [1; 100]).unwrap();
+    let file = Borrowed {
+        target: b"large".to_vec(),
+        inode: 0,
+        names: vec![b"large".to_vec(), b"link".to_vec()],
+    };
+    std::fs::write(top.join("large"), "").unwrap();
+    let inode = std::os::unix::fs::MetadataExt::ino(&top.join("large").metadata().unwrap());
+    let implied = Implied {
+        folders: Vec::new(),
+        files: vec![Borrowed { inode, ..file }],
+    };
+    match adopt(&top, &implied, &[&base], 99) {
+        Err(Failure::Rule { rule, .. }) => assert!(rule.contains("larger"), "{rule}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(
+        top.join("large").metadata().unwrap().len(),
+        0,
+        "refused before it is copied"
+    );
+    assert_eq!(adopt(&top, &implied, &[&base], 100).unwrap(), 100);
 }

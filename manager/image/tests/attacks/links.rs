@@ -212,3 +212,37 @@ async fn names_that_change_what_they_are() {
         );
     }
 }
+
+/// Each link to a name of one sparse file below made a copy of its own, holes written out.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_to_large_files_below_take_no_space() {
+    let size = (64u64 << 20).to_string();
+    let map = format!("{size},0");
+    let mut base = tar()
+        .pax_records(&[
+            ("GNU.sparse.major", b"0"),
+            ("GNU.sparse.minor", b"1"),
+            ("GNU.sparse.name", b"a0"),
+            ("GNU.sparse.size", size.as_bytes()),
+            ("GNU.sparse.numblocks", b"1"),
+            ("GNU.sparse.map", map.as_bytes()),
+        ])
+        .file("x", "");
+    let mut top = tar();
+    for i in 1..4 {
+        base = base.link(&format!("a{i}"), "a0");
+        top = top.link(&format!("b{i}"), &format!("a{i}"));
+    }
+    let layers = [base, top].map(|tar| made::layer(&tar.bytes(&[0; 1024]).0, Packing::Gzip));
+    let server = Server::with(made::image(&layers));
+    let place = Place::new().await;
+    let image = place.pull(&server.reference()).await.unwrap();
+    let rootfs = place.images.prepare(&image, "container").unwrap();
+    let of = |name: &str| rootfs.lower[0].join(name).metadata().unwrap();
+    let first = of("a1");
+    for name in ["a1", "a2", "a3", "b1", "b2", "b3"] {
+        let file = of(name);
+        assert_eq!((file.ino(), file.len()), (first.ino(), 64 << 20), "{name}");
+        assert_eq!(file.blocks(), 0, "{name}: a hole is no data");
+    }
+}

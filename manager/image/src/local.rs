@@ -130,8 +130,8 @@ fn unpack(
     fed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
     let made = made?;
-    let room = Limits::default().content_bytes.saturating_sub(made.content_bytes);
-    let copied = adopt(folder.path(), &made.implied, &paths, room)
+    let bytes_max = Limits::default().content_bytes.saturating_sub(made.content_bytes);
+    let copied = adopt(folder.path(), &made.implied, &paths, bytes_max)
         .map_err(|failure| explain(failure, &descriptor.digest.to_string()))?;
     store.publish_sized(key, folder, Some(made.content_bytes + copied))
 }

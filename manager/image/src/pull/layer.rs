@@ -188,8 +188,8 @@ impl LayerJob<'_> {
             let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
             let folder = made.folder.path();
             let bytes = made.unpacked.content_bytes;
-            let room = Limits::default().content_bytes.saturating_sub(bytes);
-            let copied = adopt(folder, &made.unpacked.implied, &paths, room)
+            let bytes_max = Limits::default().content_bytes.saturating_sub(bytes);
+            let copied = adopt(folder, &made.unpacked.implied, &paths, bytes_max)
                 .map_err(|e| explain(e, &digest.to_string()))?;
             let blob = match (made.new_blob, made.old_blob) {
                 (Some(blob), _) => Some(store.publish(&Key::Blob(digest), blob)?),

@@ -15,10 +15,10 @@ use super::{Borrowed, Failure, Implied, xattr};
 use crate::archive::Time;
 
 /// Complete the layer at `root` from the layers below, top layer first. Returns the bytes of the files copied, which
-/// may be `room` at most: an entry of no size can name a file of any.
+/// may be `bytes_max` at most: an entry of no size can name a file of any.
 ///
 /// In an overlay the topmost folder's owner, mode, attributes and times are the ones that show.
-pub(crate) fn adopt(root: &Path, implied: &Implied, below: &[&Path], room: u64) -> Result<u64, Failure> {
+pub(crate) fn adopt(root: &Path, implied: &Implied, below: &[&Path], bytes_max: u64) -> Result<u64, Failure> {
     let open = |path: &Path| {
         rustix::fs::open(path, folder_flags() | OFlags::NOFOLLOW, Mode::empty())
             .map_err(|e| system(b"/", "open the layer's root")(e.into()))
@@ -26,7 +26,7 @@ pub(crate) fn adopt(root: &Path, implied: &Implied, below: &[&Path], room: u64) 
     let root = open(root)?;
     let below: Vec<OwnedFd> = below.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
     let mut copies = Copies {
-        room,
+        bytes_max,
         bytes: 0,
         made: HashMap::new(),
     };
@@ -41,7 +41,7 @@ pub(crate) fn adopt(root: &Path, implied: &Implied, below: &[&Path], room: u64) 
 
 /// What was copied from the layers below.
 struct Copies<'a> {
-    room: u64,
+    bytes_max: u64,
     bytes: u64,
     /// By device and inode below, where the copy is. Links there are links here: the same content is copied once.
     made: HashMap<(u64, u64), &'a [u8]>,
@@ -122,7 +122,7 @@ fn fill<'a>(
         return link_all(root, file, copy).map_err(&failed);
     }
     let size = u64::try_from(status.st_size).unwrap_or(0);
-    if size > copies.room - copies.bytes {
+    if size > copies.bytes_max - copies.bytes {
         return Err(refused(
             "is in a layer below, and makes this layer larger than allowed",
         ));

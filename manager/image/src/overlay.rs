@@ -84,11 +84,18 @@ impl Layers {
         let mut parts = Vec::new();
         for &layer in &folder.layers {
             match beneath(&self.roots[layer], &folder.path) {
-                Ok(open) => parts.push(Part {
-                    layer,
-                    marks_files: mark(open.as_fd(), OPAQUE) == Some(b'x'),
-                    folder: open,
-                }),
+                Ok(open) => {
+                    let opaque = mark(open.as_fd(), OPAQUE);
+                    parts.push(Part {
+                        layer,
+                        marks_files: opaque == Some(b'x'),
+                        folder: open,
+                    });
+                    // It was made anew since it was found, and hides the layers below now. (The kernel asks no root.)
+                    if opaque == Some(b'y') && !folder.path.is_empty() {
+                        break;
+                    }
+                }
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(e) => return Err(e.into()),
             }

@@ -58,7 +58,7 @@ pub(crate) fn item(parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> io::Resu
     let kind = match FileType::from_raw_mode(status.st_mode) {
         FileType::RegularFile => Kind::File,
         FileType::Symlink => Kind::Symlink,
-        // A whiteout: it was deleted since its folder was listed.
+        // A whiteout: it was deleted after it was found.
         FileType::CharacterDevice if status.st_rdev == 0 => return Ok(None),
         FileType::CharacterDevice => Kind::CharDevice,
         FileType::BlockDevice => Kind::BlockDevice,

@@ -18,6 +18,7 @@ const DEEDS: &str = "set -e; cd /data; \
     rm gone; rm -r folder-gone; \
     rm -r replaced-by-file; echo file > replaced-by-file; \
     rm replaced-by-folder; mkdir replaced-by-folder; echo in > replaced-by-folder/in; \
+    cp -a copied copy; rm copy/sub/a; touch -r copied/sub copy/sub; rm -r copied; mv copy copied; \
     rm -r emptied; mkdir emptied; echo new > emptied/new; \
     chmod 600 mode; chown 12:34 owner; touch -d @1000000000 time; \
     echo more >> grown; ln -s ../etc/passwd link; ln grown second-name; \
@@ -32,6 +33,7 @@ fn base() -> Image {
         ("data/folder-gone/b/c", "1"),
         ("data/replaced-by-file/a", "1"),
         ("data/replaced-by-folder", "1"),
+        ("data/copied/sub/a", "1"),
         ("data/emptied/old", "1"),
         ("data/mode", "1"),
         ("data/owner", "1"),

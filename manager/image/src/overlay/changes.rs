@@ -89,15 +89,15 @@ impl Walk<'_> {
         };
         self.waiting.retain(|(path, _)| is_above(path, &at.folder.path));
         let looks = entry::folder(top, at.folder.path.clone()).map_err(here)?;
+        // What an opaque folder above hides is not there before: an unpacked layer needs each folder named anew.
         let before = below
             .top()
+            .filter(|_| !at.hidden)
             .map(|folder| entry::folder(folder, at.folder.path.clone()))
             .transpose()
             .map_err(here)?;
-        let is_opaque = before.is_some() && !at.hidden && open.is_opaque();
-        // What an opaque folder hides is not there to be equal to.
-        let shown = before.as_ref().filter(|_| !at.hidden);
-        let quiet = self.is_quiet(&at.folder.path, &looks, shown, at.existed);
+        let is_opaque = before.is_some() && open.is_opaque();
+        let quiet = self.is_quiet(&at.folder.path, &looks, before.as_ref(), at.existed);
         let put = Change::Put {
             item: Item::of_folder(looks),
             existed: at.existed,

@@ -285,27 +285,3 @@ fn a_folder_below_an_opaque_one_is_told_however_much_it_looks_as_before() {
     let told = made.changes(&[]);
     assert!(told.iter().any(|change| change.contains("d/sub")), "{told:?}");
 }
-
-#[test]
-fn what_is_deleted_after_it_was_found_is_left_out() {
-    let made = Made::new();
-    made.file("1/d/old", "").file("0/d/new", "").file("0/gone", "");
-    let layers = made.layers();
-    let root = layers.enter(&layers.root()).unwrap();
-    let (folder, file) = (
-        root.find(b"d").unwrap().unwrap(),
-        root.find(b"gone").unwrap().unwrap(),
-    );
-
-    fs::remove_file(made.path("0/gone")).unwrap();
-    made.whiteout("0/gone");
-    assert!(item(file.parent, b"gone", b"gone").unwrap().is_none());
-
-    made.mark("0/d", OPAQUE, b"y");
-    let folder = Folder {
-        path: b"d".to_vec(),
-        layers: folder.layers,
-    };
-    let names = layers.enter(&folder).unwrap().names().unwrap();
-    assert_eq!(names.into_iter().collect::<Vec<_>>(), [b"new".to_vec()]);
-}

@@ -401,3 +401,67 @@ fn what_no_layer_can_hold_is_refused_by_name() {
         manager.ctl(&["commit", "one", name]).refused();
     }
 }
+
+#[test]
+fn commits_of_one_container_at_a_time_each_have_their_pause() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let script =
+        "head -c 100000000 /dev/urandom > /big; echo > /ready; while :; do i=$((i+1)); echo $i > /a; done";
+    manager
+        .ctl(&["run", "-d", "--name", "busy", &image, "sh", "-c", script])
+        .ok();
+    eventually("it counts", || {
+        (manager.ctl(&["exec", "busy", "cat", "/ready", "/a"]).code == 0).then_some(())
+    });
+    std::thread::scope(|scope| {
+        let commits = ["first", "second"].map(|name| {
+            let manager = &manager;
+            scope.spawn(move || manager.ctl(&["commit", "busy", name]))
+        });
+        for commit in commits {
+            commit.join().expect("a commit").ok();
+        }
+    });
+    let count = || manager.ctl(&["exec", "busy", "cat", "/a"]).ok();
+    let before = count();
+    eventually("it counts on", || (count() != before).then_some(()));
+    manager.ctl(&["rm", "-f", "busy"]).ok();
+}
+
+#[test]
+fn a_manager_that_stops_during_a_commit_lets_the_container_run_on() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    // More than is packed within the time that a manager has to stop; the count is seen from outside.
+    let script = "truncate -s 8G /big; while :; do i=$((i+1)); echo $i > /out/a; done";
+    let out = sandbox.path().join("out");
+    std::fs::create_dir(&out).expect("a folder");
+    let mount = format!("{}:/out", out.display());
+    manager
+        .ctl(&[
+            "run", "-d", "--name", "busy", "-v", &mount, &image, "sh", "-c", script,
+        ])
+        .ok();
+    let count = || std::fs::read_to_string(out.join("a")).unwrap_or_default();
+    eventually("it counts", || (!count().is_empty()).then_some(()));
+    let mut commit = manager
+        .ctl_command(&["commit", "busy", "never"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("managerctl");
+    eventually("it is paused", || {
+        let before = count();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        (count() == before).then_some(())
+    });
+    manager.stop();
+    assert!(!commit.wait().expect("its end").success());
+    let before = count();
+    eventually("it counts on", || (count() != before).then_some(()));
+    manager.start_again();
+    manager.ctl(&["rm", "-f", "busy"]).ok();
+}

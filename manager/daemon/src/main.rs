@@ -49,14 +49,17 @@ fn run(options: Options) -> anyhow::Result<()> {
         .init();
     sys::few_arenas();
     many_descriptors();
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_keep_alive(BLOCKING_THREAD_KEEP_ALIVE)
         .enable_all()
         .build()
-        .context("start the runtime of tasks")?
-        .block_on(serve(options))
+        .context("start the runtime of tasks")?;
+    let served = runtime.block_on(serve(options));
+    // Work that outlasts the grace, as of a commit of many files, ends with the process: it leaves what a kill leaves.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(options: Options) -> anyhow::Result<()> {
@@ -99,8 +102,11 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             tokio::time::sleep(GRACE).await;
         } => {}
     }
+    // A commit that has not ended within the grace ends with us: its container must not stay paused.
+    engine.end_pauses().await;
     listen::remove(&socket);
-    drop(locks);
+    // Given up by the process's end, with which the last thread stops to write.
+    std::mem::forget(locks);
     Ok(())
 }
 

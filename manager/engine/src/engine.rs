@@ -7,6 +7,7 @@ use std::sync::Arc;
 use image::Images;
 use network::Bridge;
 
+use crate::commit::Pauses;
 use crate::config::Config;
 use crate::container::Container;
 use crate::events::{Events, Listener};
@@ -24,6 +25,7 @@ pub(crate) struct Inner {
     pub(crate) containers: Registry,
     pub(crate) events: Events,
     pub(crate) log_watcher: Watcher,
+    pub(crate) pauses: Pauses,
 }
 
 /// The engine. Clones share it.
@@ -72,6 +74,7 @@ impl Engine {
             containers: Registry::default(),
             events: Events::new(),
             log_watcher: Watcher::new()?,
+            pauses: Pauses::default(),
             config,
         });
         reconcile::all(&engine, containers).await?;

@@ -397,8 +397,14 @@ fn what_no_layer_can_hold_is_refused_by_name() {
         "{error}"
     );
     manager.ctl(&["inspect", "--type", "image", "never"]).refused();
-    for name in ["BAD", "a b", "x@sha256:1"] {
-        manager.ctl(&["commit", "one", name]).refused();
+    let digest = format!("x@sha256:{}", "ab".repeat(32));
+    for name in ["BAD", "a b", "x@sha256:1", &digest] {
+        let rule = "invalid image reference";
+        let error = manager.ctl(&["commit", "one", name]).refused();
+        assert!(error.contains(rule), "{error}");
+        // Before a byte is read: this one is no archive.
+        let error = manager.ctl(&["import", "/dev/null", name]).refused();
+        assert!(error.contains(rule), "{error}");
     }
 }
 

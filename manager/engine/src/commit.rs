@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use image::{Description, Image, apply_instructions};
+use image::{Description, Image, Images, apply_instructions};
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
@@ -39,6 +39,9 @@ pub struct CommitRequest {
 impl Engine {
     /// Make an image of a container.
     pub async fn commit(&self, request: CommitRequest) -> Result<Image, Error> {
+        if !request.name.is_empty() {
+            Images::check_name(&request.name)?;
+        }
         let snapshot = self.0.containers.find(&request.container)?.snapshot();
         let (engine, container) = (Arc::clone(&self.0), Arc::clone(&snapshot.container));
         let shim = snapshot.shim.filter(|_| request.pause);

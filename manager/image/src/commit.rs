@@ -90,6 +90,7 @@ pub(crate) fn commit(
     mount_points: &BTreeSet<Vec<u8>>,
     description: &Description,
 ) -> Result<Image, Error> {
+    description.reference()?;
     let image_id = database::lease(&store.database(), container_id)?
         .ok_or_else(|| Error::NoSuchLease(container_id.to_owned()))?;
     let base = Base::hold(store, &image_id)?;

@@ -316,6 +316,11 @@ impl Images {
         Ok(name)
     }
 
+    /// Whether an image can get this name, to be known before work is done for it.
+    pub fn check_name(name: &str) -> Result<(), Error> {
+        Reference::parse_new_name(name).map(drop)
+    }
+
     /// Judge an image at its registry by the trust policy, without pulling it.
     pub async fn verify(&self, reference: &str, options: PullOptions) -> Result<Verdict, Error> {
         let reference = Reference::parse(reference)?;

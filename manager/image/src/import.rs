@@ -20,6 +20,7 @@ pub(crate) fn import(
     archive: impl Read,
     description: &Description,
 ) -> Result<Image, Error> {
+    description.reference()?;
     let (compression, archive) = sniff(archive).map_err(Error::Input)?;
     let layer = match compression {
         Compression::Plain => pack(store, archive)?,

@@ -40,16 +40,16 @@ impl Reference {
         })
     }
 
-    /// A name to be given to an image here. A digest can't be: content has it or has it not.
-    pub(crate) fn parse_name(text: &str) -> Result<Reference, Error> {
+    /// A name that an image is to get here.
+    pub(crate) fn parse_new_name(text: &str) -> Result<Reference, Error> {
         let reference = Reference::parse(text)?;
-        match reference.digest {
-            None => Ok(reference),
-            Some(_) => Err(Error::Reference {
+        if reference.digest.is_some() {
+            return Err(Error::Reference {
                 reference: cut(text),
                 rule: "a digest cannot be given as a name: it is what the content has".into(),
-            }),
+            });
         }
+        Ok(reference)
     }
 
     /// The registry in a term of a search, as a reference to nothing in particular, and the term without it.

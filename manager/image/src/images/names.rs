@@ -14,7 +14,8 @@ use crate::reference::Reference;
 
 /// Point `name` to what `source` stands for.
 pub(super) fn tag(transaction: &Transaction<'_>, source: &str, name: &str) -> Result<String, Error> {
-    let full = Reference::parse_name(name)?.name();
+    let reference = Reference::parse_new_name(name)?;
+    let full = reference.name();
     match find(transaction, source)? {
         Found::Name(source) => database::copy_name(transaction, &source.name(), &full)?,
         Found::Image(id) => {

@@ -28,6 +28,13 @@ pub struct Description {
     pub platform: Option<Platform>,
 }
 
+impl Description {
+    /// The name, checked: before any work is done for it.
+    pub(crate) fn reference(&self) -> Result<Option<Reference>, Error> {
+        self.name.as_deref().map(Reference::parse_new_name).transpose()
+    }
+}
+
 /// Make an image of a base, if there is one, and a layer, if anything was changed.
 pub(crate) fn compose(
     store: &Arc<Store>,
@@ -35,11 +42,7 @@ pub(crate) fn compose(
     layer: Option<LocalLayer>,
     description: &Description,
 ) -> Result<Image, Error> {
-    let name = description
-        .name
-        .as_deref()
-        .map(Reference::parse_name)
-        .transpose()?;
+    let name = description.reference()?;
     let mut config = config_json(base.as_ref(), layer.as_ref(), description);
     let (mut diff_ids, mut placed, mut layers) = match base {
         Some(base) => (base.diff_ids, base.placed, base.manifest.layers),

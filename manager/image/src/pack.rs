@@ -36,7 +36,7 @@ impl<W: Write> Packer<W> {
     /// Exactly `entry.size` bytes are written, as a header promises them before they are read: a file that has
     /// grown since is cut, one that has shrunk is filled with zeros.
     pub(crate) fn append(&mut self, entry: &Entry, mut data: impl Read) -> io::Result<()> {
-        let records = records(entry);
+        let records = records(entry)?;
         if !records.is_empty() {
             let mut header = Header::new_ustar();
             header.set_entry_type(EntryType::XHeader);
@@ -141,7 +141,7 @@ fn put(field: &mut [u8], name: &[u8]) {
 }
 
 /// The PAX records that an entry needs; empty for most.
-fn records(entry: &Entry) -> Vec<u8> {
+fn records(entry: &Entry) -> io::Result<Vec<u8>> {
     let mut records = Vec::new();
     let mut add = |key: &[u8], value: &[u8]| record(&mut records, key, value);
     if entry.path.len() > NAME_BYTES_MAX {
@@ -163,9 +163,15 @@ fn records(entry: &Entry) -> Vec<u8> {
         add(b"mtime", decimal(entry.modified).as_bytes());
     }
     for (name, value) in &entry.xattrs {
+        if name.contains(&b'=') {
+            return Err(io::Error::other(format!(
+                "the name of its attribute {} has a `=`, which ends the names in a tar: no archive can have it",
+                String::from_utf8_lossy(name)
+            )));
+        }
         add(&[b"SCHILY.xattr.", name.as_slice()].concat(), value);
     }
-    records
+    Ok(records)
 }
 
 /// Seconds with their fraction, which counts away from zero.
@@ -214,6 +220,16 @@ mod tests {
         }
         assert!(archive.next().unwrap().is_none());
         (entry, content)
+    }
+
+    #[test]
+    fn an_attribute_that_would_get_another_name_is_refused() {
+        let entry = Entry {
+            xattrs: vec![(b"user.a=b".to_vec(), b"c".to_vec())],
+            ..Entry::plain(b"file", 0)
+        };
+        let error = Packer::new(Vec::new()).append(&entry, io::empty()).unwrap_err();
+        assert!(error.to_string().contains("user.a=b"), "{error}");
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn image(files: &Files, item: Item) -> Result<Planned, Error> {
         .repo_tags
         .unwrap_or_default()
         .iter()
-        .map(|name| Reference::parse_name(name))
+        .map(|name| Reference::parse_new_name(name))
         .collect();
     Ok(Planned {
         names: names?,

@@ -29,7 +29,7 @@ pub(super) fn plan(files: &Files) -> Result<Vec<Planned>, Error> {
     let mut names: BTreeMap<String, Vec<Reference>> = BTreeMap::new();
     for (repository, tags) in repositories {
         for (tag, id) in tags {
-            let name = Reference::parse_name(&format!("{repository}:{tag}"))?;
+            let name = Reference::parse_new_name(&format!("{repository}:{tag}"))?;
             names.entry(id).or_default().push(name);
         }
     }

@@ -150,13 +150,6 @@ fn xattrs(object: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
                 String::from_utf8_lossy(name)
             )));
         }
-        if name.contains(&b'=') {
-            // In a PAX record the name ends there.
-            return Err(io::Error::other(format!(
-                "no archive can have its attribute {}, with = in the name",
-                String::from_utf8_lossy(name)
-            )));
-        }
         if LEFT_OUT.iter().any(|left_out| name.starts_with(left_out)) {
             continue;
         }

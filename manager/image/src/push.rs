@@ -194,14 +194,20 @@ impl Push {
             digest: &content.digest,
             size: content.size,
             source,
+            opening: tokio::sync::Mutex::new(()),
         };
         for repository in &content.mount_from {
             registry.want(repository, &["pull"]).await;
         }
         let mut session = Session::default();
-        let result = self
-            .or_cancelled(registry.upload(&blob, &content.mount_from, &mut session))
-            .await;
+        let given_up = async {
+            self.cancelled.cancelled().await;
+            blob.not_opening().await;
+        };
+        let result = tokio::select! {
+            result = registry.upload(&blob, &content.mount_from, &mut session) => result,
+            () = given_up => Err(self.cancelled()),
+        };
         let arrival = match result {
             Ok(arrival) => arrival,
             Err(error) => {

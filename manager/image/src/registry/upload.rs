@@ -39,6 +39,15 @@ pub(crate) struct Blob<'a> {
     pub(crate) size: u64,
     /// Its content; `None` if it is not here, so that only the registry itself can have it.
     pub(crate) source: Option<Source>,
+    /// Held while a session is being opened: who drops an upload then never learns what there is to abort.
+    pub(crate) opening: tokio::sync::Mutex<()>,
+}
+
+impl Blob<'_> {
+    /// Wait until no session is being opened, but not for ever.
+    pub(crate) async fn not_opening(&self) {
+        let _ = tokio::time::timeout(ABORT_TIMEOUT, self.opening.lock()).await;
+    }
 }
 
 /// How a blob came to be in the repository.
@@ -177,6 +186,7 @@ impl Registry {
         repositories: &[String],
         session: &mut Session,
     ) -> Result<bool, Attempt> {
+        let _opening = blob.opening.lock().await;
         session.forget();
         let url = self.attempt_url("blobs/uploads/")?;
         for from in repositories.iter().take(MOUNTS_MAX) {
@@ -264,15 +274,11 @@ impl Registry {
         };
         match offset {
             Some(offset) if session.refused_at != Some(offset) => session.offset = offset,
-            // What it asks for is what it refused: there is no agreement to be had.
+            // What it asks for is what it refused: there is no agreement to be had over this one.
             Some(_) => {
-                let location = session.location.take();
-                session.forget();
-                let given_up = Session {
-                    location,
-                    ..Session::default()
-                };
-                self.abort(given_up).await;
+                let old = std::mem::take(session);
+                session.in_chunks = old.in_chunks;
+                self.abort(old).await;
             }
             // It no longer knows the upload, or says nothing of it.
             None => session.forget(),

@@ -33,6 +33,31 @@ pub fn hosts(text: &str) {
     crate::registry::fuzzing::parse_hosts(text);
 }
 
+/// What registries answer about referrers: an index that ours is added to reads back with it, once.
+pub fn referrers(content: &[u8]) {
+    use crate::manifest::{Referrer, referrers};
+    let new = Referrer::of(
+        content,
+        &crate::digest::Digest::of(content),
+        crate::manifest::OCI_MANIFEST,
+    );
+    if let Ok(Some(index)) = referrers::add(Some(content), &new) {
+        let entries = referrers::parse(&index).expect("what is written can be read");
+        assert_eq!(entries.last(), Some(&new));
+        assert_eq!(referrers::add(Some(&index), &new), Ok(None));
+    }
+}
+
+/// What registries answer to a search, with the link to the next page.
+pub fn search(content: &[u8]) {
+    crate::registry::fuzzing::parse_search(content);
+}
+
+/// How far a registry says an upload is.
+pub fn range(header: &str) {
+    crate::registry::fuzzing::parse_range(header);
+}
+
 /// A token server's answer.
 pub fn token(content: &[u8]) {
     crate::registry::fuzzing::parse_token(content);

@@ -26,3 +26,25 @@ pub(crate) fn parse_scopes(text: &str) {
     let again = super::scope::Scopes::parse(&joined.join(" "));
     assert_eq!(again.texts().collect::<Vec<_>>(), joined);
 }
+
+/// Names and descriptions that are found can be shown on a terminal.
+pub(crate) fn parse_search(content: &[u8]) {
+    let is_plain = |text: &str| text.chars().all(|c| !c.is_control());
+    for found in super::search::parse_search(content).unwrap_or_default() {
+        assert!(is_plain(&found.name) && is_plain(&found.description));
+    }
+    for name in super::search::parse_catalog(content).unwrap_or_default() {
+        assert!(is_plain(&name));
+    }
+    if let Ok(header) = std::str::from_utf8(content)
+        && let Some(target) = super::page::next_link(header)
+    {
+        assert!(header.contains(target));
+    }
+}
+
+/// Whatever it says, it is not more than there is.
+pub(crate) fn parse_range(header: &str) {
+    const SIZE: u64 = 1000;
+    assert!(super::upload::received(header, SIZE).is_none_or(|count| count <= SIZE));
+}

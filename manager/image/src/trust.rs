@@ -116,7 +116,7 @@ impl Gate {
                     .map(|signature| (signature.kind.to_owned(), signature.signer.clone()))
                     .collect(),
             };
-            tracing::info!(image = %reference, digest = verdict.digest, "accepted by the trust policy: {verified}");
+            tracing::debug!(image = %reference, digest = verdict.digest, "accepted by the trust policy: {verified}");
             let origin = Origin {
                 name: reference.name(),
                 verified,

@@ -107,8 +107,10 @@ async fn a_push_brings_blobs_then_the_tag_and_the_next_one_costs_a_head() {
     assert_eq!(requests.len(), 1, "{requests:?}");
 }
 
+/// What a registry does wrong, at which request.
+type Script = fn(&Head, usize) -> Option<Fault>;
 /// What happens, and the script that makes it happen once.
-type Case = (&'static str, fn(&Head, usize) -> Option<Fault>);
+type Case = (&'static str, Script);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_registry_may_answer_or_fail_at_once_does_not_fail_a_push() {
@@ -200,7 +202,7 @@ async fn an_upload_goes_on_from_where_the_registry_has_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_pushed_is_one_error_and_leaves_no_upload_open() {
-    let refused: Vec<(&str, bool, Kind, &str, fn(&Head, usize) -> Option<Fault>)> = vec![
+    let refused: Vec<(&str, bool, Kind, &str, Script)> = vec![
         (
             "server errors for ever",
             false,

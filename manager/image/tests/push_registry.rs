@@ -59,7 +59,7 @@ async fn push_as(place: &Place, from: &str, to: &str) -> Vec<BlobPhase> {
     place
         .images
         .push(to, None, &|blob| {
-            _ = last.lock().unwrap().insert(blob.digest, blob.phase)
+            last.lock().unwrap().insert(blob.digest, blob.phase);
         })
         .await
         .unwrap_or_else(|error| panic!("{to}: {error}"));

@@ -96,9 +96,12 @@ async fn a_foreign_layer_comes_from_its_url_and_is_not_pushed() {
     let made = foreign(&format!("http://127.0.0.1:{}/layer", publisher.port));
     let registry = {
         let made = made.clone();
-        Server::start(move |request, _| match request.path.contains(&made.layers[0]) {
-            true => status(404),
-            false => good(request, &made),
+        Server::start(move |request, _| {
+            if request.path.contains(&made.layers[0]) {
+                status(404)
+            } else {
+                good(request, &made)
+            }
         })
     };
     let place = Place::new().await;
@@ -150,7 +153,7 @@ async fn a_foreign_layer_that_its_publisher_has_no_more_may_be_in_the_registry()
 async fn content_is_named_by_sha512_too_and_pushed_by_it() {
     let tar = made::tar(&[Entry::File("a", b"content")]);
     let layer = made::layer(&tar, Packing::Gzip);
-    let mut made = made::image(&[layer.clone()]);
+    let mut made = made::image(std::slice::from_ref(&layer));
     let (config, packed) = (made.blobs[&made.id].1.clone(), layer.packed);
     let (config_digest, layer_digest) = (made::sha512(&config), made::sha512(&packed));
     made.blobs

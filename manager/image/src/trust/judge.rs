@@ -149,7 +149,6 @@ fn refusal(
     }))
 }
 
-/// An image of no registry has no name that anybody could have signed: it is accepted as a whole or not at all.
 /// A name whose rule asks for signatures, of an image that can have none.
 pub(super) fn unsigned_name(policy: &Policy, requirement: &Requirement, reference: &Reference) -> Error {
     let rule = policy.of_registry(reference);
@@ -164,6 +163,7 @@ pub(super) fn unsigned_name(policy: &Policy, requirement: &Requirement, referenc
     }))
 }
 
+/// An image of no registry has no name that anybody could have signed: it is accepted as a whole or not at all.
 pub(super) fn judge_local(
     policy: &Policy,
     image_id: &str,

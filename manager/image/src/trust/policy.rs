@@ -220,7 +220,8 @@ impl Policy {
 
     /// Whether the policy says of itself what becomes of images that came from no registry.
     pub(crate) fn has_local_rule(&self) -> bool {
-        self.file.transports.contains_key(LOCAL)
+        let given = self.file.transports.get(LOCAL);
+        given.is_some_and(|scopes| scopes.0.contains_key(""))
     }
 
     fn rule(&self, transport: &str, scopes: Vec<String>) -> Rule<'_> {
@@ -295,6 +296,14 @@ impl Requirement {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_documented_policy_is_one() {
+        let page = include_str!("../../POLICY.md");
+        let example = page.split("```json").nth(1).unwrap().split("```").next().unwrap();
+        let policy = parse(example).unwrap();
+        assert!(policy.has_local_rule());
+    }
 
     fn parse(text: &str) -> Result<Policy, String> {
         Policy::parse(text.as_bytes(), Path::new("/p/policy.json")).map_err(|e| e.to_string())

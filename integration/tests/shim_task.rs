@@ -779,6 +779,20 @@ fn a_root_is_mounted_with_mapped_owners() {
     request.rootfs[0].options.push("uidmap=0:1:x".into());
     let message = refused(shim.tasks.create(patience(), &request), Code::UNKNOWN);
     assert!(message.contains("0 1 x"), "{message}");
+    // sysfs has no owners to map.
+    let root = &mut request.rootfs[0];
+    root.type_ = "overlay".into();
+    root.options = vec!["lowerdir=/sys/kernel/mm".into()];
+    root.options.extend(maps.map(str::to_owned));
+    let message = refused(shim.tasks.create(patience(), &request), Code::UNKNOWN);
+    assert!(
+        message.contains("/sys/kernel/mm: a file system of type sysfs can't"),
+        "{message}"
+    );
+    assert!(
+        !shim.bundle.join("layers").exists(),
+        "the layers' mounts are gone"
+    );
     shim.shutdown();
 }
 

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::sys;
@@ -42,7 +43,60 @@ impl Maps {
 /// Lays a mapped copy of what is mounted at `rootfs` over it.
 pub(crate) fn map_in_place(rootfs: &Path, maps: &Maps) -> io::Result<()> {
     let namespace = maps.namespace()?;
-    sys::attach(&sys::clone_mapped(rootfs, namespace.as_fd(), 0)?, rootfs)
+    sys::attach(&clone_mapped(rootfs, namespace.as_fd(), 0)?, rootfs)
+}
+
+/// A mapped copy of what is mounted at `source`. An error tells whether it is for the kernel or for the file system.
+fn clone_mapped(source: &Path, namespace: BorrowedFd, attributes: u64) -> io::Result<OwnedFd> {
+    sys::clone_mapped(source, namespace, attributes).map_err(|error| {
+        let reason = match error.raw_os_error() {
+            Some(libc::ENOSYS) => format!("Linux {} can't, 5.12 and later can", release()),
+            Some(libc::EINVAL) => {
+                let kind = file_system(source).unwrap_or_else(|_| "unknown".into());
+                format!("a file system of type {kind} can't on Linux {}", release())
+            }
+            _ => "the kernel refused".into(),
+        };
+        let source = source.display();
+        io::Error::new(
+            error.kind(),
+            format!("map the owners of {source}: {reason}: {error}"),
+        )
+    })
+}
+
+/// What is said when an overlay of mapped layers can't be mounted.
+pub(crate) fn overlay_error(error: io::Error) -> io::Error {
+    if error.raw_os_error() != Some(libc::EINVAL) {
+        return error;
+    }
+    let hint = format!(
+        "layers with mapped owners are known since Linux 5.19, this is {}",
+        release()
+    );
+    io::Error::new(error.kind(), format!("{error} ({hint})"))
+}
+
+/// The kernel's version, for people.
+fn release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease");
+    release.map_or_else(|_| "of unknown version".into(), |text| text.trim().to_owned())
+}
+
+/// The type of the file system that `path` is on, by its mount.
+fn file_system(path: &Path) -> io::Result<String> {
+    let place = fs::File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(path)?;
+    let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", place.as_raw_fd()))?;
+    let mount = about.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    let mount = mount.map(str::trim).ok_or(io::ErrorKind::NotFound)?;
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let line = table.lines().find(|line| line.split(' ').next() == Some(mount));
+    // proc_pid_mountinfo(5): the type comes after the dash that ends the optional fields.
+    let kind = line.and_then(|line| line.split_once(" - ")?.1.split(' ').next());
+    Ok(kind.ok_or(io::ErrorKind::NotFound)?.to_owned())
 }
 
 /// Mapped copies of an overlay's lower layers, mounted for as long as the overlay is being made: it holds on to what
@@ -69,10 +123,7 @@ impl Layers {
             // An overlay only reads them, and whoever removes the folder with one of them mounted must not reach the
             // image's own files.
             let read_only = libc::MOUNT_ATTR_RDONLY;
-            let mapped =
-                sys::clone_mapped(Path::new(layer), namespace.as_fd(), read_only).map_err(|error| {
-                    io::Error::new(error.kind(), format!("map the owners of {layer}: {error}"))
-                })?;
+            let mapped = clone_mapped(Path::new(layer), namespace.as_fd(), read_only)?;
             sys::attach(&mapped, &place)?;
         }
         Ok(layers)

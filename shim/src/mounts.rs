@@ -95,7 +95,7 @@ fn mount_mapped_overlay(mount: &Mount, mut options: MountOptions, rootfs: &Path)
         }
     }
     failpoint::reach("create.layers");
-    mount_as_it_is(mount, &options, rootfs)?;
+    mount_as_it_is(mount, &options, rootfs).map_err(idmapped::overlay_error)?;
     drop(layers);
     Ok(())
 }

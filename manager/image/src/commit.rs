@@ -169,6 +169,13 @@ fn check_name(path: &[u8]) -> io::Result<()> {
 
 fn layers(store: &Store, container_id: &str) -> Result<Layers, Error> {
     let rootfs = rootfs::find(store, container_id)?;
+    if let Some(owners) = &rootfs.owners {
+        return Err(Error::Mapped {
+            action: "read the changes of",
+            container: container_id.to_owned(),
+            owners: owners.uids.to_string(),
+        });
+    }
     let top: &Path = &rootfs.upper;
     let paths = std::iter::once(top).chain(rootfs.lower.iter().map(AsRef::as_ref));
     Layers::open(paths).map_err(|e| Error::io("open the layers of", &rootfs.upper, e))

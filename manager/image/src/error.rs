@@ -41,6 +41,24 @@ pub enum Error {
         "invalid container id {0:?}: letters, digits, `_`, `.` and `-`, at most 128 of them, no leading mark"
     )]
     ContainerId(String),
+    /// A mapping of users or groups that the kernel would not take, or that has no root.
+    #[error("invalid mapping of ids {map:?}: {rule}")]
+    IdMap {
+        /// As given, `CONTAINER:HOST:SIZE`.
+        map: String,
+        /// The rule that it breaks.
+        rule: String,
+    },
+    /// Owners are mapped, which this cannot undo.
+    #[error("{action} container {container}: its files have the owners of a user namespace ({owners})")]
+    Mapped {
+        /// What was to be done.
+        action: &'static str,
+        /// The container.
+        container: String,
+        /// Its mapping of users.
+        owners: String,
+    },
     /// No image here has this name or id.
     #[error("no such image: {0}")]
     NoSuchImage(String),
@@ -369,6 +387,8 @@ impl Error {
             Error::Reference { .. }
             | Error::Platform(_)
             | Error::ContainerId(_)
+            | Error::IdMap { .. }
+            | Error::Mapped { .. }
             | Error::AmbiguousId(_)
             | Error::NotAnImage { .. }
             | Error::Filter { .. }

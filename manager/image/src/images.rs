@@ -25,8 +25,8 @@ use crate::reference::Reference;
 use crate::store::Store;
 use crate::trust::{Gate, PolicyFile, Verdict};
 use crate::{
-    Credentials, Description, Error, FileChange, Platform, Rootfs, commit, import, load, reconcile, registry,
-    rootfs, save,
+    Credentials, Description, Error, FileChange, Owners, Platform, Rootfs, commit, import, load, reconcile,
+    registry, rootfs, save,
 };
 pub(crate) use find::{Found, find};
 
@@ -337,7 +337,20 @@ impl Images {
 
     /// Make a root file system for a container: takes a lease on the image and makes upper and work folders.
     pub fn prepare(&self, image: &Image, container_id: &str) -> Result<Rootfs, Error> {
-        rootfs::prepare(&self.store, &image.id, container_id)
+        rootfs::prepare(&self.store, &image.id, container_id, None)
+    }
+
+    /// Like [`Images::prepare`], for a container in a user namespace of these mappings: the image's files have its
+    /// owners there, and so have its own folders. Containers of any mappings share the image's layers.
+    ///
+    /// Whoever mounts it has to map the layers: [`Rootfs::overlay_options`].
+    pub fn prepare_mapped(
+        &self,
+        image: &Image,
+        container_id: &str,
+        owners: &Owners,
+    ) -> Result<Rootfs, Error> {
+        rootfs::prepare(&self.store, &image.id, container_id, Some(owners))
     }
 
     /// The root file system that [`Images::prepare`] made for this container.

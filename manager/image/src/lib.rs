@@ -23,6 +23,7 @@ mod credentials;
 mod database;
 mod digest;
 mod error;
+mod idmap;
 mod images;
 mod import;
 mod inflate;
@@ -56,6 +57,7 @@ pub mod fuzzing;
 pub use commit::{ChangeKind, FileChange};
 pub use credentials::Credentials;
 pub use error::{Error, Kind, Refusal};
+pub use idmap::{IdMap, IdRange, Owners};
 pub use images::{
     Filters, Image, ImageUsage, Images, LayerProgress, Phase, PullOptions, Removed, Step, Usage, tree_bytes,
 };

@@ -3,9 +3,9 @@
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::Error;
 use crate::database;
 use crate::store::{EMPTY_LAYER, Store};
+use crate::{Error, Owners};
 
 /// mount(2) takes one page, with the NUL at its end.
 const MOUNT_DATA_BYTES_MAX: usize = 4096;
@@ -19,17 +19,23 @@ pub struct Rootfs {
     pub upper: PathBuf,
     /// The overlay file system's working folder.
     pub work: PathBuf,
+    /// The mappings of the container's user namespace, if it has one of its own.
+    pub owners: Option<Owners>,
 }
 
 impl Rootfs {
     /// Options for a mount of type `overlay`.
+    ///
+    /// With mapped owners there are `uidmap=` and `gidmap=` among them, as containerd has them, which are not the
+    /// kernel's: whoever mounts it maps the layers by them (since Linux 5.19), and nothing else. Upper folder and
+    /// what is written there have the host's ids, as they are.
     ///
     /// All of them together can be longer than the page that mount(2) takes when an image has very many layers
     /// (about 120 under a root path of 20 bytes). Who mounts it then has to give the layers to the kernel one by
     /// one, as `lowerdir+` by fsconfig(2). That the kernel takes them so is known when there is such a `Rootfs`.
     pub fn overlay_options(&self) -> Vec<String> {
         let lower: Vec<String> = self.lower.iter().map(|path| path.display().to_string()).collect();
-        vec![
+        let mut options = vec![
             format!("lowerdir={}", lower.join(":")),
             format!("upperdir={}", self.upper.display()),
             format!("workdir={}", self.work.display()),
@@ -39,12 +45,22 @@ impl Rootfs {
             // diff. (A renamed folder of the image, or a changed mode, would else be a pointer into the layers below.)
             "redirect_dir=off".to_owned(),
             "metacopy=off".to_owned(),
-        ]
+        ];
+        if let Some(owners) = &self.owners {
+            options.push(format!("uidmap={}", owners.uids));
+            options.push(format!("gidmap={}", owners.gids));
+        }
+        options
     }
 }
 
 /// Take a lease on an image for a container and make its folders. Undone as a whole if anything fails.
-pub(crate) fn prepare(store: &Store, image_id: &str, container_id: &str) -> Result<Rootfs, Error> {
+pub(crate) fn prepare(
+    store: &Store,
+    image_id: &str,
+    container_id: &str,
+    owners: Option<&Owners>,
+) -> Result<Rootfs, Error> {
     check_container_id(container_id)?;
     let numbers = {
         let mut connection = store.database();
@@ -55,13 +71,13 @@ pub(crate) fn prepare(store: &Store, image_id: &str, container_id: &str) -> Resu
         if database::lease(&transaction, container_id)?.is_some() {
             return Err(Error::LeaseTaken(container_id.to_owned()));
         }
-        database::insert_lease(&transaction, container_id, image_id)?;
+        database::insert_lease(&transaction, container_id, image_id, owners)?;
         let numbers = database::image_layer_numbers(&transaction, image_id)?;
         transaction.commit().map_err(database::doing("commit a lease"))?;
         failpoint::reach("lease.recorded");
         numbers
     };
-    let rootfs = folders(store, &numbers, container_id);
+    let rootfs = folders(store, &numbers, container_id, owners.cloned());
     let made = check_length(&rootfs, image_id, takes_layers_one_by_one)
         .and_then(|()| make(store, &rootfs, container_id));
     made.inspect_err(|_| {
@@ -79,8 +95,9 @@ pub(crate) fn find(store: &Store, container_id: &str) -> Result<Rootfs, Error> {
     let image_id = database::lease(&connection, container_id)?
         .ok_or_else(|| Error::NoSuchLease(container_id.to_owned()))?;
     let numbers = database::image_layer_numbers(&connection, &image_id)?;
+    let owners = database::lease_owners(&connection, container_id)?;
     drop(connection);
-    let rootfs = folders(store, &numbers, container_id);
+    let rootfs = folders(store, &numbers, container_id, owners);
     if !rootfs.upper.is_dir() {
         // Its process died between lease and folders, or somebody else removed them.
         return Err(Error::NoSuchLease(container_id.to_owned()));
@@ -107,7 +124,7 @@ pub(crate) fn release(store: &Store, container_id: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn folders(store: &Store, numbers: &[u64], container_id: &str) -> Rootfs {
+fn folders(store: &Store, numbers: &[u64], container_id: &str, owners: Option<Owners>) -> Rootfs {
     let mut lower: Vec<PathBuf> = numbers.iter().rev().map(|n| store.layer_path(*n)).collect();
     if lower.is_empty() {
         lower.push(store.layer_path(EMPTY_LAYER));
@@ -117,6 +134,7 @@ fn folders(store: &Store, numbers: &[u64], container_id: &str) -> Rootfs {
         lower,
         upper: own.join("upper"),
         work: own.join("work"),
+        owners,
     }
 }
 
@@ -132,16 +150,21 @@ fn make(store: &Store, rootfs: &Rootfs, container_id: &str) -> Result<(), Error>
     make(&rootfs.work, 0o700)?;
     make(&rootfs.upper, 0o755)?;
     // The upper folder is the container's `/`: it has to look like the image's.
-    let model = &rootfs.lower[0];
-    let look = || -> std::io::Result<()> {
-        let metadata = model.metadata()?;
-        std::os::unix::fs::chown(&rootfs.upper, Some(metadata.uid()), Some(metadata.gid()))?;
-        std::fs::set_permissions(
-            &rootfs.upper,
-            std::fs::Permissions::from_mode(metadata.permissions().mode() & 0o7777),
-        )
+    let model = rootfs.lower[0]
+        .metadata()
+        .map_err(|e| Error::io("look at", &rootfs.lower[0], e))?;
+    let give = |path: &Path, (user, group)| {
+        std::os::unix::fs::chown(path, Some(user), Some(group))
+            .map_err(|e| Error::io("change the owner of", path, e))
     };
-    look().map_err(|e| Error::io("copy owner and mode to", &rootfs.upper, e))
+    let mut owner = (model.uid(), model.gid());
+    if let Some(owners) = &rootfs.owners {
+        owner = (owners.uids.mapped(owner.0)?, owners.gids.mapped(owner.1)?);
+        give(&rootfs.work, (owners.uids.mapped(0)?, owners.gids.mapped(0)?))?;
+    }
+    give(&rootfs.upper, owner)?;
+    let mode = std::fs::Permissions::from_mode(model.permissions().mode() & 0o7777);
+    std::fs::set_permissions(&rootfs.upper, mode).map_err(|e| Error::io("copy the mode to", &rootfs.upper, e))
 }
 
 /// Many layers are only for a kernel that takes them one by one.
@@ -198,6 +221,7 @@ mod tests {
             lower: vec!["/r/s/2".into(), "/r/s/1".into()],
             upper: "/r/containers/a/upper".into(),
             work: "/r/containers/a/work".into(),
+            owners: None,
         };
         assert_eq!(
             rootfs.overlay_options(),
@@ -210,6 +234,17 @@ mod tests {
                 "metacopy=off"
             ]
         );
+        let mapped = Rootfs {
+            owners: Some(Owners {
+                uids: "0:1000:10,10:2000:5".parse().unwrap(),
+                gids: "0:3000:10".parse().unwrap(),
+            }),
+            ..rootfs
+        };
+        assert_eq!(
+            mapped.overlay_options()[6..],
+            ["uidmap=0:1000:10,10:2000:5", "gidmap=0:3000:10"]
+        );
     }
 
     fn with_layers(count: usize) -> Rootfs {
@@ -219,6 +254,7 @@ mod tests {
                 .collect(),
             upper: "/var/lib/berth/images/containers/a/upper".into(),
             work: "/var/lib/berth/images/containers/a/work".into(),
+            owners: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{doing, strings};
-use crate::Error;
+use crate::{Error, Owners};
 
 /// Leases that still count. A lease that has run out is as good as none; the next removal deletes its row.
 const LIVE: &str = "(expires_unix_seconds IS NULL OR expires_unix_seconds > unixepoch())";
@@ -47,11 +47,35 @@ pub(crate) fn lease(connection: &Connection, container_id: &str) -> Result<Optio
         .map_err(doing("read a lease"))
 }
 
-pub(crate) fn insert_lease(connection: &Connection, container_id: &str, image_id: &str) -> Result<(), Error> {
+/// The mappings of a container that has a user namespace of its own.
+pub(crate) fn lease_owners(connection: &Connection, container_id: &str) -> Result<Option<Owners>, Error> {
+    let sql = "SELECT uidmap, gidmap FROM leases
+        WHERE kind = 'container' AND id = ? AND uidmap IS NOT NULL";
+    let maps: Option<(String, String)> = connection
+        .query_row(sql, [container_id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+        .map_err(doing("read a lease"))?;
+    maps.map(|(uids, gids)| {
+        Ok(Owners {
+            uids: uids.parse()?,
+            gids: gids.parse()?,
+        })
+    })
+    .transpose()
+}
+
+pub(crate) fn insert_lease(
+    connection: &Connection,
+    container_id: &str,
+    image_id: &str,
+    owners: Option<&Owners>,
+) -> Result<(), Error> {
+    let uids = owners.map(|owners| owners.uids.to_string());
+    let gids = owners.map(|owners| owners.gids.to_string());
     connection
         .execute(
-            "INSERT INTO leases (id, kind, image_id) VALUES (?1, 'container', ?2)",
-            [container_id, image_id],
+            "INSERT INTO leases (id, kind, image_id, uidmap, gidmap) VALUES (?, 'container', ?, ?, ?)",
+            params![container_id, image_id, uids, gids],
         )
         .map(|_| ())
         .map_err(doing("take a lease"))

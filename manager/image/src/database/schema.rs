@@ -17,7 +17,7 @@ struct Step {
     complete: fn(&Transaction<'_>, &Path) -> Result<(), Error>,
 }
 
-const STEPS: [Step; 3] = [
+const STEPS: [Step; 4] = [
     Step {
         script: include_str!("schema/1.sql"),
         complete: |_, _| Ok(()),
@@ -28,6 +28,10 @@ const STEPS: [Step; 3] = [
     },
     Step {
         script: include_str!("schema/3.sql"),
+        complete: |_, _| Ok(()),
+    },
+    Step {
+        script: include_str!("schema/4.sql"),
         complete: |_, _| Ok(()),
     },
 ];

@@ -3,6 +3,7 @@
 //! what was half done.
 
 use integration::{Image, Layer, Manager, Sandbox, Vm, make_disk, run};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -230,6 +231,17 @@ fn check(data: &Path, known: &mut Known) {
                     .ok();
             }
         }
+    }
+    for blob in fs::read_dir(mounted.join("root/images/blobs/sha256"))
+        .expect("list the blobs")
+        .flatten()
+    {
+        let content = fs::read(blob.path()).expect("read a blob");
+        assert_eq!(
+            blob.file_name(),
+            *hex::encode(Sha256::digest(content)),
+            "it is not what its name says"
+        );
     }
     let left: Vec<_> = fs::read_dir(mounted.join("root/images/tmp"))
         .expect("list the store's tmp")

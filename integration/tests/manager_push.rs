@@ -38,6 +38,26 @@ fn an_image_is_tagged_pushed_and_run_from_where_it_was_pushed() {
 }
 
 #[test]
+fn what_a_container_wrote_is_pushed_and_pulled_as_one_more_layer() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let base = manager.busybox();
+    let write = ["run", "--name", "writer", &base, "sh", "-c", "echo new > /word"];
+    manager.ctl(&write).ok();
+    let committed = format!("{}/committed:1", Registry::HOST);
+    manager.ctl(&["commit", "writer", &committed]).ok();
+    manager.ctl(&["rm", "writer"]).ok();
+    manager.ctl(&["push", &committed]).ok();
+    let found: Value = serde_json::from_slice(&skopeo_inspect(&manager, &committed)).unwrap();
+    assert_eq!(found["layers"].as_array().map(Vec::len), Some(2));
+    manager.ctl(&["rmi", &committed]).ok();
+    assert_eq!(
+        manager.ctl(&["run", "--rm", &committed, "cat", "/word"]).ok(),
+        "new\n"
+    );
+}
+
+#[test]
 fn a_push_that_cannot_be_is_told_in_one_line() {
     let sandbox = Sandbox::new();
     let mut manager = Manager::start(&sandbox);

@@ -3,13 +3,15 @@
 //! followed inside the container's tree.
 //!
 //! The content is an image author's: every component is opened by itself, without following links, so that
-//! no path leads out; only regular files are read, and not more of them than a bound.
+//! no path leads out; only regular files are read, and not more of them than a bound. The upper layer of a running
+//! container is changed meanwhile, maybe with malice: what was looked at is opened through the same descriptor, so
+//! that a device or fifo in its place is never opened, which some act on.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
@@ -129,7 +131,7 @@ fn step(here: &[OwnedFd], name: &OsStr) -> std::io::Result<Found> {
         let metadata = entry.metadata()?;
         let kind = metadata.file_type();
         if kind.is_dir() {
-            let opaque = is_opaque(directory, name);
+            let opaque = is_opaque(&entry);
             merged.push(OwnedFd::from(entry));
             if opaque {
                 break;
@@ -141,19 +143,12 @@ fn step(here: &[OwnedFd], name: &OsStr) -> std::io::Result<Found> {
             break;
         }
         if kind.is_symlink() {
-            return Ok(Found::Link(readlinkat(directory.as_fd(), name)?.into()));
+            return Ok(Found::Link(readlinkat(entry.as_fd(), "")?.into()));
         }
         if !kind.is_file() {
             break;
         }
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = File::from(openat(directory.as_fd(), name, flags, Mode::empty())?);
-        // It may have been swapped since it was looked at, in the upper layer of a running container.
-        return Ok(if file.metadata()?.is_file() {
-            Found::File(file)
-        } else {
-            Found::Nothing
-        });
+        return Ok(Found::File(reopen(&entry)?));
     }
     Ok(if merged.is_empty() {
         Found::Nothing
@@ -163,18 +158,29 @@ fn step(here: &[OwnedFd], name: &OsStr) -> std::io::Result<Found> {
 }
 
 /// Does the directory hide those of the layers below?
-fn is_opaque(parent: &OwnedFd, name: &OsStr) -> bool {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let Ok(directory) = openat(parent.as_fd(), name, flags, Mode::empty()) else {
-        return false;
-    };
-    crate::sys::fgetxattr_byte(directory.as_fd(), c"trusted.overlay.opaque") == Some(b'y')
+fn is_opaque(directory: &File) -> bool {
+    reopen(directory).is_ok_and(|directory| {
+        crate::sys::fgetxattr_byte(directory.as_fd(), c"trusted.overlay.opaque") == Some(b'y')
+    })
+}
+
+/// Open for reading what an `O_PATH` descriptor stands for, and nothing else. A lease that a container has on its
+/// file holds nobody up.
+fn reopen(entry: &File) -> std::io::Result<File> {
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(format!("/proc/self/fd/{}", entry.as_raw_fd()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
     use super::*;
 
@@ -244,6 +250,36 @@ mod tests {
         let fifo = tree.folder.path().join("a/etc/passwd");
         nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)).unwrap();
         assert_eq!(tree.read("/etc/passwd"), None);
+    }
+
+    #[test]
+    fn a_fifo_that_is_swapped_in_is_never_opened() {
+        let tree = Tree::new();
+        tree.write("a/etc/passwd", "a file");
+        let [file, fifo] = ["a/etc/passwd", "a/fifo"].map(|path| tree.folder.path().join(path));
+        nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)).unwrap();
+        let opened = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        // It watches the fifo, wherever that is moved; an `O_PATH` is not told.
+        opened.add_watch(&fifo, AddWatchFlags::IN_OPEN).unwrap();
+        let done = AtomicBool::new(false);
+        let exchange = || renameat2(AT_FDCWD, &file, AT_FDCWD, &fifo, RenameFlags::RENAME_EXCHANGE);
+        std::thread::scope(|scope| {
+            let swapping = scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    exchange().unwrap();
+                }
+            });
+            let reads = (0..4000).map(|_| tree.read("/etc/passwd"));
+            let (files, others): (Vec<_>, Vec<_>) = reads.partition(Option::is_some);
+            done.store(true, Ordering::Relaxed);
+            swapping.join().unwrap();
+            assert!(!files.is_empty() && !others.is_empty(), "both were met");
+        });
+        assert_eq!(
+            opened.read_events().unwrap_err(),
+            Errno::EAGAIN,
+            "the fifo was opened"
+        );
     }
 
     #[test]

@@ -58,7 +58,7 @@ fn system<'a>(entry: &'a [u8], action: &'static str) -> impl Fn(io::Error) -> Fa
 fn adopt_folder(root: &OwnedFd, path: &[u8], below: &[OwnedFd]) -> io::Result<()> {
     let folder = match beneath(root, path, ResolveFlags::NO_SYMLINKS) {
         Ok(folder) => folder,
-        // Reached through a link, or replaced by a later entry.
+        // Replaced by a later entry.
         Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         Err(e) => return Err(e.into()),
     };

@@ -105,6 +105,34 @@ fn an_honest_layer_comes_out_as_it_was_packed() {
 }
 
 #[test]
+fn a_folder_that_is_named_through_a_link_is_the_same_folder() {
+    let (_folder, root) = place();
+    let folder = |tar: Tar, name, mode, time: &[u8]| tar.pax("mtime", time).folder(name, mode);
+    let tar = Tar::default().folder("./", 0o755).folder("d/", 0o755);
+    let tar = tar.symlink("up", "d").folder("d/deep/", 0o755);
+    let tar = tar.symlink("down", "up/deep");
+    let tar = folder(tar, "up/a/", 0o750, b"7");
+    let tar = folder(tar, "down/b/", 0o700, b"8.5").file("down/b/file", "");
+    // The last entry is the one that counts, whatever name it has.
+    let tar = folder(folder(tar, "up/c/", 0o700, b"9"), "d/c/", 0o711, b"10");
+    let tar = folder(folder(tar, "d/e/", 0o711, b"11"), "up/e/", 0o700, b"12");
+    let tar = tar.file("up/a/file", "").file("up/implied/file", "");
+    let implied = run(&tar, &root).unwrap();
+    assert_eq!(implied.folders, [b"d/implied"]);
+    for (path, mode, time) in [
+        ("d", 0o755, (1_000_000_000, 0)),
+        ("d/a", 0o750, (7, 0)),
+        ("d/deep/b", 0o700, (8, 500_000_000)),
+        ("d/c", 0o711, (10, 0)),
+        ("d/e", 0o700, (12, 0)),
+    ] {
+        let looks = root.join(path).symlink_metadata().unwrap();
+        assert_eq!(looks.mode() & 0o7777, mode, "{path}");
+        assert_eq!((looks.mtime(), looks.mtime_nsec()), time, "{path}");
+    }
+}
+
+#[test]
 fn later_entries_replace_earlier_ones() {
     if !is_root() {
         return;

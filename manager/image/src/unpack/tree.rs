@@ -5,13 +5,15 @@
 //! this thread writes in the folder, so what was looked at is what is changed.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::{Borrowed, Failure, Implied, Problem, xattr};
@@ -20,11 +22,12 @@ use crate::archive::{Entry, Kind, Time};
 /// Folders kept open: archives list a folder's files together.
 const OPEN_FOLDERS_MAX: usize = 32;
 const COPY_BUFFER_BYTES: usize = 128 << 10;
+const LEADS_OUT: &str = "its path goes through a symbolic link that leads out of the layer, or to nothing";
 
 pub(super) struct Tree {
-    root: Rc<OwnedFd>,
-    /// Most recently used last.
-    open: Vec<(Vec<u8>, Rc<OwnedFd>)>,
+    root: Rc<Folder>,
+    /// By the path that an entry had, most recently used last.
+    open: Vec<(Vec<u8>, Rc<Folder>)>,
     implied: HashSet<Vec<u8>>,
     /// What has to wait until nothing more is made in a folder.
     last: HashMap<Vec<u8>, Last>,
@@ -40,6 +43,36 @@ struct Last {
     default_acl: Option<Vec<u8>>,
 }
 
+/// An open folder, and where it is: an entry's path may go through links of its own layer.
+struct Folder {
+    fd: OwnedFd,
+    path: Vec<u8>,
+}
+
+impl Folder {
+    /// The path of what is called `name` in it.
+    fn join(&self, name: &[u8]) -> Vec<u8> {
+        if self.path.is_empty() {
+            return name.to_vec();
+        }
+        [self.path.as_slice(), name].join(&b'/')
+    }
+}
+
+impl Deref for Folder {
+    type Target = OwnedFd;
+
+    fn deref(&self) -> &OwnedFd {
+        &self.fd
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 fn system(action: &'static str) -> impl Fn(Errno) -> Problem {
     move |e| Problem::System(action, e.into())
 }
@@ -49,7 +82,10 @@ impl Tree {
     pub(super) fn open(root: &Path, path_bytes_max: usize) -> io::Result<Tree> {
         let root = rustix::fs::open(root, folder_flags() | OFlags::NOFOLLOW, Mode::empty())?;
         Ok(Tree {
-            root: Rc::new(root),
+            root: Rc::new(Folder {
+                fd: root,
+                path: Vec::new(),
+            }),
             open: Vec::new(),
             implied: HashSet::from([Vec::new()]),
             last: HashMap::new(),
@@ -66,10 +102,11 @@ impl Tree {
             Some((name, parents)) => {
                 let parent = self.folder(parents)?;
                 self.make_folder(&parent, name, Mode::from_raw_mode(0o700))?;
-                Rc::new(
-                    rustix::fs::openat(&parent, *name, folder_flags() | OFlags::NOFOLLOW, Mode::empty())
-                        .map_err(system("open"))?,
-                )
+                let flags = folder_flags() | OFlags::NOFOLLOW;
+                Rc::new(Folder {
+                    fd: rustix::fs::openat(&parent, *name, flags, Mode::empty()).map_err(system("open"))?,
+                    path: parent.join(name),
+                })
             }
         };
         rustix::fs::fchown(
@@ -85,7 +122,7 @@ impl Tree {
             .iter()
             .find(|(name, _)| name == xattr::DEFAULT_ACL)
             .map(|(_, v)| v.clone());
-        let key = path.join(&b'/');
+        let key = folder.path.clone();
         self.implied.remove(&key);
         self.remember_folder(&key)?;
         self.last.insert(
@@ -210,19 +247,19 @@ impl Tree {
             rustix::fs::linkat(&from, *target_name, parent, name, AtFlags::empty())
         })?;
         if let Some(borrowed) = self.borrowed.get_mut(&inode) {
-            borrowed.names.push(path.join(&b'/'));
+            borrowed.names.push(parent.join(name));
         }
         Ok(())
     }
 
     /// Bring a file of a layer below up into this one, as overlayfs does when a link to it is made. The layers below
     /// may not be there yet: for now the file is an empty one, see [`super::adopt`].
-    fn borrow(&mut self, target: &[&[u8]]) -> Result<(Rc<OwnedFd>, u64), Problem> {
+    fn borrow(&mut self, target: &[&[u8]]) -> Result<(Rc<Folder>, u64), Problem> {
         let (parent, name) = self.place(target)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(system("make"))?;
         let inode = rustix::fs::fstat(&file).map_err(system("look at"))?.st_ino;
-        let target = target.join(&b'/');
+        let target = parent.join(name);
         self.remember_path(&target)?;
         self.borrowed.insert(
             inode,
@@ -321,7 +358,7 @@ impl Tree {
     }
 
     /// The open parent and the name of an entry that is to be made.
-    fn place<'p>(&mut self, path: &[&'p [u8]]) -> Result<(Rc<OwnedFd>, &'p [u8]), Problem> {
+    fn place<'p>(&mut self, path: &[&'p [u8]]) -> Result<(Rc<Folder>, &'p [u8]), Problem> {
         let (name, parents) = path
             .split_last()
             .ok_or_else(|| Problem::Rule("it has no name".into()))?;
@@ -379,7 +416,7 @@ impl Tree {
     }
 
     /// An open folder; it and its parents are made where the archive had no entry for them.
-    fn folder(&mut self, path: &[&[u8]]) -> Result<Rc<OwnedFd>, Problem> {
+    fn folder(&mut self, path: &[&[u8]]) -> Result<Rc<Folder>, Problem> {
         if let Some(folder) = self.lookup(path)? {
             return Ok(folder);
         }
@@ -387,9 +424,12 @@ impl Tree {
             return Ok(Rc::clone(&self.root));
         };
         let parent = self.folder(parents)?;
-        let key = path.join(&b'/');
+        let key = parent.join(name);
         match status(&parent, name)? {
             Some(status) if is_whiteout(&status) => {}
+            Some(status) if file_type(&status) == FileType::Symlink => {
+                return Err(Problem::Rule(LEADS_OUT.into()));
+            }
             Some(status) if file_type(&status) != FileType::Directory => {
                 return Err(Problem::Rule(format!(
                     "its parent {:?} is not a folder",
@@ -407,7 +447,7 @@ impl Tree {
     }
 
     /// An open folder if there is one at this path.
-    fn lookup(&mut self, path: &[&[u8]]) -> Result<Option<Rc<OwnedFd>>, Problem> {
+    fn lookup(&mut self, path: &[&[u8]]) -> Result<Option<Rc<Folder>>, Problem> {
         if path.is_empty() {
             return Ok(Some(Rc::clone(&self.root)));
         }
@@ -418,26 +458,43 @@ impl Tree {
             self.open.push(found);
             return Ok(Some(folder));
         }
+        let mut path = key.clone();
         let mut opened = beneath(&self.root, &key, ResolveFlags::NO_SYMLINKS);
         if matches!(opened, Err(Errno::LOOP)) {
             opened = beneath(&self.root, &key, ResolveFlags::empty());
-            if let Err(Errno::XDEV | Errno::LOOP | Errno::NOENT) = opened {
-                return Err(Problem::Rule(
-                    "its path goes through a symbolic link that leads out of the layer, or to nothing".into(),
-                ));
+            if let Err(Errno::XDEV | Errno::LOOP) = opened {
+                return Err(Problem::Rule(LEADS_OUT.into()));
+            }
+            if let Ok(folder) = &opened {
+                path = self.path_of(folder)?;
             }
         }
         match opened {
-            Ok(folder) => {
+            Ok(fd) => {
                 if self.open.len() == OPEN_FOLDERS_MAX {
                     self.open.remove(0);
                 }
-                let folder = Rc::new(folder);
+                let folder = Rc::new(Folder { fd, path });
                 self.open.push((key, Rc::clone(&folder)));
                 Ok(Some(folder))
             }
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(e) => Err(system("open the parent of")(e)),
+        }
+    }
+
+    /// Where in the layer a folder is, as the kernel tells.
+    fn path_of(&self, folder: &OwnedFd) -> Result<Vec<u8>, Problem> {
+        let absolute = |fd: &OwnedFd| {
+            rustix::fs::readlinkat(CWD, format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())
+                .map(CString::into_bytes)
+                .map_err(system("find the parent of"))
+        };
+        let (root, folder) = (absolute(&self.root)?, absolute(folder)?);
+        let below = folder.strip_prefix(root.as_slice());
+        match below.and_then(|below| below.strip_prefix(b"/").or(below.is_empty().then_some(below))) {
+            Some(path) => Ok(path.to_vec()),
+            None => Err(system("find the parent of")(Errno::XDEV)),
         }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::container::Container;
-use crate::engine::{Engine, Inner, blocking};
+use crate::engine::{Engine, Inner, blocking, joined};
 use crate::events::Event;
 use crate::request::CreateRequest;
 use crate::shim::Shim;
@@ -63,13 +63,7 @@ impl Engine {
                 .send(Event::of_container("commit", &container.id, attributes));
             Ok(image)
         });
-        match work.await {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Error::ShuttingDown),
-            },
-        }
+        joined(work).await
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use image::Images;
 use network::Bridge;
+use tokio::task::JoinHandle;
 
 use crate::commit::Pauses;
 use crate::config::Config;
@@ -174,7 +175,12 @@ impl Inner {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
+    joined(tokio::task::spawn_blocking(work)).await
+}
+
+/// Wait for a task, as if its work had been done here.
+pub(crate) async fn joined<T>(task: JoinHandle<Result<T, Error>>) -> Result<T, Error> {
+    match task.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

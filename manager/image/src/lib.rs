@@ -72,14 +72,26 @@ pub use remote::RemoteManifest;
 pub use rootfs::Rootfs;
 pub use trust::{PolicyFile, Signature, Verdict};
 
+use tokio::task::JoinError;
+
 /// Run blocking work away from the threads that wait for the network.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
+    // Cancelled: the runtime is shutting down.
+    joined(tokio::task::spawn_blocking(work).await, || {
+        Error::Cancelled("images".into())
+    })
+}
+
+/// What a task has ended with, as if its work had been done here; `given_up` is the error of one that was cancelled.
+fn joined<T>(
+    ended: Result<Result<T, Error>, JoinError>,
+    given_up: impl FnOnce() -> Error,
+) -> Result<T, Error> {
+    match ended {
         Ok(result) => result,
         Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-        // The runtime is shutting down.
-        Err(_) => Err(Error::Cancelled("images".into())),
+        Err(_) => Err(given_up()),
     }
 }

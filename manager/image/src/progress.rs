@@ -1,9 +1,46 @@
-//! How far each layer of a pull is. Written by the threads that do the work, read by whoever shows it.
+//! How far each layer of a pull is, and how progress is shown while a task works. Written by the threads that do the
+//! work, read by whoever shows it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::{LayerProgress, Phase};
+use tokio::task::JoinHandle;
+
+use crate::{Error, LayerProgress, Phase, joined};
+
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Wait for the task that does the work, and meanwhile report each part of it whose state, as `read` tells it, has
+/// changed since it was last shown. `given_up` is the error of a task that was cancelled.
+pub(crate) async fn watch<T, P: Clone + PartialEq>(
+    mut task: JoinHandle<Result<T, Error>>,
+    read: impl Fn() -> Vec<P>,
+    progress: &(dyn Fn(P) + Send + Sync),
+    given_up: impl FnOnce() -> Error,
+) -> Result<T, Error> {
+    let mut shown: Vec<P> = Vec::new();
+    let mut show = || {
+        for (i, now) in read().into_iter().enumerate() {
+            match shown.get_mut(i) {
+                Some(before) if *before == now => continue,
+                Some(before) => *before = now.clone(),
+                None => shown.push(now.clone()),
+            }
+            progress(now);
+        }
+    };
+    let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let result = loop {
+        tokio::select! {
+            result = &mut task => break result,
+            _ = ticks.tick() => show(),
+        }
+    };
+    show();
+    joined(result, given_up)
+}
 
 /// The layers of a pull, once it knows them. Pulls of one image at once share it, and each shows it to its client.
 #[derive(Default)]

@@ -15,7 +15,6 @@ mod trusted;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +24,7 @@ use crate::database::{self, ImageRow};
 use crate::digest::{Digest, chain_ids};
 use crate::manifest;
 use crate::patience::Config;
-use crate::progress::{Board, Counters};
+use crate::progress::{self, Board, Counters};
 use crate::reference::Reference;
 use crate::registry::Sources;
 use crate::store::{Parts, Store};
@@ -36,7 +35,6 @@ use plan::Plan;
 
 /// Layers of one pull that are downloaded and unpacked at the same time.
 const LAYERS_AT_ONCE: usize = 3;
-const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// What all pulls share.
 pub(crate) struct Pulls {
@@ -89,22 +87,8 @@ impl Pulls {
         let pull = Pull::new(self, reference, options);
         let _given_up = pull.cancelled.clone().drop_guard();
         let flight = Arc::clone(&pull.flight);
-        let mut task = tokio::spawn(pull.run());
-        let mut shown = Vec::new();
-        let mut ticks = tokio::time::interval(PROGRESS_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let result = loop {
-            tokio::select! {
-                result = &mut task => break result,
-                _ = ticks.tick() => show(&flight.board, &mut shown, progress),
-            }
-        };
-        show(&flight.board, &mut shown, progress);
-        match result {
-            Ok(result) => result,
-            Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-            Err(_) => Err(Error::Cancelled(name)),
-        }
+        let task = tokio::spawn(pull.run());
+        progress::watch(task, || flight.board.read(), progress, || Error::Cancelled(name)).await
     }
 
     fn flight(&self, reference: &Reference, options: &PullOptions) -> Arc<Flight> {
@@ -123,18 +107,6 @@ impl Pulls {
         let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         making.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(making.entry(chain_id.clone()).or_default())
-    }
-}
-
-/// Report each layer that has changed since it was last shown.
-fn show(board: &Board, shown: &mut Vec<LayerProgress>, progress: &(dyn Fn(LayerProgress) + Send + Sync)) {
-    for (i, now) in board.read().into_iter().enumerate() {
-        match shown.get_mut(i) {
-            Some(before) if *before == now => continue,
-            Some(before) => *before = now.clone(),
-            None => shown.push(now.clone()),
-        }
-        progress(now);
     }
 }
 

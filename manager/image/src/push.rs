@@ -7,7 +7,6 @@ mod plan;
 mod progress;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -15,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::manifest::Referrer;
 use crate::patience::Config;
+use crate::progress::watch;
 use crate::reference::Reference;
 use crate::registry::{Arrival, Blob, Registry, Session, Source};
 use crate::store::Store;
@@ -25,7 +25,6 @@ pub use progress::{BlobPhase, BlobProgress};
 
 /// Blobs of one push that are on their way at the same time.
 const BLOBS_AT_ONCE: usize = 4;
-const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// What a registry has after a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,22 +62,16 @@ impl Images {
             cancelled,
             board: Arc::clone(&board),
         };
-        let mut task = tokio::spawn(push.run());
-        let mut shown = Vec::new();
-        let mut ticks = tokio::time::interval(PROGRESS_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let result = loop {
-            tokio::select! {
-                result = &mut task => break result,
-                _ = ticks.tick() => progress::show(&board, &mut shown, progress),
-            }
+        let task = tokio::spawn(push.run());
+        let read = || {
+            board
+                .get()
+                .into_iter()
+                .flatten()
+                .map(|counters| counters.read())
+                .collect()
         };
-        progress::show(&board, &mut shown, progress);
-        match result {
-            Ok(result) => result,
-            Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-            Err(_) => Err(Error::PushCancelled(name)),
-        }
+        watch(task, read, progress, || Error::PushCancelled(name)).await
     }
 }
 

@@ -9,7 +9,7 @@ use crate::database;
 use crate::digest::{Digest, chain_ids};
 use crate::reference::Reference;
 use crate::store::{Held, Key, Store};
-use crate::{Error, Image, Platform, blocking};
+use crate::{Error, Image, Platform, blocking, joined};
 
 /// What a name points to here.
 pub(super) struct Known {
@@ -121,10 +121,6 @@ impl Pulls {
                 None => pull.make(None, plan, None).await,
             }
         });
-        match task.await {
-            Ok(result) => result,
-            Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-            Err(_) => Err(Error::Cancelled("images".into())),
-        }
+        joined(task.await, || Error::Cancelled("images".into()))
     }
 }

@@ -1,7 +1,7 @@
 //! How far each blob of a push is. Written by the upload, read by whoever shows it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::plan::Content;
 
@@ -60,29 +60,12 @@ impl Counters {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
     }
 
-    fn read(&self) -> BlobProgress {
+    pub(super) fn read(&self) -> BlobProgress {
         BlobProgress {
             digest: self.digest.clone(),
             phase: *self.phase.lock().unwrap_or_else(PoisonError::into_inner),
             uploaded_bytes: self.uploaded_bytes.load(Ordering::Relaxed),
             total_bytes: self.total_bytes,
         }
-    }
-}
-
-/// Report each blob that has changed since it was last shown.
-pub(super) fn show(
-    board: &OnceLock<Vec<Arc<Counters>>>,
-    shown: &mut Vec<BlobProgress>,
-    progress: &(dyn Fn(BlobProgress) + Send + Sync),
-) {
-    for (i, counters) in board.get().into_iter().flatten().enumerate() {
-        let now = counters.read();
-        match shown.get_mut(i) {
-            Some(before) if *before == now => continue,
-            Some(before) => *before = now.clone(),
-            None => shown.push(now.clone()),
-        }
-        progress(now);
     }
 }

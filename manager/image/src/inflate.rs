@@ -6,11 +6,10 @@ use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
 
+use crate::layer::ZSTD_WINDOW_LOG_MAX;
 use crate::manifest::Compression;
 use crate::unpack::Limits;
 
-/// As in a layer's pass: 32 MiB.
-const ZSTD_WINDOW_LOG_MAX: u32 = 25;
 const MAGIC_BYTES: usize = 6;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -86,12 +85,9 @@ impl Read for Inflated<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.stream.read(buffer)?;
         self.given += got as u64;
-        let ratio = self.limits.inflation_ratio;
-        if self.given > self.limits.inflated_free_bytes && self.given / ratio > self.taken.get() {
-            return Err(io::Error::other(format!(
-                "it inflates to more than {ratio} times its own size: this is a decompression bomb"
-            )));
-        }
+        self.limits
+            .check_ratio(self.given, self.taken.get())
+            .map_err(io::Error::other)?;
         Ok(got)
     }
 }

@@ -4,8 +4,9 @@
 //! the first hashes the compressed bytes, keeps them as a blob and inflates; the second hashes the inflated bytes and
 //! unpacks the tar. Both are fed through small bounded queues. Memory does not grow with the layer.
 
+use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
@@ -16,13 +17,16 @@ use crate::content::BlobWriter;
 use crate::digest::{Digest, Hasher};
 use crate::manifest::{Compression, Layer};
 use crate::progress::Counters;
-use crate::unpack::{self, Failure, Limits, Unpacked, unpack};
+use crate::store::Held;
+use crate::unpack::{self, Failure, Limits, Unpacked, adopt, unpack};
 
 /// Inflated bytes handed over at once, and how many such pieces may wait.
 const PIECE_BYTES: usize = 128 << 10;
 const PIECES_MAX: usize = 8;
+/// What is read at once of a blob that is here.
+const FILE_PIECE_BYTES: usize = 64 << 10;
 /// The largest zstd window that is accepted, as a power of two: 32 MiB. `zstd -19` uses 8 MiB.
-const ZSTD_WINDOW_LOG_MAX: u32 = 25;
+pub(crate) const ZSTD_WINDOW_LOG_MAX: u32 = 25;
 
 /// What one pass needs to know.
 pub(crate) struct Pass {
@@ -160,12 +164,9 @@ impl Pass {
             }
             piece.truncate(filled);
             total += filled as u64;
-            let ratio = self.limits.inflation_ratio;
-            if total > self.limits.inflated_free_bytes && total / ratio > from.taken() {
-                return Err(Stop::Error(self.broken(format!(
-                    "it inflates to more than {ratio} times its own size: this is a decompression bomb"
-                ))));
-            }
+            self.limits
+                .check_ratio(total, from.taken())
+                .map_err(|rule| Stop::Error(self.broken(rule)))?;
             pieces.send(piece).map_err(|_| Stop::Unpacker)?;
         }
     }
@@ -199,6 +200,42 @@ impl Pass {
     }
 }
 
+/// Give a pass the blob that is here already, until it takes no more.
+pub(crate) fn feed_file(
+    path: &Path,
+    sink: &tokio::sync::mpsc::Sender<Bytes>,
+    counters: &Counters,
+) -> Result<(), Error> {
+    let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let mut sent = 0;
+    loop {
+        let mut piece = vec![0; FILE_PIECE_BYTES];
+        let got = file.read(&mut piece).map_err(|e| Error::io("read", path, e))?;
+        piece.truncate(got);
+        sent += got as u64;
+        counters.set_downloaded(sent);
+        // The pass may have refused the layer by now; it says why.
+        if got == 0 || sink.blocking_send(piece.into()).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Complete what a pass has unpacked into `folder` from the layers below it, base first. The bytes of all its files.
+pub(crate) fn complete(
+    folder: &Path,
+    unpacked: &Unpacked,
+    below: &[Arc<Held>],
+    digest: &Digest,
+) -> Result<u64, Error> {
+    let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
+    let bytes = unpacked.content_bytes;
+    let bytes_max = Limits::default().content_bytes.saturating_sub(bytes);
+    let copied = adopt(folder, &unpacked.implied, &paths, bytes_max)
+        .map_err(|failure| explain(failure, &digest.to_string()))?;
+    Ok(bytes + copied)
+}
+
 /// Why the first thread stopped.
 enum Stop {
     Unpacker,
@@ -206,7 +243,7 @@ enum Stop {
 }
 
 /// A failure in unpacking or completing a layer, with the layer's digest.
-pub(crate) fn explain(failure: unpack::Failure, layer: &str) -> Error {
+fn explain(failure: unpack::Failure, layer: &str) -> Error {
     let layer = layer.to_owned();
     let shown = |entry: Vec<u8>| String::from_utf8_lossy(&entry).chars().take(300).collect();
     match failure {

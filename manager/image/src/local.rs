@@ -14,7 +14,6 @@ pub(crate) use prepare::{Documents, Index, Prepared, commit, prepare};
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,11 +22,11 @@ use tokio::sync::mpsc;
 use crate::Error;
 use crate::digest::{Digest, chain_ids};
 use crate::inflate::Inflated;
-use crate::layer::{Pass, explain};
+use crate::layer::{Pass, complete, feed_file};
 use crate::manifest::Layer;
 use crate::progress::Counters;
 use crate::store::{Held, Key, Store};
-use crate::unpack::{Limits, adopt};
+use crate::unpack::Limits;
 
 /// Pieces that wait between the file and the pass.
 const PIECES_MAX: usize = 4;
@@ -121,30 +120,13 @@ fn unpack(
         counters: Arc::new(Counters::new(descriptor.digest.to_string(), descriptor.size)),
     };
     let (sink, source) = mpsc::channel::<Bytes>(PIECES_MAX);
-    let path = local.blob.path();
+    let (path, counters) = (local.blob.path(), Arc::clone(&pass.counters));
     let (fed, made) = std::thread::scope(|scope| {
-        let feeder = scope.spawn(move || feed(path, &sink));
+        let feeder = scope.spawn(move || feed_file(path, &sink, &counters));
         let made = pass.run(source, None);
         (feeder.join(), made)
     });
     fed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
-    let made = made?;
-    let bytes_max = Limits::default().content_bytes.saturating_sub(made.content_bytes);
-    let copied = adopt(folder.path(), &made.implied, &paths, bytes_max)
-        .map_err(|failure| explain(failure, &descriptor.digest.to_string()))?;
-    store.publish_sized(key, folder, Some(made.content_bytes + copied))
-}
-
-fn feed(path: &Path, sink: &mpsc::Sender<Bytes>) -> Result<(), Error> {
-    let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    loop {
-        let mut piece = vec![0; PIECE_BYTES];
-        let got = file.read(&mut piece).map_err(|e| Error::io("read", path, e))?;
-        piece.truncate(got);
-        // The pass may have refused the layer by now; it says why.
-        if got == 0 || sink.blocking_send(piece.into()).is_err() {
-            return Ok(());
-        }
-    }
+    let bytes = complete(folder.path(), &made?, below, &descriptor.digest)?;
+    store.publish_sized(key, folder, Some(bytes))
 }

@@ -38,6 +38,19 @@ pub(crate) struct Limits {
     pub(crate) folder_path_bytes: usize,
 }
 
+impl Limits {
+    /// Refuse what inflates too far for the compressed bytes that it took.
+    pub(crate) fn check_ratio(&self, inflated: u64, packed: u64) -> Result<(), String> {
+        let ratio = self.inflation_ratio;
+        if inflated > self.inflated_free_bytes && inflated / ratio > packed {
+            return Err(format!(
+                "it inflates to more than {ratio} times its own size: this is a decompression bomb"
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {

@@ -1,7 +1,5 @@
 //! One layer of a pull: found, or made by one pass and put in its place above those below it.
 
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,12 +8,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::{Pull, removed_on_a_blocking_thread};
 use crate::content::{BlobWriter, Scratch};
 use crate::digest::Digest;
-use crate::layer::{Pass, explain};
+use crate::layer::{Pass, complete, feed_file};
 use crate::manifest::Layer;
 use crate::progress::Counters;
 use crate::registry::Sources;
 use crate::store::{Held, Key};
-use crate::unpack::{Limits, Unpacked, adopt};
+use crate::unpack::{Limits, Unpacked};
 use crate::{Error, Kind, Phase, blocking};
 
 /// Pieces of a layer that wait between the network and its first thread.
@@ -185,17 +183,12 @@ impl LayerJob<'_> {
         let store = Arc::clone(&self.pull.shared.store);
         let (chain_id, digest) = (self.chain_id.clone(), self.layer.descriptor.digest.clone());
         let placed = blocking(move || {
-            let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
-            let folder = made.folder.path();
-            let bytes = made.unpacked.content_bytes;
-            let bytes_max = Limits::default().content_bytes.saturating_sub(bytes);
-            let copied = adopt(folder, &made.unpacked.implied, &paths, bytes_max)
-                .map_err(|e| explain(e, &digest.to_string()))?;
+            let bytes = complete(made.folder.path(), &made.unpacked, &below, &digest)?;
             let blob = match (made.new_blob, made.old_blob) {
                 (Some(blob), _) => Some(store.publish(&Key::Blob(digest), blob)?),
                 (None, old) => old,
             };
-            let layer = store.publish_sized(&Key::Layer(chain_id), made.folder, Some(bytes + copied))?;
+            let layer = store.publish_sized(&Key::Layer(chain_id), made.folder, Some(bytes))?;
             Ok((Placed { layer, blob }, below))
         })
         .await?;
@@ -210,19 +203,4 @@ struct Made {
     unpacked: Unpacked,
     new_blob: Option<Scratch>,
     old_blob: Option<Arc<Held>>,
-}
-
-fn feed_file(path: &Path, sink: &mpsc::Sender<Bytes>, counters: &Counters) -> Result<(), Error> {
-    let mut file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
-    let mut sent = 0;
-    loop {
-        let mut buffer = vec![0; 64 << 10];
-        let got = file.read(&mut buffer).map_err(|e| Error::io("read", path, e))?;
-        buffer.truncate(got);
-        sent += got as u64;
-        counters.set_downloaded(sent);
-        if got == 0 || sink.blocking_send(buffer.into()).is_err() {
-            return Ok(());
-        }
-    }
 }

@@ -15,6 +15,7 @@
 //!   test's own.
 //! - [`Terminal`]: a command on a pseudo-terminal, to be typed at and read.
 //! - [`Vm`]: a virtual machine whose power can be cut.
+//! - [`Random`]: decisions that a seed repeats.
 //! - [`adopt_orphans`]: reaps what killed shims leave to nobody.
 //! - [`eventually`]: waits for a condition, with a deadline far beyond what a slow machine needs.
 
@@ -25,6 +26,7 @@ mod image;
 mod manager;
 mod peers;
 mod process;
+mod random;
 mod registry;
 mod sandbox;
 mod shim;
@@ -41,6 +43,7 @@ pub use peers::Peers;
 pub use process::{
     Done, adopt_orphans, binary, command_exists, eventually, finish, is_linux_since, kills, run,
 };
+pub use random::Random;
 pub use registry::Registry;
 pub use sandbox::Sandbox;
 pub use shim::{Shim, Streams, is_gone, patience, refused};

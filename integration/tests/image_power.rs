@@ -2,7 +2,7 @@
 //! its disk is looked at from outside: what was acknowledged is there, what is there is whole, and nothing is left of
 //! what was half done.
 
-use integration::{Image, Layer, Manager, Sandbox, Vm, make_disk, run};
+use integration::{Image, Layer, Manager, Random, Sandbox, Vm, make_disk, run};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ const CUTS: u64 = 4;
 /// A cut comes so many lines after the machine's first word at most, and so long after that line: an operation takes a
 /// second or two on an emulated processor.
 const LINES_MAX: u64 = 12;
-const PAUSE_MAX_MS: u64 = 2500;
+const PAUSE_MAX: Duration = Duration::from_millis(2500);
 /// Far beyond what booting and so many operations take.
 const PATIENCE: Duration = Duration::from_mins(3);
 const IMAGES: [&str; 3] = ["a:1", "b:1", "c:1"];
@@ -112,20 +112,13 @@ fn heed(known: &mut Known, said: &[String]) {
     }
 }
 
-fn xorshift(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
 /// Images that share a layer, of some hundred files, some of them large.
 fn images() -> [Image; 3] {
-    let mut state = SEED;
+    let mut random = Random::new(SEED);
     let mut layer = |count: u64, bytes: u64| {
         let files: Vec<(String, String)> = (0..count)
             .map(|i| {
-                let text = (0..bytes / 16).map(|_| format!("{:016x}", xorshift(&mut state)));
+                let text = (0..bytes / 16).map(|_| format!("{:016x}", random.number()));
                 (format!("files/{count}-{i}"), text.collect())
             })
             .collect();
@@ -255,23 +248,16 @@ fn check(data: &Path, known: &mut Known) {
 #[test]
 fn a_power_cut_at_any_moment_loses_nothing_and_breaks_nothing() {
     let Some(image) = Vm::image() else { return };
-    let number = |name: &str, default| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(default)
-    };
-    let (mut state, cuts) = (number("BERTH_SEED", SEED), number("BERTH_CUTS", CUTS));
-    println!("BERTH_SEED={state} BERTH_CUTS={cuts}");
+    let cuts = std::env::var("BERTH_CUTS").map_or(CUTS, |text| text.parse().expect("BERTH_CUTS is a number"));
+    let mut random = Random::seeded(SEED);
     let sandbox = Sandbox::new();
     let programs = programs(&sandbox);
     let data = sandbox.path().join("data.ext4");
     make_disk(&data, 512, None);
     let mut known = Known::new();
     for cut in 1..=cuts {
-        let lines = xorshift(&mut state) % LINES_MAX;
-        let pause = Duration::from_millis(xorshift(&mut state) % PAUSE_MAX_MS);
-        let seed = (xorshift(&mut state) & 0x7fff_ffff | 1).to_string();
+        let (lines, pause) = (random.below(LINES_MAX), random.moment(PAUSE_MAX));
+        let seed = (random.below(1 << 31) | 1).to_string();
         let vm = Vm::boot(&image, &programs, &data, ("seed", &seed));
         heed(&mut known, &work_and_cut(vm, lines, pause));
         println!("cut {cut}, {pause:?} after line {lines}: {known:?}");

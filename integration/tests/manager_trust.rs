@@ -85,6 +85,15 @@ fn copy_signed(manager: &Manager, folder: &Path, from: &str, to: &str) {
     );
 }
 
+/// The command that runs an image as it is here.
+fn run_here<'a>(image: &'a str, args: &[&'a str]) -> Vec<&'a str> {
+    [
+        &["run", "--rm", "--pull", "never", "--network", "none", image],
+        args,
+    ]
+    .concat()
+}
+
 #[track_caller]
 fn copy(manager: &Manager, from: &str, to: &str) {
     run(manager
@@ -173,18 +182,7 @@ fn only_what_its_publisher_signed_is_pulled_and_run() {
     // Signed for app:1, and found under another tag and in another repository.
     for name in ["team/app:2", "team/other:1"] {
         let moved = format!("{}/{name}", Registry::HOST);
-        run(manager
-            .inside("skopeo")
-            .args([
-                "--insecure-policy",
-                "copy",
-                "--src-tls-verify=false",
-                "--dest-tls-verify=false",
-            ])
-            .arg("--preserve-digests")
-            .arg(format!("docker://{signed}"))
-            .arg(format!("docker://{moved}")))
-        .ok();
+        copy(&manager, &format!("docker://{signed}"), &moved);
     }
     assert_refused(
         &manager,
@@ -218,18 +216,7 @@ fn a_tag_that_moves_to_an_unsigned_image_runs_the_signed_one_until_it_is_pulled(
         "when it was last pulled, the name pointed to sha256:",
     );
     assert_eq!(manager.ctl(&["images", "-q", "--no-trunc"]).ok(), id);
-    let env = manager
-        .ctl(&[
-            "run",
-            "--rm",
-            "--pull",
-            "never",
-            "--network",
-            "none",
-            &signed,
-            "env",
-        ])
-        .ok();
+    let env = manager.ctl(&run_here(&signed, &["env"])).ok();
     assert!(!env.contains("EVIL"), "{env}");
 }
 
@@ -293,17 +280,7 @@ fn what_is_loaded_or_committed_runs_only_where_the_policy_accepts_local_images()
     .ok();
     manager.ctl(&["load", "-q", "-i", archive]).ok();
     let name = format!("{}/team/app:1", Registry::HOST);
-    let command = [
-        "run",
-        "--rm",
-        "--pull",
-        "never",
-        "--network",
-        "none",
-        &name,
-        "echo",
-        "ran",
-    ];
+    let command = run_here(&name, &["echo", "ran"]);
     assert_refused(&manager, &command, "containers-storage");
     let mut accepting: Value = serde_json::from_str(&policy(&by_key())).expect("it is JSON");
     accepting["transports"]["containers-storage"] = json!({"": [{"type": "insecureAcceptAnything"}]});
@@ -315,17 +292,7 @@ fn what_is_loaded_or_committed_runs_only_where_the_policy_accepts_local_images()
         .ok();
     manager.ctl(&["commit", id.trim(), "committed:1"]).ok();
     manager.ctl(&["rm", id.trim()]).ok();
-    let command = [
-        "run",
-        "--rm",
-        "--pull",
-        "never",
-        "--network",
-        "none",
-        "committed:1",
-        "echo",
-        "ran",
-    ];
+    let command = run_here("committed:1", &["echo", "ran"]);
     assert_eq!(manager.ctl(&command).ok(), "ran\n");
     fs::write(manager.policy(), policy(&by_key())).expect("write the policy");
     assert_refused(&manager, &command, "containers-storage");
@@ -338,16 +305,7 @@ fn what_is_loaded_or_committed_runs_only_where_the_policy_accepts_local_images()
     let renamed = format!("{}/team/app:2", Registry::HOST);
     manager.ctl(&["tag", "committed:1", &renamed]).ok();
     for name in [&name, &renamed] {
-        let command = [
-            "run",
-            "--rm",
-            "--pull",
-            "never",
-            "--network",
-            "none",
-            name,
-            "true",
-        ];
+        let command = run_here(name, &["true"]);
         assert_refused(&manager, &command, "was given this name here");
     }
 }

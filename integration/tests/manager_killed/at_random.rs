@@ -2,7 +2,7 @@
 //! acknowledged to it, and holds the next manager to that.
 
 use crate::{Witness, assert_no_strays, find, inspect, remove, spawn_unattended};
-use integration::{Done, Image, Layer, Manager, Sandbox, binary, kills, run};
+use integration::{Done, Image, Layer, Manager, Random, Sandbox, binary, kills, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -19,22 +19,6 @@ const CLIENTS: u64 = 3;
 /// No new round begins after this.
 const PATIENCE: Duration = Duration::from_secs(12);
 const DEADLINE: Duration = Duration::from_secs(90);
-
-/// Marsaglia's xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) % bound
-    }
-}
 
 /// What a client knows of its container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,9 +168,7 @@ impl Drop for Over<'_> {
 
 #[test]
 fn what_was_acknowledged_survives_kills_at_any_moment() {
-    let seed = std::env::var("BERTH_SEED").map_or(SEED, |text| text.parse().expect("a number"));
-    println!("BERTH_SEED={seed}");
-    let mut random = Random::new(seed);
+    let mut random = Random::seeded(SEED);
     let sandbox = Sandbox::new();
     let mut manager = Manager::start(&sandbox);
     let image = manager.busybox();
@@ -209,7 +191,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
     thread::scope(|scope| {
         let _over = Over(&over);
         for client in &clients {
-            let random = Random::new(random.below(u64::MAX));
+            let random = Random::new(random.number());
             scope.spawn(move || client.work(random));
         }
         scope.spawn(|| puller.pull());
@@ -248,9 +230,7 @@ fn shim_of(manager: &Manager, id: &str) -> Option<Pid> {
 fn exits_that_come_while_managers_and_shims_are_killed_are_told_truly() {
     const STATUS: u32 = 7;
     const CROWD: usize = 3;
-    let seed = std::env::var("BERTH_SEED").map_or(SEED, |text| text.parse().expect("a number"));
-    println!("BERTH_SEED={seed}");
-    let mut random = Random::new(seed);
+    let mut random = Random::seeded(SEED);
     let sandbox = Sandbox::new();
     let mut manager = Manager::start(&sandbox);
     let image = manager.busybox();

@@ -215,6 +215,12 @@ pub(crate) fn stored(manager: &Manager) -> BTreeSet<String> {
         .collect()
 }
 
+/// An image that shares a layer with busybox's, and is only at the registry.
+fn push_other(manager: &Manager) -> String {
+    let other = Image::busybox().with_layer(Layer::from_files(&[("motd", "hello\n")]));
+    manager.registry().push(&other, "other:1")
+}
+
 #[test]
 fn a_pull_is_there_whole_or_not_at_all() {
     let sandbox = Sandbox::new();
@@ -222,8 +228,7 @@ fn a_pull_is_there_whole_or_not_at_all() {
     let image = manager.busybox();
     let witness = Witness::start(&manager, &image);
     let before = stored(&manager);
-    let other = Image::busybox().with_layer(Layer::from_files(&[("motd", "hello\n")]));
-    let reference = manager.registry().push(&other, "other:1");
+    let reference = push_other(&manager);
     for (point, on_record) in PULL {
         println!("{point}");
         die_at(&mut manager, point, |manager| {
@@ -261,8 +266,7 @@ fn a_tag_and_a_prune_have_not_begun_and_a_removal_goes_on() {
     let image = manager.busybox();
     let witness = Witness::start(&manager, &image);
     let before = stored(&manager);
-    let other = Image::busybox().with_layer(Layer::from_files(&[("motd", "hello\n")]));
-    let reference = manager.registry().push(&other, "other:1");
+    let reference = push_other(&manager);
     manager.ctl(&["pull", &reference]).ok();
     let again = format!("{reference}-again");
     die_at(&mut manager, "tag.changed", |manager| {

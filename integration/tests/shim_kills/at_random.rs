@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use containerd_shim_protos::ttrpc;
 use integration::{Shim, Streams, eventually, kills};
 
-use crate::{EXEC_STATUS, INIT_STATUS, KILLED, Random, Stage, Told, UNKNOWN, kill, live, rounds};
+use crate::{EXEC_STATUS, INIT_STATUS, KILLED, Stage, Told, UNKNOWN, kill, live, rounds, unforeseen};
 
 /// As [`live`], with a client that tries again whatever fails, until the container has ended by itself.
 fn live_stubbornly(shim: &Shim, mut gate: fs::File) -> Told {
@@ -53,7 +53,7 @@ fn a_shim_killed_at_any_moment_loses_no_exit_that_was_told() {
     assert_eq!(live(&shim, Some(&stage.gate())).deleted, Some(INIT_STATUS));
     let longest = start.elapsed() * 5 / 4;
     stage.shut_down(shim);
-    let mut random = Random::new();
+    let mut random = unforeseen();
     for _ in 0..kills(100) {
         let shim = stage.shim();
         let (moment, gate) = (random.moment(longest), stage.gate());
@@ -113,7 +113,7 @@ fn kill_below<T>(shim: &Shim, choose: impl Fn(u32) -> bool + Sync, client: impl 
     let (pid, stop) = (shim.pid(), AtomicBool::new(false));
     thread::scope(|scope| {
         let killer = scope.spawn(|| {
-            let mut random = Random::new();
+            let mut random = unforeseen();
             let mut kills = 0;
             while !stop.load(Ordering::Relaxed) {
                 let found = descendants(pid).into_iter().find(|pid| choose(*pid));

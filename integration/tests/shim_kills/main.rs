@@ -14,10 +14,9 @@ mod under_containerd;
 use std::fs;
 use std::io::Write;
 use std::process::Command;
-use std::time::Duration;
 
 use containerd_shim_protos::{api, ttrpc};
-use integration::{Bundle, Sandbox, Shim, Streams, adopt_orphans, eventually, is_gone};
+use integration::{Bundle, Random, Sandbox, Shim, Streams, adopt_orphans, eventually, is_gone};
 
 /// What the container's init ends with, and an exec in it.
 const INIT_STATUS: u32 = 3;
@@ -139,29 +138,10 @@ fn live(shim: &Shim, gate: Option<&fs::File>) -> Told {
     told
 }
 
-/// Numbers that nobody foresees, without a crate for it.
-struct Random(u64);
-
-impl Random {
-    /// A test that fails has its seed in its output.
-    fn new() -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let seed = now.expect("a time").as_nanos() as u64 | 1;
-        println!("random moments of the seed {seed}");
-        Self(seed)
-    }
-
-    /// Marsaglia's xorshift.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    fn moment(&mut self, longest: Duration) -> Duration {
-        Duration::from_micros(self.below(longest.as_micros() as u64))
-    }
+/// Moments that nobody foresees.
+fn unforeseen() -> Random {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Random::seeded(now.expect("a time").as_nanos() as u64)
 }
 
 fn kill(pid: u32) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use integration::{Containerd, Done, Peers, Sandbox, adopt_orphans, eventually, finish, kills};
 
-use crate::{EXEC_STATUS, INIT_STATUS, KILLED, Random, UNKNOWN, kill, rounds};
+use crate::{EXEC_STATUS, INIT_STATUS, KILLED, UNKNOWN, kill, rounds, unforeseen};
 
 /// Containers at once, under containerd.
 const CROWD: usize = 4;
@@ -92,7 +92,7 @@ fn assert_known(done: &Done, moment: Duration) {
 fn kill_shims(sandbox: &Sandbox, containerd: Containerd) {
     adopt_orphans();
     let longest = length_of_a_crowd(&containerd);
-    let (mut random, mut round) = (Random::new(), 0);
+    let (mut random, mut round) = (unforeseen(), 0);
     rounds(kills(20), || {
         round += 1;
         let (moment, mut kills) = (random.moment(longest), 0);
@@ -131,7 +131,7 @@ fn kill_containerd(sandbox: &Sandbox, mut containerd: Containerd) {
     adopt_orphans();
     containerd.run(&["-d"], "stays", &["/bin/sleep", "1000"]).ok();
     let longest = length_of_a_crowd(&containerd);
-    let mut random = Random::new();
+    let mut random = unforeseen();
     for round in 1..=kills(6) as usize {
         let moment = random.moment(longest);
         let pid = containerd.pid();

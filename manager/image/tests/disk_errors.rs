@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use fixture::made::{self, Entry, Made, Packing};
+use fixture::run;
 use fixture::scripted::Server;
 use image::{Image, Images, Kind, PullOptions};
 
@@ -76,15 +77,6 @@ impl Drop for FailingDisk {
             .arg(self.folder.path().join("backing"))
             .status();
     }
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 async fn pull(images: &Images, image: Made) -> Result<Image, image::Error> {

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use fixture::left_over;
 use fixture::made::{self, Entry, Packing};
+use fixture::run;
 use fixture::scripted::Server;
 use image::{Images, Kind, PullOptions};
 
@@ -40,15 +41,6 @@ impl Drop for SmallDisk {
         // Also ends a mount that never came to be; the loop device goes with it.
         let _ = Command::new("umount").arg(self.path()).status();
     }
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 fn free(path: &Path) -> (u64, u64) {

@@ -5,40 +5,6 @@ use std::path::Path;
 
 use super::*;
 
-/// A lower layer's file is copied once for all links to it, and its holes stay holes: a layer of some hundred bytes takes
-/// no more than those below it hold.
-#[tokio::test(flavor = "multi_thread")]
-async fn many_links_to_a_lower_file_with_a_hole() {
-    let size = (1u64 << 30).to_string();
-    let map = format!("{size},0");
-    let mut base = tar()
-        .pax_records(&[
-            ("GNU.sparse.major", b"0"),
-            ("GNU.sparse.minor", b"1"),
-            ("GNU.sparse.name", b"a0"),
-            ("GNU.sparse.size", size.as_bytes()),
-            ("GNU.sparse.numblocks", b"1"),
-            ("GNU.sparse.map", map.as_bytes()),
-        ])
-        .file("x", "");
-    let mut top = tar();
-    for i in 1..4 {
-        base = base.link(&format!("a{i}"), "a0");
-        top = top.link(&format!("b{i}"), &format!("a{i}"));
-    }
-    let layer = |tar: Tar| made::layer(&tar.bytes(&[0; 1024]).0, Packing::Gzip);
-    let server = Server::with(made::image(&[layer(base), layer(top)]));
-    let place = Place::new().await;
-    let image = place.pull(&server.reference()).await.unwrap();
-    let rootfs = place.images.prepare(&image, "container").unwrap();
-    let look = |name: &str| rootfs.lower[0].join(name).metadata().unwrap();
-    let inodes: std::collections::BTreeSet<u64> = (1..4).map(|i| look(&format!("b{i}")).ino()).collect();
-    assert_eq!(
-        (inodes.len(), look("b1").len(), look("b1").blocks()),
-        (1, 1 << 30, 0)
-    );
-}
-
 /// moby CVE-2014-9356, umoci CVE-2021-29136, tar CVE-2025-45582, tar-rs CVE-2021-38511, Python CVE-2025-4517,
 /// astral-tokio-tar CVE-2025-59825.
 #[tokio::test(flavor = "multi_thread")]
@@ -213,10 +179,11 @@ async fn names_that_change_what_they_are() {
     }
 }
 
-/// Each link to a name of one sparse file below made a copy of its own, holes written out.
+/// A lower layer's file is copied once for all links to it, and its holes stay holes: a layer of some hundred bytes takes
+/// no more than those below it hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn links_to_large_files_below_take_no_space() {
-    let size = (64u64 << 20).to_string();
+    let size = (1u64 << 30).to_string();
     let map = format!("{size},0");
     let mut base = tar()
         .pax_records(&[
@@ -242,7 +209,7 @@ async fn links_to_large_files_below_take_no_space() {
     let first = of("a1");
     for name in ["a1", "a2", "a3", "b1", "b2", "b3"] {
         let file = of(name);
-        assert_eq!((file.ino(), file.len()), (first.ino(), 64 << 20), "{name}");
+        assert_eq!((file.ino(), file.len()), (first.ino(), 1 << 30), "{name}");
         assert_eq!(file.blocks(), 0, "{name}: a hole is no data");
     }
 }

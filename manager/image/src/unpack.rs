@@ -95,6 +95,8 @@ pub(crate) struct Implied {
     folders: Vec<Vec<u8>>,
     /// Files that it has only hard links to. They are copies of the files of the layers below.
     files: Vec<Borrowed>,
+    /// Whiteouts. They stay where there is something to hide.
+    whiteouts: Vec<Vec<u8>>,
 }
 
 /// A file of a lower layer, wanted by hard links.

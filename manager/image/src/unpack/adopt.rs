@@ -1,5 +1,5 @@
 //! What a layer takes from those below it, once they are there: the looks of folders that it has files in but no
-//! entry for, and the content of files that it has hard links to.
+//! entry for, and the content of files that it has hard links to. What it hides of them is looked at, too.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,7 +36,33 @@ pub(crate) fn adopt(root: &Path, implied: &Implied, below: &[&Path], bytes_max: 
     for path in &implied.folders {
         adopt_folder(&root, path, &below).map_err(system(path, "copy the attributes of"))?;
     }
+    for path in &implied.whiteouts {
+        drop_idle_whiteout(&root, path, &below).map_err(system(path, "look at what is hidden by"))?;
+    }
     Ok(copies.bytes)
+}
+
+/// Take away a whiteout that hides nothing. In a folder that no other layer has, or that is opaque, the kernel would
+/// list it as a file that cannot be opened: it looks for whiteouts only where it merges (`ovl_iterate`).
+fn drop_idle_whiteout(root: &OwnedFd, path: &[u8], below: &[OwnedFd]) -> io::Result<()> {
+    let (parent, name) = split(path);
+    let parent = match beneath(root, parent, ResolveFlags::NO_SYMLINKS) {
+        Ok(parent) => parent,
+        // Replaced by a later entry.
+        Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(status) if is_whiteout(&status) => {}
+        Ok(_) | Err(Errno::NOENT) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    }
+    if find_file(root, below, path)?.is_none() {
+        let before = rustix::fs::fstat(&parent)?;
+        rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+        rustix::fs::futimens(&parent, &times(modified(&before)))?;
+    }
+    Ok(())
 }
 
 /// What was copied from the layers below.

@@ -242,6 +242,48 @@ fn folders_without_an_entry_look_like_those_below() {
 }
 
 #[test]
+fn a_whiteout_stays_only_where_it_hides_something() {
+    if !is_root() {
+        return;
+    }
+    let (folder, top) = place();
+    let base = folder.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    let tar = ["a/hidden", "opaque/hidden", "b"];
+    let tar = tar.iter().fold(Tar::default(), |tar, path| tar.file(path, ""));
+    run(&tar, &base).unwrap();
+    let mut tar = Tar::default().folder("new/", 0o755).folder("opaque/", 0o755);
+    for path in [
+        "a/.wh.hidden",
+        "a/.wh.nothing",
+        "opaque/.wh.hidden",
+        "opaque/.wh..wh..opq",
+        "new/.wh.nothing",
+        "b/.wh.within",
+        ".wh.nothing",
+    ] {
+        tar = tar.file(path, "");
+    }
+    let implied = run(&tar, &top).unwrap();
+    adopt(&top, &implied, &[&base], u64::MAX).unwrap();
+    let names = |path: &str| {
+        let names = std::fs::read_dir(top.join(path)).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(""), ["a", "b", "new", "opaque"]);
+    assert_eq!(names("a"), ["hidden"]);
+    for path in ["b", "new", "opaque"] {
+        assert!(names(path).is_empty(), "{path}");
+    }
+    for path in ["new", "opaque"] {
+        let looks = top.join(path).symlink_metadata().unwrap();
+        assert_eq!(looks.mtime(), 1_000_000_000, "{path}");
+    }
+}
+
+#[test]
 fn owners_devices_and_capabilities_survive() {
     if !is_root() {
         return;
@@ -359,8 +401,8 @@ fn links_to_what_is_below_are_within_the_limit() {
     std::fs::write(top.join("large"), "").unwrap();
     let inode = std::os::unix::fs::MetadataExt::ino(&top.join("large").metadata().unwrap());
     let implied = Implied {
-        folders: Vec::new(),
         files: vec![Borrowed { inode, ..file }],
+        ..Implied::default()
     };
     match adopt(&top, &implied, &[&base], 99) {
         Err(Failure::Rule { rule, .. }) => assert!(rule.contains("larger"), "{rule}"),

@@ -35,6 +35,7 @@ pub(super) struct Tree {
     path_bytes_max: usize,
     /// Files of lower layers that hard links of this one have brought up, by inode.
     borrowed: HashMap<u64, Borrowed>,
+    whiteouts: Vec<Vec<u8>>,
     buffer: Vec<u8>,
 }
 
@@ -92,6 +93,7 @@ impl Tree {
             path_bytes: 0,
             path_bytes_max,
             borrowed: HashMap::new(),
+            whiteouts: Vec::new(),
             buffer: vec![0; COPY_BUFFER_BYTES],
         })
     }
@@ -276,8 +278,13 @@ impl Tree {
     pub(super) fn whiteout(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<(), Problem> {
         let parent = self.folder(parents)?;
         match status(&parent, name)? {
-            None => rustix::fs::mknodat(&parent, name, FileType::CharacterDevice, Mode::empty(), 0)
-                .map_err(system("make the whiteout")),
+            None => {
+                let path = parent.join(name);
+                self.remember_path(&path)?;
+                self.whiteouts.push(path);
+                rustix::fs::mknodat(&parent, name, FileType::CharacterDevice, Mode::empty(), 0)
+                    .map_err(system("make the whiteout"))
+            }
             Some(status) if file_type(&status) == FileType::Directory => {
                 let folder =
                     rustix::fs::openat(&parent, name, folder_flags() | OFlags::NOFOLLOW, Mode::empty())
@@ -327,6 +334,7 @@ impl Tree {
         Ok(Implied {
             folders: self.implied.into_iter().collect(),
             files: self.borrowed.into_values().collect(),
+            whiteouts: self.whiteouts,
         })
     }
 

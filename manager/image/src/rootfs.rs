@@ -1,10 +1,12 @@
 //! A container's root file system: the image's layers and two folders of its own, under a lease.
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::database;
 use crate::store::{EMPTY_LAYER, Store};
+use crate::unpack::copy_looks;
 use crate::{Error, Owners};
 
 /// mount(2) takes one page, with the NUL at its end.
@@ -150,21 +152,22 @@ fn make(store: &Store, rootfs: &Rootfs, container_id: &str) -> Result<(), Error>
     make(&rootfs.work, 0o700)?;
     make(&rootfs.upper, 0o755)?;
     // The upper folder is the container's `/`: it has to look like the image's.
-    let model = rootfs.lower[0]
-        .metadata()
-        .map_err(|e| Error::io("look at", &rootfs.lower[0], e))?;
-    let give = |path: &Path, (user, group)| {
-        std::os::unix::fs::chown(path, Some(user), Some(group))
+    let model = &rootfs.lower[0];
+    let open = |path: &Path| std::fs::File::open(path).map(OwnedFd::from);
+    open(model)
+        .and_then(|model| copy_looks(&model, &open(&rootfs.upper)?))
+        .map_err(|e| Error::io("copy owner, attributes, mode and time to", &rootfs.upper, e))?;
+    let Some(owners) = &rootfs.owners else {
+        return Ok(());
+    };
+    let give = |path: &Path, user, group| {
+        let owner = (owners.uids.mapped(user)?, owners.gids.mapped(group)?);
+        std::os::unix::fs::chown(path, Some(owner.0), Some(owner.1))
             .map_err(|e| Error::io("change the owner of", path, e))
     };
-    let mut owner = (model.uid(), model.gid());
-    if let Some(owners) = &rootfs.owners {
-        owner = (owners.uids.mapped(owner.0)?, owners.gids.mapped(owner.1)?);
-        give(&rootfs.work, (owners.uids.mapped(0)?, owners.gids.mapped(0)?))?;
-    }
-    give(&rootfs.upper, owner)?;
-    let mode = std::fs::Permissions::from_mode(model.permissions().mode() & 0o7777);
-    std::fs::set_permissions(&rootfs.upper, mode).map_err(|e| Error::io("copy the mode to", &rootfs.upper, e))
+    let root = model.metadata().map_err(|e| Error::io("look at", model, e))?;
+    give(&rootfs.upper, root.uid(), root.gid())?;
+    give(&rootfs.work, 0, 0)
 }
 
 /// Many layers are only for a kernel that takes them one by one.

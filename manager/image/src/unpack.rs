@@ -10,7 +10,7 @@ mod name;
 mod tree;
 mod xattr;
 
-pub(crate) use adopt::adopt;
+pub(crate) use adopt::{adopt, copy_looks};
 
 use std::io::Read;
 use std::path::Path;

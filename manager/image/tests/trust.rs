@@ -701,55 +701,163 @@ async fn notation_signatures_are_refused_for_what_is_wrong_with_them() {
     assert_refused_at(&place, signed.serve(), &layer, "none of the trustedIdentities").await;
 }
 
+/// With a store of timestamp authorities, and what the policy says of when to ask them.
+fn by_notary_and_clock(verify_timestamp: &str) -> Value {
+    let mut requirement = by_notary(&["*"]);
+    requirement["trustStores"] = json!(["ca:acme", "tsa:clock"]);
+    if !verify_timestamp.is_empty() {
+        requirement["signatureVerification"] =
+            json!({"level": "strict", "verifyTimestamp": verify_timestamp});
+    }
+    requirement
+}
+
+/// A machine that trusts a notary's authority and a clock's.
+async fn place_with_clock(requirement: &Value, notary: &Notary, clock: &Timestamps) -> Place {
+    let place = Place::under(&policy(&json!([requirement]))).await;
+    trust(place.beside_policy(), notary);
+    let store = place.beside_policy().join("truststore/x509/tsa/clock");
+    std::fs::create_dir_all(&store).unwrap();
+    std::fs::copy(clock.0.path().join("root.pem"), store.join("root.pem")).unwrap();
+    place
+}
+
+/// Whether a JWS for an image is accepted, or why not.
+async fn judge_jws(place: &Place, jws: Vec<u8>, reason: Option<&str>) {
+    let mut signed = Signed::new(image());
+    let layer = signed.image.layers[0].clone();
+    signed.add_referrer(NOTATION, JWS, jws);
+    let server = signed.serve();
+    match reason {
+        None => _ = place.pull(&server.reference()).await.unwrap(),
+        Some(reason) => assert_refused_at(place, server, &layer, reason).await,
+    }
+}
+
 #[tokio::test]
 async fn a_timestamp_has_to_be_of_an_authority_in_the_store_and_for_this_signature() {
     let notary = Notary::new("acme", 4000);
-    let (trusted, other) = (Timestamps::new(), Timestamps::new());
-    let mut requirement = by_notary(&["*"]);
-    requirement["trustStores"] = json!(["ca:acme", "tsa:clock"]);
     let past = Notary::new("acme", 2026);
-    for (notary, stamp, reason) in [
+    let soon_past = Notary::until("acme", now() + 3600);
+    let trusted = Timestamps::new();
+    let on_curve = Timestamps::with("ec -pkeyopt ec_paramgen_curve:P-256", "ess_cert_id_alg=sha512");
+    let other = Timestamps::new();
+    let vague = Timestamps::with("rsa:2048", "ess_cert_id_alg=sha256\naccuracy=secs:7200");
+    // It says by SHA-1 which certificate has signed.
+    let old = Timestamps::with("rsa:2048", "ess_cert_id_alg=sha1");
+    let top = Signed::new(image()).top();
+    for (notary, clock, stamp, reason) in [
         (
             &notary,
-            Box::new(|signature: &[u8]| trusted.stamp(signature)) as Box<dyn Fn(&[u8]) -> Vec<u8>>,
+            &trusted,
+            &|signature: &[u8]| trusted.stamp(signature) as Vec<u8>,
             None,
         ),
         (
             &notary,
-            Box::new(|signature: &[u8]| other.stamp(signature)),
-            Some("its timestamp"),
+            &on_curve,
+            &|signature: &[u8]| on_curve.stamp(signature),
+            None,
         ),
         (
             &notary,
-            Box::new(|_: &[u8]| trusted.stamp(b"another signature")),
-            Some("its timestamp"),
+            &trusted,
+            &|signature: &[u8]| other.stamp(signature),
+            Some("its timestamp: its certificate, as of"),
         ),
         (
             &notary,
-            Box::new(|_: &[u8]| b"nonsense".to_vec()),
-            Some("its timestamp"),
+            &trusted,
+            &|_: &[u8]| trusted.stamp(b"another signature"),
+            Some("it is for another signature"),
         ),
-        // At the time that is vouched for, the certificate had expired.
+        (
+            &notary,
+            &trusted,
+            &|_: &[u8]| b"nonsense".to_vec(),
+            Some("its timestamp is not one"),
+        ),
+        (
+            &notary,
+            &trusted,
+            &|signature: &[u8]| altered(trusted.stamp(signature)),
+            Some("its certificate's key"),
+        ),
+        (
+            &notary,
+            &old,
+            &|signature: &[u8]| old.stamp(signature),
+            Some("signingCertificateV2"),
+        ),
+        // At the time that is vouched for, the certificate had expired, or may have.
         (
             &past,
-            Box::new(|signature: &[u8]| trusted.stamp(signature)),
+            &trusted,
+            &|signature: &[u8]| trusted.stamp(signature),
             Some("its certificate, as of"),
         ),
+        (
+            &soon_past,
+            &trusted,
+            &|signature: &[u8]| trusted.stamp(signature),
+            None,
+        ),
+        (
+            &soon_past,
+            &vague,
+            &|signature: &[u8]| vague.stamp(signature),
+            Some("its certificate, as of"),
+        ),
+    ]
+        as [(&Notary, &Timestamps, &dyn Fn(&[u8]) -> Vec<u8>, Option<&str>); 10]
+    {
+        let place = place_with_clock(&by_notary_and_clock(""), notary, clock).await;
+        let jws = Notary::with_timestamp(&notary.jws(&top, |_| {}), stamp);
+        judge_jws(&place, jws, reason).await;
+    }
+}
+
+fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.unwrap().as_secs()
+}
+
+/// The last byte of a token is one of its signature.
+fn altered(mut token: Vec<u8>) -> Vec<u8> {
+    *token.last_mut().unwrap() ^= 1;
+    token
+}
+
+#[tokio::test]
+async fn a_timestamp_lets_a_signature_outlive_its_certificate_and_is_asked_for_as_the_policy_says() {
+    let until = now() + 2;
+    let notary = Notary::until("acme", until);
+    let clock = Timestamps::new();
+    let top = Signed::new(image()).top();
+    let without = || notary.jws(&top, |_| {});
+    let stamped = Notary::with_timestamp(&without(), |signature| clock.stamp(signature));
+    let always = by_notary_and_clock("always");
+    let later = by_notary_and_clock("afterCertExpiry");
+    let late = Notary::new("acme", 4000);
+    for (requirement, reason) in [
+        (&by_notary_and_clock(""), Some("it has no timestamp")),
+        (&always, Some("it has no timestamp")),
+        (&later, None),
     ] {
-        let place = Place::under(&policy(&json!([requirement]))).await;
-        trust(place.beside_policy(), notary);
-        let store = place.beside_policy().join("truststore/x509/tsa/clock");
-        std::fs::create_dir_all(&store).unwrap();
-        std::fs::copy(trusted.0.path().join("root.pem"), store.join("root.pem")).unwrap();
-        let mut signed = Signed::new(image());
-        let layer = signed.image.layers[0].clone();
-        let jws = Notary::with_timestamp(&notary.jws(&signed.top(), |_| {}), stamp);
-        signed.add_referrer(NOTATION, JWS, jws);
-        let server = signed.serve();
-        match reason {
-            None => _ = place.pull(&server.reference()).await.unwrap(),
-            Some(reason) => assert_refused_at(&place, server, &layer, reason).await,
-        }
+        let place = place_with_clock(requirement, &late, &clock).await;
+        judge_jws(&place, late.jws(&top, |_| {}), reason).await;
+    }
+    while now() <= until {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    for (requirement, jws, reason) in [
+        (&always, stamped.clone(), None),
+        (&later, stamped.clone(), None),
+        (&later, without(), Some("it has no timestamp")),
+        (&by_notary(&["*"]), stamped, Some("its certificate, as of")),
+    ] {
+        let place = place_with_clock(requirement, &notary, &clock).await;
+        judge_jws(&place, jws, reason).await;
     }
 }
 

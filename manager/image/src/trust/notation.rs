@@ -9,7 +9,10 @@ mod certificates;
 mod cose;
 mod jws;
 mod names;
+mod stores;
 mod timestamp;
+
+use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -18,8 +21,9 @@ use super::policy::Policy;
 use super::{Asked, Signature};
 use crate::Error;
 use crate::digest::{Digest, quote};
-use certificates::{Store, Stores};
+use certificates::Signer;
 use names::Name;
+use stores::{Kind, Store, Stores};
 
 const PAYLOAD: &str = "application/vnd.cncf.notary.payload.v1+json";
 const SCHEME: &str = "io.cncf.notary.signingScheme";
@@ -38,6 +42,7 @@ pub(crate) struct Notation {
     /// `None`: whoever a trusted authority has certified.
     identities: Option<Vec<Name>>,
     level: Level,
+    verify_timestamp: VerifyTimestamp,
 }
 
 #[derive(Deserialize)]
@@ -50,9 +55,10 @@ struct Fields {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Verification {
     level: Level,
+    verify_timestamp: Option<VerifyTimestamp>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -64,6 +70,16 @@ enum Level {
     Permissive,
 }
 
+/// When a timestamp has to be there, if a store of timestamp authorities is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum VerifyTimestamp {
+    #[default]
+    Always,
+    /// Once a certificate of the signer's has expired; till then it is not looked at.
+    AfterCertExpiry,
+}
+
 impl TryFrom<Fields> for Notation {
     type Error = String;
 
@@ -73,8 +89,19 @@ impl TryFrom<Fields> for Notation {
             .iter()
             .map(|text| text.parse())
             .collect::<Result<_, String>>()?;
-        if !stores.iter().any(Store::has_signers) {
+        let is_clock = |store: &Store| store.kind == Kind::Tsa;
+        if stores.iter().all(is_clock) {
             return Err("notationSigned needs a ca: or signingAuthority: among its trustStores".into());
+        }
+        let Verification {
+            level,
+            verify_timestamp,
+        } = fields.signature_verification;
+        if verify_timestamp.is_some() && !stores.iter().any(is_clock) {
+            return Err(
+                "verifyTimestamp needs a tsa: among the trustStores: without one no timestamp is looked at"
+                    .into(),
+            );
         }
         let identities = match fields.trusted_identities.as_slice() {
             [] => {
@@ -93,7 +120,8 @@ impl TryFrom<Fields> for Notation {
         Ok(Notation {
             stores,
             identities,
-            level: fields.signature_verification.level,
+            level,
+            verify_timestamp: verify_timestamp.unwrap_or_default(),
         })
     }
 }
@@ -176,6 +204,32 @@ impl Notation {
     }
 }
 
+impl Judge<'_> {
+    /// When the signer's certificates have to be valid: when it was signed, where somebody vouches for that, or now.
+    fn time(
+        &self,
+        envelope: &Envelope,
+        signer: &Signer<'_>,
+        now: Timestamp,
+    ) -> Result<RangeInclusive<Timestamp>, String> {
+        if let Some(time) = envelope.attributes.authentic_time {
+            return Ok(time..=time);
+        }
+        let is_asked_for = match self.requirement.verify_timestamp {
+            VerifyTimestamp::Always => true,
+            VerifyTimestamp::AfterCertExpiry => signer.has_expired(now),
+        };
+        if !is_asked_for || self.stores.of(Kind::Tsa).next().is_none() {
+            return Ok(now..=now);
+        }
+        let token = envelope.timestamp.as_ref().ok_or(
+            "it has no timestamp, which the policy asks for with a tsa: store (\"verifyTimestamp\": \
+             \"afterCertExpiry\" asks only once its certificate has expired)",
+        )?;
+        timestamp::verify(token, &envelope.signature, &self.stores)
+    }
+}
+
 /// Whether it is a signature that `judge` accepts, for `digest`.
 pub(super) fn judge(
     encoding: Encoding,
@@ -188,7 +242,7 @@ pub(super) fn judge(
         Encoding::Jws => jws::parse(content)?,
         Encoding::Cose => cose::parse(content)?,
     };
-    let signer = certificates::Signer::parse(&envelope.chain)?;
+    let signer = Signer::parse(&envelope.chain)?;
     signer.verify(envelope.algorithm, &envelope.signed, &envelope.signature)?;
     let attributes = &envelope.attributes;
     attributes.check()?;
@@ -206,20 +260,15 @@ pub(super) fn judge(
         }
         other => other,
     };
-    // The times that the signature has to be good at: when it was made, as far as somebody vouches for that.
-    let time = match (attributes.authentic_time, &envelope.timestamp) {
-        (Some(time), _) => time,
-        (None, Some(token)) if judge.stores.has_timestamp_authorities() => {
-            judge.stores.verify_timestamp(token, &envelope.signature)?
-        }
-        (None, _) => asked.now,
-    };
     let by_authority = attributes.scheme == BY_AUTHORITY;
-    match signer.verify_chain(&judge.stores, by_authority, time) {
+    let certified = judge
+        .time(&envelope, &signer, asked.now)
+        .and_then(|time| signer.verify_chain(&judge.stores, by_authority, &time));
+    match certified {
         // Permissive is about time alone: an expired chain still has to be a chain, at the time it claims.
         Err(reason) if lenient => {
             let claimed = attributes.signing_time.ok_or_else(|| reason.clone())?;
-            signer.verify_chain(&judge.stores, by_authority, claimed)?;
+            signer.verify_chain(&judge.stores, by_authority, &(claimed..=claimed))?;
             or_log(Err(reason))?;
         }
         other => other?,
@@ -294,13 +343,17 @@ impl Attributes {
     }
 }
 
-/// Both parsers, and that of the certificates inside.
+/// Both parsers, and those of the certificates and the timestamp inside.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzz(content: &[u8]) {
+    timestamp::fuzz(content);
     for parsed in [jws::parse(content), cose::parse(content)] {
         let Ok(envelope) = parsed else { continue };
         let _ = envelope.attributes.check();
-        if let Ok(signer) = certificates::Signer::parse(&envelope.chain) {
+        if let Some(token) = &envelope.timestamp {
+            timestamp::fuzz(token);
+        }
+        if let Ok(signer) = Signer::parse(&envelope.chain) {
             let _ = signer.verify(envelope.algorithm, &envelope.signed, &envelope.signature);
         }
     }
@@ -309,9 +362,13 @@ pub(crate) fn fuzz(content: &[u8]) {
 /// A certificate, and the names in it.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzz_certificate(content: &[u8]) {
-    if let Ok(signer) = certificates::Signer::parse(&[content.to_vec()]) {
+    if let Ok(signer) = Signer::parse(&[content.to_vec()]) {
         let _ = signer.name().map(|name| name.to_string());
-        let _ = signer.verify_chain(&Stores::default(), false, Timestamp::UNIX_EPOCH);
+        let _ = signer.verify_chain(
+            &Stores::default(),
+            false,
+            &(Timestamp::UNIX_EPOCH..=Timestamp::UNIX_EPOCH),
+        );
     }
 }
 
@@ -429,6 +486,14 @@ mod tests {
             (
                 r#"{"trustStores": ["ca:a"], "trustedIdentities": ["*"], "signatureVerification": {"level": "skip"}}"#,
                 "skip",
+            ),
+            (
+                r#"{"trustStores": ["ca:a"], "trustedIdentities": ["*"], "signatureVerification": {"level": "strict", "verifyTimestamp": "always"}}"#,
+                "needs a tsa:",
+            ),
+            (
+                r#"{"trustStores": ["ca:a", "tsa:a"], "trustedIdentities": ["*"], "signatureVerification": {"level": "strict", "verifyTimestamp": "never"}}"#,
+                "unknown variant `never`",
             ),
         ] {
             let error = parse(text).map(|_| ()).unwrap_err();

@@ -247,6 +247,89 @@ async fn what_cosign_signs_with_each_kind_of_key_is_accepted_and_with_another_ke
 }
 
 #[tokio::test]
+async fn of_more_signatures_than_are_looked_at_the_newest_count_and_the_others_are_told_of() {
+    let (owner, stranger) = (Owner::new(), Owner::new());
+    let signed_by = |signers: &[&Owner]| {
+        let mut signed = Signed::new(image());
+        let top = signed.top();
+        let signatures: Vec<_> = signers.iter().map(|by| by.simple(payload(NAME, &top))).collect();
+        signed.add_simple(&signatures);
+        signed
+    };
+    let mut signers = vec![&stranger; 64];
+    signers.push(&owner);
+    let place = Place::under(&policy(&json!([by_key(&owner)]))).await;
+    place
+        .pull(&signed_by(&signers).serve().reference())
+        .await
+        .unwrap();
+    signers.reverse();
+    assert_refused(
+        signed_by(&signers),
+        &by_key(&owner),
+        "1 older ones in it were not looked at",
+    )
+    .await;
+
+    let mut bundled = Signed::new(image());
+    let text = statement(SIGN, &bundled.top());
+    for by in std::iter::repeat_n(&stranger, 64).chain([&owner]) {
+        bundled.add_bundle(&by.bundle(&text));
+    }
+    let mut requirement = by_key(&owner);
+    requirement["signedIdentity"] = json!({"type": "matchDigest"});
+    let reason = "only the first 64 were looked at";
+    assert_refused(bundled.clone(), &requirement, reason).await;
+    bundled.referrers.rotate_right(1);
+    let place = Place::under(&policy(&json!([requirement]))).await;
+    place.pull(&bundled.serve().reference()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_signature_that_is_missing_or_broken_hides_no_other() {
+    let owner = Owner::new();
+    let mut requirement = by_key(&owner);
+    requirement["signedIdentity"] = json!({"type": "matchDigest"});
+    let bundled = |count: usize| {
+        let mut signed = Signed::new(image());
+        let text = statement(SIGN, &signed.top());
+        for _ in 0..count {
+            signed.add_bundle(&owner.bundle(&text));
+        }
+        signed
+    };
+    let manifest = |signed: &Signed| signed.referrers[0]["digest"].as_str().unwrap().to_owned();
+    let blob = |signed: &Signed| {
+        let (_, content) = &signed.image.blobs[&manifest(signed)];
+        let document: Value = serde_json::from_slice(content).unwrap();
+        document["layers"][0]["digest"].as_str().unwrap().to_owned()
+    };
+    let remove = |signed: &mut Signed, digest: String| drop(signed.image.blobs.remove(&digest));
+    let alter = |signed: &mut Signed, digest: String| {
+        let (_, content) = signed.image.blobs.get_mut(&digest).unwrap();
+        *content.last_mut().unwrap() ^= 1;
+    };
+    let cases: [(&dyn Fn(&mut Signed), &str); 4] = [
+        (&|signed| remove(signed, manifest(signed)), "has no manifest"),
+        (
+            &|signed| alter(signed, manifest(signed)),
+            "the content's digest is",
+        ),
+        (&|signed| remove(signed, blob(signed)), "has no blob"),
+        (&|signed| alter(signed, blob(signed)), "the content's digest is"),
+    ];
+    for (spoil, reason) in cases {
+        let mut alone = bundled(1);
+        spoil(&mut alone);
+        assert_refused(alone, &requirement, reason).await;
+        let mut first_of_two = bundled(2);
+        spoil(&mut first_of_two);
+        let place = Place::under(&policy(&json!([requirement]))).await;
+        place.pull(&first_of_two.serve().reference()).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn any_of_several_keys_or_each_of_several_requirements() {
     let (first, second) = (Owner::new(), Owner::new());
     let mut either = by_key(&first);

@@ -42,10 +42,13 @@ pub(super) enum Candidate<'a> {
     Notation(Encoding, &'a [u8]),
 }
 
-/// A signature's manifest.
+/// A signature's manifest, with what of it may be a signature.
 #[derive(Debug, Deserialize)]
 pub(super) struct Manifest {
     layers: Vec<Layer>,
+    /// How many more it has, which are not looked at.
+    #[serde(skip)]
+    pub(super) left_out: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -80,14 +83,13 @@ impl Layer {
 }
 
 impl Document {
-    /// What its manifest points to that may be a signature.
+    /// What its manifest points to that may be a signature: the newest of many, for cosign puts new ones last.
     pub(super) fn manifest(content: &[u8]) -> Result<Manifest, String> {
         let mut manifest: Manifest = serde_json::from_slice(content)
             .map_err(|e| format!("it is not the manifest of a signature: {e}"))?;
         manifest.layers.retain(Layer::is_signature);
-        if manifest.layers.len() > BLOBS_MAX {
-            return Err(format!("it has more than {BLOBS_MAX} signatures"));
-        }
+        manifest.left_out = manifest.layers.len().saturating_sub(BLOBS_MAX);
+        manifest.layers.drain(..manifest.left_out);
         Ok(manifest)
     }
 
@@ -115,6 +117,8 @@ impl Document {
 }
 
 /// All signatures of `subject` that its repository has, and the reasons why some of them cannot be looked at.
+///
+/// One that is missing or broken is such a reason, for another may do; a registry that does not answer is an error.
 pub(super) async fn fetch(
     registry: &Sources,
     subject: &Digest,
@@ -137,7 +141,7 @@ pub(super) async fn fetch(
     let mut reasons = Vec::new();
     if targets.len() > DOCUMENTS_MAX {
         reasons.push(format!(
-            "only {DOCUMENTS_MAX} of {} were looked at",
+            "of {} places for signatures of {subject} only the first {DOCUMENTS_MAX} were looked at",
             targets.len()
         ));
     }
@@ -147,28 +151,41 @@ pub(super) async fn fetch(
         let expected = Digest::parse(target).ok();
         let fetched = match registry.manifest(target, None, expected.as_ref()).await {
             Ok(fetched) => fetched,
-            Err(error) if error.kind() == Kind::NotFound => continue,
-            Err(error) => return Err(error),
+            // Nobody has said that there is one under the tag.
+            Err(error) if error.kind() == Kind::NotFound && expected.is_none() => continue,
+            Err(error) => {
+                reasons.push(reason(target, error)?);
+                continue;
+            }
         };
         let manifest = match Document::manifest(&fetched.content) {
             Ok(manifest) => manifest,
             Err(reason) => {
-                reasons.push(format!("{target}: {reason}"));
+                reasons.push(format!("signature {target}: {reason}"));
                 continue;
             }
         };
         let mut blobs = BTreeMap::new();
         for layer in &manifest.layers {
-            match layer.descriptor() {
-                Ok(descriptor) => {
-                    let content = registry.small_blob(&descriptor).await?;
+            let descriptor = match layer.descriptor() {
+                Ok(descriptor) => descriptor,
+                Err(reason) => {
+                    reasons.push(format!("signature {target}: {reason}"));
+                    continue;
+                }
+            };
+            match registry.small_blob(&descriptor).await {
+                Ok(content) => {
                     bytes += content.len();
                     blobs.insert(descriptor.digest, content);
                 }
-                Err(reason) => reasons.push(format!("{target}: {reason}")),
+                Err(error) => reasons.push(reason(target, error)?),
             }
             if bytes > BYTES_MAX {
-                reasons.push(format!("only {BYTES_MAX} bytes of them were looked at"));
+                reasons.insert(
+                    0,
+                    format!("only {BYTES_MAX} bytes of the signatures of {subject} were looked at"),
+                );
                 return Ok((documents, reasons));
             }
         }
@@ -180,6 +197,16 @@ pub(super) async fn fetch(
         });
     }
     Ok((documents, reasons))
+}
+
+/// The error as a reason, if it is about this signature and not about the registry as a whole.
+fn reason(target: &str, error: Error) -> Result<String, Error> {
+    match (error.kind(), &error) {
+        (Kind::NotFound | Kind::Invalid, _) | (_, Error::Protocol { .. }) => {
+            Ok(format!("signature {target}: {error}"))
+        }
+        _ => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -217,14 +244,16 @@ mod tests {
         let manifest = Document::manifest(&document.content).unwrap();
         // The first one's blob is not there.
         assert_eq!(document.candidates(&manifest).len(), 3);
-        let many = format!(
-            r#"{{"layers":[{}]}}"#,
-            vec![layer(SIMPLE); BLOBS_MAX + 1].join(",")
-        );
-        assert!(
-            Document::manifest(many.as_bytes())
-                .unwrap_err()
-                .contains("more than")
-        );
+        let many: Vec<String> = (0..=BLOBS_MAX)
+            .map(|number| {
+                let digest = Digest::of(&number.to_be_bytes());
+                format!(r#"{{"mediaType":"{SIMPLE}","digest":"{digest}","size":1}}"#)
+            })
+            .collect();
+        let many = format!(r#"{{"layers":[{}]}}"#, many.join(","));
+        let newest = Document::blob_digests(many.as_bytes()).unwrap();
+        assert_eq!(newest.len(), BLOBS_MAX);
+        assert_eq!(newest[0], Digest::of(&1_usize.to_be_bytes()));
+        assert_eq!(Document::manifest(many.as_bytes()).unwrap().left_out, 1);
     }
 }

@@ -82,8 +82,9 @@ pub(super) fn judge(
         };
         match result {
             Ok(signature) => signatures.push(signature),
-            Err(mut reasons) => {
-                reasons.extend(unreadable);
+            Err(found) => {
+                // First what tells that there may be more than was judged.
+                let reasons = [unreadable, found].concat();
                 return Err(refusal(policy, rule, requirement, asked, &reasons));
             }
         }
@@ -113,6 +114,12 @@ fn any(
                 continue;
             }
         };
+        if manifest.left_out > 0 {
+            reasons.push(format!(
+                "signature {}: {} older ones in it were not looked at",
+                document.digest, manifest.left_out
+            ));
+        }
         for candidate in document.candidates(&manifest) {
             match verify(candidate, &document.subject) {
                 Some(Ok(signature)) => return Ok(signature),

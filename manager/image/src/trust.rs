@@ -20,6 +20,7 @@ mod scope;
 mod sigstore;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 
@@ -61,18 +62,41 @@ pub struct Signature {
     pub signer: String,
 }
 
-/// The gate that each image has to pass. Clones share nothing but the place of the policy.
+/// The gate that each image has to pass.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate(PolicyFile);
+pub(crate) struct Gate {
+    place: PolicyFile,
+    /// Whether a policy was there once, which does not end by the file's going.
+    was_there: Arc<AtomicBool>,
+}
 
 impl Gate {
-    pub(crate) fn new(policy: PolicyFile) -> Gate {
-        Gate(policy)
+    pub(crate) fn new(place: PolicyFile) -> Gate {
+        let gate = Gate {
+            place,
+            was_there: Arc::default(),
+        };
+        // To have seen it; what is wrong with it is told to who wants an image.
+        let _ = gate.policy();
+        gate
     }
 
-    async fn policy(&self) -> Result<Policy, Error> {
-        let place = self.0.clone();
-        crate::blocking(move || Policy::read(&place)).await
+    /// The policy as it is now.
+    fn policy(&self) -> Result<Policy, Error> {
+        let policy = Policy::read(&self.place);
+        match (&policy, &self.place) {
+            (Ok(policy), PolicyFile::IfThere(path)) if !policy.is_there() => {
+                if self.was_there.load(Ordering::Relaxed) {
+                    return Err(Error::Policy {
+                        path: path.clone(),
+                        rule: "it was here, and is gone: put it back, or restart the manager if there is to be none"
+                            .into(),
+                    });
+                }
+            }
+            _ => self.was_there.store(true, Ordering::Relaxed),
+        }
+        policy
     }
 
     /// Judge an image at its registry, before anything of it is fetched but its manifests. `digests`: what the name
@@ -83,7 +107,8 @@ impl Gate {
         reference: &Reference,
         digests: Vec<Digest>,
     ) -> Result<(Verdict, Origin), Error> {
-        let policy = self.policy().await?;
+        let gate = self.clone();
+        let policy = crate::blocking(move || gate.policy()).await?;
         let mut documents = Vec::new();
         let mut reasons = Vec::new();
         if policy.of_registry(reference).asks_for_signatures() {
@@ -141,7 +166,7 @@ impl Gate {
         image_id: &str,
         reference: Option<&Reference>,
     ) -> Result<Verdict, Error> {
-        let policy = Policy::read(&self.0)?;
+        let policy = self.policy()?;
         let mut origins = origins::of_image(store, image_id)?;
         if let Some(name) = reference.map(Reference::name)
             && origins.iter().any(|origin| origin.name == name)
@@ -178,7 +203,7 @@ impl Gate {
         image_id: &str,
         reference: &Reference,
     ) -> Result<bool, Error> {
-        let policy = Policy::read(&self.0)?;
+        let policy = self.policy()?;
         let name = reference.name();
         let origins = origins::of_image(store, image_id)?;
         match origins.iter().find(|origin| origin.name == name) {

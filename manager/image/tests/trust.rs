@@ -11,8 +11,8 @@ use fixture::scripted::Server;
 use fixture::signed::{
     LOGGED_AT, NAME, Notary, Owner, SIGN, Signed, Sigstore, Timestamps, other_digest, payload, statement,
 };
-use fixture::{Place, left_over};
-use image::{Error, Kind, PullOptions};
+use fixture::{Place, left_over, patient};
+use image::{Error, Images, Kind, PolicyFile, PullOptions};
 use rcgen::SanType;
 use serde_json::{Value, json};
 
@@ -298,32 +298,26 @@ async fn a_signature_that_is_missing_or_broken_hides_no_other() {
         }
         signed
     };
-    let manifest = |signed: &Signed| signed.referrers[0]["digest"].as_str().unwrap().to_owned();
-    let blob = |signed: &Signed| {
-        let (_, content) = &signed.image.blobs[&manifest(signed)];
-        let document: Value = serde_json::from_slice(content).unwrap();
-        document["layers"][0]["digest"].as_str().unwrap().to_owned()
+    let spoil = |signed: &mut Signed, part: usize, is_removed: bool| {
+        let digest = &signed.first_signature()[part];
+        if is_removed {
+            signed.image.blobs.remove(digest);
+        } else {
+            let (_, content) = signed.image.blobs.get_mut(digest).unwrap();
+            *content.last_mut().unwrap() ^= 1;
+        }
     };
-    let remove = |signed: &mut Signed, digest: String| drop(signed.image.blobs.remove(&digest));
-    let alter = |signed: &mut Signed, digest: String| {
-        let (_, content) = signed.image.blobs.get_mut(&digest).unwrap();
-        *content.last_mut().unwrap() ^= 1;
-    };
-    let cases: [(&dyn Fn(&mut Signed), &str); 4] = [
-        (&|signed| remove(signed, manifest(signed)), "has no manifest"),
-        (
-            &|signed| alter(signed, manifest(signed)),
-            "the content's digest is",
-        ),
-        (&|signed| remove(signed, blob(signed)), "has no blob"),
-        (&|signed| alter(signed, blob(signed)), "the content's digest is"),
-    ];
-    for (spoil, reason) in cases {
+    for (part, is_removed, reason) in [
+        (0, true, "has no manifest"),
+        (0, false, "the content's digest is"),
+        (1, true, "has no blob"),
+        (1, false, "the content's digest is"),
+    ] {
         let mut alone = bundled(1);
-        spoil(&mut alone);
+        spoil(&mut alone, part, is_removed);
         assert_refused(alone, &requirement, reason).await;
         let mut first_of_two = bundled(2);
-        spoil(&mut first_of_two);
+        spoil(&mut first_of_two, part, is_removed);
         let place = Place::under(&policy(&json!([requirement]))).await;
         place.pull(&first_of_two.serve().reference()).await.unwrap();
     }
@@ -994,6 +988,47 @@ async fn another_policy_is_obeyed_at_once_and_judges_what_is_here_by_the_signatu
     assert_eq!(server.requests().len(), 0);
     place.pull(&reference).await.unwrap();
     assert_eq!(server.requests().len(), 1, "an unchanged tag costs one request");
+}
+
+#[tokio::test]
+async fn a_policy_that_was_there_does_not_end_by_its_files_going() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.json");
+    let open = async || {
+        let store = folder.path().join("store");
+        Images::open_under(&store, patient(), PolicyFile::IfThere(file.clone()))
+            .await
+            .unwrap()
+    };
+    let images = open().await;
+    let server = Signed::new(image()).serve();
+    let reference = server.reference();
+    let pull = async |images: &Images| images.pull(&reference, PullOptions::default(), &|_| {}).await;
+    let pulled = pull(&images).await.unwrap();
+    std::fs::write(&file, policy(&json!([{"type": "reject"}])).to_string()).unwrap();
+    assert!(images.check_trust(&reference, &pulled).is_err());
+    std::fs::remove_file(&file).unwrap();
+    let error = images.check_trust(&reference, &pulled).unwrap_err();
+    assert!(
+        error.kind() == Kind::Refused && error.to_string().contains("is gone"),
+        "{error}"
+    );
+    assert!(refused(pull(&images).await).contains("is gone"));
+    // A program that begins without one has none, and one that began with one saw it.
+    drop(images);
+    let images = open().await;
+    assert!(images.check_trust(&reference, &pulled).is_ok());
+    drop(images);
+    std::fs::write(&file, "").unwrap();
+    let images = open().await;
+    std::fs::remove_file(&file).unwrap();
+    assert!(
+        images
+            .check_trust(&reference, &pulled)
+            .unwrap_err()
+            .to_string()
+            .contains("is gone")
+    );
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ pub enum PolicyFile {
     /// There is none: every image is accepted.
     #[default]
     Nowhere,
-    /// This file; as long as it is not there, every image is accepted.
+    /// This file; as long as it was never there since the program began, every image is accepted.
     IfThere(PathBuf),
     /// This file; as long as it is not there, none is.
     At(PathBuf),
@@ -158,12 +158,7 @@ impl Policy {
         };
         let file = match std::fs::File::open(path) {
             Ok(file) => file,
-            // A link that leads nowhere is a policy that somebody means to be there.
-            Err(e)
-                if may_be_missing
-                    && e.kind() == std::io::ErrorKind::NotFound
-                    && path.symlink_metadata().is_err() =>
-            {
+            Err(e) if may_be_missing && e.kind() == std::io::ErrorKind::NotFound && is_missing(path) => {
                 return Ok(Policy::accepting());
             }
             Err(e) => return Err(broken(path, format!("it cannot be read: {e}"))),
@@ -195,6 +190,11 @@ impl Policy {
             path: Some(path.to_owned()),
             file,
         })
+    }
+
+    /// Whether there is a file that says something.
+    pub(crate) fn is_there(&self) -> bool {
+        self.path.is_some()
     }
 
     fn accepting() -> Policy {
@@ -254,6 +254,13 @@ impl Policy {
     pub(crate) fn beside(&self, path: &Path) -> PathBuf {
         self.path().parent().unwrap_or(Path::new("/")).join(path)
     }
+}
+
+/// Whether nothing is there. A link that leads nowhere, be it the file or a folder on its way, is a policy that somebody
+/// means to be there.
+fn is_missing(path: &Path) -> bool {
+    let nearest = path.ancestors().find(|part| part.symlink_metadata().is_ok());
+    nearest.is_none_or(|found| found.metadata().is_ok())
 }
 
 fn broken(path: &Path, rule: String) -> Error {
@@ -398,5 +405,29 @@ mod tests {
         assert!(Policy::read(&PolicyFile::At(missing.clone())).is_err());
         let policy = Policy::read(&PolicyFile::IfThere(missing)).unwrap();
         assert_eq!(place(&policy, "debian"), "no policy");
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_no_missing_policy() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| PolicyFile::IfThere(folder.path().join(name));
+        let link =
+            |target: &str, name: &str| std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap();
+        link("gone.json", "policy.json");
+        link("gone", "etc");
+        std::fs::create_dir(folder.path().join("real")).unwrap();
+        link("real", "good");
+        for name in ["policy.json", "etc/policy.json", "etc/berth/policy.json"] {
+            let error = Policy::read(&at(name)).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains("it cannot be read"), "{name}: {error}");
+        }
+        for name in [
+            "policy.yaml",
+            "real/policy.json",
+            "good/policy.json",
+            "none/policy.json",
+        ] {
+            assert!(!Policy::read(&at(name)).unwrap().is_there(), "{name}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! folders come last. What is written never leaves the root: see [`tree`].
 
 mod adopt;
+mod later;
 mod lazy;
 mod name;
 mod tree;
@@ -33,9 +34,9 @@ pub(crate) struct Limits {
     pub(crate) inflation_ratio: u64,
     /// Bytes of all extended attributes of one entry.
     pub(crate) xattr_bytes: usize,
-    /// Bytes of the paths of all folders. They are remembered to the layer's end; and an entry of some hundred bytes
-    /// can imply hundreds of folders, so that counting entries bounds neither memory nor inodes.
-    pub(crate) folder_path_bytes: usize,
+    /// Bytes of memory for what is remembered to the layer's end: whiteouts, links to layers below, and folders that
+    /// have no entry, of which an entry of some hundred bytes can imply hundreds.
+    pub(crate) remembered_bytes: usize,
 }
 
 impl Limits {
@@ -59,7 +60,7 @@ impl Default for Limits {
             inflated_free_bytes: 2 << 30,
             inflation_ratio: 200,
             xattr_bytes: 64 << 10,
-            folder_path_bytes: 128 << 20,
+            remembered_bytes: 12 << 20,
         }
     }
 }
@@ -119,7 +120,7 @@ pub(crate) struct Unpacked {
 /// Unpack `stream` into the empty folder `root`, to the stream's last byte.
 pub(crate) fn unpack(stream: impl Read, root: &Path, limits: &Limits) -> Result<Unpacked, Failure> {
     let mut archive = Archive::new(stream, limits.entries);
-    let mut tree = Tree::open(root, limits.folder_path_bytes).map_err(|source| Failure::System {
+    let mut tree = Tree::open(root, limits.remembered_bytes).map_err(|source| Failure::System {
         entry: b"/".to_vec(),
         action: "open the layer's root",
         source,

@@ -20,7 +20,7 @@ fn run(tar: &Tar, root: &Path) -> Result<Implied, Failure> {
         entries: 1000,
         content_bytes: 1 << 20,
         xattr_bytes: 1000,
-        folder_path_bytes: 5000,
+        remembered_bytes: 5000,
         ..Limits::default()
     };
     unpack(tar.0.as_slice(), root, &limits).map(|unpacked| unpacked.implied)
@@ -281,6 +281,47 @@ fn a_whiteout_stays_only_where_it_hides_something() {
         let looks = top.join(path).symlink_metadata().unwrap();
         assert_eq!(looks.mtime(), 1_000_000_000, "{path}");
     }
+}
+
+#[test]
+fn of_two_entries_for_a_folder_the_later_one_holds() {
+    if !is_root() {
+        return;
+    }
+    let (_folder, root) = place();
+    let permissions = |tag: u8, bits: u8| [tag, 0, bits, 0, 0xff, 0xff, 0xff, 0xff];
+    let acl = [
+        &[2, 0, 0, 0][..],
+        &permissions(1, 7),
+        &permissions(4, 5),
+        &permissions(0x20, 5),
+    ]
+    .concat();
+    let default_acl = "SCHILY.xattr.system.posix_acl_default";
+    let tar = Tar::default()
+        .pax(default_acl, &acl)
+        .folder("lost", 0o755)
+        .pax("mtime", b"7")
+        .folder("lost", 0o755)
+        .folder("kept", 0o755)
+        .pax(default_acl, &acl)
+        .folder("kept", 0o755)
+        .file("lost/file", "")
+        .file("kept/file", "");
+    run(&tar, &root).unwrap();
+    assert_eq!(root.join("lost").metadata().unwrap().mtime(), 7);
+    let mut value = [0; 64];
+    let mut has_acl = |path: &str, name: &str| match rustix::fs::getxattr(root.join(path), name, &mut value) {
+        Ok(length) => length > 0,
+        Err(rustix::io::Errno::NODATA) => false,
+        Err(e) => panic!("{path}: {e}"),
+    };
+    assert!(has_acl("kept", "system.posix_acl_default"));
+    assert!(!has_acl("lost", "system.posix_acl_default"));
+    assert!(
+        !has_acl("kept/file", "system.posix_acl_access"),
+        "an ACL was inherited"
+    );
 }
 
 #[test]

@@ -16,12 +16,15 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
+use super::later::{Later, Looks};
 use super::{Borrowed, Failure, Implied, Problem, xattr};
 use crate::archive::{Entry, Kind, Time};
 
 /// Folders kept open: archives list a folder's files together.
 const OPEN_FOLDERS_MAX: usize = 32;
 const COPY_BUFFER_BYTES: usize = 128 << 10;
+/// What a path costs in memory beside its bytes: its place in a collection that grows, and the allocator's share.
+const REMEMBERED_BYTES: usize = 100;
 const LEADS_OUT: &str = "its path goes through a symbolic link that leads out of the layer, or to nothing";
 
 pub(super) struct Tree {
@@ -29,19 +32,14 @@ pub(super) struct Tree {
     /// By the path that an entry had, most recently used last.
     open: Vec<(Vec<u8>, Rc<Folder>)>,
     implied: HashSet<Vec<u8>>,
-    /// What has to wait until nothing more is made in a folder.
-    last: HashMap<Vec<u8>, Last>,
-    path_bytes: usize,
-    path_bytes_max: usize,
+    later: Later,
+    /// Of what is in memory to the layer's end.
+    remembered_bytes: usize,
+    remembered_bytes_max: usize,
     /// Files of lower layers that hard links of this one have brought up, by inode.
     borrowed: HashMap<u64, Borrowed>,
     whiteouts: Vec<Vec<u8>>,
     buffer: Vec<u8>,
-}
-
-struct Last {
-    modified: Time,
-    default_acl: Option<Vec<u8>>,
 }
 
 /// An open folder, and where it is: an entry's path may go through links of its own layer.
@@ -79,19 +77,19 @@ fn system(action: &'static str) -> impl Fn(Errno) -> Problem {
 }
 
 impl Tree {
-    /// The paths of all folders together may have so many bytes.
-    pub(super) fn open(root: &Path, path_bytes_max: usize) -> io::Result<Tree> {
+    /// What has to be remembered may take so many bytes.
+    pub(super) fn open(root: &Path, remembered_bytes_max: usize) -> io::Result<Tree> {
         let root = rustix::fs::open(root, folder_flags() | OFlags::NOFOLLOW, Mode::empty())?;
         Ok(Tree {
+            later: Later::new(&root)?,
             root: Rc::new(Folder {
                 fd: root,
                 path: Vec::new(),
             }),
             open: Vec::new(),
             implied: HashSet::from([Vec::new()]),
-            last: HashMap::new(),
-            path_bytes: 0,
-            path_bytes_max,
+            remembered_bytes: 0,
+            remembered_bytes_max,
             borrowed: HashMap::new(),
             whiteouts: Vec::new(),
             buffer: vec![0; COPY_BUFFER_BYTES],
@@ -119,22 +117,15 @@ impl Tree {
         .map_err(system("change the owner of"))?;
         xattr::set_open(folder.as_fd(), &entry.xattrs)?;
         rustix::fs::fchmod(&folder, Mode::from_raw_mode(entry.mode)).map_err(system("change the mode of"))?;
-        let default_acl = entry
-            .xattrs
-            .iter()
-            .find(|(name, _)| name == xattr::DEFAULT_ACL)
-            .map(|(_, v)| v.clone());
-        let key = folder.path.clone();
-        self.implied.remove(&key);
-        self.remember_folder(&key)?;
-        self.last.insert(
-            key,
-            Last {
-                modified: entry.modified,
-                default_acl,
-            },
-        );
-        Ok(())
+        let default_acl = entry.xattrs.iter().find(|(name, _)| name == xattr::DEFAULT_ACL);
+        if self.implied.remove(&folder.path) {
+            let bytes = folder.path.len() + REMEMBERED_BYTES;
+            self.remembered_bytes = self.remembered_bytes.saturating_sub(bytes);
+        }
+        let default_acl = default_acl.map(|(_, value)| value.as_slice());
+        self.later
+            .add(&folder.path, entry.modified, default_acl)
+            .map_err(|e| Problem::System("keep the time of", e))
     }
 
     pub(super) fn file(
@@ -248,8 +239,12 @@ impl Tree {
         self.make(&parent, name, |parent| {
             rustix::fs::linkat(&from, *target_name, parent, name, AtFlags::empty())
         })?;
-        if let Some(borrowed) = self.borrowed.get_mut(&inode) {
-            borrowed.names.push(parent.join(name));
+        if self.borrowed.contains_key(&inode) {
+            let name = parent.join(name);
+            self.remember_path(&name)?;
+            self.borrowed
+                .entry(inode)
+                .and_modify(|borrowed| borrowed.names.push(name));
         }
         Ok(())
     }
@@ -317,19 +312,15 @@ impl Tree {
             rustix::fs::fchmod(&folder, Mode::from_raw_mode(0o755))
                 .map_err(|e| system("change the mode of")(e).named(path))?;
         }
-        for (path, last) in &self.last {
+        let has_acls = self.later.has_acls();
+        let kept = |e| Problem::System("read the times of folders for", e).named(b"/");
+        for looks in self.later.read().map_err(kept)? {
+            let looks = looks.map_err(kept)?;
             // What was a folder may have been replaced by a later entry.
-            let Ok(folder) = beneath(&self.root, path, ResolveFlags::NO_SYMLINKS) else {
+            let Ok(folder) = beneath(&self.root, &looks.path, ResolveFlags::NO_SYMLINKS) else {
                 continue;
             };
-            let done = match &last.default_acl {
-                Some(acl) => xattr::set_open_acl(folder.as_fd(), acl),
-                None => Ok(()),
-            };
-            done.and_then(|()| {
-                rustix::fs::futimens(&folder, &times(last.modified)).map_err(system("set the times of"))
-            })
-            .map_err(|problem| problem.named(path))?;
+            date(&folder, &looks, has_acls).map_err(|problem| problem.named(&looks.path))?;
         }
         Ok(Implied {
             folders: self.implied.into_iter().collect(),
@@ -347,19 +338,12 @@ impl Tree {
         }
     }
 
-    fn remember_folder(&mut self, key: &[u8]) -> Result<(), Problem> {
-        if self.last.contains_key(key) || self.implied.contains(key) {
-            return Ok(());
-        }
-        self.remember_path(key)
-    }
-
     fn remember_path(&mut self, path: &[u8]) -> Result<(), Problem> {
-        self.path_bytes += path.len();
-        if self.path_bytes > self.path_bytes_max {
+        self.remembered_bytes += path.len() + REMEMBERED_BYTES;
+        if self.remembered_bytes > self.remembered_bytes_max {
             return Err(Problem::Rule(format!(
-                "the paths of the layer's folders have more than {} bytes",
-                self.path_bytes_max
+                "folders without an entry, whiteouts and links to layers below take more than {} bytes of memory",
+                self.remembered_bytes_max
             )));
         }
         Ok(())
@@ -445,7 +429,7 @@ impl Tree {
                 )));
             }
             _ => {
-                self.remember_folder(&key)?;
+                self.remember_path(&key)?;
                 self.implied.insert(key);
             }
         }
@@ -559,6 +543,16 @@ pub(super) fn file_type(status: &rustix::fs::Stat) -> FileType {
 
 pub(super) fn is_whiteout(status: &rustix::fs::Stat) -> bool {
     file_type(status) == FileType::CharacterDevice && status.st_rdev == 0
+}
+
+/// Give a folder the looks that had to wait. `has_acls`: an earlier entry may have given it an ACL.
+fn date(folder: &OwnedFd, looks: &Looks, has_acls: bool) -> Result<(), Problem> {
+    match &looks.default_acl {
+        Some(acl) => xattr::set_open_acl(folder.as_fd(), acl)?,
+        None if has_acls => xattr::remove_acl(folder.as_fd())?,
+        None => {}
+    }
+    rustix::fs::futimens(folder, &times(looks.modified)).map_err(system("set the times of"))
 }
 
 /// Owner, attributes and times of what has no descriptor of its own.

@@ -77,6 +77,14 @@ pub(super) fn set_open_acl(folder: BorrowedFd<'_>, acl: &[u8]) -> Result<(), Pro
     )
 }
 
+/// Take a folder's default ACL away, if it has one.
+pub(super) fn remove_acl(folder: BorrowedFd<'_>) -> Result<(), Problem> {
+    match rustix::fs::fremovexattr(folder, DEFAULT_ACL) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        result => result.map_err(|e| Problem::System("take an extended attribute of", e.into())),
+    }
+}
+
 /// A file system without an attribute's name space drops it, as it would in a copy; capabilities may not go so.
 fn settle(key: &[u8], result: Result<(), Errno>) -> Result<(), Problem> {
     match result {

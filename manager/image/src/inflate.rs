@@ -2,11 +2,12 @@
 //!
 //! Bounded like a layer: what inflates to far more than it is, is refused as a bomb before it fills anything.
 
+pub(crate) mod window;
+
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
 
-use crate::layer::ZSTD_WINDOW_LOG_MAX;
 use crate::manifest::Compression;
 use crate::unpack::Limits;
 
@@ -66,11 +67,7 @@ impl<'a> Inflated<'a> {
         let stream: Box<dyn Read + 'a> = match compression {
             Compression::Plain => Box::new(counted),
             Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(counted)),
-            Compression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::new(counted)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-                Box::new(decoder)
-            }
+            Compression::Zstd => Box::new(window::Inflating::new(io::BufReader::new(counted))?),
         };
         Ok(Inflated {
             stream,

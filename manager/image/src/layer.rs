@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crate::Error;
 use crate::content::BlobWriter;
 use crate::digest::{Digest, Hasher};
+use crate::inflate::window::Inflating;
 use crate::manifest::{Compression, Layer};
 use crate::progress::Counters;
 use crate::store::Held;
@@ -25,8 +26,6 @@ const PIECE_BYTES: usize = 128 << 10;
 const PIECES_MAX: usize = 8;
 /// What is read at once of a blob that is here.
 const FILE_PIECE_BYTES: usize = 64 << 10;
-/// The largest zstd window that is accepted, as a power of two: 32 MiB. `zstd -19` uses 8 MiB.
-pub(crate) const ZSTD_WINDOW_LOG_MAX: u32 = 25;
 
 /// What one pass needs to know.
 pub(crate) struct Pass {
@@ -110,11 +109,7 @@ impl Pass {
                 pieces,
                 recycled,
             ),
-            Compression::Zstd => zstd::stream::read::Decoder::with_buffer(io::BufReader::new(&mut packed))
-                .and_then(|mut decoder| {
-                    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-                    Ok(decoder)
-                })
+            Compression::Zstd => Inflating::new(io::BufReader::new(&mut packed))
                 .map_err(|e| Stop::Error(self.broken(format!("zstd: {e}"))))
                 .and_then(|mut decoder| self.pump(&mut decoder, pieces, recycled)),
         };
@@ -359,7 +354,7 @@ impl PackedRead for flate2::read::MultiGzDecoder<&mut Packed<'_>> {
     }
 }
 
-impl PackedRead for zstd::stream::read::Decoder<'_, io::BufReader<&mut Packed<'_>>> {
+impl PackedRead for Inflating<io::BufReader<&mut Packed<'_>>> {
     fn taken(&self) -> u64 {
         self.get_ref().get_ref().taken
     }

@@ -176,12 +176,13 @@ fn records(entry: &Entry) -> io::Result<Vec<u8>> {
 
 /// Seconds with their fraction, which counts away from zero.
 fn decimal(time: Time) -> String {
-    let (sign, seconds, nanoseconds) = match (time.seconds, time.nanoseconds) {
-        (seconds, nanoseconds @ 1..) if seconds < 0 => ("-", -(seconds + 1), 1_000_000_000 - nanoseconds),
-        (seconds, nanoseconds) if seconds < 0 => ("-", -seconds, nanoseconds),
-        (seconds, nanoseconds) => ("", seconds, nanoseconds),
+    let Time { seconds, nanoseconds } = time;
+    let sign = if seconds < 0 { "-" } else { "" };
+    let (whole, fraction) = match nanoseconds {
+        1.. if seconds < 0 => ((seconds + 1).unsigned_abs(), 1_000_000_000 - nanoseconds),
+        _ => (seconds.unsigned_abs(), nanoseconds),
     };
-    format!("{sign}{seconds}.{nanoseconds:09}")
+    format!("{sign}{whole}.{fraction:09}")
 }
 
 /// `length key=value\n`, where the length counts its own digits too.
@@ -241,6 +242,9 @@ mod tests {
             (-1, 500_000_000),
             (-7, 0),
             (1 << 40, 9),
+            (i64::MAX, 1),
+            (i64::MIN, 0),
+            (i64::MIN, 1),
         ];
         for (seconds, nanoseconds) in times {
             let entry = Entry {

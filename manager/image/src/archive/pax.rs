@@ -132,24 +132,24 @@ fn time(value: &[u8]) -> Option<Time> {
     let text = std::str::from_utf8(value).ok()?;
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |t| (true, t));
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds = decimal(whole.as_bytes())?;
-    if !fraction.bytes().all(|b| b.is_ascii_digit()) || whole.is_empty() {
+    let is_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !is_digits(whole) || !is_digits(fraction) {
         return None;
     }
     let mut nanoseconds = 0;
     for i in 0..9 {
         nanoseconds = nanoseconds * 10 + u32::from(fraction.as_bytes().get(i).map_or(0, |b| b - b'0'));
     }
-    Some(match (negative, nanoseconds) {
-        (false, _) => Time { seconds, nanoseconds },
-        (true, 0) => Time {
-            seconds: -seconds,
-            nanoseconds,
-        },
-        (true, _) => Time {
-            seconds: -seconds - 1,
-            nanoseconds: 1_000_000_000 - nanoseconds,
-        },
+    let mut seconds = i128::from(whole.parse::<u64>().ok()?);
+    if negative {
+        seconds = -seconds;
+        if nanoseconds > 0 {
+            (seconds, nanoseconds) = (seconds - 1, 1_000_000_000 - nanoseconds);
+        }
+    }
+    Some(Time {
+        seconds: i64::try_from(seconds).ok()?,
+        nanoseconds,
     })
 }
 
@@ -194,7 +194,21 @@ mod tests {
                 nanoseconds: 1
             })
         );
-        for bad in ["", "-", ".5", "1.x", "1e3", "99999999999999999999"] {
+        let least = Time {
+            seconds: i64::MIN,
+            nanoseconds: 0,
+        };
+        assert_eq!(time(b"-9223372036854775808"), Some(least));
+        for bad in [
+            "-9223372036854775808.1",
+            "9223372036854775808",
+            "",
+            "-",
+            ".5",
+            "1.x",
+            "1e3",
+            "99999999999999999999",
+        ] {
             assert_eq!(time(bad.as_bytes()), None, "{bad}");
         }
     }

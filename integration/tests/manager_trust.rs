@@ -169,6 +169,10 @@ fn only_what_its_publisher_signed_is_pulled_and_run() {
 
     let verified = manager.ctl(&["image", "verify", &signed]).ok();
     assert!(verified.contains("Signed by: key sha256:"), "{verified}");
+    assert!(
+        verified.contains(&format!("Signed for: {signed}\n")),
+        "{verified}"
+    );
     let verified: Value = serde_json::from_str(
         &manager
             .ctl(&["--format", "json", "image", "verify", &signed])
@@ -366,7 +370,9 @@ fn what_notations_library_signs_is_accepted_by_its_certificate() {
         let good = sign(&format!("team/{envelope}:1"), "acme", envelope, &["24h"]);
         let verified = manager.ctl(&["image", "verify", &good]).ok();
         assert!(
-            verified.contains("Signed by: C=US, ST=WA, O=acme, CN=acme (notation)"),
+            verified.contains(
+                "Signed by: C=US, ST=WA, O=acme, CN=acme (notation)\nSigned for: this digest, under any name"
+            ),
             "{verified}"
         );
         let ran = manager.ctl(&["run", "--rm", "--network", "none", &good, "echo", "ran"]);

@@ -233,6 +233,7 @@ impl Service for Images {
         let signatures = verdict.signatures.into_iter().map(|signature| v1::Signature {
             kind: signature.kind.to_owned(),
             signer: signature.signer,
+            name: signature.name.unwrap_or_default(),
         });
         Ok(Response::new(v1::VerifyResponse {
             digest: verdict.digest,

@@ -60,6 +60,9 @@ pub struct Signature {
     pub kind: &'static str,
     /// A key's fingerprint, or the identity in a certificate.
     pub signer: String,
+    /// The name that it is for, and that the policy has it held to; `None`: it is for the digest alone, and as good under
+    /// any other name.
+    pub name: Option<String>,
 }
 
 /// The gate that each image has to pass.

@@ -110,6 +110,7 @@ async fn an_image_signed_by_the_policys_key_is_pulled_and_says_by_whom() {
             .await
             .unwrap();
         assert_eq!((verdict.digest, verdict.signatures.len()), (top, 1));
+        assert_eq!(verdict.signatures[0].name.as_deref(), Some(NAME));
         assert!(
             verdict.signatures[0].signer.starts_with("key sha256:"),
             "{:?}",
@@ -696,6 +697,7 @@ async fn a_notation_signature_holds_for_whom_an_authority_of_the_policy_certifie
             .await
             .unwrap();
         assert_eq!(verdict.signatures[0].signer, "C=US, ST=WA, O=acme, CN=ci");
+        assert_eq!(verdict.signatures[0].name, None);
         place.pull(&server.reference()).await.unwrap();
     }
 }

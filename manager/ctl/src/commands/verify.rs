@@ -22,6 +22,8 @@ struct Verdict {
 struct Signature {
     kind: String,
     signer: String,
+    /// Empty: it is for the digest alone.
+    name: String,
 }
 
 pub(super) async fn verify(client: &Client, reference: String, format: Format) -> Result<u8> {
@@ -44,6 +46,7 @@ pub(super) async fn verify(client: &Client, reference: String, format: Format) -
             .map(|signature| Signature {
                 kind: signature.kind,
                 signer: signature.signer,
+                name: signature.name,
             })
             .collect(),
     };
@@ -58,6 +61,10 @@ pub(super) async fn verify(client: &Client, reference: String, format: Format) -
     }
     for signature in &verdict.signatures {
         output::print_line(&format!("Signed by: {} ({})", signature.signer, signature.kind))?;
+        output::print_line(&match signature.name.as_str() {
+            "" => "Signed for: this digest, under any name".to_owned(),
+            name => format!("Signed for: {name}"),
+        })?;
     }
     Ok(0)
 }

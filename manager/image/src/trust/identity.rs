@@ -60,10 +60,10 @@ impl Claim {
 }
 
 impl SignedIdentity {
-    /// Whether a signature that claims to be for `claimed` is one for `image`.
-    pub(super) fn check(&self, claimed: Option<&str>, image: &Reference) -> Result<(), String> {
+    /// Whether a signature that claims to be for `claimed` is one for `image`. Gives the name that it is held to, if any.
+    pub(super) fn check(&self, claimed: Option<&str>, image: &Reference) -> Result<Option<String>, String> {
         if *self == (SignedIdentity::MatchDigest {}) {
-            return Ok(());
+            return Ok(None);
         }
         let claimed = claimed.ok_or(
             "it is for this digest but names no repository or tag, so that it would also do for another name: \
@@ -87,7 +87,8 @@ impl SignedIdentity {
                 prefix,
                 signed_prefix,
             } => exact_or_by_digest(&claim, &remapped(image, prefix, signed_prefix)?),
-        }
+        }?;
+        Ok(Some(claimed.to_owned()))
     }
 }
 

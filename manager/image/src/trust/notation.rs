@@ -293,6 +293,8 @@ pub(super) fn judge(
     Ok(Signature {
         kind: "notation",
         signer: name.to_string(),
+        // There is none in it.
+        name: None,
     })
 }
 

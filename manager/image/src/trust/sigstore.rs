@@ -369,15 +369,18 @@ impl Judge<'_> {
         Err(reason)
     }
 
-    fn check_name(&self, claimed: Option<&str>, asked: &Asked<'_>) -> Result<(), String> {
-        self.signed_identity.check(claimed, asked.reference)
-    }
-
-    fn signature(signer: String) -> Signature {
-        Signature {
+    /// The signature that holds, if it is for the name that was asked for.
+    fn signature(
+        &self,
+        signer: String,
+        claimed: Option<&str>,
+        asked: &Asked<'_>,
+    ) -> Result<Signature, String> {
+        Ok(Signature {
             kind: "cosign",
             signer,
-        }
+            name: self.signed_identity.check(claimed, asked.reference)?,
+        })
     }
 }
 

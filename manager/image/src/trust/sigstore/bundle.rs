@@ -44,8 +44,8 @@ pub(crate) fn judge(
         named.as_deref() == Some(digest.hex())
     });
     let subject = subject.ok_or("it is for another digest")?;
-    judge.check_name(Some(subject.name.as_str()).filter(|name| !name.is_empty()), asked)?;
-    Ok(Judge::signature(signer))
+    let name = Some(subject.name.as_str()).filter(|name| !name.is_empty());
+    judge.signature(signer, name, asked)
 }
 
 fn parse(content: &[u8]) -> Result<Bundle, String> {

@@ -122,8 +122,7 @@ pub(crate) fn judge(
             quote(&critical.image.docker_manifest_digest)
         ));
     }
-    judge.check_name(Some(&critical.identity.docker_reference), asked)?;
-    Ok(Judge::signature(signer))
+    judge.signature(signer, Some(&critical.identity.docker_reference), asked)
 }
 
 /// The same in the form of a bundle, for there is one way to verify those.

@@ -82,12 +82,14 @@ impl Failure {
         eprintln!(
             "{} {}",
             output::paint("managerctl:", output::Colour::Red, coloured),
-            self.message
+            // What a registry has answered may be part of it.
+            output::clean_lines(&self.message)
         );
         if let Some(hint) = &self.hint {
             eprintln!(
-                "{} {hint}",
-                output::paint("hint:", output::Colour::Cyan, coloured)
+                "{} {}",
+                output::paint("hint:", output::Colour::Cyan, coloured),
+                output::clean_lines(hint)
             );
         }
     }

@@ -1,4 +1,5 @@
-//! What the person reads on stdout: tables, JSON, and colour where it is welcome.
+//! What the person reads on stdout: tables, JSON, and colour where it is welcome. What images, registries and
+//! containers tell is text of strangers: a terminal shows it, and never obeys it.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -18,18 +19,53 @@ pub(crate) fn print(text: &str) -> Result<()> {
         .map_err(|error| Failure::write("stdout", &error))
 }
 
+/// One line, of whomsoever's text.
 pub(crate) fn print_line(text: &str) -> Result<()> {
-    print(&format!("{text}\n"))
+    print(&(clean(text) + "\n"))
 }
 
 /// A JSON value over several lines.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
-    print_line(&serde_json::to_string_pretty(value).map_err(|error| unprintable(&error))?)
+    print_json_text(&serde_json::to_string_pretty(value).map_err(|error| unprintable(&error))?)
 }
 
 /// A JSON value on one line.
 pub(crate) fn print_json_line(value: &impl Serialize) -> Result<()> {
-    print_line(&serde_json::to_string(value).map_err(|error| unprintable(&error))?)
+    print_json_text(&serde_json::to_string(value).map_err(|error| unprintable(&error))?)
+}
+
+fn print_json_text(json: &str) -> Result<()> {
+    // serde_json leaves DEL and C1 as they are. Here they stand in strings only.
+    let escaped = escape(json, &['\n'], |c| format!("\\u{:04x}", u32::from(c)));
+    print(&(escaped + "\n"))
+}
+
+/// Text of others on one line: what a terminal would obey is spelt out.
+pub(crate) fn clean(text: &str) -> String {
+    escape(text, &[], |c| c.escape_default().to_string())
+}
+
+/// Like [`clean`], for text that may have several lines.
+pub(crate) fn clean_lines(text: &str) -> String {
+    escape(text, &['\n'], |c| c.escape_default().to_string())
+}
+
+fn escape(text: &str, kept: &[char], spell: impl Fn(char) -> String) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_command(c) && !kept.contains(&c) {
+            escaped.push_str(&spell(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// Controls (C0, DEL, C1), and what changes the direction of the text around it (`Bidi_Control` in Unicode).
+fn is_command(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn unprintable(error: &serde_json::Error) -> Failure {
@@ -117,9 +153,9 @@ impl Table {
     }
 }
 
-/// A plain cell.
-pub(crate) fn cell(text: impl Into<String>) -> (String, Colour) {
-    (text.into(), Colour::None)
+/// A plain cell, of whomsoever's text.
+pub(crate) fn cell(text: impl AsRef<str>) -> (String, Colour) {
+    (clean(text.as_ref()), Colour::None)
 }
 
 #[cfg(test)]
@@ -137,6 +173,19 @@ mod tests {
     fn columns_are_aligned_by_characters() {
         let expected = "NAME          STATUS   ID\na-long-name   Up       1\nü                      22\n";
         assert_eq!(table().render(false), expected);
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_spelt_out() {
+        let hostile = "a\x1b]0;title\x07\u{9b}2J\u{202e}b\r\nc ü…";
+        let clean_text = r"a\u{1b}]0;title\u{7}\u{9b}2J\u{202e}b\r\nc ü…";
+        assert_eq!(clean(hostile), clean_text);
+        assert_eq!(cell(hostile).0, clean_text);
+        assert_eq!(clean_lines("a\nb\x1bc"), "a\nb\\u{1b}c");
+        let json = escape("{\n\"a\": \"\u{9b}2J\"}", &['\n'], |c| {
+            format!("\\u{:04x}", u32::from(c))
+        });
+        assert_eq!(json, "{\n\"a\": \"\\u009b2J\"}");
     }
 
     #[test]

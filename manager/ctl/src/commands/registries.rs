@@ -82,7 +82,7 @@ pub(super) async fn search(client: &Client, flags: &Search, format: Format) -> R
             cell(one.name),
             cell(description),
             cell(one.stars.to_string()),
-            cell(if one.official { "[OK]" } else { "" }.to_owned()),
+            cell(if one.official { "[OK]" } else { "" }),
         ]);
     }
     table.print()?;

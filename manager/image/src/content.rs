@@ -5,23 +5,33 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
+use crate::removal::remove;
 
 /// A path below the store's `tmp` that is deleted when dropped.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
+    losses_before: u64,
 }
 
 impl Scratch {
-    /// An empty folder.
-    pub(crate) fn folder(path: PathBuf) -> Result<Scratch, Error> {
+    /// An empty folder. Of `losses_before` tells [`crate::store::Store::sync`].
+    pub(crate) fn folder(path: PathBuf, losses_before: u64) -> Result<Scratch, Error> {
         std::fs::create_dir(&path).map_err(|e| Error::io("make", &path, e))?;
-        Ok(Scratch { path })
+        Ok(Scratch { path, losses_before })
     }
 
     /// What was moved to `path` and is to go.
     pub(crate) fn doomed(path: PathBuf) -> Scratch {
-        Scratch { path }
+        Scratch {
+            path,
+            losses_before: 0,
+        }
+    }
+
+    /// How many losses the store knew of before the first byte was written here.
+    pub(crate) fn losses_before(&self) -> u64 {
+        self.losses_before
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -38,23 +48,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(e) = remove(&self.path) {
+        if let Err(e) = crate::blocking_here(|| remove(&self.path)) {
             // The next open of the store tries again.
             tracing::warn!(path = %self.path.display(), error = %e, "could not remove a temporary file");
         }
-    }
-}
-
-/// Remove a file or a folder with all in it; one that is not there is fine.
-pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
-    let gone = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(e) => Err(e),
-    };
-    match gone {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 
@@ -66,11 +63,11 @@ pub(crate) struct BlobWriter {
 }
 
 impl BlobWriter {
-    pub(crate) fn create(path: PathBuf) -> Result<BlobWriter, Error> {
+    pub(crate) fn create(path: PathBuf, losses_before: u64) -> Result<BlobWriter, Error> {
         let file = File::create_new(&path).map_err(|e| Error::io("make", &path, e))?;
         Ok(BlobWriter {
             file,
-            scratch: Scratch { path },
+            scratch: Scratch { path, losses_before },
         })
     }
 

@@ -422,6 +422,17 @@ impl Error {
         }
     }
 
+    /// Whether the database had no room. For its shared memory `SQLite` only says that the call failed.
+    pub fn is_disk_full(&self) -> bool {
+        let Error::Database { source, .. } = self else {
+            return false;
+        };
+        source.sqlite_error().is_some_and(|error| {
+            error.code == rusqlite::ErrorCode::DiskFull
+                || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+        })
+    }
+
     /// Tell of a refusal that the name pointed elsewhere before.
     pub(crate) fn of_moved_tag(mut self, before: Option<&str>) -> Error {
         if let (Error::Refused(refusal), Some(before)) = (&mut self, before) {

@@ -3,12 +3,14 @@
 mod filter;
 mod find;
 mod history;
+mod measure;
 mod names;
 mod prune;
 mod usage;
 
 pub use filter::Filters;
-pub use history::{Step, tree_bytes};
+pub use history::Step;
+pub use measure::tree_bytes;
 pub use usage::{ImageUsage, Usage};
 
 use std::collections::BTreeSet;
@@ -127,18 +129,22 @@ impl Image {
         }
     }
 
-    fn check_platform(&self, asked_for: &str, wanted: &Platform) -> Result<(), Error> {
+    /// Whether it is what `wanted` asks for.
+    pub(crate) fn is_for(&self, wanted: &Platform) -> bool {
         let own = self.platform();
         // Many builders leave the variant out; then the index is what tells, and the architecture is what is known.
-        let fits = own.fitness(wanted).is_some()
-            || (own.variant.is_empty() && own.architecture == wanted.architecture && own.os == wanted.os);
-        if fits {
+        own.fitness(wanted).is_some()
+            || (own.variant.is_empty() && own.architecture == wanted.architecture && own.os == wanted.os)
+    }
+
+    fn check_platform(&self, asked_for: &str, wanted: &Platform) -> Result<(), Error> {
+        if self.is_for(wanted) {
             return Ok(());
         }
         Err(Error::NoSuchPlatform {
             name: asked_for.to_owned(),
             wanted: wanted.to_string(),
-            here: vec![own.to_string()],
+            here: vec![self.platform().to_string()],
         })
     }
 }
@@ -300,7 +306,8 @@ impl Images {
     ///
     /// An image that a container or a lease needs stays: without `force` this fails, with `force` only its names go.
     /// By id, an image with several names needs `force`. By `repository@digest`, all tags of the repository that
-    /// point there go. The files go in the background.
+    /// point there go, or, if it has none, what is known of the repository having it; never names of others. The files
+    /// go in the background.
     pub fn remove(&self, name_or_id: &str, force: bool) -> Result<Removed, Error> {
         let change = |transaction: &Transaction<'_>| names::remove(transaction, name_or_id, force);
         Ok(self.store.change_and_collect(change)?.0)

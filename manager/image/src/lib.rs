@@ -13,7 +13,7 @@
 //! push.rs ── registry.rs, registry/upload.rs ◄── files of store.rs
 //! remote.rs ── registry.rs: what registries have, without pulling it
 //! store.rs (files and holds) ── database.rs (metadata) ── rootfs.rs (containers) ── reconcile.rs (at open)
-//!    └── links.rs (what content needs), reaper.rs (removal behind everybody's back)
+//!    └── links.rs (what content needs), reaper.rs (removal behind everybody's back), removal.rs (how deep trees go)
 //! ```
 
 mod archive;
@@ -45,6 +45,7 @@ mod reconcile;
 mod reference;
 mod registry;
 mod remote;
+mod removal;
 mod rootfs;
 mod save;
 mod store;
@@ -72,6 +73,7 @@ pub use remote::RemoteManifest;
 pub use rootfs::Rootfs;
 pub use trust::{PolicyFile, Signature, Verdict};
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinError;
 
 /// Run blocking work away from the threads that wait for the network.
@@ -82,6 +84,15 @@ async fn blocking<T: Send + 'static>(
     joined(tokio::task::spawn_blocking(work).await, || {
         Error::Cancelled("images".into())
     })
+}
+
+/// Run blocking work where a value is dropped: that may be on a thread that others wait for, who go on elsewhere then.
+fn blocking_here<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        // A thread of the caller's own, or a runtime that has no other.
+        _ => work(),
+    }
 }
 
 /// What a task has ended with, as if its work had been done here; `given_up` is the error of one that was cancelled.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::content::remove;
+use crate::removal::remove;
 
 /// The lowest priority that a thread can have; its disk requests follow it.
 const NICE: i32 = 19;

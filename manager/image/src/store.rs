@@ -18,13 +18,13 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
+use rustix::io::Errno;
 
 use crate::Error;
 use crate::content::{BlobWriter, Scratch};
@@ -41,8 +41,10 @@ pub(crate) const EMPTY_LAYER: u64 = 0;
 
 pub(crate) struct Store {
     root: PathBuf,
-    /// Open since before the first write, so that syncfs tells of write-back errors since then.
-    lock: File,
+    /// Open since before the first write, so that syncfs tells of write-back errors since then. Held while it is asked.
+    lock: Mutex<File>,
+    /// How often it has told of one.
+    losses: AtomicU64,
     database: Mutex<Connection>,
     /// Locked before `database` where both are.
     held: Mutex<HashMap<Key, Weak<Held>>>,
@@ -67,7 +69,9 @@ pub(crate) struct Held {
     number: u64,
     /// Of a layer's files, if they were unpacked just now.
     unpacked_bytes: Option<u64>,
-    /// Whether the database names it.
+    /// See [`Scratch::losses_before`].
+    losses_before: u64,
+    /// Whether the database names it. Changed only under the lock of `held`, with the database.
     kept: AtomicBool,
 }
 
@@ -84,8 +88,12 @@ impl Held {
     }
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
+impl Held {
+    fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    fn end(&mut self) {
         let mut held = lock(&self.store.held);
         // Another hold may have taken the entry between the last reference's end and here.
         let is_own_entry = held
@@ -96,10 +104,16 @@ impl Drop for Held {
         }
         // A layer's folder is nobody else's; a blob's file is the other hold's if there is one.
         let is_own_file = is_own_entry || self.number != 0;
-        let doomed =
-            (is_own_file && !self.kept.load(Ordering::Relaxed)).then(|| self.store.take_away(&self.path));
+        let doomed = (is_own_file && !self.is_kept()).then(|| self.store.take_away(&self.path));
         drop(held);
         drop(doomed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It waits for whoever has the lock, and removes files.
+        crate::blocking_here(|| self.end());
     }
 }
 
@@ -124,7 +138,8 @@ impl Store {
     pub(crate) fn new(root: PathBuf, lock: File, database: Connection, next_number: u64) -> Store {
         Store {
             root,
-            lock,
+            lock: Mutex::new(lock),
+            losses: AtomicU64::new(0),
             database: Mutex::new(database),
             held: Mutex::new(HashMap::new()),
             next_number: AtomicU64::new(next_number),
@@ -167,11 +182,11 @@ impl Store {
 
     /// An empty folder that goes away with its value.
     pub(crate) fn scratch_folder(&self) -> Result<Scratch, Error> {
-        Scratch::folder(self.fresh_scratch())
+        Scratch::folder(self.fresh_scratch(), self.losses())
     }
 
     pub(crate) fn blob_writer(&self) -> Result<BlobWriter, Error> {
-        BlobWriter::create(self.fresh_scratch())
+        BlobWriter::create(self.fresh_scratch(), self.losses())
     }
 
     /// Take something out of sight at once; its content goes when the value is dropped.
@@ -205,9 +220,26 @@ impl Store {
         Ok(())
     }
 
-    /// Make everything written so far durable, file data and names alike.
-    pub(crate) fn sync(&self) -> Result<(), Error> {
-        rustix::fs::syncfs(self.lock.as_fd()).map_err(|e| Error::io("sync the file system of", &self.root, e))
+    fn losses(&self) -> u64 {
+        self.losses.load(Ordering::SeqCst)
+    }
+
+    fn lost(&self, error: Errno) -> Error {
+        Error::io("sync the file system of", &self.root, error)
+    }
+
+    /// Make everything written so far durable, file data and names alike; or else it was lost.
+    ///
+    /// The kernel tells of a write that it has lost once, and not whose it was: all that was begun before it told
+    /// counts as lost, whoever asks. So this gives how many losses there have been, and what is durable is only what
+    /// was begun with as many. Source: the kernel's Documentation/core-api/errseq.rst.
+    fn sync(&self) -> Result<u64, Error> {
+        let file = lock(&self.lock);
+        rustix::fs::syncfs(&*file).map_err(|e| {
+            self.losses.fetch_add(1, Ordering::SeqCst);
+            self.lost(e)
+        })?;
+        Ok(self.losses())
     }
 
     /// A hold on what is already here.
@@ -220,7 +252,10 @@ impl Store {
         held: &mut HashMap<Key, Weak<Held>>,
         key: &Key,
     ) -> Result<Option<Arc<Held>>, Error> {
-        if let Some(live) = held.get(key).and_then(Weak::upgrade) {
+        // What is not durable and may be lost is of no use to who asks now.
+        let live = held.get(key).and_then(Weak::upgrade);
+        let usable = live.filter(|live| live.is_kept() || live.losses_before == self.losses());
+        if let Some(live) = usable {
             return Ok(Some(live));
         }
         let (path, number) = match key {
@@ -238,29 +273,16 @@ impl Store {
             tracing::warn!(path = %path.display(), "the image store has lost a file");
             return Ok(None);
         }
-        Ok(Some(self.insert(held, key, path, number, true, None)))
-    }
-
-    fn insert(
-        self: &Arc<Self>,
-        held: &mut HashMap<Key, Weak<Held>>,
-        key: &Key,
-        path: PathBuf,
-        number: u64,
-        kept: bool,
-        unpacked_bytes: Option<u64>,
-    ) -> Arc<Held> {
-        let kept = AtomicBool::new(kept);
-        let new = Arc::new(Held {
+        let new = Held {
             store: Arc::clone(self),
             key: key.clone(),
             path,
             number,
-            unpacked_bytes,
-            kept,
-        });
-        held.insert(key.clone(), Arc::downgrade(&new));
-        new
+            unpacked_bytes: None,
+            losses_before: self.losses(),
+            kept: AtomicBool::new(true),
+        };
+        Ok(Some(insert(held, new)))
     }
 
     /// Move what was made and verified to its place. If another pull was first, its work is taken.
@@ -288,9 +310,19 @@ impl Store {
                 (self.layer_path(number), number)
             }
         };
+        let losses_before = made.losses_before();
         made.publish(&path)?;
         failpoint::reach("pull.published");
-        Ok(self.insert(&mut held, key, path, number, false, unpacked_bytes))
+        let new = Held {
+            store: Arc::clone(self),
+            key: key.clone(),
+            path,
+            number,
+            unpacked_bytes,
+            losses_before,
+            kept: AtomicBool::new(false),
+        };
+        Ok(insert(&mut held, new))
     }
 
     /// Keep a small blob that is in memory.
@@ -352,18 +384,15 @@ impl Store {
         let (row, name) = (&parts.row, parts.name.as_ref());
         let target = name.map_or(&row.manifest_digest, |(_, name)| &name.target_digest);
         let (contents, others) = describe(&[target, &row.manifest_digest], &parts.blobs)?;
-        self.keep(&contents, |transaction| {
+        let held: Vec<&Arc<Held>> = parts.layers.iter().chain(&parts.blobs).collect();
+        self.keep(&held, &contents, |transaction| {
             database::insert_image(transaction, row, target, &layers)?;
             insert_others(transaction, &row.id, &others)?;
             if let Some((name, to)) = name {
                 database::put_name(transaction, name, target, Some(&row.id), &to.platform)?;
             }
             also(transaction)
-        })?;
-        for held in parts.layers.iter().chain(others) {
-            held.kept.store(true, Ordering::Relaxed);
-        }
-        Ok(())
+        })
     }
 
     /// Give an image that is here more content, and record in the same transaction what it is.
@@ -374,23 +403,28 @@ impl Store {
         record: impl FnOnce(&Transaction<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let blobs: Vec<&Arc<Held>> = blobs.iter().collect();
-        self.keep(&[], |transaction| {
+        self.keep(&blobs, &[], |transaction| {
             insert_others(transaction, image_id, &blobs)?;
             record(transaction)
-        })?;
-        for held in blobs {
-            held.kept.store(true, Ordering::Relaxed);
-        }
-        Ok(())
+        })
     }
 
-    /// Make all that was written durable, and in one transaction record `contents` and do `change`.
+    /// Make all that was written durable, and in one transaction record `contents` and do `change`; the database names
+    /// all of `parts` then.
     fn keep(
         &self,
+        parts: &[&Arc<Held>],
         contents: &[Described<'_>],
         change: impl FnOnce(&Transaction<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.sync()?;
+        let losses = self.sync()?;
+        if parts
+            .iter()
+            .any(|part| !part.is_kept() && part.losses_before != losses)
+        {
+            // Another commit was told, and it may be of these.
+            return Err(self.lost(Errno::IO));
+        }
         failpoint::reach("pull.synced");
         let _held = lock(&self.held);
         let mut connection = self.database();
@@ -407,8 +441,9 @@ impl Store {
         change(&transaction)?;
         transaction.commit().map_err(database::doing("commit an image"))?;
         failpoint::reach("pull.recorded");
-        for content in contents {
-            content.held.kept.store(true, Ordering::Relaxed);
+        // Before the lock is given up: a removal may come next, and takes it back.
+        for part in parts {
+            part.kept.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -416,10 +451,23 @@ impl Store {
     /// Run `change` in one transaction, then remove what no image needs any more.
     ///
     /// The files leave their places before this returns, and are removed in the background. Gives how many bytes
-    /// that frees, too.
+    /// that frees, too. On a full disk `change` runs again once the space of earlier removals is there.
     pub(crate) fn change_and_collect<T>(
         &self,
-        change: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,
+        change: impl Fn(&Transaction<'_>) -> Result<T, Error>,
+    ) -> Result<(T, u64), Error> {
+        match self.try_change_and_collect(&change) {
+            Err(error) if error.is_disk_full() => {
+                self.settle_removals();
+                self.try_change_and_collect(&change)
+            }
+            result => result,
+        }
+    }
+
+    fn try_change_and_collect<T>(
+        &self,
+        change: impl Fn(&Transaction<'_>) -> Result<T, Error>,
     ) -> Result<(T, u64), Error> {
         // Dropped after the locks: a last reference's drop takes the lock itself.
         let mut in_use = Vec::new();
@@ -466,6 +514,12 @@ impl Store {
         drop(in_use);
         Ok((result, garbage.bytes))
     }
+}
+
+fn insert(held: &mut HashMap<Key, Weak<Held>>, new: Held) -> Arc<Held> {
+    let new = Arc::new(new);
+    held.insert(new.key.clone(), Arc::downgrade(&new));
+    new
 }
 
 /// Content to be recorded.
@@ -549,5 +603,53 @@ fn move_away(path: &Path, place: &Path) -> bool {
             tracing::warn!(path = %path.display(), error = %e, "could not take away");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(folder: &tempfile::TempDir) -> Arc<Store> {
+        crate::reconcile::open(folder.path()).unwrap()
+    }
+
+    #[test]
+    fn a_hold_that_ends_on_a_thread_of_tasks_keeps_no_task_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder);
+        let held = store.keep_bytes(&Digest::of(b"content"), b"content").unwrap();
+        let path = held.path().to_owned();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build();
+        let runtime = runtime.unwrap();
+        let (told, tell) = std::sync::mpsc::channel();
+        let busy = lock(&store.held);
+        let ended = runtime.spawn(async move { drop(held) });
+        runtime.spawn(async move { told.send(()) });
+        tell.recv_timeout(Duration::from_mins(1)).unwrap();
+        assert!(path.exists());
+        drop(busy);
+        runtime.block_on(ended).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn all_that_was_begun_before_a_loss_was_told_of_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder);
+        let digest = Digest::of(b"content");
+        let add = |part: &Arc<Held>| store.add_blobs("image", std::slice::from_ref(part), |_| Ok(()));
+        let part = store.keep_bytes(&digest, b"content").unwrap();
+        // Another commit's syncfs fails.
+        store.losses.fetch_add(1, Ordering::SeqCst);
+        let error = add(&part).unwrap_err().to_string();
+        assert!(error.contains("Input/output error"), "{error}");
+        // Who comes now does not get it, even while it is there.
+        let again = store.keep_bytes(&digest, b"content").unwrap();
+        assert!(!Arc::ptr_eq(&part, &again));
+        drop(part);
+        assert!(again.path().exists());
     }
 }

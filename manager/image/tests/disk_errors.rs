@@ -8,7 +8,7 @@ use std::process::Command;
 
 use fixture::made::{self, Entry, Made, Packing};
 use fixture::run;
-use fixture::scripted::Server;
+use fixture::scripted::{Server, good};
 use image::{Image, Images, Kind, PullOptions};
 
 const DISK_BYTES: u64 = 96 << 20;
@@ -21,7 +21,7 @@ struct FailingDisk {
 }
 
 impl FailingDisk {
-    fn new() -> FailingDisk {
+    fn new(mkfs_options: &[&str]) -> FailingDisk {
         let disk = FailingDisk {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -33,7 +33,7 @@ impl FailingDisk {
             .arg(&backing));
         let file = backing.join("disk");
         std::fs::File::create(&file).unwrap().set_len(DISK_BYTES).unwrap();
-        run(Command::new("mkfs.ext4").arg("-q").arg(&file));
+        run(Command::new("mkfs.ext4").arg("-q").args(mkfs_options).arg(&file));
         disk.mount();
         disk
     }
@@ -49,13 +49,17 @@ impl FailingDisk {
             .arg(self.path()));
     }
 
+    fn give_room(&self) {
+        run(Command::new("mount")
+            .args(["-o", &format!("remount,size={}", 2 * DISK_BYTES)])
+            .arg(self.folder.path().join("backing")));
+    }
+
     /// Take the disk away, give its device room, repair what its failure has left, and bring it back.
     fn mend(&self) {
         run(Command::new("umount").arg(self.path()));
         let backing = self.folder.path().join("backing");
-        run(Command::new("mount")
-            .args(["-o", &format!("remount,size={}", 2 * DISK_BYTES)])
-            .arg(&backing));
+        self.give_room();
         let repaired = Command::new("e2fsck")
             .arg("-fy")
             .arg(backing.join("disk"))
@@ -98,13 +102,19 @@ fn image_of(bytes: usize, seed: u64) -> Made {
     )])
 }
 
+fn noise_in_two_layers(bytes: usize, seed: u64) -> Made {
+    let contents = made::noise(bytes, seed);
+    let layer = |name, contents| made::layer(&made::tar(&[Entry::File(name, contents)]), Packing::Gzip);
+    made::image(&[layer("contents", &contents), layer("last", b"small")])
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_failing_disk_has_lost_is_never_called_ready() {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: it makes mounts, for which it has to be root");
         return;
     }
-    let disk = FailingDisk::new();
+    let disk = FailingDisk::new(&[]);
     let root = disk.path().join("store");
     let images = Images::open(&root).await.unwrap();
     let small = pull(&images, image_of(1 << 20, 1)).await.unwrap();
@@ -135,4 +145,46 @@ async fn what_a_failing_disk_has_lost_is_never_called_ready() {
     let rootfs = images.prepare(&small, "container").unwrap();
     assert!(std::fs::read(rootfs.lower[0].join("contents")).unwrap() == made::noise(1 << 20, 1));
     pull(&images, image_of(32 << 20, 2)).await.unwrap();
+}
+
+/// The kernel tells of a lost write once. Whose it was, it does not say: another pull is told, and the disk is well again
+/// when the one that has lost something asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_pull_was_told_of_is_not_called_ready() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: it makes mounts, for which it has to be root");
+        return;
+    }
+    // A journal that fails makes the file system read-only, and all is told again and again.
+    let disk = FailingDisk::new(&["-O", "^has_journal"]);
+    let root = disk.path().join("store");
+    let images = Images::open(&root).await.unwrap();
+    let (large, small) = (noise_in_two_layers(32 << 20, 3), image_of(1 << 10, 4));
+    let (top, last_layer) = (large.top.clone(), large.layers[1].clone());
+    let gate = std::sync::Arc::new(std::sync::Barrier::new(2));
+    let script_gate = std::sync::Arc::clone(&gate);
+    let registry = Server::start(move |request, _| {
+        if request.path.ends_with(&last_layer) {
+            script_gate.wait();
+        }
+        good(request, &large)
+    });
+    let unready = {
+        let (images, reference) = (images.clone(), registry.reference());
+        tokio::spawn(async move { images.pull(&reference, PullOptions::default(), &|_| {}).await })
+    };
+    fixture::eventually("the first layer is unpacked", || {
+        let layers = std::fs::read_dir(root.join("s")).unwrap().flatten();
+        layers
+            .filter_map(|layer| layer.path().join("contents").metadata().ok())
+            .any(|file| file.len() == 32 << 20)
+    })
+    .await;
+    pull(&images, small).await.unwrap_err();
+    disk.give_room();
+    tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
+    let error = unready.await.unwrap().unwrap_err();
+
+    assert!(error.to_string().contains("Input/output error"), "{error}");
+    assert!(ids(&images).is_empty(), "{top}");
 }

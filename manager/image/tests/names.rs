@@ -50,6 +50,42 @@ async fn a_tag_moves_and_what_it_left_is_dangling_until_it_is_pruned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_digest_is_of_its_own_repository() {
+    let a = made("a");
+    let server = Server::with(a.clone());
+    let place = Place::new().await;
+    place.pull(&server.reference()).await.unwrap();
+    place.images.tag(&server.reference(), "mine").unwrap();
+    let own = format!("127.0.0.1:{}/app@{}", server.port, a.top);
+    assert_eq!(place.images.get(&own).unwrap().id, a.id);
+    let foreign = format!("other/app@{}", a.top);
+    assert_eq!(place.images.get(&foreign).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(
+        place.images.remove(&foreign, true).unwrap_err().kind(),
+        Kind::NotFound
+    );
+    place.images.remove(&server.reference(), false).unwrap();
+    // No tag of this repository is left, and those of others are not its to take.
+    let removed = place.images.remove(&own, true).unwrap();
+    assert_eq!((removed.untagged, removed.deleted), (vec![own.clone()], vec![]));
+    let left = place.images.get("mine").unwrap();
+    assert_eq!((left.id, left.repo_digests), (a.id, vec![]));
+    assert_eq!(
+        place.images.remove(&own, true).unwrap_err().kind(),
+        Kind::NotFound
+    );
+    place.images.remove("mine", false).unwrap();
+    assert!(place.left_over().is_empty());
+
+    // What has no name at all goes by its digest.
+    place.pull(&server.reference()).await.unwrap();
+    let b = Server::with(made("b"));
+    place.pull(&b.reference()).await.unwrap();
+    place.images.tag(&b.reference(), &server.reference()).unwrap();
+    assert_eq!(place.images.remove(&own, false).unwrap().deleted.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_container_or_a_lease_needs_is_not_pruned() {
     let (a, b) = (made("a"), made("b"));
     let (server_a, server_b) = (Server::with(a.clone()), Server::with(b.clone()));

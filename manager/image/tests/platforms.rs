@@ -150,8 +150,45 @@ async fn one_platform_goes_alone_by_its_id() {
     pull(&place, &server.reference(), "linux/amd64", false).await;
     pull(&place, &server.reference(), "linux/arm64", false).await;
     let removed = place.images.remove(&arm64.id, false).unwrap();
-    assert_eq!((removed.untagged, removed.deleted), (vec![], vec![arm64.id]));
+    assert_eq!(
+        (removed.untagged, removed.deleted),
+        (vec![], vec![arm64.id.clone()])
+    );
     assert_eq!(place.images.get(&server.reference()).unwrap().id, amd64.id);
+    // The name stands for another platform now, and each is what is asked for.
+    let again = pull(&place, &server.reference(), "linux/arm64", false).await;
+    assert_eq!(again.id, arm64.id);
+    server.forget();
+    let other = pull(&place, &server.reference(), "linux/amd64", false).await;
+    assert_eq!((other.id, server.count("GET", "")), (amd64.id, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_by_its_digest_is_the_image_of_its_tag_and_else_this_machines() {
+    let host = if cfg!(target_arch = "aarch64") { 1 } else { 0 };
+    // By their ids, the other platform's comes first.
+    let (index, images) = (0..)
+        .map(|seed: u32| {
+            let of = |architecture: &str| {
+                let tar = made::tar(&[Entry::File(architecture, &seed.to_le_bytes())]);
+                made::image_for(&[made::layer(&tar, Packing::Gzip)], architecture)
+            };
+            let images = [of("amd64"), of("arm64")];
+            let index = made::index(&[("linux/amd64", &images[0]), ("linux/arm64/v8", &images[1])]);
+            (index, images)
+        })
+        .find(|(_, images)| images[1 - host].id < images[host].id)
+        .unwrap();
+    let server = Server::with(index.clone());
+    let place = Place::new().await;
+    for platform in ["linux/amd64", "linux/arm64"] {
+        pull(&place, &server.reference(), platform, false).await;
+    }
+    let by_digest = format!("127.0.0.1:{}/app@{}", server.port, index.top);
+    assert_eq!(place.images.get(&by_digest).unwrap().id, images[1].id);
+    place.images.tag(&server.reference(), "mine").unwrap();
+    place.images.remove(&server.reference(), false).unwrap();
+    assert_eq!(place.images.get(&by_digest).unwrap().id, images[host].id);
 }
 
 #[tokio::test(flavor = "multi_thread")]

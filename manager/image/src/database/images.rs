@@ -110,14 +110,11 @@ pub(crate) fn ids_with_prefix(connection: &Connection, prefix: &str) -> Result<V
     .map_err(doing("find an image"))
 }
 
-/// The image that was pulled by this manifest or index under any name.
-pub(crate) fn id_by_manifest(connection: &Connection, digest: &str) -> Result<Option<String>, Error> {
+/// The images that were pulled by this manifest or index under any name.
+pub(crate) fn ids_by_manifest(connection: &Connection, digest: &str) -> Result<Vec<String>, Error> {
     let sql = "SELECT id FROM images WHERE manifest_digest = ?1 OR target_digest = ?1
-        UNION SELECT image_id FROM names WHERE target_digest = ?1 AND image_id IS NOT NULL LIMIT 1";
-    connection
-        .query_row(sql, [digest], |row| row.get(0))
-        .optional()
-        .map_err(doing("find an image"))
+        UNION SELECT image_id FROM names WHERE target_digest = ?1 AND image_id IS NOT NULL";
+    strings(connection, sql, [digest]).map_err(doing("find an image"))
 }
 
 /// Store an image, as last pulled by `target_digest`. Layers base first.
@@ -194,11 +191,16 @@ pub(crate) fn copy_name(transaction: &Transaction<'_>, from: &str, to: &str) -> 
 }
 
 /// Make a name stand for another of its images, after the one it stood for is gone.
-pub(crate) fn repoint_name(transaction: &Transaction<'_>, name: &str, image_id: &str) -> Result<(), Error> {
+pub(crate) fn repoint_name(
+    transaction: &Transaction<'_>,
+    name: &str,
+    image_id: &str,
+    platform: &str,
+) -> Result<(), Error> {
     transaction
         .execute(
-            "UPDATE names SET image_id = ?2 WHERE name = ?1 AND image_id IS NULL",
-            [name, image_id],
+            "UPDATE names SET image_id = ?2, platform = ?3 WHERE name = ?1 AND image_id IS NULL",
+            [name, image_id, platform],
         )
         .map(|_| ())
         .map_err(doing("store a name"))
@@ -241,6 +243,21 @@ pub(crate) fn insert_repository(
         )
         .map(|_| ())
         .map_err(doing("note where content is from"))
+}
+
+/// Forget that a repository has had this; whether it had.
+pub(crate) fn delete_repository(
+    transaction: &Transaction<'_>,
+    repository: &str,
+    digest: &str,
+) -> Result<bool, Error> {
+    transaction
+        .execute(
+            "DELETE FROM repositories WHERE repository = ?1 AND digest = ?2",
+            [repository, digest],
+        )
+        .map(|deleted| deleted > 0)
+        .map_err(doing("forget where content is from"))
 }
 
 /// Where registries have an image, as `repository@digest`.

@@ -2,9 +2,10 @@
 
 use rusqlite::Connection;
 
+use super::Image;
 use crate::database;
 use crate::reference::Reference;
-use crate::{Error, digest::Digest};
+use crate::{Error, Platform, digest::Digest};
 
 /// What a text stands for.
 pub(crate) enum Found {
@@ -26,15 +27,23 @@ pub(crate) fn find(connection: &Connection, text: &str) -> Result<Found, Error> 
     }
     let no_such_image = || Error::NoSuchImage(text.chars().take(200).collect());
     match reference {
-        // A name by digest finds the image however it was pulled.
-        Ok(Reference {
-            digest: Some(digest), ..
-        }) => database::id_by_manifest(connection, &digest.to_string())?
+        // A name by digest finds what its repository has, however that was pulled.
+        Ok(
+            ref reference @ Reference {
+                digest: Some(ref digest),
+                ..
+            },
+        ) => of_repository(connection, &reference.full_repository(), &digest.to_string())?
             .map(Found::Image)
             .ok_or_else(no_such_image),
         // What reads as an id is one that is not here, not a broken name.
         Err(e) if text.len() != 64 && !text.starts_with("sha256:") => Err(e),
-        Err(_) => by_digest(connection, text)?.ok_or_else(no_such_image),
+        Err(_) => match Digest::parse(text) {
+            Ok(digest) => by_manifest(connection, &digest.to_string())?
+                .map(Found::Image)
+                .ok_or_else(no_such_image),
+            Err(_) => Err(no_such_image()),
+        },
         Ok(_) => Err(no_such_image()),
     }
 }
@@ -53,12 +62,29 @@ fn id_with_prefix(connection: &Connection, text: &str) -> Result<Option<String>,
     }
 }
 
-/// The image of a manifest's or index's digest.
-fn by_digest(connection: &Connection, text: &str) -> Result<Option<Found>, Error> {
-    match Digest::parse(text) {
-        Ok(digest) => Ok(database::id_by_manifest(connection, &digest.to_string())?.map(Found::Image)),
-        Err(_) => Ok(None),
+/// The image of a repository's manifest or index: the one that a tag of it stands for, if one does.
+fn of_repository(connection: &Connection, repository: &str, digest: &str) -> Result<Option<String>, Error> {
+    for name in database::names_in(connection, repository, digest)? {
+        if let Some(row) = database::name(connection, &name)? {
+            return Ok(Some(row.image_id));
+        }
     }
+    let having = database::repositories_with(connection, digest)?;
+    if having.iter().any(|one| one == repository) {
+        return by_manifest(connection, digest);
+    }
+    Ok(None)
+}
+
+/// The image of a manifest or index; of several, this machine's.
+fn by_manifest(connection: &Connection, digest: &str) -> Result<Option<String>, Error> {
+    let ids = database::ids_by_manifest(connection, digest)?;
+    for id in &ids {
+        if Image::read(connection, id)?.is_for(&Platform::host()) {
+            return Ok(Some(id.clone()));
+        }
+    }
+    Ok(ids.into_iter().next())
 }
 
 /// The id of the image that a text stands for.

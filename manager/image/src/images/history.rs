@@ -1,8 +1,6 @@
 //! How an image was built: the steps that its config tells, each with the layer that it made.
 
-use std::path::Path;
-
-use super::{Image, find};
+use super::{Image, find, measure::tree_bytes};
 use crate::database::{self, LayerRow};
 use crate::store::{Key, Store};
 use crate::{Error, digest::Digest};
@@ -88,34 +86,4 @@ pub(super) fn sizes(store: &std::sync::Arc<Store>, layers: &[LayerRow]) -> Resul
         sizes.push(bytes);
     }
     Ok(sizes)
-}
-
-/// Bytes of all files below `root`, those with several names once. Never follows a link.
-pub fn tree_bytes(root: &Path) -> std::io::Result<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    let mut linked = std::collections::HashSet::new();
-    let mut folders = vec![root.to_owned()];
-    let mut bytes = 0;
-    while let Some(folder) = folders.pop() {
-        let entries = match std::fs::read_dir(&folder) {
-            // A container that runs removes what it likes meanwhile.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && folder != root => continue,
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            let metadata = match entry.metadata() {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                metadata => metadata?,
-            };
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            } else if metadata.is_file()
-                && (metadata.nlink() < 2 || linked.insert((metadata.dev(), metadata.ino())))
-            {
-                bytes += metadata.len();
-            }
-        }
-    }
-    Ok(bytes)
 }

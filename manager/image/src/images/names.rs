@@ -6,8 +6,8 @@
 
 use rusqlite::Transaction;
 
-use super::Removed;
 use super::find::{Found, find};
+use super::{Image, Removed};
 use crate::Error;
 use crate::database;
 use crate::reference::Reference;
@@ -32,9 +32,12 @@ pub(super) fn remove(transaction: &Transaction<'_>, text: &str, force: bool) -> 
     let going = match find(transaction, text)? {
         Found::Name(reference) => vec![reference.name()],
         Found::Image(id) => {
-            let names = names_by_digest(transaction, text)?;
-            if names.is_empty() {
+            let Some((repository, digest)) = repository_and_digest(text) else {
                 return remove_by_id(transaction, &id, text, force);
+            };
+            let names = database::names_in(transaction, &repository, &digest)?;
+            if names.is_empty() {
+                return remove_untagged(transaction, &repository, &digest, &id, force);
             }
             names
         }
@@ -72,17 +75,31 @@ pub(super) fn remove(transaction: &Transaction<'_>, text: &str, force: bool) -> 
     Ok(removed)
 }
 
-/// The tags that `repository@digest` means.
-fn names_by_digest(transaction: &Transaction<'_>, text: &str) -> Result<Vec<String>, Error> {
-    match Reference::parse(text) {
-        Ok(reference) => match &reference.digest {
-            Some(digest) => {
-                database::names_in(transaction, &reference.full_repository(), &digest.to_string())
-            }
-            None => Ok(Vec::new()),
-        },
-        Err(_) => Ok(Vec::new()),
+fn repository_and_digest(text: &str) -> Option<(String, String)> {
+    let reference = Reference::parse(text).ok()?;
+    let digest = reference.digest.as_ref()?.to_string();
+    Some((reference.full_repository(), digest))
+}
+
+/// Remove what no tag of the repository points to. The image goes if nothing else has a name for it.
+fn remove_untagged(
+    transaction: &Transaction<'_>,
+    repository: &str,
+    digest: &str,
+    id: &str,
+    force: bool,
+) -> Result<Removed, Error> {
+    let text = format!("{repository}@{digest}");
+    if database::names_of(transaction, id)?.is_empty() {
+        return remove_by_id(transaction, id, &text, force);
     }
+    if !database::delete_repository(transaction, repository, digest)? {
+        return Err(Error::NoSuchImage(text));
+    }
+    Ok(Removed {
+        untagged: vec![text],
+        deleted: Vec::new(),
+    })
 }
 
 /// Remove an image, and the names that lead to nothing else.
@@ -121,7 +138,8 @@ pub(super) fn remove_by_id(
         removed.deleted.push(id.to_owned());
         for name in shared {
             if let Some(other) = database::images_of(transaction, &name)?.first() {
-                database::repoint_name(transaction, &name, other)?;
+                let platform = Image::read(transaction, other)?.platform().to_string();
+                database::repoint_name(transaction, &name, other, &platform)?;
             }
         }
     }

@@ -24,16 +24,12 @@ impl Pull {
     /// Look the name up. Nothing is known of a target that is not here itself: version 1 of the store kept no index.
     pub(super) async fn known(&self) -> Result<Option<Known>, Error> {
         let store = Arc::clone(&self.shared.store);
-        let (name, platform, all) = (
-            self.reference.name(),
-            self.platform().to_string(),
-            self.all_platforms,
-        );
+        let (name, platform, all) = (self.reference.name(), self.platform(), self.all_platforms);
         blocking(move || known(&store, &name, &platform, all)).await
     }
 }
 
-fn known(store: &Arc<Store>, name: &str, platform: &str, all: bool) -> Result<Option<Known>, Error> {
+fn known(store: &Arc<Store>, name: &str, platform: &Platform, all: bool) -> Result<Option<Known>, Error> {
     let (target, row, is_complete) = {
         let connection = store.database();
         let Some(target) = database::target_of(&connection, name)? else {
@@ -50,10 +46,12 @@ fn known(store: &Arc<Store>, name: &str, platform: &str, all: bool) -> Result<Op
     };
     let mut held = vec![document];
     let mut image = row
-        .filter(|row| row.platform == platform && is_complete)
+        .filter(|row| row.platform == platform.to_string() && is_complete)
         .map(|row| row.image_id);
     if let Some(id) = &image {
-        match hold_layers(store, id)? {
+        // What a name stands for may change without its platform's being asked for.
+        let is_for_it = read(store, id).is_ok_and(|image| image.is_for(platform));
+        match hold_layers(store, id)?.filter(|_| is_for_it) {
             Some(layers) => held.extend(layers),
             None => image = None,
         }

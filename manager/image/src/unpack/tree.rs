@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use super::later::{Later, Looks};
 use super::{Borrowed, Failure, Implied, Problem, xattr};
 use crate::archive::{Entry, Kind, Time};
+use crate::removal::remove_at;
 
 /// Folders kept open: archives list a folder's files together.
 const OPEN_FOLDERS_MAX: usize = 32;
@@ -376,15 +377,9 @@ impl Tree {
     fn clear(&mut self, parent: &OwnedFd, name: &[u8]) -> Result<(), Problem> {
         // Open folders may lie beneath what goes.
         self.open.clear();
-        match status(parent, name)? {
-            Some(status) if file_type(&status) == FileType::Directory => {
-                use std::os::unix::ffi::OsStrExt;
-                let path = format!("/proc/self/fd/{}", parent.as_raw_fd());
-                let path = Path::new(&path).join(std::ffi::OsStr::from_bytes(name));
-                std::fs::remove_dir_all(path).map_err(|e| Problem::System("replace", e))
-            }
-            _ => rustix::fs::unlinkat(parent, name, AtFlags::empty()).map_err(system("replace")),
-        }
+        // The components of a path have no NUL.
+        let name = CString::new(name).map_err(|_| system("replace")(Errno::INVAL))?;
+        remove_at(parent.as_fd(), &name).map_err(system("replace"))
     }
 
     /// Make a folder, or keep the one that is there. One that takes the place of something else hides what lies

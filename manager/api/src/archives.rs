@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use engine::Error;
 use image::{ChangeKind, FileChange, Platform};
 use proto::v1;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -44,11 +44,15 @@ impl Part for v1::ImportInput {
 }
 
 /// What a client sends, for a thread to read. A client that goes away before its archive's end is an error there,
-/// and so is the manager's stop.
+/// and so is the manager's stop. Nothing is taken before the thread asks: it may have to wait for its turn.
 pub(crate) fn receive<M: Part>(mut messages: Streaming<M>, stopping: &Stopping) -> Receiver {
     let (sender, parts) = mpsc::channel(MESSAGES_MAX);
+    let (begin, begun) = oneshot::channel();
     let mut stopping = stopping.clone();
     tokio::spawn(async move {
+        if begun.await.is_err() {
+            return;
+        }
         loop {
             let message = tokio::select! {
                 message = messages.message() => message,
@@ -70,6 +74,7 @@ pub(crate) fn receive<M: Part>(mut messages: Streaming<M>, stopping: &Stopping) 
         }
     });
     Receiver {
+        begin: Some(begin),
         parts,
         current: io::Cursor::default(),
     }
@@ -77,12 +82,16 @@ pub(crate) fn receive<M: Part>(mut messages: Streaming<M>, stopping: &Stopping) 
 
 /// The reading end of an archive that comes in.
 pub(crate) struct Receiver {
+    begin: Option<oneshot::Sender<()>>,
     parts: mpsc::Receiver<io::Result<Vec<u8>>>,
     current: io::Cursor<Vec<u8>>,
 }
 
 impl Read for Receiver {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(begin) = self.begin.take() {
+            let _ = begin.send(());
+        }
         loop {
             let got = self.current.read(buffer)?;
             if got > 0 || buffer.is_empty() {
@@ -109,7 +118,11 @@ where
         buffer: Vec::with_capacity(CHUNK_BYTES),
     });
     tokio::spawn(async move {
-        if let Err(error) = sent.await {
+        let sent = tokio::select! {
+            sent = sent => sent,
+            () = chunks.closed() => return,
+        };
+        if let Err(error) = sent {
             let _ = chunks.send(Err(status(error))).await;
         }
     });

@@ -22,7 +22,8 @@ use options::Options;
 
 /// Threads for waiting; what waits for the kernel has its own.
 const WORKER_THREADS: usize = 2;
-/// Threads for kernel work. Each is there only while it is needed, and shortly after.
+/// Threads for kernel work. Each is there only while it is needed, and shortly after. Who waits for a peer has a thread
+/// of its own (archives of clients), or is one of few (downloads): the others are for work that ends by itself.
 const BLOCKING_THREADS_MAX: usize = 64;
 const BLOCKING_THREAD_KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(2);
 /// A manager before this one, that is ending, gets this long to be gone.

@@ -1,15 +1,45 @@
 //! Images and containers as tar archives, and a container's differences from its image. The image store does the
 //! work; here are names, and events.
+//!
+//! An archive comes and goes as fast as its client does, who may as well do nothing. So it has a thread of its own:
+//! those that containers are run by are never held by a client.
 
 use std::io::{Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use image::{Description, FileChange, Image, Platform, apply_instructions};
 use serde_json::json;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::engine::{Engine, blocking};
 use crate::events::Event;
 use crate::{Error, spec};
+
+/// Archives that are read or written at the same time. More wait for their turn.
+const ARCHIVES_AT_ONCE: usize = 16;
+static TURNS: Semaphore = Semaphore::const_new(ARCHIVES_AT_ONCE);
+
+/// Run work that waits for a client. It goes on when nobody waits for it any more, until it notices by itself.
+async fn with_client<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let turn = TURNS.acquire().await.map_err(|_| Error::ShuttingDown)?;
+    let (tell, told) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("archive".into())
+        .spawn(move || {
+            let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
+            drop(turn);
+        })
+        .map_err(Error::file("start a thread for", Path::new("an archive")))?;
+    match told.await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => resume_unwind(panic),
+        Err(_) => Err(Error::ShuttingDown),
+    }
+}
 
 /// A root file system that is to become an image.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +59,7 @@ impl Engine {
     pub async fn save(&self, images: Vec<String>, archive: impl Write + Send + 'static) -> Result<(), Error> {
         let engine = Arc::clone(&self.0);
         let saved = images.clone();
-        blocking(move || Ok(engine.images.save(&images, archive)?)).await?;
+        with_client(move || Ok(engine.images.save(&images, archive)?)).await?;
         for name in saved {
             self.0.events.send(Event::of_image("save", &name, Vec::new()));
         }
@@ -43,7 +73,7 @@ impl Engine {
         platform: Option<Platform>,
     ) -> Result<Vec<Image>, Error> {
         let engine = Arc::clone(&self.0);
-        let images = blocking(move || Ok(engine.images.load(archive, platform.as_ref())?)).await?;
+        let images = with_client(move || Ok(engine.images.load(archive, platform.as_ref())?)).await?;
         for image in &images {
             let attributes = image.names.iter().map(|name| ("name".to_owned(), name.clone()));
             self.0
@@ -71,7 +101,7 @@ impl Engine {
             platform: request.platform,
         };
         let engine = Arc::clone(&self.0);
-        let image = blocking(move || Ok(engine.images.import(archive, &description)?)).await?;
+        let image = with_client(move || Ok(engine.images.import(archive, &description)?)).await?;
         let attributes = image.names.iter().map(|name| ("name".to_owned(), name.clone()));
         self.0
             .events
@@ -83,7 +113,7 @@ impl Engine {
     pub async fn export(&self, container: &str, archive: impl Write + Send + 'static) -> Result<(), Error> {
         let container = self.0.containers.find(container)?.snapshot().container;
         let (engine, id) = (Arc::clone(&self.0), container.id.clone());
-        blocking(move || Ok(engine.images.export(&id, archive)?)).await?;
+        with_client(move || Ok(engine.images.export(&id, archive)?)).await?;
         self.0.events.send(Event::of_container(
             "export",
             &container.id,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use image::{Credentials, Filters, Image, LayerProgress, PullOptions, Removed, Verdict};
+use image::{Credentials, Filters, Image, Images, LayerProgress, PullOptions, Removed, Verdict};
 
 use crate::Error;
 use crate::engine::{Engine, blocking};
@@ -67,10 +67,29 @@ impl Engine {
 
     /// Take a name from an image, and the image away with its last one.
     pub async fn remove_image(&self, name_or_id: &str, force: bool) -> Result<Removed, Error> {
-        let (engine, wanted) = (Arc::clone(&self.0), name_or_id.to_owned());
-        let removed = blocking(move || Ok(engine.images.remove(&wanted, force)?)).await?;
+        let wanted = name_or_id.to_owned();
+        let removed = self.remove_with_room(move |images| images.remove(&wanted, force));
+        let removed = removed.await?;
         self.tell_of_removal(&removed);
         Ok(removed)
+    }
+
+    /// Remove what makes room, for which a full disk has what was set aside.
+    pub(crate) async fn remove_with_room<T: Send + 'static>(
+        &self,
+        remove: impl Fn(&Images) -> Result<T, image::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let engine = Arc::clone(&self.0);
+        blocking(move || match remove(&engine.images) {
+            Err(error) if error.is_disk_full() && engine.store.throw_off_ballast() => {
+                let removed = remove(&engine.images)?;
+                engine.images.settle_removals();
+                engine.store.keep_ballast();
+                Ok(removed)
+            }
+            removed => Ok(removed?),
+        })
+        .await
     }
 
     pub(crate) fn tell_of_removal(&self, removed: &Removed) {

@@ -75,6 +75,11 @@ impl Store {
         self.ballast.keep();
     }
 
+    /// Give the space that is set aside to what will free more. Whether there was any.
+    pub(crate) fn throw_off_ballast(&self) -> bool {
+        self.ballast.throw_off()
+    }
+
     /// Remember a new container and give it an address of `subnet`, if it wants one.
     pub(crate) async fn insert(
         &self,

@@ -52,8 +52,8 @@ impl Engine {
 
     /// Remove images that neither a container nor a lease needs. Gives how many bytes that frees.
     pub async fn prune_images(&self, all: bool, filters: Filters) -> Result<(Removed, u64), Error> {
-        let engine = Arc::clone(&self.0);
-        let (removed, bytes) = blocking(move || Ok(engine.images.prune(all, &filters)?)).await?;
+        let pruned = self.remove_with_room(move |images| images.prune(all, &filters));
+        let (removed, bytes) = pruned.await?;
         self.tell_of_removal(&removed);
         Ok((removed, bytes))
     }

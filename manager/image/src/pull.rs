@@ -16,7 +16,7 @@ mod trusted;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::credentials::Credentials;
@@ -35,6 +35,9 @@ use plan::Plan;
 
 /// Layers of one pull that are downloaded and unpacked at the same time.
 const LAYERS_AT_ONCE: usize = 3;
+/// Downloads of all pulls together. Each holds a thread while it waits for its registry, of those that all other work
+/// of the process needs too.
+const DOWNLOADS_AT_ONCE: usize = 12;
 
 /// What all pulls share.
 pub(crate) struct Pulls {
@@ -45,6 +48,7 @@ pub(crate) struct Pulls {
     making: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     /// By reference, platform and the like: pulls that are after the same.
     running: Mutex<HashMap<String, Arc<Flight>>>,
+    downloads: Semaphore,
 }
 
 /// What pulls of the same image at the same time share.
@@ -63,6 +67,7 @@ impl Pulls {
             gate,
             making: Mutex::new(HashMap::new()),
             running: Mutex::new(HashMap::new()),
+            downloads: Semaphore::new(DOWNLOADS_AT_ONCE),
         }
     }
 
@@ -273,6 +278,15 @@ impl Pull {
             Some(result) => result,
             None => Err(Error::Cancelled(self.reference.to_string())),
         }
+    }
+
+    /// Wait until one more download may have its thread.
+    async fn download(&self) -> Result<SemaphorePermit<'_>, Error> {
+        let permit = async {
+            let permit = self.shared.downloads.acquire().await;
+            permit.map_err(|_| Error::Cancelled(self.reference.to_string()))
+        };
+        self.or_cancelled(permit).await
     }
 
     /// The image is here as the registry has it: show its layers and give it.

@@ -51,6 +51,7 @@ impl Pull {
             counters.enter(Phase::Present);
             return Ok(here);
         }
+        let _download = self.download().await?;
         counters.enter(Phase::Downloading);
         let (sink, source) = mpsc::channel::<Bytes>(PIECES_MAX);
         let (store, descriptor) = (Arc::clone(&self.shared.store), blob.clone());

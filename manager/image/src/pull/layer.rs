@@ -121,7 +121,6 @@ impl LayerJob<'_> {
 
     /// Download, verify and unpack in one pass, or unpack the blob that is here.
     async fn make(&self) -> Result<Made, Error> {
-        self.counters.enter(Phase::Downloading);
         let store = Arc::clone(&self.pull.shared.store);
         let digest = self.layer.descriptor.digest.clone();
         let held = blocking({
@@ -129,6 +128,12 @@ impl LayerJob<'_> {
             move || store.hold(&Key::Blob(digest))
         })
         .await?;
+        // A file keeps nobody waiting.
+        let _download = match held {
+            None => Some(self.pull.download().await?),
+            Some(_) => None,
+        };
+        self.counters.enter(Phase::Downloading);
         let (sink, source) = mpsc::channel::<Bytes>(PIECES_MAX);
         let (layer, diff_id) = (self.layer.clone(), self.diff_id.clone());
         let (counters, old_blob) = (Arc::clone(&self.counters), held.clone());

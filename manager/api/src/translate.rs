@@ -1,17 +1,21 @@
 //! Between the API's messages and the engine's types.
 
 use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
-use image::Credentials;
+use image::{Credentials, Secret};
 use proto::v1;
 
 pub(crate) fn credentials(message: v1::Credentials) -> Credentials {
-    if !message.registry_token.is_empty() {
-        Credentials::RegistryToken(message.registry_token)
+    let secret = if !message.registry_token.is_empty() {
+        Secret::RegistryToken(message.registry_token)
     } else if !message.identity_token.is_empty() {
-        Credentials::IdentityToken(message.identity_token)
+        Secret::IdentityToken(message.identity_token)
     } else {
-        Credentials::password(message.username, message.password)
-    }
+        Secret::Password {
+            username: message.username,
+            password: message.password,
+        }
+    };
+    Credentials::new(&message.registry, secret)
 }
 
 pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<CreateRequest, Error> {

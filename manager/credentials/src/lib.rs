@@ -18,7 +18,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use error::Error;
-pub use registry::name as registry_name;
+pub use registry::{name as registry_name, split as split_host};
 
 use file::File;
 

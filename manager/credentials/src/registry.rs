@@ -15,6 +15,23 @@ pub fn name(server: &str) -> &str {
     host
 }
 
+/// The host that an image's name begins with, if it begins with one, and what follows.
+///
+/// Docker's rule: the first component is a host if it has a dot, a port or an upper-case letter, which no repository may
+/// have, or is `localhost`. Whoever asks a registry, and whoever looks for its credentials, has to ask here: where two
+/// would tell hosts apart in two ways, a password could go to the wrong one.
+pub fn split(name: &str) -> (Option<&str>, &str) {
+    let is_host = |first: &str| {
+        first == "localhost"
+            || first.contains(['.', ':', '['])
+            || first.bytes().any(|b| b.is_ascii_uppercase())
+    };
+    match name.split_once('/') {
+        Some((first, rest)) if is_host(first) => (Some(first), rest),
+        _ => (None, name),
+    }
+}
+
 /// By what the credentials for `host` are kept.
 pub(crate) fn key(host: &str) -> &str {
     if host == DOCKER_HUB { DOCKER_HUB_KEY } else { host }
@@ -55,6 +72,22 @@ mod tests {
             ("http://localhost", "localhost"),
         ] {
             assert_eq!(name(server), expected, "{server}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_told_from_namespaces_as_docker_does() {
+        for (image, host, rest) in [
+            ("debian:12", None, "debian:12"),
+            ("user/app:1", None, "user/app:1"),
+            ("MyOrg/app", Some("MyOrg"), "app"),
+            ("localhost/app", Some("localhost"), "app"),
+            ("localhost:5000/a/b", Some("localhost:5000"), "a/b"),
+            ("[::1]/app", Some("[::1]"), "app"),
+            ("quay.io/a/b", Some("quay.io"), "a/b"),
+            ("/app", None, "/app"),
+        ] {
+            assert_eq!(split(image), (host, rest), "{image}");
         }
     }
 

@@ -4,39 +4,55 @@
 
 use std::fmt;
 
-/// What a client has for a registry.
+use ::credentials::{Secret, registry_name};
+
+use crate::Error;
+
+/// What a client has for one registry, and is for no other.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Credentials {
-    /// For the registry itself, or for the token server that it names.
-    Password {
-        /// User name.
-        username: String,
-        /// Password or access token.
-        password: String,
-    },
-    /// An `OAuth2` refresh token, good at the registry's token server only.
-    IdentityToken(String),
-    /// A bearer token, good at the registry as it is; nobody can renew it.
-    RegistryToken(String),
+pub struct Credentials {
+    registry: String,
+    secret: Secret,
 }
 
 impl Credentials {
+    /// A secret for `registry`, as a reference names it: `docker.io`, `registry.example:5000`.
+    pub fn new(registry: &str, secret: Secret) -> Credentials {
+        Credentials {
+            registry: registry_name(registry).to_owned(),
+            secret,
+        }
+    }
+
     /// A name and a password.
-    pub fn password(username: impl Into<String>, password: impl Into<String>) -> Credentials {
-        Credentials::Password {
+    pub fn password(registry: &str, username: impl Into<String>, password: impl Into<String>) -> Credentials {
+        let secret = Secret::Password {
             username: username.into(),
             password: password.into(),
+        };
+        Credentials::new(registry, secret)
+    }
+
+    /// The secret, to be shown to `host` and to whom it names. The only way to it: what is for another is never sent.
+    pub(crate) fn for_registry(&self, host: &str) -> Result<&Secret, Error> {
+        if self.registry == registry_name(host) {
+            return Ok(&self.secret);
         }
+        Err(Error::OtherRegistry {
+            registry: self.registry.clone(),
+            host: host.to_owned(),
+        })
     }
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Credentials::Password { username, .. } => write!(f, "password of {username:?}"),
-            Credentials::IdentityToken(_) => write!(f, "identity token"),
-            Credentials::RegistryToken(_) => write!(f, "registry token"),
+        match &self.secret {
+            Secret::Password { username, .. } => write!(f, "password of {username:?}")?,
+            Secret::IdentityToken(_) => write!(f, "identity token")?,
+            Secret::RegistryToken(_) => write!(f, "registry token")?,
         }
+        write!(f, " at {}", self.registry)
     }
 }
 
@@ -46,12 +62,35 @@ mod tests {
 
     #[test]
     fn credentials_do_not_show_what_is_secret() {
-        for credentials in [
-            Credentials::password("me", "secret"),
-            Credentials::IdentityToken("secret".into()),
-            Credentials::RegistryToken("secret".into()),
+        for secret in [
+            Secret::Password {
+                username: "me".into(),
+                password: "secret".into(),
+            },
+            Secret::IdentityToken("secret".into()),
+            Secret::RegistryToken("secret".into()),
         ] {
+            let credentials = Credentials::new("docker.io", secret);
             assert!(!format!("{credentials:?}").contains("secret"));
+        }
+    }
+
+    #[test]
+    fn credentials_are_for_one_registry() {
+        for (registry, host, is_for) in [
+            ("docker.io", "docker.io", true),
+            ("docker.io", "index.docker.io", true),
+            ("docker.io", "MyOrg", false),
+            ("a.example", "a.example:5000", false),
+            ("a.example", "b.example", false),
+            ("", "a.example", false),
+        ] {
+            let credentials = Credentials::password(registry, "me", "secret");
+            assert_eq!(
+                credentials.for_registry(host).is_ok(),
+                is_for,
+                "{registry:?} {host}"
+            );
         }
     }
 }

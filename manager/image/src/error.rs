@@ -142,6 +142,14 @@ pub enum Error {
         /// The manifest or blob.
         what: String,
     },
+    /// Credentials that were handed in with a request to another registry. Nothing was sent.
+    #[error("the credentials are for {registry}, and {host} is not shown them")]
+    OtherRegistry {
+        /// The registry that they are for.
+        registry: String,
+        /// The one that was to be asked.
+        host: String,
+    },
     /// The registry asks for credentials, or refuses those given.
     #[error("{registry} denied access to {what}: {reason}")]
     Denied {
@@ -385,6 +393,7 @@ impl Error {
             | Error::NotAtRegistry { .. } => Kind::NotFound,
             Error::InUse { .. } | Error::SeveralNames { .. } | Error::LeaseTaken(_) => Kind::InUse,
             Error::Reference { .. }
+            | Error::OtherRegistry { .. }
             | Error::Platform(_)
             | Error::ContainerId(_)
             | Error::IdMap { .. }

@@ -226,7 +226,7 @@ impl Images {
 
     /// Ask a registry whether it takes `credentials`. The identity token to use in the password's place, if it gave one.
     pub async fn login(&self, registry: &str, credentials: Credentials) -> Result<Option<String>, Error> {
-        registry::login(registry, credentials, self.pulls.config()).await
+        registry::login(registry, &credentials, self.pulls.config()).await
     }
 
     /// An image by name (short forms as in docker), by id or by an unambiguous beginning of its id.

@@ -55,8 +55,9 @@ mod unpack;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 
+pub use self::credentials::Credentials;
+pub use ::credentials::Secret;
 pub use commit::{ChangeKind, FileChange};
-pub use credentials::Credentials;
 pub use error::{Error, Kind, Refusal};
 pub use idmap::{IdMap, IdRange, Owners};
 pub use images::{

@@ -160,20 +160,10 @@ fn parse(text: &str) -> Result<Reference, String> {
 /// The first component is a host if it looks like one: a dot, a port, `localhost`, or an upper-case letter, which
 /// no repository may have.
 fn split_host(name: &str) -> (String, String) {
-    let (host, rest) = match name.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':', '['])
-                || first == "localhost"
-                || first.bytes().any(|b| b.is_ascii_uppercase()) =>
-        {
-            (first, rest)
-        }
-        _ => (DEFAULT_HOST, name),
-    };
-    let host = if host == LEGACY_DEFAULT_HOST {
-        DEFAULT_HOST
-    } else {
-        host
+    let (host, rest) = ::credentials::split_host(name);
+    let host = match host {
+        None | Some(LEGACY_DEFAULT_HOST) => DEFAULT_HOST,
+        Some(host) => host,
     };
     if host == DEFAULT_HOST && !rest.contains('/') {
         return (host.to_owned(), format!("{OFFICIAL_PREFIX}{rest}"));

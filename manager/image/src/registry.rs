@@ -33,6 +33,7 @@ pub(crate) use upload::{Arrival, Blob, Session, Source};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ::credentials::Secret;
 use bytes::Bytes;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE,
@@ -89,22 +90,25 @@ impl Registry {
         credentials: Option<&Credentials>,
         config: &Config,
     ) -> Result<Registry, Error> {
+        let secret = credentials
+            .map(|own| own.for_registry(&reference.host))
+            .transpose()?;
         let (registries, host) = (config.registries.clone(), reference.host.clone());
         let endpoint = blocking(move || sources::to_push(registries.endpoints(&host)?, &host)).await?;
-        let registry = Registry::at(endpoint, reference, credentials, config).await?;
+        let registry = Registry::at(endpoint, reference, secret, config).await?;
         registry.want(&registry.repository, &["pull", "push"]).await;
         Ok(registry)
     }
 
-    /// The repository at one of the servers that hosts.toml names. The credentials are for the registry itself.
+    /// The repository at one of the servers that hosts.toml names. The secret is for the registry itself.
     async fn at(
         endpoint: Endpoint,
         reference: &Reference,
-        credentials: Option<&Credentials>,
+        secret: Option<&Secret>,
         config: &Config,
     ) -> Result<Registry, Error> {
-        let credentials = credentials.filter(|_| endpoint.is_registry).cloned();
-        let auth = Auth::new(credentials, false);
+        let secret = secret.filter(|_| endpoint.is_registry).cloned();
+        let auth = Auth::new(secret, false);
         let path = format!("{}/", reference.repository);
         let registry = Registry::reach(endpoint, reference, auth, &path, config).await?;
         registry.want(&registry.repository, &["pull"]).await;
@@ -115,10 +119,10 @@ impl Registry {
     async fn to_log_in(
         endpoint: Endpoint,
         reference: &Reference,
-        credentials: &Credentials,
+        secret: &Secret,
         config: &Config,
     ) -> Result<Registry, Error> {
-        let auth = Auth::new(Some(credentials.clone()), true);
+        let auth = Auth::new(Some(secret.clone()), true);
         Registry::reach(endpoint, reference, auth, "", config).await
     }
 

@@ -4,9 +4,9 @@ mod fixture;
 
 use std::path::Path;
 
-use fixture::Place;
 use fixture::made::{self, Entry, Made, Packing};
 use fixture::scripted::{Reply, Server, good, header, status};
+use fixture::{Place, password};
 use image::{Credentials, Error, Image, Kind, PullOptions};
 
 fn small() -> Made {
@@ -208,7 +208,7 @@ async fn credentials_are_for_the_registry_and_never_for_a_mirror() {
     let folder = tempfile::tempdir().unwrap();
     configure(folder.path(), &registry, &[(&url(&mirror), "")]);
     let place = Place::configured(folder.path()).await;
-    let pulled = pull_as(&place, &registry, Credentials::password("me", "secret")).await;
+    let pulled = pull_as(&place, &registry, password(registry.port, "secret")).await;
     assert_eq!(pulled.unwrap().id, image.id);
     assert!(!mirror.requests().is_empty());
     assert!(

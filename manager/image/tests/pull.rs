@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use fixture::made::{self, Entry, Made, Packing};
 use fixture::scripted::{Reply, Request, Server, good, header, status};
-use fixture::{Place, eventually, impatient, patient};
-use image::{Config, Credentials, Kind, Phase, PullOptions};
+use fixture::{Place, eventually, impatient, password, patient};
+use image::{Config, Kind, Phase, PullOptions};
 
 fn small() -> Made {
     made::image(&[made::layer(
@@ -515,7 +515,7 @@ async fn credentials_follow_no_redirect_to_another_host() {
         good(request, &offered)
     });
     let place = Place::new().await;
-    let credentials = Some(Credentials::password("me", "secret"));
+    let credentials = Some(password(server.port, "secret"));
     let options = PullOptions {
         platform: None,
         credentials,
@@ -563,7 +563,7 @@ async fn a_token_is_fetched_with_the_password_and_renewed_when_it_is_refused() {
     });
     *port.lock().unwrap() = server.port;
     let place = Place::new().await;
-    let credentials = Some(Credentials::password("me", "secret"));
+    let credentials = Some(password(server.port, "secret"));
     let options = PullOptions {
         platform: None,
         credentials,

@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use fixture::made::{self, Entry, Made, Packing};
 use fixture::receiver::{Fault, Head, Receiver};
 use fixture::scripted::Server;
-use fixture::{Place, eventually, impatient};
-use image::{BlobPhase, Credentials, Error, Kind, Pushed};
+use fixture::{Place, eventually, impatient, password};
+use image::{BlobPhase, Error, Images, Kind, Pushed};
 
 fn image(megabytes: usize) -> Made {
     let content = made::noise(megabytes << 20, 3);
@@ -300,7 +300,7 @@ async fn credentials_do_not_follow_an_upload_to_another_host() {
             .then(|| Fault::Answer(202, vec![("location", place.clone())]))
     });
     let sender = Sender::of(image(1), &receiver, false).await;
-    let credentials = Credentials::password("me", "secret");
+    let credentials = password(receiver.port, "secret");
     // There is no such upload there, so that it fails: what matters is what was sent.
     sender
         .place

@@ -4,10 +4,10 @@ mod fixture;
 
 use std::process::Command;
 
-use fixture::Place;
 use fixture::docker_registry::Registry;
 use fixture::made::{self, Entry, Made, OCI_MANIFEST, Packing};
-use image::{BlobPhase, Credentials, Image, PullOptions};
+use fixture::{Place, password};
+use image::{BlobPhase, Image, PullOptions};
 use serde_json::{Value, json};
 
 const PASSWORD_FILE: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
@@ -219,11 +219,11 @@ async fn a_registry_with_passwords_takes_a_push_of_who_has_one() {
     for registry in Registry::of_both_versions(with_passwords).await {
         let to = registry.reference("private:1");
         place.images.tag(&open.reference("app:1"), &to).unwrap();
-        for wrong in [None, Some(Credentials::password("me", "wrong"))] {
+        for wrong in [None, Some(password(registry.port, "wrong"))] {
             let error = place.images.push(&to, wrong, &|_| {}).await.unwrap_err();
             assert!(error.to_string().contains("denied"), "{error}");
         }
-        let right = Some(Credentials::password("me", "secret"));
+        let right = Some(password(registry.port, "secret"));
         place.images.push(&to, right.clone(), &|_| {}).await.unwrap();
         let found = place
             .images

@@ -5,10 +5,10 @@ mod fixture;
 use std::path::PathBuf;
 use std::process::Command;
 
-use fixture::Place;
 use fixture::docker_registry::Registry;
 use fixture::made::{self, Entry, Made, Packing};
-use image::{Credentials, Kind, PullOptions};
+use fixture::{Place, password};
+use image::{Kind, PullOptions};
 
 const PASSWORD_FILE: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
@@ -73,8 +73,8 @@ async fn a_registry_with_passwords_wants_the_right_one() {
     .await;
     registry.fill(&image(Packing::Gzip), "private:1", &["--dest-creds", "me:secret"]);
     let place = Place::new().await;
-    let pull = async |password: Option<&str>| {
-        let credentials = password.map(|p| Credentials::password("me", p));
+    let pull = async |secret: Option<&str>| {
+        let credentials = secret.map(|secret| password(registry.port, secret));
         let options = PullOptions {
             platform: None,
             credentials,

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use fixture::made::{self, Entry, Made, Packing};
 use fixture::scripted::{Reply, Request, Server, good, header, status};
-use fixture::{Place, impatient};
-use image::{Credentials, Error, Image, PullOptions};
+use fixture::{Place, impatient, password};
+use image::{Credentials, Error, Image, Kind, PullOptions, Secret};
 
 fn image_of(bytes: usize) -> Made {
     let tar = made::tar(&[Entry::File("a", &made::noise(bytes, 1))]);
@@ -50,8 +50,17 @@ fn token(text: &str) -> Reply {
     Reply::Answer(200, vec![], text.as_bytes().to_vec())
 }
 
-async fn pull_as(server: &Server, credentials: Option<Credentials>) -> Result<Image, Error> {
+fn secret(password: &str) -> Secret {
+    Secret::Password {
+        username: "me".into(),
+        password: password.into(),
+    }
+}
+
+async fn pull_as(server: &Server, secret: Option<Secret>) -> Result<Image, Error> {
     let place = Place::with(impatient(false)).await;
+    let host = format!("127.0.0.1:{}", server.port);
+    let credentials = secret.map(|secret| Credentials::new(&host, secret));
     let options = PullOptions {
         credentials,
         ..PullOptions::default()
@@ -78,7 +87,7 @@ async fn an_identity_token_is_exchanged_by_oauth2() {
             }
         },
     );
-    pull_as(&server, Some(Credentials::IdentityToken("I/d".into())))
+    pull_as(&server, Some(Secret::IdentityToken("I/d".into())))
         .await
         .unwrap();
     let asked = asked(&server);
@@ -104,9 +113,7 @@ async fn a_server_of_oauth2_alone_gets_the_password_by_post() {
             _ => token(r#"{"access_token":"t"}"#),
         },
     );
-    pull_as(&server, Some(Credentials::password("me", "se cret")))
-        .await
-        .unwrap();
+    pull_as(&server, Some(secret("se cret"))).await.unwrap();
     let last = asked(&server).pop().unwrap();
     assert!(
         last.body
@@ -119,11 +126,11 @@ async fn a_server_of_oauth2_alone_gets_the_password_by_post() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_token_is_shown_to_the_registry_as_it_is() {
     let server = server(image_of(10), |proof| proof == "Bearer given", |_, _| status(500));
-    pull_as(&server, Some(Credentials::RegistryToken("given".into())))
+    pull_as(&server, Some(Secret::RegistryToken("given".into())))
         .await
         .unwrap();
     assert!(asked(&server).is_empty());
-    let error = pull_as(&server, Some(Credentials::RegistryToken("old".into())))
+    let error = pull_as(&server, Some(Secret::RegistryToken("old".into())))
         .await
         .unwrap_err();
     assert!(error.to_string().contains("denied"), "{error}");
@@ -218,9 +225,7 @@ async fn a_token_server_that_is_busy_is_asked_again_when_it_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_goes_to_no_token_server_without_encryption() {
     let server = Server::start(|_, _| challenge("http://auth.example/token"));
-    let error = pull_as(&server, Some(Credentials::password("me", "secret")))
-        .await
-        .unwrap_err();
+    let error = pull_as(&server, Some(secret("secret"))).await.unwrap_err();
     let text = error.to_string();
     assert!(
         text.contains("auth.example") && text.contains("https") && !text.contains("secret"),
@@ -230,6 +235,53 @@ async fn a_password_goes_to_no_token_server_without_encryption() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_are_no_tokens_are_refused_without_being_shown() {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_for_one_registry_is_shown_to_no_other() {
+    let server = server(image_of(10), |_| false, |_, _| token(r#"{"token":"t"}"#));
+    let (place, reference) = (Place::with(impatient(false)).await, server.reference());
+    for other in ["docker.io", "127.0.0.1", ""] {
+        let own = Credentials::new(other, secret("s3cr3t"));
+        let credentials = Some(own.clone());
+        let options = PullOptions {
+            credentials: credentials.clone(),
+            ..PullOptions::default()
+        };
+        let errors = [
+            place
+                .images
+                .pull(&reference, options.clone(), &|_| {})
+                .await
+                .err(),
+            place.images.verify(&reference, options).await.err(),
+            place
+                .images
+                .inspect_manifest(&reference, credentials.clone(), false)
+                .await
+                .err(),
+            place
+                .images
+                .search(&reference, 0, credentials.clone())
+                .await
+                .err(),
+            place
+                .images
+                .login(&format!("127.0.0.1:{}", server.port), own)
+                .await
+                .err(),
+        ];
+        for error in errors {
+            let error = error.unwrap();
+            let text = error.to_string();
+            assert_eq!(error.kind(), Kind::Invalid, "{text}");
+            assert!(
+                text.contains("127.0.0.1") && text.contains(other) && !text.contains("s3cr3t"),
+                "{text}"
+            );
+        }
+    }
+    assert_eq!(server.requests().len(), 0, "nobody was asked");
+}
+
     for answer in [
         "",
         "{}",
@@ -262,13 +314,13 @@ async fn a_login_gives_the_identity_token_to_keep() {
     let host = format!("127.0.0.1:{}", server.port);
     let kept = place
         .images
-        .login(&host, Credentials::password("me", "secret"))
+        .login(&host, password(server.port, "secret"))
         .await
         .unwrap();
     assert_eq!(kept.as_deref(), Some("keep me"));
     let refused = place
         .images
-        .login(&host, Credentials::password("me", "wrong"))
+        .login(&host, password(server.port, "wrong"))
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("denied"), "{refused}");
@@ -276,7 +328,7 @@ async fn a_login_gives_the_identity_token_to_keep() {
         assert!(
             place
                 .images
-                .login(bad, Credentials::password("me", "secret"))
+                .login(bad, password(server.port, "secret"))
                 .await
                 .is_err(),
             "{bad}"

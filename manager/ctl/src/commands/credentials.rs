@@ -10,15 +10,17 @@ pub(super) fn of_registry(reference: &str) -> Result<Option<Credentials>> {
     let Some(configuration) = Configuration::of_user() else {
         return Ok(None);
     };
-    let secret = configuration
-        .find(registry(reference))
-        .map_err(|error| failure(&error))?;
-    Ok(secret.map(message))
+    let registry = registry(reference);
+    let secret = configuration.find(registry).map_err(|error| failure(&error))?;
+    Ok(secret.map(|secret| message(registry, secret)))
 }
 
 /// As the API has them.
-pub(super) fn message(secret: Secret) -> Credentials {
-    let mut message = Credentials::default();
+pub(super) fn message(registry: &str, secret: Secret) -> Credentials {
+    let mut message = Credentials {
+        registry: registry.to_owned(),
+        ..Credentials::default()
+    };
     match secret {
         Secret::Password { username, password } => {
             message.username = username;
@@ -40,13 +42,10 @@ pub(super) fn failure(error: &credentials::Error) -> Failure {
     }
 }
 
-/// The part of a reference before the first slash names a registry if it looks like a host (docker's rule).
+/// The registry that an image's name begins with, or docker's own.
 fn registry(reference: &str) -> &str {
-    let name = match reference.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
-        _ => "",
-    };
-    credentials::registry_name(name)
+    let (host, _) = credentials::split_host(reference);
+    credentials::registry_name(host.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -54,12 +53,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn registries_are_told_from_namespaces_as_docker_does() {
+    fn a_namespace_of_the_hub_is_no_registry() {
         assert_eq!(registry("debian"), "docker.io");
         assert_eq!(registry("user/app:1"), "docker.io");
         assert_eq!(registry("index.docker.io/user/app"), "docker.io");
-        assert_eq!(registry("localhost/app"), "localhost");
+        assert_eq!(registry("MyOrg/app"), "MyOrg", "the manager asks this host");
         assert_eq!(registry("localhost:5000/app"), "localhost:5000");
-        assert_eq!(registry("quay.io/a/b"), "quay.io");
     }
 }

@@ -75,7 +75,7 @@ fn succeeded() -> Result<u8> {
 async fn ask(client: &Client, registry: &str, secret: &Secret) -> Result<String> {
     let request = LoginRequest {
         registry: registry.to_owned(),
-        credentials: Some(message(secret.clone())),
+        credentials: Some(message(registry, secret.clone())),
     };
     let reply = client.images().login(request).await;
     Ok(reply

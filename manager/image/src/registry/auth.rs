@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use ::credentials::Secret;
 use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Response, Url};
 
@@ -12,7 +13,6 @@ use super::challenge::{self, Challenge};
 use super::http::{Attempt, Http};
 use super::scope::Scopes;
 use super::token::{Token, TokenServer, basic, secret_header};
-use crate::credentials::Credentials;
 
 /// Who we are at one registry.
 pub(super) struct Auth {
@@ -23,7 +23,7 @@ pub(super) struct Auth {
 }
 
 struct State {
-    credentials: Option<Credentials>,
+    secret: Option<Secret>,
     proof: Option<Proof>,
     /// Where the proof comes from, once the registry has told.
     token_server: Option<TokenServer>,
@@ -44,10 +44,10 @@ impl Proof {
 }
 
 impl Auth {
-    pub(super) fn new(credentials: Option<Credentials>, keep: bool) -> Auth {
+    pub(super) fn new(secret: Option<Secret>, keep: bool) -> Auth {
         Auth {
             state: tokio::sync::Mutex::new(State {
-                credentials,
+                secret,
                 proof: None,
                 token_server: None,
                 scopes: Scopes::default(),
@@ -106,7 +106,7 @@ impl Auth {
                 state
                     .scopes
                     .merge(&Scopes::parse(scope.as_deref().unwrap_or_default()));
-                if let Some(Credentials::RegistryToken(token)) = &state.credentials {
+                if let Some(Secret::RegistryToken(token)) = &state.secret {
                     let header = secret_header(&format!("Bearer {token}"))
                         .ok_or_else(|| Attempt::Denied("no header can hold the registry token".into()))?;
                     return state.give(header, sent, "the registry token is not enough");
@@ -115,8 +115,8 @@ impl Auth {
                 state.token_server = Some(server);
                 self.renew(&mut state, http).await
             }
-            Some(Challenge::Basic) => match &state.credentials {
-                Some(Credentials::Password { username, password }) => {
+            Some(Challenge::Basic) => match &state.secret {
+                Some(Secret::Password { username, password }) => {
                     let header = basic(username, password)?;
                     state.give(header, sent, "the user name or password is wrong")
                 }
@@ -142,19 +142,19 @@ impl Auth {
             expires,
             refresh,
         } = server
-            .fetch(http, state.credentials.as_ref(), &state.scopes, self.keep)
+            .fetch(http, state.secret.as_ref(), &state.scopes, self.keep)
             .await?;
         state.proof = Some(Proof { header, expires });
         if let Some(token) = refresh {
             // The server may have made the older one invalid by this.
-            state.credentials = Some(Credentials::IdentityToken(token));
+            state.secret = Some(Secret::IdentityToken(token));
         }
         Ok(())
     }
 
     /// Why it may have been refused, for people.
     pub(super) async fn explain(&self, reason: &str) -> String {
-        match self.state.lock().await.credentials {
+        match self.state.lock().await.secret {
             Some(_) => reason.to_owned(),
             None => format!("{reason}, and no credentials were given"),
         }
@@ -162,8 +162,8 @@ impl Auth {
 
     /// The identity token that the token server gave.
     pub(super) async fn identity_token(&self) -> Option<String> {
-        match &self.state.lock().await.credentials {
-            Some(Credentials::IdentityToken(token)) => Some(token.clone()),
+        match &self.state.lock().await.secret {
+            Some(Secret::IdentityToken(token)) => Some(token.clone()),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Asking a registry whether it takes somebody's credentials.
 
+use ::credentials::Secret;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 
@@ -13,7 +14,7 @@ use crate::{Error, blocking};
 /// it is one that gives such. A mirror is not asked: credentials are not for it.
 pub(crate) async fn login(
     host: &str,
-    credentials: Credentials,
+    credentials: &Credentials,
     config: &Config,
 ) -> Result<Option<String>, Error> {
     // Any repository will do: what is asked for is the API's root.
@@ -35,13 +36,14 @@ pub(crate) async fn login(
             kind: crate::Kind::Unavailable,
             tried: "hosts.toml sends all that is for it to other hosts".into(),
         })?;
-    let registry = Registry::to_log_in(endpoint, &reference, &credentials, config).await?;
+    let secret = credentials.for_registry(&reference.host)?;
+    let registry = Registry::to_log_in(endpoint, &reference, secret, config).await?;
     registry.log_in().await?;
     Ok(registry
         .auth
         .identity_token()
         .await
-        .filter(|token| credentials != Credentials::IdentityToken(token.clone())))
+        .filter(|token| *secret != Secret::IdentityToken(token.clone())))
 }
 
 impl Registry {

@@ -47,6 +47,9 @@ impl Sources {
         credentials: Option<&Credentials>,
         config: &Config,
     ) -> Result<Sources, Error> {
+        let secret = credentials
+            .map(|own| own.for_registry(&reference.host))
+            .transpose()?;
         let (registries, host) = (config.registries.clone(), reference.host.clone());
         let endpoints = blocking(move || registries.endpoints(&host)).await?;
         let mut servers = Vec::new();
@@ -59,7 +62,7 @@ impl Sources {
             }
             let capabilities = endpoint.capabilities.iter().copied().collect();
             servers.push(Server {
-                registry: Registry::at(endpoint, reference, credentials, &config).await?,
+                registry: Registry::at(endpoint, reference, secret, &config).await?,
                 capabilities,
                 is_last,
                 doubt: Mutex::new(None),

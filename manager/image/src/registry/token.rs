@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use ::credentials::Secret;
 use base64::Engine as _;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Response, StatusCode, Url};
@@ -12,7 +13,6 @@ use serde::Deserialize;
 use super::http::{Attempt, Http, read_bounded};
 use super::is_loopback;
 use super::scope::Scopes;
-use crate::credentials::Credentials;
 
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// What the specification says when the answer does not.
@@ -75,16 +75,16 @@ impl TokenServer {
     pub(super) async fn fetch(
         &self,
         http: &Http,
-        credentials: Option<&Credentials>,
+        secret: Option<&Secret>,
         scopes: &Scopes,
         keep: bool,
     ) -> Result<Token, Attempt> {
-        let response = match credentials {
-            Some(Credentials::IdentityToken(token)) => {
+        let response = match secret {
+            Some(Secret::IdentityToken(token)) => {
                 let grant = [("grant_type", "refresh_token"), ("refresh_token", token.as_str())];
                 self.post(http, &grant, scopes, keep).await?
             }
-            Some(Credentials::Password { username, password }) => {
+            Some(Secret::Password { username, password }) => {
                 let response = self.get(http, Some((username, password)), scopes, keep).await?;
                 match response.status() {
                     // It has OAuth2 alone.
@@ -99,13 +99,13 @@ impl TokenServer {
                     _ => response,
                 }
             }
-            Some(Credentials::RegistryToken(_)) | None => self.get(http, None, scopes, keep).await?,
+            Some(Secret::RegistryToken(_)) | None => self.get(http, None, scopes, keep).await?,
         };
         let refuse = |rule: &str| Attempt::Denied(format!("its token server {} {rule}", self.realm));
         match response.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
-                return Err(refuse(match credentials {
+                return Err(refuse(match secret {
                     None => "wants credentials, and none were given",
                     Some(_) => "refused the credentials",
                 }));

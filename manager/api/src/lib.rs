@@ -3,6 +3,7 @@
 mod archives;
 mod containers;
 mod images;
+mod progress;
 mod registries;
 mod status;
 mod stop;

@@ -1,16 +1,13 @@
 //! Pushes, and what registries have, as messages.
 
-use std::sync::Arc;
-
 use engine::Engine;
-use image::{BlobPhase, BlobProgress};
+use image::{BlobPhase, BlobProgress, Pushed};
 use proto::v1;
 use proto::v1::push_progress::Kind;
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::images::PROGRESS_QUEUE_MAX;
+use crate::progress::Progress;
 use crate::status::status;
 use crate::translate;
 
@@ -18,29 +15,37 @@ pub(crate) fn push(
     engine: Engine,
     request: v1::PushRequest,
 ) -> ReceiverStream<Result<v1::PushProgress, Status>> {
-    let (sender, receiver) = mpsc::channel(PROGRESS_QUEUE_MAX);
+    let (progress, messages) = Progress::new();
     tokio::spawn(async move {
-        let progress = Arc::new(sender.clone());
-        let report = move |blob| {
-            let kind = Some(Kind::Blob(self::blob(blob)));
-            let _ = progress.try_send(Ok(v1::PushProgress { kind }));
-        };
+        let tell = |part: String, kind| progress.report(part, v1::PushProgress { kind: Some(kind) });
+        let report = |blob: BlobProgress| tell(blob.digest.clone(), Kind::Blob(self::blob(blob)));
+        let done = |done: Pushed| tell(done.name.clone(), Kind::Pushed(pushed(done)));
         let credentials = request.credentials.map(translate::credentials);
-        let pushed = tokio::select! {
-            pushed = engine.push(&request.reference, credentials, &report) => pushed,
-            // The client has gone: so does its push.
-            () = sender.closed() => return,
+        let work = async {
+            if request.all_tags {
+                let tags = engine.push_all_tags(&request.reference, credentials, &report, &done);
+                return tags.await;
+            }
+            done(engine.push(&request.reference, credentials, &report).await?);
+            Ok(())
         };
-        let last = pushed.map_err(status).map(|pushed| v1::PushProgress {
-            kind: Some(Kind::Pushed(v1::Pushed {
-                name: pushed.name,
-                digest: pushed.digest,
-                size_bytes: pushed.size_bytes,
-            })),
-        });
-        let _ = sender.send(last).await;
+        let worked = tokio::select! {
+            worked = work => worked,
+            // The client has gone: so does its push.
+            () = progress.closed() => return,
+        };
+        let failure = worked.map_err(status).err();
+        progress.finish(failure.map(Err)).await;
     });
-    ReceiverStream::new(receiver)
+    messages
+}
+
+fn pushed(pushed: Pushed) -> v1::Pushed {
+    v1::Pushed {
+        name: pushed.name,
+        digest: pushed.digest,
+        size_bytes: pushed.size_bytes,
+    }
 }
 
 fn blob(blob: BlobProgress) -> v1::BlobProgress {

@@ -15,11 +15,32 @@ impl Engine {
         progress: &(dyn Fn(BlobProgress) + Send + Sync),
     ) -> Result<Pushed, Error> {
         let pushed = self.0.images.push(reference, credentials, progress).await?;
-        let attributes = vec![("name".to_owned(), pushed.name.clone())];
-        self.0
-            .events
-            .send(Event::of_image("push", &pushed.digest, attributes));
+        self.tell_of_push(&pushed);
         Ok(pushed)
+    }
+
+    /// Push all tags of a repository that are here, one after the other; `done` is called for each that is there.
+    pub async fn push_all_tags(
+        &self,
+        repository: &str,
+        credentials: Option<Credentials>,
+        progress: &(dyn Fn(BlobProgress) + Send + Sync),
+        done: &(dyn Fn(Pushed) + Send + Sync),
+    ) -> Result<(), Error> {
+        let done = |pushed: Pushed| {
+            self.tell_of_push(&pushed);
+            done(pushed);
+        };
+        let images = &self.0.images;
+        Ok(images
+            .push_all_tags(repository, credentials, progress, &done)
+            .await?)
+    }
+
+    fn tell_of_push(&self, pushed: &Pushed) {
+        let attributes = vec![("name".to_owned(), pushed.name.clone())];
+        let event = Event::of_image("push", &pushed.digest, attributes);
+        self.0.events.send(event);
     }
 
     /// Find repositories.

@@ -73,6 +73,27 @@ impl Images {
         };
         watch(task, read, progress, || Error::PushCancelled(name)).await
     }
+
+    /// Push all tags of a repository that are here, one after the other; `done` is called for each that is there. The
+    /// first failure ends it.
+    pub async fn push_all_tags(
+        &self,
+        repository: &str,
+        credentials: Option<Credentials>,
+        progress: &(dyn Fn(BlobProgress) + Send + Sync),
+        done: &(dyn Fn(Pushed) + Send + Sync),
+    ) -> Result<(), Error> {
+        let repository = Reference::parse_repository(repository)?.full_repository();
+        let (store, name) = (Arc::clone(&self.store), repository.clone());
+        let tags = blocking(move || database::tags_of(&store.database(), &name)).await?;
+        if tags.is_empty() {
+            return Err(Error::NoSuchImage(repository));
+        }
+        for tag in tags {
+            done(self.push(&tag, credentials.clone(), progress).await?);
+        }
+        Ok(())
+    }
 }
 
 /// One push.
@@ -102,6 +123,10 @@ impl Push {
                 &self.config,
             ))
             .await?;
+        // All at once, so that one token allows all of it.
+        for repository in plan.mount_sources() {
+            registry.want(repository, &["pull"]).await;
+        }
         let pushed = Pushed {
             name: self.reference.to_string(),
             digest: plan.top().digest.to_string(),
@@ -115,7 +140,16 @@ impl Push {
             self.blobs(&registry, &plan, &counters).await?;
             self.or_cancelled(self.documents(&registry, &plan)).await?;
         }
-        // From here other repositories of the registry can mount it.
+        // The registry has it: what goes wrong from here on does not make that untrue.
+        if let Err(error) = self.note(plan).await {
+            tracing::warn!(%error, name = pushed.name, "a push is done, and could not be noted");
+        }
+        Ok(pushed)
+    }
+
+    /// Note that the repository has it: from here other repositories of the registry can mount it. The plan's holds end
+    /// here too, on a thread that may remove files.
+    async fn note(&self, plan: Plan) -> Result<(), Error> {
         let (store, repository) = (Arc::clone(&self.store), self.reference.full_repository());
         blocking(move || {
             let mut connection = store.database();
@@ -123,8 +157,7 @@ impl Push {
             database::insert_repository(&transaction, &repository, &plan.top().digest.to_string())?;
             transaction.commit().map_err(database::doing("note a push"))
         })
-        .await?;
-        Ok(pushed)
+        .await
     }
 
     async fn or_cancelled<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -189,9 +222,6 @@ impl Push {
             source,
             opening: tokio::sync::Mutex::new(()),
         };
-        for repository in &content.mount_from {
-            registry.want(repository, &["pull"]).await;
-        }
         let mut session = Session::default();
         let given_up = async {
             self.cancelled.cancelled().await;

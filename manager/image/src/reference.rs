@@ -52,6 +52,18 @@ impl Reference {
         Ok(reference)
     }
 
+    /// A repository, without a tag or digest.
+    pub(crate) fn parse_repository(text: &str) -> Result<Reference, Error> {
+        let reference = Reference::parse(text)?;
+        if text.contains('@') || text.rsplit('/').next().is_some_and(|last| last.contains(':')) {
+            return Err(Error::Reference {
+                reference: cut(text),
+                rule: "all tags of a repository are meant, and it names one or a digest".into(),
+            });
+        }
+        Ok(reference)
+    }
+
     /// The registry in a term of a search, as a reference to nothing in particular, and the term without it.
     pub(crate) fn of_search(text: &str) -> Result<(Reference, String), Error> {
         let refuse = |rule: &str| Error::Reference {

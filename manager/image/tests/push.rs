@@ -2,7 +2,8 @@
 
 mod fixture;
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use fixture::made::{self, Entry, Made, Packing};
 use fixture::receiver::{Fault, Head, Receiver};
@@ -409,4 +410,114 @@ async fn repositories_are_found_where_the_registry_knows_how() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("cannot be searched"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_token_allows_a_push_and_the_mounts_that_are_worth_it() {
+    let (asks, port) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::<u16>::new()));
+    let (now, own) = (Arc::clone(&asks), Arc::clone(&port));
+    let receiver = Receiver::start(move |head, _| {
+        if head.path.starts_with("/token") {
+            return Some(Fault::Answer(200, vec![("body", r#"{"token":"t"}"#.into())]));
+        }
+        let is_asked = now.load(Ordering::Relaxed) && !head.headers.contains_key("authorization");
+        is_asked.then(|| {
+            let realm = format!("http://127.0.0.1:{}/token", own.get().unwrap());
+            let challenge = format!("Bearer realm=\"{realm}\",service=\"s\"");
+            Fault::Answer(401, vec![("www-authenticate", challenge)])
+        })
+    });
+    port.set(receiver.port).unwrap();
+    let sender = Sender::of(image(1), &receiver, false).await;
+    let images = &sender.place.images;
+    for repository in 0..20 {
+        let name = receiver.reference(&format!("team/base{repository}:v1"));
+        images.tag(&sender.name, &name).unwrap();
+        images.push(&name, None, &|_| {}).await.unwrap();
+    }
+    asks.store(true, Ordering::Relaxed);
+    receiver.state().blobs.clear();
+    receiver.state().requests.clear();
+    sender.push().await.unwrap();
+    assert_eq!(receiver.count("GET", "/token"), 1);
+    let state = receiver.state();
+    let asked = state.requests.iter().find(|head| head.path.starts_with("/token"));
+    let scopes = asked.unwrap().path.matches("scope=repository").count();
+    assert_eq!(
+        scopes,
+        3,
+        "its own and two to mount from: {:?}",
+        asked.unwrap().path
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_of_an_image_that_is_removed_meanwhile_is_done() {
+    let images = Arc::new(OnceLock::<Images>::new());
+    let doomed = Arc::clone(&images);
+    let receiver = Receiver::start(move |head, _| {
+        if head.is("PUT", "/manifests/") {
+            let images = doomed.get().unwrap();
+            for image in images.list().unwrap() {
+                images.remove(&image.id, true).unwrap();
+            }
+        }
+        None
+    });
+    let sender = Sender::of(image(1), &receiver, false).await;
+    images.set(sender.place.images.clone()).ok();
+    let pushed = sender.push().await.unwrap();
+    assert_eq!(pushed.digest, sender.image.top);
+    sender.assert_arrived(&receiver);
+    assert!(sender.place.left_over().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_tags_of_a_repository_are_pushed_and_no_others() {
+    let receiver = Receiver::start(|_, _| None);
+    let sender = Sender::of(image(1), &receiver, false).await;
+    let images = &sender.place.images;
+    for name in [
+        "team/app:v2",
+        "team/app:latest",
+        "team/app2:v1",
+        "team/app/more:v1",
+    ] {
+        images.tag(&sender.name, &receiver.reference(name)).unwrap();
+    }
+    let done = Mutex::new(Vec::new());
+    let note = |pushed: Pushed| done.lock().unwrap().push(pushed);
+    let repository = receiver.reference("team/app");
+    images
+        .push_all_tags(&repository, None, &|_| {}, &note)
+        .await
+        .unwrap();
+    let done = done.into_inner().unwrap();
+    let names: Vec<&str> = done.iter().map(|pushed| pushed.name.as_str()).collect();
+    let tag = |tag: &str| format!("{repository}:{tag}");
+    assert_eq!(names, [tag("latest"), tag("v1"), tag("v2")]);
+    assert!(done.iter().all(|pushed| pushed.digest == sender.image.top));
+    let at_registry: Vec<String> = receiver.state().manifests.keys().cloned().collect();
+    for tag in ["latest", "v1", "v2"] {
+        assert!(
+            at_registry.contains(&format!("team/app/{tag}")),
+            "{at_registry:?}"
+        );
+    }
+    assert!(
+        !at_registry
+            .iter()
+            .any(|name| name.contains("app2") || name.contains("more"))
+    );
+    for (wrong, part) in [
+        (tag("v1"), "names one"),
+        (format!("{repository}@{}", sender.image.top), "names one"),
+        (receiver.reference("team/none"), "no such image"),
+    ] {
+        let error = images
+            .push_all_tags(&wrong, None, &|_| {}, &|_| {})
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains(part), "{wrong}: {error}");
+    }
 }

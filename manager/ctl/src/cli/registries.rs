@@ -7,6 +7,9 @@ pub(crate) struct Push {
     /// Print only the image's name, at the end
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Push all tags of the repository that are here
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
     /// Image that is here, by the name that says where to push it
     #[arg(value_name = "IMAGE")]
     pub(crate) reference: String,

@@ -21,31 +21,37 @@ pub(super) async fn push(client: &Client, flags: &Push) -> Result<u8> {
     let request = PushRequest {
         reference: reference.clone(),
         credentials: credentials::of_registry(reference)?,
+        all_tags: flags.all_tags,
     };
     let mut progress = Progress::new(reference, flags.quiet);
     let reply = client.images().push(request).await;
     let mut messages = reply.map_err(|status| client.failure(&status))?.into_inner();
-    let mut last = None;
-    while let Some(message) = messages
-        .message()
-        .await
-        .map_err(|status| client.failure(&status))?
-    {
-        match message.kind {
-            Some(Kind::Blob(blob)) => progress.update_blob(&blob),
-            Some(Kind::Pushed(pushed)) => last = Some(pushed),
-            None => {}
+    let mut all_pushed = Vec::new();
+    let ended = loop {
+        match messages.message().await {
+            Ok(Some(message)) => match message.kind {
+                Some(Kind::Blob(blob)) => progress.update_blob(&blob),
+                Some(Kind::Pushed(pushed)) => all_pushed.push(pushed),
+                None => {}
+            },
+            Ok(None) => break Ok(()),
+            Err(status) => break Err(client.failure(&status)),
         }
+    };
+    // Those before one that failed are there.
+    drop(progress);
+    for pushed in &all_pushed {
+        if !flags.quiet {
+            output::print_line(&format!("Digest: {}", pushed.digest))?;
+        }
+        output::print_line(&pushed.name)?;
     }
-    let pushed = last.ok_or_else(|| {
-        Failure::new(format!(
+    ended?;
+    if all_pushed.is_empty() {
+        return Err(Failure::new(format!(
             "push {reference}: the manager did not say what it pushed"
-        ))
-    })?;
-    if !flags.quiet {
-        output::print_line(&format!("Digest: {}", pushed.digest))?;
+        )));
     }
-    output::print_line(&pushed.name)?;
     Ok(0)
 }
 

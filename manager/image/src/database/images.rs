@@ -100,6 +100,12 @@ pub(crate) fn names_in(
     strings(connection, sql, [repository, digest]).map_err(doing("read names"))
 }
 
+/// Names of a repository by its tags, `docker.io/library/debian:12`.
+pub(crate) fn tags_of(connection: &Connection, repository: &str) -> Result<Vec<String>, Error> {
+    let sql = "SELECT name FROM names WHERE substr(name, 1, length(?1) + 1) = ?1 || ':' ORDER BY name";
+    strings(connection, sql, [repository]).map_err(doing("read names"))
+}
+
 /// At most two ids that begin with `prefix`, which has only hexadecimal digits and the algorithm's name.
 pub(crate) fn ids_with_prefix(connection: &Connection, prefix: &str) -> Result<Vec<String>, Error> {
     strings(
@@ -230,7 +236,8 @@ pub(crate) fn delete_image(transaction: &Transaction<'_>, id: &str) -> Result<()
         .map_err(doing("remove an image"))
 }
 
-/// Note that a repository, `docker.io/library/debian`, has had this manifest or index.
+/// Note that a repository, `docker.io/library/debian`, has had this manifest or index. Nothing is noted of what is not
+/// here any more.
 pub(crate) fn insert_repository(
     transaction: &Transaction<'_>,
     repository: &str,
@@ -238,7 +245,8 @@ pub(crate) fn insert_repository(
 ) -> Result<(), Error> {
     transaction
         .execute(
-            "INSERT OR IGNORE INTO repositories (repository, digest) VALUES (?1, ?2)",
+            "INSERT OR IGNORE INTO repositories (repository, digest)
+                SELECT ?1, digest FROM contents WHERE digest = ?2",
             [repository, digest],
         )
         .map(|_| ())

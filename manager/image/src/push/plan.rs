@@ -1,6 +1,7 @@
 //! What a push consists of: every document and blob that the name stands for, found in the store and held.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::Error;
@@ -8,12 +9,16 @@ use crate::database;
 use crate::digest::Digest;
 use crate::links::{self, LinkKind};
 use crate::reference::Reference;
+use crate::registry::MOUNTS_MAX;
 use crate::store::{Held, Key, Store};
 
 /// Indexes that point to indexes, and the manifests below them.
 const DEPTH_MAX: usize = 5;
 /// Bound of the content of one push.
 const CONTENTS_MAX: usize = 50_000;
+
+/// Other repositories that one push reads from.
+const MOUNT_SOURCES_MAX: usize = 8;
 
 /// A manifest or index.
 pub(super) struct Document {
@@ -69,6 +74,33 @@ impl Plan {
         Err(Error::NotWhole { name, rule })
     }
 
+    /// The other repositories that its blobs are mounted from.
+    pub(super) fn mount_sources(&self) -> BTreeSet<&str> {
+        let repositories = self.blobs.iter().flat_map(|blob| &blob.mount_from);
+        repositories.map(String::as_str).collect()
+    }
+
+    /// Keep of what each blob could be mounted from the few that have most of the others too: each repository is one
+    /// more that the push's token has to allow, and one more that a blob may have to be asked for in.
+    fn choose_mounts(&mut self) {
+        let mut blobs_of: HashMap<&str, usize> = HashMap::new();
+        for repository in self.blobs.iter().flat_map(|blob| &blob.mount_from) {
+            *blobs_of.entry(repository).or_default() += 1;
+        }
+        let mut ranked: Vec<(&str, usize)> = blobs_of.into_iter().collect();
+        ranked.sort_unstable_by_key(|&(repository, blobs)| (Reverse(blobs), repository));
+        ranked.truncate(MOUNT_SOURCES_MAX);
+        let ranked: Vec<String> = ranked
+            .into_iter()
+            .map(|(repository, _)| repository.to_owned())
+            .collect();
+        for blob in &mut self.blobs {
+            let has = &blob.mount_from;
+            let chosen = ranked.iter().filter(|repository| has.contains(repository));
+            blob.mount_from = chosen.take(MOUNTS_MAX).cloned().collect();
+        }
+    }
+
     pub(super) fn top(&self) -> &Document {
         self.documents
             .last()
@@ -104,7 +136,8 @@ impl Gathering<'_> {
         if let Err(rule) = gathering.document(&digest, 0)? {
             return Ok(Err(rule));
         }
-        let plan = gathering.plan;
+        let mut plan = gathering.plan;
+        plan.choose_mounts();
         // Of one image a layer may lie at the registry alone; an index with a hole was pulled for one platform.
         let missing = plan.blobs.iter().find(|blob| blob.held.is_none());
         Ok(match missing {

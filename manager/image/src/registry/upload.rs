@@ -26,8 +26,8 @@ const MONOLITHIC_BYTES_MAX: u64 = 4 << 20;
 const CHUNK_BYTES: u64 = 4 << 20;
 /// Bound of what a registry may ask for by `OCI-Chunk-Min-Length`: a wish for more is not heeded.
 const CHUNK_BYTES_MIN_MAX: u64 = 1 << 30;
-/// Repositories that are tried as the source of a mount.
-const MOUNTS_MAX: usize = 2;
+/// Repositories that are worth trying as the source of a mount.
+pub(crate) const MOUNTS_MAX: usize = 2;
 /// How long a failed push waits for the registry to forget an upload.
 const ABORT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 const CHUNK_MIN_HEADER: &str = "oci-chunk-min-length";
@@ -85,7 +85,8 @@ impl Session {
 }
 
 impl Registry {
-    /// Bring a blob into the repository. `repositories` of the same registry may have it.
+    /// Bring a blob into the repository. `repositories` of the same registry may have it, and are to be at most
+    /// [`MOUNTS_MAX`].
     ///
     /// The session is the caller's, who aborts it if this fails or is dropped.
     pub(crate) async fn upload(
@@ -189,7 +190,7 @@ impl Registry {
         let _opening = blob.opening.lock().await;
         session.forget();
         let url = self.attempt_url("blobs/uploads/")?;
-        for from in repositories.iter().take(MOUNTS_MAX) {
+        for from in repositories {
             let mut url = url.clone();
             url.query_pairs_mut()
                 .append_pair("mount", &blob.digest.to_string())

@@ -1,23 +1,17 @@
 //! The `Images` service.
 
-use std::sync::Arc;
-
 use engine::{Engine, ImportRequest};
-use image::{Filters, Platform, PullOptions};
+use image::{Filters, LayerProgress, Platform, PullOptions};
 use proto::v1;
 use proto::v1::images_server::Images as Service;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::archives;
+use crate::progress::Progress;
 use crate::registries;
 use crate::status::status;
 use crate::stop::{Answers, Stopping};
 use crate::{translate, usage};
-
-/// Progress that a slow client has not taken yet; more is left out, for the next message says it again.
-pub(crate) const PROGRESS_QUEUE_MAX: usize = 64;
 
 pub(crate) struct Images(pub(crate) Engine, pub(crate) Stopping);
 
@@ -37,24 +31,20 @@ impl Service for Images {
             credentials: request.credentials.map(translate::credentials),
             all_platforms: request.all_platforms,
         };
-        let (sender, receiver) = mpsc::channel(PROGRESS_QUEUE_MAX);
+        let (progress, messages) = Progress::new();
         let engine = self.0.clone();
         tokio::spawn(async move {
-            let progress = Arc::new(sender.clone());
-            let report = move |layer| {
-                let _ = progress.try_send(Ok(translate::layer(layer)));
-            };
+            let report =
+                |layer: LayerProgress| progress.report(layer.digest.clone(), translate::layer(layer));
             let pulled = tokio::select! {
                 pulled = engine.pull(&request.reference, options, &report) => pulled,
                 // The client has gone: so does its pull.
-                () = sender.closed() => return,
+                () = progress.closed() => return,
             };
-            let last = pulled.map_err(status).map(|image| v1::PullProgress {
-                kind: Some(v1::pull_progress::Kind::Image(translate::image(&image))),
-            });
-            let _ = sender.send(last).await;
+            let last = pulled.map(translate::pulled).map_err(status);
+            progress.finish(Some(last)).await;
         });
-        Ok(Response::new(self.1.cut(ReceiverStream::new(receiver))))
+        Ok(Response::new(self.1.cut(messages)))
     }
 
     async fn list(

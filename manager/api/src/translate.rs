@@ -158,6 +158,17 @@ pub(crate) fn image(image: &image::Image) -> v1::Image {
     }
 }
 
+pub(crate) fn pulled(pulled: image::Pulled) -> v1::PullProgress {
+    let pulled = v1::Pulled {
+        image: Some(image(&pulled.image)),
+        name: pulled.name,
+        digest: pulled.digest,
+    };
+    v1::PullProgress {
+        kind: Some(v1::pull_progress::Kind::Pulled(Box::new(pulled))),
+    }
+}
+
 pub(crate) fn layer(progress: image::LayerProgress) -> v1::PullProgress {
     let phase = match progress.phase {
         image::Phase::Waiting => v1::layer_progress::Phase::Waiting,

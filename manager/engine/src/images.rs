@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use image::{Credentials, Filters, Image, Images, LayerProgress, PullOptions, Removed, Verdict};
+use image::{Credentials, Filters, Image, Images, LayerProgress, PullOptions, Pulled, Removed, Verdict};
 
 use crate::Error;
 use crate::engine::{Engine, blocking};
@@ -28,12 +28,13 @@ impl Engine {
         reference: &str,
         options: PullOptions,
         progress: &(dyn Fn(LayerProgress) + Send + Sync),
-    ) -> Result<Image, Error> {
+    ) -> Result<Pulled, Error> {
         let pulled = self.0.images.pull(reference, options, progress).await;
-        let image = pulled.map_err(|error| pull_failed(reference, error))?;
+        let pulled = pulled.map_err(|error| pull_failed(reference, error))?;
         let attributes = vec![("name".to_owned(), reference.to_owned())];
-        self.0.events.send(Event::of_image("pull", &image.id, attributes));
-        Ok(image)
+        let event = Event::of_image("pull", &pulled.image.id, attributes);
+        self.0.events.send(event);
+        Ok(pulled)
     }
 
     /// Ask a registry whether it takes `credentials`; the identity token to keep in a password's place, if it gave one.

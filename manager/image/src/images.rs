@@ -149,6 +149,17 @@ impl Image {
     }
 }
 
+/// What a pull has brought here.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// The name that was asked for, in full.
+    pub name: String,
+    /// Digest of what the name points to at its registry: an index, or the image's own manifest.
+    pub digest: String,
+    /// The image of the wanted platform.
+    pub image: Image,
+}
+
 /// The state of one layer of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerProgress {
@@ -219,7 +230,7 @@ impl Images {
         reference: &str,
         options: PullOptions,
         progress: &(dyn Fn(LayerProgress) + Send + Sync),
-    ) -> Result<Image, Error> {
+    ) -> Result<Pulled, Error> {
         let reference = Reference::parse(reference)?;
         self.pulls.pull(reference, options, progress).await
     }

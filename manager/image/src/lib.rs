@@ -61,7 +61,8 @@ pub use commit::{ChangeKind, FileChange};
 pub use error::{Error, Kind, Refusal};
 pub use idmap::{IdMap, IdRange, Owners};
 pub use images::{
-    Filters, Image, ImageUsage, Images, LayerProgress, Phase, PullOptions, Removed, Step, Usage, tree_bytes,
+    Filters, Image, ImageUsage, Images, LayerProgress, Phase, PullOptions, Pulled, Removed, Step, Usage,
+    tree_bytes,
 };
 pub use instruction::apply as apply_instructions;
 pub use local::Description;

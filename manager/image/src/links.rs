@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use crate::digest::Digest;
 use crate::manifest::{
-    DOCKER_INDEX, DOCKER_MANIFEST, DOCUMENT_BYTES_MAX, Descriptor, OCI_INDEX, OCI_MANIFEST, is_foreign,
+    DOCKER_INDEX, DOCKER_MANIFEST, DOCUMENT_BYTES_MAX, Descriptor, LAYER_BYTES_MAX, OCI_INDEX, OCI_MANIFEST,
+    is_foreign,
 };
 
 /// Pointers in one document. The spec sets no bound; images with more layers cannot be mounted.
@@ -136,9 +137,13 @@ pub(crate) fn read(content: &[u8]) -> Result<Linked, String> {
 
 fn descriptor(raw: RawDescriptor) -> Result<Descriptor, String> {
     check_media_type(&raw.media_type)?;
+    let size = u64::try_from(raw.size).map_err(|_| format!("a size of {} is negative", raw.size))?;
+    if size > LAYER_BYTES_MAX {
+        return Err(format!("a size of {size} is more than {LAYER_BYTES_MAX} bytes"));
+    }
     Ok(Descriptor {
         digest: Digest::parse(&raw.digest)?,
-        size: u64::try_from(raw.size).map_err(|_| format!("a size of {} is negative", raw.size))?,
+        size,
         media_type: raw.media_type,
         urls: Vec::new(),
         data: None,
@@ -200,6 +205,10 @@ mod tests {
             (
                 format!(r#"{{"layers":[{{"digest":"{D}","size":-1}}]}}"#),
                 "negative",
+            ),
+            (
+                format!(r#"{{"layers":[{{"digest":"{D}","size":{}}}]}}"#, i64::MAX),
+                "more than",
             ),
             (format!(r#"{{"layers":[{}]}}"#, pointer("a\u{7f}b")), "media type"),
             (format!(r#"{{"layers":[{}]}}"#, vec![p; 2001].join(",")), "2000"),

@@ -19,6 +19,8 @@ pub(crate) const LAYER_BYTES_MAX: u64 = 64 << 30;
 /// The kernel's bound of layers under one overlay mount.
 pub(crate) const LAYERS_MAX: usize = 500;
 const INDEX_ENTRIES_MAX: usize = 1000;
+pub(crate) const NO_SCHEMA_1: &str =
+    "schema version 1 is not supported: push the image again with a current tool";
 /// Places of one foreign layer.
 const URLS_MAX: usize = 16;
 
@@ -159,7 +161,7 @@ fn read(content: &[u8]) -> Result<RawDocument, String> {
     let raw: RawDocument =
         serde_json::from_slice(content).map_err(|e| format!("it is not the JSON of a manifest: {e}"))?;
     if raw.schema_version == Some(1) || raw.fs_layers.is_some() {
-        return Err("schema version 1 is not supported: push the image again with a current tool".into());
+        return Err(NO_SCHEMA_1.to_owned());
     }
     if raw.schema_version != Some(2) {
         return Err("schemaVersion is not 2".into());
@@ -333,6 +335,11 @@ fn compression(media_type: &str) -> Option<Compression> {
 /// Whether layers of this type are not for registries to have: their publisher gives them out.
 pub(crate) fn is_foreign(media_type: &str) -> bool {
     media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
+}
+
+/// Whether this is the media type of docker's first manifests, signed or not.
+pub(crate) fn is_schema_1(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.docker.distribution.manifest.v1+")
 }
 
 /// Whether content of this media type points to manifests.

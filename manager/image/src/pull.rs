@@ -29,8 +29,9 @@ use crate::reference::Reference;
 use crate::registry::Sources;
 use crate::store::{Parts, Store};
 use crate::trust::{self, Gate, Origin};
-use crate::{Error, Image, LayerProgress, Phase, Platform, PullOptions, blocking};
+use crate::{Error, Image, LayerProgress, Phase, Platform, PullOptions, Pulled, blocking};
 use layer::{Below, LayerJob, Placed};
+use local::Known;
 use plan::Plan;
 
 /// Layers of one pull that are downloaded and unpacked at the same time.
@@ -87,7 +88,7 @@ impl Pulls {
         reference: Reference,
         options: PullOptions,
         progress: &(dyn Fn(LayerProgress) + Send + Sync),
-    ) -> Result<Image, Error> {
+    ) -> Result<Pulled, Error> {
         let name = reference.to_string();
         let pull = Pull::new(self, reference, options);
         let _given_up = pull.cancelled.clone().drop_guard();
@@ -139,59 +140,82 @@ impl Pull {
         }
     }
 
-    async fn run(self) -> Result<Image, Error> {
+    async fn run(self) -> Result<Pulled, Error> {
         let patience = self.shared.config.share_timeout;
         let turn = async { Ok(tokio::time::timeout(patience, self.flight.turn.lock()).await.ok()) };
         let _turn = self.or_cancelled(turn).await?;
         let known = self.known().await?;
-        let trusted = match known.as_ref().and_then(|known| known.image.clone()) {
+        let result = self.renew(known.as_ref()).await;
+        // What somebody has removed meanwhile goes with the last hold on it.
+        blocking(move || {
+            drop(known);
+            Ok(())
+        })
+        .await?;
+        result
+    }
+
+    /// Bring what the name has here to what it has at its registry.
+    async fn renew(&self, known: Option<&Known>) -> Result<Pulled, Error> {
+        let trusted = match known.and_then(|known| known.image.clone()) {
             Some(id) => self.is_still_accepted(id).await?,
             None => false,
         };
-        let pointed_to = known.as_ref().map(|known| known.target.to_string());
         // What a digest names does not change.
         if self.reference.digest.is_some()
             && trusted
-            && let Some(id) = known.as_ref().and_then(|known| known.image.clone())
+            && let Some(known) = known
+            && let Some(pulled) = self.present(known).await?
         {
-            return self.present(id).await;
+            return Ok(pulled);
         }
         let registry = self.or_cancelled(self.connect()).await?;
         // Of a target that is here and has not moved, only what is missing is asked for.
-        let mut unmoved = None;
-        if let Some(known) = known {
-            let now = match &self.reference.digest {
-                Some(digest) => Some(digest.clone()),
-                None => {
-                    self.or_cancelled(registry.resolve(&self.reference.target()))
-                        .await?
-                }
-            };
-            if now.as_ref() == Some(&known.target) {
-                if let Some(id) = known.image {
-                    if !trusted {
-                        self.or_cancelled(self.admit_again(&registry, &known.target, &id))
-                            .await?;
-                    }
-                    return self.present(id).await;
-                }
-                unmoved = now;
-            }
+        let unmoved = match known {
+            Some(known) if self.is_unmoved(&registry, known).await? => Some(known),
+            _ => None,
+        };
+        if let Some(known) = unmoved
+            && (trusted || self.is_accepted_again(&registry, known).await?)
+            && let Some(pulled) = self.present(known).await?
+        {
+            return Ok(pulled);
         }
-        let plan = self
-            .or_cancelled(self.plan(Some(&registry), unmoved.as_ref()))
-            .await?;
+        let unmoved = unmoved.map(|known| &known.target);
+        let plan = self.or_cancelled(self.plan(Some(&registry), unmoved)).await?;
         let admitted = self.or_cancelled(self.admit(&registry, &plan)).await;
         let origin = match admitted {
             Ok(origin) => origin,
             Err(error) => {
                 let error = removed_on_a_blocking_thread(plan.documents, error).await;
+                let pointed_to = known.map(|known| known.target.to_string());
                 return Err(error.of_moved_tag(pointed_to.as_deref()));
             }
         };
         failpoint::reach("pull.planned");
-        let name = Some(self.reference.name());
-        self.make(Some((&registry, origin)), plan, name).await
+        let (name, target) = (self.reference.name(), plan.target.target_digest.clone());
+        let image = self.make(Some((&registry, origin)), plan, Some(name)).await?;
+        Ok(self.pulled(target, image))
+    }
+
+    /// Whether the name still points to what it has here.
+    async fn is_unmoved(&self, registry: &Sources, known: &Known) -> Result<bool, Error> {
+        let now = match &self.reference.digest {
+            Some(digest) => Some(digest.clone()),
+            None => {
+                self.or_cancelled(registry.resolve(&self.reference.target()))
+                    .await?
+            }
+        };
+        Ok(now.as_ref() == Some(&known.target))
+    }
+
+    fn pulled(&self, digest: String, image: Image) -> Pulled {
+        Pulled {
+            name: self.reference.to_string(),
+            digest,
+            image,
+        }
     }
 
     /// Make what is planned, and commit it. `from`: the registry, and what was found there to judge it by, unless all
@@ -289,16 +313,29 @@ impl Pull {
         self.or_cancelled(permit).await
     }
 
-    /// The image is here as the registry has it: show its layers and give it.
-    async fn present(&self, id: String) -> Result<Image, Error> {
+    /// The image is here as the registry has it: show its layers and give it. `None`: it has been removed since it was
+    /// looked for.
+    async fn present(&self, known: &Known) -> Result<Option<Pulled>, Error> {
+        let Some(id) = known.image.clone() else {
+            return Ok(None);
+        };
         let store = Arc::clone(&self.shared.store);
-        let (image, manifest) = blocking(move || {
-            let image = read(&store, &id)?;
+        let found = blocking(move || {
+            let image = match read(&store, &id) {
+                Err(Error::NoSuchImage(_)) => return Ok(None),
+                image => image?,
+            };
             let digest = Digest::parse(&image.manifest_digest).ok();
             let content = digest.map_or(Ok(None), |digest| store.document(&digest))?;
-            Ok((image, manifest::parse_stored(&content.unwrap_or_default())))
+            Ok(Some((
+                image,
+                manifest::parse_stored(&content.unwrap_or_default()),
+            )))
         })
         .await?;
+        let Some((image, manifest)) = found else {
+            return Ok(None);
+        };
         let layers = manifest.into_iter().flat_map(|manifest| manifest.layers);
         let counters = layers.map(|layer| {
             Arc::new(Counters::new(
@@ -311,7 +348,7 @@ impl Pull {
             layer.enter(Phase::Present);
         }
         self.flight.board.set(counters);
-        Ok(image)
+        Ok(Some(self.pulled(known.target.to_string(), image)))
     }
 
     async fn connect(&self) -> Result<Sources, Error> {

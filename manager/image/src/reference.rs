@@ -169,8 +169,7 @@ fn parse(text: &str) -> Result<Reference, String> {
     })
 }
 
-/// The first component is a host if it looks like one: a dot, a port, `localhost`, or an upper-case letter, which
-/// no repository may have.
+/// The host of a name, and its repository.
 fn split_host(name: &str) -> (String, String) {
     let (host, rest) = ::credentials::split_host(name);
     let host = match host {

@@ -234,6 +234,14 @@ impl Registry {
                 Err(attempt) => self.pause(&what, &mut attempts, 0, attempt).await?,
             }
         };
+        // Of a signed one the digest is not that of its bytes.
+        if manifest::is_schema_1(&media_type) {
+            return Err(Error::Document {
+                what: "manifest",
+                digest: format!("{}/{}:{target}", self.host, self.repository),
+                rule: manifest::NO_SCHEMA_1.to_owned(),
+            });
+        }
         let announced = match (expected_digest, announced) {
             (Some(digest), _) => Some(digest.clone()),
             (None, Some(text)) => Some(Digest::parse(&text).map_err(|rule| self.wrong(&what, rule))?),

@@ -1,7 +1,7 @@
 //! What registries have, looked at without pulling it: manifests, what refers to them, and repositories by search.
 
 use crate::reference::Reference;
-use crate::registry::{Registry, SearchResult};
+use crate::registry::{SearchResult, Sources};
 use crate::{Credentials, Error, Images, Referrer};
 
 /// The host of docker's search: it is not where its images are.
@@ -31,7 +31,7 @@ impl Images {
         with_referrers: bool,
     ) -> Result<RemoteManifest, Error> {
         let reference = Reference::parse(reference)?;
-        let registry = Registry::connect(&reference, credentials.as_ref(), self.pulls.config()).await?;
+        let registry = Sources::connect(&reference, credentials.as_ref(), self.pulls.config()).await?;
         let fetched = registry
             .manifest(&reference.target(), None, reference.digest.as_ref())
             .await?;
@@ -70,7 +70,7 @@ impl Images {
             },
             _ => reference,
         };
-        let registry = Registry::connect(&reference, credentials.as_ref(), self.pulls.config()).await?;
+        let registry = Sources::connect(&reference, credentials.as_ref(), self.pulls.config()).await?;
         registry.search(&term, limit).await
     }
 }

@@ -85,9 +85,9 @@ impl Drop for FailingDisk {
 
 async fn pull(images: &Images, image: Made) -> Result<Image, image::Error> {
     let registry = Server::with(image);
-    images
-        .pull(&registry.reference(), PullOptions::default(), &|_| {})
-        .await
+    let reference = registry.reference();
+    let pulled = images.pull(&reference, PullOptions::default(), &|_| {});
+    Ok(pulled.await?.image)
 }
 
 fn ids(images: &Images) -> Vec<String> {

@@ -70,7 +70,7 @@ async fn refused_then_fine(disk: &SmallDisk, too_much: made::Made) {
         Packing::Gzip,
     )]);
     let fits = Server::with(fits);
-    let image = pull(&fits.reference()).await.unwrap();
+    let image = pull(&fits.reference()).await.unwrap().image;
     images.prepare(&image, "c").unwrap();
 }
 

@@ -37,7 +37,9 @@ async fn pull_as(place: &Place, registry: &Server, credentials: Credentials) -> 
         credentials: Some(credentials),
         ..PullOptions::default()
     };
-    place.images.pull(&registry.reference(), options, &|_| {}).await
+    let reference = registry.reference();
+    let pulled = place.images.pull(&reference, options, &|_| {});
+    Ok(pulled.await?.image)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,4 +238,68 @@ async fn a_change_of_the_file_needs_no_restart() {
         error.contains("hosts.toml") && error.contains("capabilties"),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_of_another_platform_that_a_mirror_has_wrong_comes_from_the_registry() {
+    let [own, other] = ["amd64", "arm64"].map(|architecture| {
+        let tar = made::tar(&[Entry::File("a", architecture.as_bytes())]);
+        made::image_for(&[made::layer(&tar, Packing::Gzip)], architecture)
+    });
+    let index = made::index(&[("linux/amd64", &own), ("linux/arm64", &other)]);
+    for wrong in ["content", "length"] {
+        let (offered, layer) = (index.clone(), other.layers[0].clone());
+        let mirror = Server::start(move |request, _| match good(request, &offered) {
+            Reply::Answer(code, mut headers, mut body) if request.path.contains(&layer) => {
+                body[20] ^= 1;
+                if wrong == "length" {
+                    // Without one announced, so that it shows at the end.
+                    headers.push(header("transfer-encoding", "chunked"));
+                    body = [b"400\r\n".to_vec(), vec![0; 1024], b"\r\n0\r\n\r\n".to_vec()].concat();
+                }
+                Reply::Answer(code, headers, body)
+            }
+            other => other,
+        });
+        let registry = Server::with(index.clone());
+        let folder = tempfile::tempdir().unwrap();
+        configure(folder.path(), &registry, &[(&url(&mirror), "")]);
+        let place = Place::configured(folder.path()).await;
+        let options = PullOptions {
+            platform: Some("linux/amd64".parse().unwrap()),
+            all_platforms: true,
+            ..PullOptions::default()
+        };
+        let pulled = place.images.pull(&registry.reference(), options, &|_| {}).await;
+        assert_eq!(pulled.unwrap().image.id, own.id, "{wrong}");
+        assert_eq!(mirror.count("GET", &other.layers[0]), 1, "{wrong}");
+        assert_eq!(registry.count("GET", &other.layers[0]), 1, "{wrong}");
+        let hex = other.layers[0].strip_prefix("sha256:").unwrap();
+        let kept = std::fs::read(place.root().join("blobs/sha256").join(hex)).unwrap();
+        assert_eq!(kept, other.blobs[&other.layers[0]].1, "{wrong}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_are_looked_at_at_mirrors_and_repositories_found_at_the_registry() {
+    let image = small();
+    let mirror = Server::with(image.clone());
+    let registry = Server::start(|request, _| match request.path.as_str() {
+        "/v2/_catalog?n=1000" => Reply::Answer(200, vec![], br#"{"repositories":["team/app"]}"#.to_vec()),
+        _ => status(404),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let may = "capabilities = [\"pull\", \"resolve\"]";
+    configure(folder.path(), &registry, &[(&url(&mirror), may)]);
+    let place = Place::configured(folder.path()).await;
+    let reference = registry.reference();
+    let seen = place
+        .images
+        .inspect_manifest(&reference, None, false)
+        .await
+        .unwrap();
+    assert_eq!((seen.digest, registry.requests().len()), (image.top.clone(), 0));
+    let term = format!("127.0.0.1:{}/app", registry.port);
+    let found = place.images.search(&term, 0, None).await.unwrap();
+    assert_eq!(found[0].name, format!("127.0.0.1:{}/team/app", registry.port));
 }

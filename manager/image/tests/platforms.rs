@@ -25,7 +25,8 @@ async fn pull(place: &Place, reference: &str, platform: &str, all_platforms: boo
         all_platforms,
         ..PullOptions::default()
     };
-    place.images.pull(reference, options, &|_| {}).await.unwrap()
+    let pulled = place.images.pull(reference, options, &|_| {}).await;
+    pulled.unwrap().image
 }
 
 fn blob(place: &Place, digest: &str) -> Option<Vec<u8>> {
@@ -241,4 +242,52 @@ async fn ten_pulls_at_once_do_the_work_once_and_all_show_it() {
             .all(|phase| matches!(phase, Some(Phase::Done | Phase::Present))),
         "{last:?}"
     );
+}
+
+/// An index of an image for this machine and of another one's with so many layers of a size, which nobody has.
+fn with_other(manifests: usize, layers: usize, size: u64) -> Made {
+    let own = image_for("amd64");
+    let others: Vec<Made> = (0..manifests)
+        .map(|number| {
+            let mut other = image_for("arm64");
+            other.edit_manifest(|manifest| {
+                let layers = (0..layers).map(|layer| {
+                    let digest = made::digest(format!("{number}/{layer}").as_bytes());
+                    serde_json::json!({"mediaType": "a/b", "digest": digest, "size": size})
+                });
+                manifest["layers"] = layers.collect();
+            });
+            other
+        })
+        .collect();
+    let own = std::iter::once(("linux/amd64", &own));
+    let all: Vec<_> = own
+        .chain(others.iter().map(|other| ("linux/arm64", other)))
+        .collect();
+    made::index(&all)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_platforms_together_have_bounds() {
+    for (case, index) in [
+        ("too many", with_other(3, 1900, 1)),
+        ("too large", with_other(1, 17, 64 << 30)),
+        ("sizes that run over", with_other(1, 3, u64::MAX / 2)),
+    ] {
+        let server = Server::with(index);
+        let place = Place::new().await;
+        let options = PullOptions {
+            platform: Some("linux/amd64".parse().unwrap()),
+            all_platforms: true,
+            ..PullOptions::default()
+        };
+        let pulled = place.images.pull(&server.reference(), options, &|_| {}).await;
+        let error = pulled.unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid, "{case}: {error}");
+        assert!(error.to_string().contains("more than"), "{case}: {error}");
+        assert_eq!(server.count("GET", "/blobs/"), 1, "{case}: but for the config");
+        assert!(place.left_over().is_empty(), "{case}");
+        // One platform of it is an image like others.
+        pull(&place, &server.reference(), "linux/amd64", false).await;
+    }
 }

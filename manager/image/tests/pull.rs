@@ -70,6 +70,11 @@ async fn layers_of_every_packing_arrive_and_shape_the_root() {
         })
         .await
         .unwrap();
+    assert_eq!(
+        (pulled.name, pulled.digest),
+        (server.reference(), image.top.clone())
+    );
+    let pulled = pulled.image;
     assert_eq!(pulled.id, id);
     assert_eq!(pulled.names, [server.reference()]);
     assert_eq!(pulled.size_bytes, size as u64);
@@ -607,7 +612,10 @@ async fn an_unchanged_tag_costs_one_head_request() {
         })
         .await
         .unwrap();
-    assert_eq!(first.id, second.id);
+    assert_eq!(
+        (&first.id, &first.manifest_digest),
+        (&second.image.id, &second.digest)
+    );
     assert_eq!(phases.into_inner().unwrap(), [Phase::Present]);
     assert_eq!(
         (server.requests().len(), server.count("HEAD", "/manifests/v1")),
@@ -774,6 +782,7 @@ async fn an_index_gives_the_image_of_the_platform() {
         ("linux/amd64", &inner),
         ("linux/arm64", &arm),
     ]);
+    let top = outer.top.clone();
     let server = Server::with(outer);
     let place = Place::new().await;
     for (platform, id) in [
@@ -791,7 +800,8 @@ async fn an_index_gives_the_image_of_the_platform() {
             .pull(&server.reference(), options, &|_| {})
             .await
             .unwrap();
-        assert_eq!(&pulled.id, id, "{platform}");
+        assert_eq!(&pulled.image.id, id, "{platform}");
+        assert_eq!(pulled.digest, top, "what the name points to, {platform}");
     }
     let options = PullOptions {
         platform: Some("linux/riscv64".parse().unwrap()),

@@ -49,7 +49,8 @@ async fn pull_all(place: &Place, reference: &str) -> Image {
         all_platforms: true,
         ..PullOptions::default()
     };
-    place.images.pull(reference, options, &|_| {}).await.unwrap()
+    let pulled = place.images.pull(reference, options, &|_| {}).await;
+    pulled.unwrap().image
 }
 
 /// Give what is at `from` the name `to`, and push it.

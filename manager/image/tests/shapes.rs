@@ -180,20 +180,24 @@ async fn content_is_named_by_sha512_too_and_pushed_by_it() {
 async fn manifests_of_schema_1_are_refused_by_name() {
     let old =
         json!({"schemaVersion": 1, "name": "app", "tag": "v1", "fsLayers": [], "history": []}).to_string();
-    let server = Server::start(move |_, _| {
-        let media_type = header(
-            "content-type",
-            "application/vnd.docker.distribution.manifest.v1+prettyjws",
-        );
-        Reply::Answer(200, vec![media_type], old.clone().into_bytes())
-    });
-    let error = Place::new()
-        .await
-        .pull(&server.reference())
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("schema version 1 is not supported"), "{error}");
+    for media_type in ["v1+json", "v1+prettyjws"] {
+        let content = old.clone().into_bytes();
+        let server = Server::start(move |_, _| {
+            let media_type = format!("application/vnd.docker.distribution.manifest.{media_type}");
+            let headers = vec![
+                header("content-type", &media_type),
+                // The signatures are part of what is sent, and not of what the digest is of.
+                header("docker-content-digest", &made::digest(b"without signatures")),
+            ];
+            Reply::Answer(200, headers, content.clone())
+        });
+        let place = Place::new().await;
+        let error = place.pull(&server.reference()).await.unwrap_err();
+        assert_eq!(error.kind(), image::Kind::Invalid);
+        let error = error.to_string();
+        assert!(error.contains("schema version 1 is not supported"), "{error}");
+        assert!(error.contains(&server.reference()), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,4 +232,55 @@ async fn what_refers_to_an_image_is_listed_by_the_api_page_by_page() {
     assert_eq!(sizes, [1, 2]);
     assert_eq!(found.referrers[0].artifact_type, "a/b");
     assert_eq!(found.referrers[1].annotations["n"], "2");
+}
+
+/// The image's layer is unpacked from another blob, and its own has to be here all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_whose_layers_are_here_in_another_packing_is_whole() {
+    let tar = made::tar(&[Entry::File("a", &made::noise(100_000, 1))]);
+    let gzip = made::image(&[made::layer(&tar, Packing::Gzip)]);
+    let zstd = made::image(&[made::layer(&tar, Packing::Zstd)]);
+    let (first, second) = (Server::with(gzip), Server::with(zstd.clone()));
+    let mut place = Place::new().await;
+    place.pull(&first.reference()).await.unwrap();
+    let reference = second.reference();
+    let blob = |place: &Place| {
+        let hex = zstd.layers[0].strip_prefix("sha256:").unwrap();
+        std::fs::read(place.root().join("blobs/sha256").join(hex)).ok()
+    };
+    for round in ["just pulled", "without what a store of an older version lacks"] {
+        let image = place.pull(&reference).await.unwrap();
+        assert_eq!(
+            blob(&place).as_ref(),
+            Some(&zstd.blobs[&zstd.layers[0]].1),
+            "{round}"
+        );
+        let mut archive = Vec::new();
+        place
+            .images
+            .save(std::slice::from_ref(&reference), &mut archive)
+            .unwrap();
+        assert!(archive.len() > 100_000, "{round}");
+        let receiver = Receiver::start(|_, _| None);
+        let name = receiver.reference("team/app:v1");
+        place.images.tag(&image.id, &name).unwrap();
+        place.images.push(&name, None, &|_| {}).await.unwrap();
+        let pushed = receiver.state().blobs.contains_key(&zstd.layers[0]);
+        assert!(pushed, "{round}");
+        second.forget();
+        place.pull(&reference).await.unwrap();
+        assert_eq!(
+            second.requests().len(),
+            1,
+            "{round}: an unchanged tag costs a HEAD"
+        );
+        place.images.remove(&name, false).unwrap();
+
+        let folder = place.close();
+        let database = rusqlite::Connection::open(folder.path().join("images.db")).unwrap();
+        let lost = "DELETE FROM contents WHERE digest = ?";
+        assert_eq!(database.execute(lost, [&zstd.layers[0]]).unwrap(), 1);
+        drop(database);
+        place = Place::reopen(folder).await;
+    }
 }

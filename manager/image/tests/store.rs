@@ -5,6 +5,7 @@ mod fixture;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, OnceLock};
 
 use fixture::made::{self, Entry, Made, Packing};
 use fixture::scripted::{Reply, Server, good};
@@ -314,4 +315,28 @@ async fn a_store_whose_process_was_killed_comes_back_clean() {
     after.sort();
     assert_eq!(after, before);
     assert_eq!(images.list().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_goes_while_its_registry_is_asked_for_it_is_pulled_again() {
+    let (image, _) = relatives();
+    let (offered, images) = (image.clone(), Arc::new(OnceLock::<Images>::new()));
+    let doomed = Arc::clone(&images);
+    let server = Server::start(move |request, _| {
+        if let (true, Some(images)) = (request.method == "HEAD", doomed.get()) {
+            images.remove(&offered.id, true).unwrap();
+        }
+        good(request, &offered)
+    });
+    let place = Place::new().await;
+    place.pull(&server.reference()).await.unwrap();
+    images.set(place.images.clone()).ok();
+    let again = place.pull(&server.reference()).await.unwrap();
+    assert_eq!((again.id, server.count("HEAD", "/manifests/v1")), (image.id, 1));
+    assert_eq!(again.names, [server.reference()]);
+    assert_eq!(
+        server.count("GET", &image.layers[0]),
+        1,
+        "what the first pull unpacked was held"
+    );
 }

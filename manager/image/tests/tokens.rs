@@ -65,7 +65,9 @@ async fn pull_as(server: &Server, secret: Option<Secret>) -> Result<Image, Error
         credentials,
         ..PullOptions::default()
     };
-    place.images.pull(&server.reference(), options, &|_| {}).await
+    let reference = server.reference();
+    let pulled = place.images.pull(&reference, options, &|_| {});
+    Ok(pulled.await?.image)
 }
 
 fn asked(server: &Server) -> Vec<Request> {
@@ -234,8 +236,6 @@ async fn a_password_goes_to_no_token_server_without_encryption() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_are_no_tokens_are_refused_without_being_shown() {
-#[tokio::test(flavor = "multi_thread")]
 async fn what_is_for_one_registry_is_shown_to_no_other() {
     let server = server(image_of(10), |_| false, |_, _| token(r#"{"token":"t"}"#));
     let (place, reference) = (Place::with(impatient(false)).await, server.reference());
@@ -282,6 +282,8 @@ async fn what_is_for_one_registry_is_shown_to_no_other() {
     assert_eq!(server.requests().len(), 0, "nobody was asked");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_no_tokens_are_refused_without_being_shown() {
     for answer in [
         "",
         "{}",

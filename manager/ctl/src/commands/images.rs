@@ -1,7 +1,7 @@
 //! `pull`, `images`, `rmi`.
 
 use proto::v1::pull_progress::Kind;
-use proto::v1::{Image, ListImagesRequest, PullRequest, RemoveImageRequest};
+use proto::v1::{Image, ListImagesRequest, PullRequest, Pulled, RemoveImageRequest};
 
 use super::credentials;
 use super::store::ago;
@@ -15,7 +15,7 @@ use crate::{size, views};
 const NONE: &str = "<none>";
 
 pub(super) async fn pull(client: &Client, flags: &Pull) -> Result<u8> {
-    let image = fetch(
+    let pulled = fetch(
         client,
         &flags.reference,
         &flags.platform,
@@ -24,9 +24,9 @@ pub(super) async fn pull(client: &Client, flags: &Pull) -> Result<u8> {
     )
     .await?;
     if !flags.quiet {
-        output::print_line(&format!("Digest: {}", image.manifest_digest))?;
+        output::print_line(&format!("Digest: {}", pulled.digest))?;
     }
-    output::print_line(image.names.first().unwrap_or(&image.id))?;
+    output::print_line(&pulled.name)?;
     Ok(0)
 }
 
@@ -37,7 +37,7 @@ pub(super) async fn fetch(
     platform: &str,
     all_platforms: bool,
     quiet: bool,
-) -> Result<Image> {
+) -> Result<Pulled> {
     let request = PullRequest {
         reference: reference.to_owned(),
         platform: platform.to_owned(),
@@ -59,7 +59,7 @@ pub(super) async fn fetch(
     {
         match message.kind {
             Some(Kind::Layer(layer)) => progress.update(&layer),
-            Some(Kind::Image(image)) => pulled = Some(image),
+            Some(Kind::Pulled(last)) => pulled = Some(*last),
             None => {}
         }
     }

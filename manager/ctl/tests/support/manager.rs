@@ -454,14 +454,14 @@ impl Images for Fake {
                     }))
                     .await;
             }
-            let image = Image {
-                names: vec![format!("docker.io/library/{reference}:latest")],
-                manifest_digest: "sha256:feed".to_owned(),
-                ..Default::default()
+            let pulled = Pulled {
+                image: Some(Image::default()),
+                name: format!("docker.io/library/{reference}:latest"),
+                digest: "sha256:feed".to_owned(),
             };
             let _ = sender
                 .send(Ok(PullProgress {
-                    kind: Some(pull_progress::Kind::Image(image)),
+                    kind: Some(pull_progress::Kind::Pulled(Box::new(pulled))),
                 }))
                 .await;
         });

@@ -126,6 +126,19 @@ pub(crate) fn is_complete(connection: &Connection, digest: &str) -> Result<bool,
         .map_err(doing("look for content"))
 }
 
+/// The manifests that a target has for an image: itself, or entries of an index.
+pub(crate) fn manifests_of(
+    connection: &Connection,
+    target: &str,
+    image_id: &str,
+) -> Result<Vec<String>, Error> {
+    let sql = "WITH RECURSIVE below (digest) AS (
+            VALUES (?1)
+            UNION SELECT child FROM links JOIN below ON parent = digest WHERE kind = 'manifest'
+        ) SELECT DISTINCT parent FROM links JOIN below ON parent = digest WHERE kind = 'config' AND child = ?2";
+    strings(connection, sql, [target, image_id]).map_err(doing("look for manifests"))
+}
+
 /// What no name and no image needs any more.
 pub(crate) struct Garbage {
     /// By chainID, with folder numbers.

@@ -1,4 +1,4 @@
-//! Blobs of other platforms: streamed and verified like layers, but kept packed.
+//! Blobs of other platforms, and of layers that are here unpacked: streamed and verified like layers, but kept packed.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::manifest::Descriptor;
 use crate::progress::Counters;
 use crate::registry::Sources;
 use crate::store::{Held, Key};
-use crate::{Error, Phase, blocking};
+use crate::{Error, Kind, Phase, blocking};
 
 /// Pieces that wait between the network and the disk.
 const PIECES_MAX: usize = 4;
@@ -31,14 +31,26 @@ impl Pull {
         let jobs = blobs
             .into_iter()
             .zip(counters)
-            .map(|(blob, counters)| async move {
-                self.or_cancelled(self.keep_blob(registry, &blob, &counters))
-                    .await
-            });
+            .map(|(blob, counters)| async move { self.keep(registry, &blob, &counters).await });
         stream::iter(jobs)
             .buffer_unordered(LAYERS_AT_ONCE)
             .try_collect()
             .await
+    }
+
+    /// Keep one blob, from whichever server sends it right.
+    pub(super) async fn keep(
+        &self,
+        registry: &Sources,
+        blob: &Descriptor,
+        counters: &Arc<Counters>,
+    ) -> Result<Arc<Held>, Error> {
+        loop {
+            match self.or_cancelled(self.keep_blob(registry, blob, counters)).await {
+                Err(error) if error.kind() == Kind::Invalid && registry.doubt(&blob.digest, &error) => {}
+                kept => return kept,
+            }
+        }
     }
 
     async fn keep_blob(

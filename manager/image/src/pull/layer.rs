@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::{Pull, removed_on_a_blocking_thread};
 use crate::content::{BlobWriter, Scratch};
 use crate::digest::Digest;
 use crate::layer::{Pass, complete, feed_file};
-use crate::manifest::Layer;
+use crate::manifest::{self, Layer};
 use crate::progress::Counters;
 use crate::registry::Sources;
 use crate::store::{Held, Key};
@@ -48,13 +48,23 @@ impl LayerJob<'_> {
     ) -> Result<Placed, Error> {
         let lock = self.pull.shared.lock_of(&self.chain_id);
         let _making = self.wait_for_turn(&lock).await?;
-        let (placed, mut below) = if let Some(placed) = self.here().await? {
-            self.counters.enter(Phase::Present);
+        let (placed, mut below) = if let Some(mut placed) = self.here().await? {
+            match self
+                .registry
+                .filter(|_| placed.blob.is_none() && !self.is_foreign())
+            {
+                // Unpacked from a blob of another compression, say. This image is to be saved and pushed with its own.
+                Some(registry) => {
+                    let _permit = self.permit(permits).await?;
+                    let blob = self.pull.keep(registry, &self.layer.descriptor, &self.counters);
+                    placed.blob = Some(blob.await?);
+                }
+                None => self.counters.enter(Phase::Present),
+            }
             (placed, self.wait_for(below).await?)
         } else {
             let made = {
-                let permit = async { permits.acquire().await.map_err(|_| self.cancelled()) };
-                let _permit = self.pull.or_cancelled(permit).await?;
+                let _permit = self.permit(permits).await?;
                 loop {
                     match self.make().await {
                         // What a mirror has sent wrong, another server may send right.
@@ -79,6 +89,19 @@ impl LayerJob<'_> {
         // Nobody is above the top layer.
         let _ = above.send(below);
         Ok(placed)
+    }
+
+    async fn permit<'permits>(
+        &self,
+        permits: &'permits Semaphore,
+    ) -> Result<SemaphorePermit<'permits>, Error> {
+        let permit = async { permits.acquire().await.map_err(|_| self.cancelled()) };
+        self.pull.or_cancelled(permit).await
+    }
+
+    /// Whether registries need not have it.
+    fn is_foreign(&self) -> bool {
+        manifest::is_foreign(&self.layer.descriptor.media_type)
     }
 
     /// Wait while another pull makes this layer. `None`: that takes too long, and this one goes on beside it. Whoever

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rusqlite::Connection;
 use tokio_util::sync::CancellationToken;
 
 use super::{Flight, Pull, Pulls, read};
@@ -16,7 +17,7 @@ pub(super) struct Known {
     pub(super) target: Digest,
     /// The image that is wanted of it, if all of that is here.
     pub(super) image: Option<String>,
-    /// Holds on the target and the image's layers.
+    /// Holds on the target and what it needs, and on the image's layers.
     _held: Vec<Arc<Held>>,
 }
 
@@ -30,13 +31,19 @@ impl Pull {
 }
 
 fn known(store: &Arc<Store>, name: &str, platform: &Platform, all: bool) -> Result<Option<Known>, Error> {
-    let (target, row, is_complete) = {
+    let (target, row) = {
         let connection = store.database();
         let Some(target) = database::target_of(&connection, name)? else {
             return Ok(None);
         };
-        let is_complete = !all || database::is_complete(&connection, &target)?;
-        (target, database::name(&connection, name)?, is_complete)
+        let mut row =
+            database::name(&connection, name)?.filter(|row| row.platform == platform.to_string());
+        if let Some(of) = &row
+            && !is_complete(&connection, &target, &of.image_id, all)?
+        {
+            row = None;
+        }
+        (target, row)
     };
     let Ok(target) = Digest::parse(&target) else {
         return Ok(None);
@@ -45,14 +52,15 @@ fn known(store: &Arc<Store>, name: &str, platform: &Platform, all: bool) -> Resu
         return Ok(None);
     };
     let mut held = vec![document];
-    let mut image = row
-        .filter(|row| row.platform == platform.to_string() && is_complete)
-        .map(|row| row.image_id);
+    let mut image = row.map(|row| row.image_id);
     if let Some(id) = &image {
         // What a name stands for may change without its platform's being asked for.
         let is_for_it = read(store, id).is_ok_and(|image| image.is_for(platform));
         match hold_layers(store, id)?.filter(|_| is_for_it) {
-            Some(layers) => held.extend(layers),
+            Some(layers) => {
+                let packed = store.hold_contents(&target)?;
+                held.extend(layers.into_iter().chain(packed.into_iter().map(|(_, held)| held)));
+            }
             None => image = None,
         }
     }
@@ -61,6 +69,19 @@ fn known(store: &Arc<Store>, name: &str, platform: &Platform, all: bool) -> Resu
         image,
         _held: held,
     }))
+}
+
+/// Whether what is wanted of a target is here packed too, so that it can be saved and pushed: one image, or all of it.
+fn is_complete(connection: &Connection, target: &str, image: &str, all: bool) -> Result<bool, Error> {
+    if all {
+        return database::is_complete(connection, target);
+    }
+    for manifest in database::manifests_of(connection, target, image)? {
+        if database::is_complete(connection, &manifest)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Holds on all layers of an image, unless it has lost one.

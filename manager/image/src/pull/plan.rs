@@ -16,8 +16,10 @@ use crate::{Error, Platform, blocking};
 
 /// Indexes that point to indexes.
 const INDEX_DEPTH_MAX: usize = 3;
-/// Documents below one index, of all its platforms.
-const DOCUMENTS_MAX: usize = 1000;
+/// Documents and blobs below one index, of all its platforms.
+const CONTENTS_MAX: usize = 5000;
+/// Bytes of them, as their descriptors tell: more than any disk of today should be filled with by one name.
+const CONTENT_BYTES_MAX: u64 = 1 << 40;
 
 /// What documents say, fetched and checked.
 pub(super) struct Plan {
@@ -219,15 +221,20 @@ impl Pull {
             .map(|entry| (entry.descriptor.clone(), 1))
             .collect();
         let mut blobs = Vec::new();
+        let mut bytes = 0u64;
         while let Some((descriptor, depth)) = waiting.pop() {
             if !seen.insert(descriptor.digest.clone()) {
                 continue;
+            }
+            bytes = bytes.saturating_add(descriptor.size);
+            if seen.len() > CONTENTS_MAX || bytes > CONTENT_BYTES_MAX {
+                return Err(self.too_much());
             }
             if !links::is_document(&descriptor.media_type) {
                 blobs.push(descriptor);
                 continue;
             }
-            if depth > INDEX_DEPTH_MAX || documents.len() > DOCUMENTS_MAX {
+            if depth > INDEX_DEPTH_MAX {
                 return Err(too_deep(&descriptor.digest));
             }
             let fetched = self.fetch(Some(registry), &descriptor).await?;
@@ -244,6 +251,17 @@ impl Pull {
             waiting.extend(needed.map(|link| (link.target, depth + 1)));
         }
         Ok(blobs)
+    }
+
+    fn too_much(&self) -> Error {
+        Error::Document {
+            what: "index",
+            digest: self.reference.to_string(),
+            rule: format!(
+                "all of its platforms together are more than {CONTENTS_MAX} manifests and blobs, or more than \
+                 {CONTENT_BYTES_MAX} bytes: pull one platform of it"
+            ),
+        }
     }
 
     async fn document_here(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
@@ -275,8 +293,6 @@ fn too_deep(digest: &Digest) -> Error {
     Error::Document {
         what: "index",
         digest: digest.to_string(),
-        rule: format!(
-            "indexes are nested more than {INDEX_DEPTH_MAX} deep, or point to more than {DOCUMENTS_MAX} documents"
-        ),
+        rule: format!("indexes are nested more than {INDEX_DEPTH_MAX} deep"),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::local::Known;
 use super::plan::Plan;
 use super::{Pull, Pulls, read};
 use crate::digest::Digest;
@@ -60,18 +61,29 @@ impl Pull {
         blocking(move || gate.is_still_accepted(&store, &id, &reference)).await
     }
 
-    /// Judge an image that is here by the signatures that its registry has now, and keep those.
-    pub(super) async fn admit_again(
-        &self,
-        registry: &Sources,
-        target: &Digest,
-        id: &str,
-    ) -> Result<(), Error> {
-        let (store, wanted) = (Arc::clone(&self.shared.store), id.to_owned());
-        let image = blocking(move || read(&store, &wanted)).await?;
-        let digests = vec![target.clone(), parse(&image.manifest_digest)?];
-        let gate = &self.shared.gate;
-        let (_, origin) = gate.admit(registry, &self.reference, digests).await?;
+    /// Judge an image that is here by the signatures that its registry has now, and keep those. `false`: there is none,
+    /// or it has been removed since it was looked for.
+    pub(super) async fn is_accepted_again(&self, registry: &Sources, known: &Known) -> Result<bool, Error> {
+        let Some(id) = known.image.clone() else {
+            return Ok(false);
+        };
+        let here = |id: String| {
+            let store = Arc::clone(&self.shared.store);
+            blocking(move || match read(&store, &id) {
+                Err(Error::NoSuchImage(_)) => Ok(None),
+                image => image.map(Some),
+            })
+        };
+        let Some(image) = here(id).await? else {
+            return Ok(false);
+        };
+        let digests = vec![known.target.clone(), parse(&image.manifest_digest)?];
+        let admission = self.shared.gate.admit(registry, &self.reference, digests);
+        let (_, origin) = self.or_cancelled(admission).await?;
+        // Asking takes as long as the registry takes.
+        let Some(image) = here(image.id).await? else {
+            return Ok(false);
+        };
         let store = Arc::clone(&self.shared.store);
         blocking(move || {
             let held = origin.hold_documents(&store)?;
@@ -79,7 +91,7 @@ impl Pull {
                 origin.insert(transaction, &image.id)
             })?;
             failpoint::reach("trust.recorded");
-            Ok(())
+            Ok(true)
         })
         .await
     }

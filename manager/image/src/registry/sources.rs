@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::hosts::{Capability, Endpoint};
-use super::{Fetched, Registry};
+use super::{Fetched, Registry, SearchResult};
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::Kind;
@@ -144,6 +144,14 @@ impl Sources {
             }
         }
         Err(tried.into_error(&format!("blob {}", descriptor.digest)))
+    }
+
+    /// Find repositories, at the registry itself: a mirror knows its own only.
+    pub(crate) async fn search(&self, term: &str, limit: usize) -> Result<Vec<SearchResult>, Error> {
+        match self.servers.last() {
+            Some(server) => server.registry.search(term, limit).await,
+            None => Err(Tried::new(self, Capability::Resolve).into_error(&format!("search for {term:?}"))),
+        }
     }
 
     /// Send a blob's bytes to `sink`, going on where a connection breaks off, at the next server if need be.

@@ -1,7 +1,8 @@
 //! Images from here to a registry, and what registries tell without a pull, by `managerctl`.
 
-use integration::{Manager, Registry, Sandbox, run};
+use integration::{Image, Layer, Manager, Registry, Sandbox, run};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 /// What skopeo finds under a name in the manager's network.
 fn skopeo_inspect(manager: &Manager, reference: &str) -> Vec<u8> {
@@ -105,4 +106,61 @@ fn registries_are_searched_and_their_manifests_shown() {
         manager.ctl(&["images", "-q"]).ok().lines().count() == 1,
         "looking pulls nothing"
     );
+}
+
+#[test]
+fn all_tags_of_a_repository_are_pushed_at_once() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let from = manager.busybox();
+    let repository = format!("{}/team/box", Registry::HOST);
+    for name in ["team/box:1", "team/box:2", "team/boxes:1"] {
+        manager
+            .ctl(&["tag", &from, &format!("{}/{name}", Registry::HOST)])
+            .ok();
+    }
+    let output = manager.ctl(&["push", "--all-tags", &repository]).ok();
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(
+        (lines.len(), lines[1], lines[3]),
+        (
+            4,
+            format!("{repository}:1").as_str(),
+            format!("{repository}:2").as_str()
+        ),
+        "{output}"
+    );
+    for tag in ["1", "2"] {
+        let there = skopeo_inspect(&manager, &format!("{repository}:{tag}"));
+        assert_eq!(there, skopeo_inspect(&manager, &from));
+    }
+    let other = format!("{}/team/boxes:1", Registry::HOST);
+    assert_eq!(manager.ctl(&["manifest", "inspect", &other]).code, 1);
+    let refused = manager.ctl(&["push", "-a", &format!("{repository}:1")]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("all tags"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn a_pull_tells_the_end_of_each_layer_and_what_was_asked_for() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let layer = |number: usize| {
+        let (name, text) = (format!("file{number}"), number.to_string());
+        Layer::from_files(&[(&name, &text)])
+    };
+    let image = Image::new((0..100).map(layer).collect());
+    let name = manager.registry().push(&image, "many:1");
+    let other = manager.registry().push(&image, "again/many:1");
+    for (reference, end) in [(&name, ": done"), (&other, ": already here")] {
+        let pulled = manager.ctl(&["pull", reference]);
+        let ended = pulled.stderr.lines().filter(|line| line.contains(end)).count();
+        assert_eq!(ended, 100, "{}", pulled.stderr);
+        let digest = Sha256::digest(skopeo_inspect(&manager, reference));
+        let told = format!("Digest: sha256:{}\n{reference}\n", hex::encode(digest));
+        assert_eq!(pulled.ok(), told);
+    }
 }

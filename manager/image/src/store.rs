@@ -347,10 +347,11 @@ impl Store {
         self: &Arc<Self>,
         digest: &Digest,
     ) -> Result<Vec<(ContentRow, Arc<Held>)>, Error> {
+        // Declared before the lock, so that on an error they are dropped after it: a hold's end takes the lock itself.
+        let mut contents = Vec::new();
         // One lock over both, so that nothing is removed in between.
         let mut held = lock(&self.held);
         let rows = database::contents_of(&self.database(), &digest.to_string())?;
-        let mut contents = Vec::with_capacity(rows.len());
         for row in rows {
             if let Ok(digest) = Digest::parse(&row.digest)
                 && let Some(hold) = self.hold_locked(&mut held, &Key::Blob(digest))?

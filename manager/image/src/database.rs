@@ -54,6 +54,16 @@ pub(crate) fn write(connection: &mut Connection) -> Result<Transaction<'_>, Erro
         .map_err(doing("begin"))
 }
 
+/// What is wrong with the database itself; nothing in one that is well.
+pub(crate) fn faults(connection: &Connection) -> Result<Vec<String>, Error> {
+    let mut faults = strings(connection, "PRAGMA integrity_check", []).map_err(doing("check"))?;
+    faults.retain(|line| line != "ok");
+    let sql = "SELECT 'row ' || coalesce(rowid, '?') || ' of ' || \"table\" || ' names a row of ' || parent || ' that is not there'
+        FROM pragma_foreign_key_check";
+    faults.extend(strings(connection, sql, []).map_err(doing("check"))?);
+    Ok(faults)
+}
+
 fn strings(
     connection: &Connection,
     sql: &str,

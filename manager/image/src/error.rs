@@ -349,6 +349,9 @@ pub enum Error {
     /// The trust policy does not accept the image.
     #[error(transparent)]
     Refused(Box<Refusal>),
+    /// The check was given up by its caller.
+    #[error("the check of the images was cancelled")]
+    CheckCancelled,
     /// The pull was given up by its caller, or the program is ending.
     #[error("pull of {0} was cancelled")]
     Cancelled(String),
@@ -416,6 +419,7 @@ impl Error {
             | Error::Registry { .. }
             | Error::Protocol { .. }
             | Error::PushCancelled(_)
+            | Error::CheckCancelled
             | Error::Cancelled(_) => Kind::Unavailable,
             Error::Sources { kind, .. } => *kind,
             // Not the system's word, but a rule of layers that the container's file breaks.

@@ -27,10 +27,10 @@ use crate::reference::Reference;
 use crate::store::Store;
 use crate::trust::{Gate, PolicyFile, Verdict};
 use crate::{
-    Credentials, Description, Error, FileChange, Owners, Platform, Rootfs, commit, import, load, reconcile,
-    registry, rootfs, save,
+    AuditCounts, AuditEvent, Credentials, Description, Error, FileChange, Owners, Platform, Rootfs, audit,
+    commit, import, load, reconcile, registry, rootfs, save,
 };
-pub(crate) use find::{Found, find};
+pub(crate) use find::{Found, find, image_id};
 
 /// The image store of one root folder. Cheap to clone; all clones share one database connection.
 ///
@@ -421,6 +421,19 @@ impl Images {
     /// Write all that a container has, merged with its image, as a tar stream.
     pub fn export(&self, container_id: &str, stream: impl Write) -> Result<(), Error> {
         commit::export(&self.store, container_id, stream)
+    }
+
+    /// Check images by name or id, or if there are none, all that is here: hash all content, and compare the unpacked
+    /// layers with it, file by file. Finds, and changes nothing. `tell` says whether anybody still listens: without a
+    /// listener the check is given up.
+    ///
+    /// Runs at the lowest priority, beside pulls and removals. Needs the free space of the largest layer's files.
+    pub fn audit(
+        &self,
+        images: &[String],
+        tell: &mut (dyn FnMut(AuditEvent) -> bool + Send),
+    ) -> Result<AuditCounts, Error> {
+        audit::audit(&self.store, images, tell)
     }
 
     /// Wait until the files of what was removed so far are gone, some seconds at most: for who needs their space.

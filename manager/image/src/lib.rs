@@ -13,10 +13,12 @@
 //! push.rs ── registry.rs, registry/upload.rs ◄── files of store.rs
 //! remote.rs ── registry.rs: what registries have, without pulling it
 //! store.rs (files and holds) ── database.rs (metadata) ── rootfs.rs (containers) ── reconcile.rs (at open)
+//!    │                                    audit.rs: whether all of it is what its digests say
 //!    └── links.rs (what content needs), reaper.rs (removal behind everybody's back), removal.rs (how deep trees go)
 //! ```
 
 mod archive;
+mod audit;
 mod commit;
 mod content;
 mod credentials;
@@ -57,6 +59,7 @@ pub mod fuzzing;
 
 pub use self::credentials::Credentials;
 pub use ::credentials::Secret;
+pub use audit::{AuditCounts, AuditEvent, Difference, Fault, Finding};
 pub use commit::{ChangeKind, FileChange};
 pub use error::{Error, Kind, Refusal};
 pub use idmap::{IdMap, IdRange, Owners};

@@ -20,13 +20,14 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::Error;
+use crate::content::Scratch;
 use crate::digest::{Digest, chain_ids};
 use crate::inflate::Inflated;
 use crate::layer::{Pass, complete, feed_file};
 use crate::manifest::Layer;
 use crate::progress::Counters;
 use crate::store::{Held, Key, Store};
-use crate::unpack::Limits;
+use crate::unpack::{Limits, Unpacked};
 
 /// Pieces that wait between the file and the pass.
 const PIECES_MAX: usize = 4;
@@ -110,6 +111,13 @@ fn unpack(
     below: &[Arc<Held>],
     key: &Key,
 ) -> Result<Arc<Held>, Error> {
+    let (folder, unpacked) = unpack_aside(store, local)?;
+    let bytes = complete(folder.path(), &unpacked, below, &local.layer.descriptor.digest)?;
+    store.publish_sized(key, folder, Some(bytes))
+}
+
+/// One pass over a blob on this machine, into a folder that goes away with its value. It is still to be completed.
+pub(crate) fn unpack_aside(store: &Arc<Store>, local: &LocalLayer) -> Result<(Scratch, Unpacked), Error> {
     let folder = store.scratch_folder()?;
     let descriptor = &local.layer.descriptor;
     let pass = Pass {
@@ -127,6 +135,5 @@ fn unpack(
         (feeder.join(), made)
     });
     fed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    let bytes = complete(folder.path(), &made?, below, &descriptor.digest)?;
-    store.publish_sized(key, folder, Some(bytes))
+    Ok((folder, made?))
 }

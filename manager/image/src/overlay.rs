@@ -10,7 +10,7 @@ mod entry;
 mod tree;
 
 pub(crate) use changes::{Change, changes};
-pub(crate) use entry::{Item, item};
+pub(crate) use entry::{Item, Xattr, all_xattrs, item};
 pub(crate) use tree::export;
 
 use std::collections::BTreeSet;

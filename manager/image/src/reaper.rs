@@ -61,10 +61,15 @@ impl Drop for Reaper {
     }
 }
 
-fn run(jobs: &Receiver<Job>, is_ending: &AtomicBool) {
+/// Let this thread give way to all others, and those that it starts.
+pub(crate) fn give_way() {
     if let Err(e) = rustix::process::setpriority_process(None, NICE) {
-        tracing::warn!(error = %e, "removals run at normal priority");
+        tracing::warn!(error = %e, "work that can wait runs at normal priority");
     }
+}
+
+fn run(jobs: &Receiver<Job>, is_ending: &AtomicBool) {
+    give_way();
     for job in jobs {
         let path = match job {
             Job::Remove(path) => path,

@@ -114,7 +114,7 @@ fn next_number(root: &Path, connection: &Connection) -> Result<u64, Error> {
 }
 
 /// All files that the database does not name.
-fn strangers(root: &Path, connection: &Connection) -> Result<Vec<PathBuf>, Error> {
+pub(crate) fn strangers(root: &Path, connection: &Connection) -> Result<Vec<PathBuf>, Error> {
     let set = |texts: Vec<String>| texts.into_iter().map(OsString::from).collect::<HashSet<_>>();
     let numbers = database::layer_numbers(connection)?;
     let mut layers = set(numbers.iter().map(u64::to_string).collect());

@@ -15,6 +15,10 @@
 //! something that the database does not name removes it. So a failed pull leaves nothing, a removal never takes what
 //! somebody relies on, and no scan is needed to tell what is garbage.
 
+mod view;
+
+pub(crate) use view::{Sought, View};
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
@@ -27,7 +31,7 @@ use rusqlite::{Connection, Transaction};
 use rustix::io::Errno;
 
 use crate::Error;
-use crate::content::{BlobWriter, Scratch};
+use crate::content::{BlobWriter, Scratch, ScratchPath, ScratchPaths};
 use crate::database::{self, ContentRow, ImageRow, LayerRow, NameRow};
 use crate::digest::Digest;
 use crate::links::{self, Linked};
@@ -49,6 +53,7 @@ pub(crate) struct Store {
     /// Locked before `database` where both are.
     held: Mutex<HashMap<Key, Weak<Held>>>,
     next_number: AtomicU64,
+    scratch: ScratchPaths,
     reaper: Reaper,
 }
 
@@ -143,6 +148,7 @@ impl Store {
             database: Mutex::new(database),
             held: Mutex::new(HashMap::new()),
             next_number: AtomicU64::new(next_number),
+            scratch: ScratchPaths::default(),
             reaper: Reaper::new(),
         }
     }
@@ -155,8 +161,9 @@ impl Store {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn fresh_scratch(&self) -> PathBuf {
-        self.root.join("tmp").join(self.fresh_number().to_string())
+    fn fresh_scratch(&self) -> ScratchPath {
+        let path = self.root.join("tmp").join(self.fresh_number().to_string());
+        self.scratch.claim(path)
     }
 
     pub(crate) fn layer_path(&self, number: u64) -> PathBuf {
@@ -192,7 +199,7 @@ impl Store {
     /// Take something out of sight at once; its content goes when the value is dropped.
     fn take_away(&self, path: &Path) -> Scratch {
         let place = self.fresh_scratch();
-        move_away(path, &place);
+        move_away(path, place.as_ref());
         Scratch::doomed(place)
     }
 

@@ -11,7 +11,8 @@ mod name;
 mod tree;
 mod xattr;
 
-pub(crate) use adopt::{adopt, copy_looks};
+pub(crate) use adopt::{adopt, copy_looks, undated};
+pub(crate) use tree::{beneath, is_whiteout};
 
 use std::io::Read;
 use std::path::Path;
@@ -98,6 +99,20 @@ pub(crate) struct Implied {
     files: Vec<Borrowed>,
     /// Whiteouts. They stay where there is something to hide.
     whiteouts: Vec<Vec<u8>>,
+}
+
+impl Implied {
+    /// Where in the layers below lies what this layer has at `path`; `None` if it is its own.
+    pub(crate) fn source_of<'a>(&'a self, path: &'a [u8]) -> Option<&'a [u8]> {
+        let of_links = self
+            .files
+            .iter()
+            .find(|file| file.names.iter().any(|name| name == path));
+        let is_here = |paths: &[Vec<u8>]| paths.iter().any(|other| other == path);
+        of_links
+            .map(|file| file.target.as_slice())
+            .or_else(|| (is_here(&self.folders) || is_here(&self.whiteouts)).then_some(path))
+    }
 }
 
 /// A file of a lower layer, wanted by hard links.

@@ -115,6 +115,25 @@ pub(crate) fn contents_of(connection: &Connection, digest: &str) -> Result<Vec<C
     list().map_err(doing("list content"))
 }
 
+/// All content that is here for an image: what its manifest needs, and the index that it was chosen from; signatures.
+pub(crate) fn contents_of_image(connection: &Connection, id: &str) -> Result<Vec<ContentRow>, Error> {
+    let list = || -> rusqlite::Result<Vec<ContentRow>> {
+        connection
+            .prepare_cached(
+                "WITH RECURSIVE needed (digest) AS (
+                    SELECT manifest_digest FROM images WHERE id = ?1
+                    UNION SELECT target_digest FROM images WHERE id = ?1
+                    UNION SELECT target_digest FROM names WHERE image_id = ?1
+                    UNION SELECT digest FROM image_contents WHERE image_id = ?1
+                    UNION SELECT child FROM links JOIN needed ON parent = digest WHERE kind != 'subject'
+                ) SELECT digest, media_type, size_bytes FROM needed JOIN contents USING (digest)",
+            )?
+            .query_map([id], ContentRow::from_row)?
+            .collect()
+    };
+    list().map_err(doing("list content"))
+}
+
 /// Whether all that `digest` needs is here, but for what registries do not have either.
 pub(crate) fn is_complete(connection: &Connection, digest: &str) -> Result<bool, Error> {
     let sql = "WITH RECURSIVE needed (digest) AS (

@@ -88,7 +88,7 @@ fn by_manifest(connection: &Connection, digest: &str) -> Result<Option<String>, 
 }
 
 /// The id of the image that a text stands for.
-pub(super) fn image_id(connection: &Connection, text: &str) -> Result<String, Error> {
+pub(crate) fn image_id(connection: &Connection, text: &str) -> Result<String, Error> {
     match find(connection, text)? {
         Found::Image(id) => Ok(id),
         Found::Name(reference) => {

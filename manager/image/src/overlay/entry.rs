@@ -134,7 +134,26 @@ fn looks(
 }
 
 /// The attributes that go along with an object, sorted.
-fn xattrs(object: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+fn xattrs(object: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
+    all_xattrs(object, |name| {
+        if FOREIGN.iter().any(|foreign| foreign.as_bytes() == name) {
+            return Err(io::Error::other(format!(
+                "it has the attribute {}: the overlay was mounted with options that are not ours",
+                String::from_utf8_lossy(name)
+            )));
+        }
+        Ok(!LEFT_OUT.iter().any(|left_out| name.starts_with(left_out)))
+    })
+}
+
+/// Name and value.
+pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
+
+/// Those attributes of an object that are wanted, sorted.
+pub(crate) fn all_xattrs(
+    object: BorrowedFd<'_>,
+    is_wanted: impl Fn(&[u8]) -> io::Result<bool>,
+) -> io::Result<Vec<Xattr>> {
     let path = itself(object);
     let mut names = vec![0u8; XATTR_BYTES_MAX];
     let length = match rustix::fs::listxattr(path.as_str(), &mut names) {
@@ -144,13 +163,7 @@ fn xattrs(object: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut xattrs = Vec::new();
     let mut value = vec![0u8; if length == 0 { 0 } else { XATTR_BYTES_MAX }];
     for name in names[..length].split(|b| *b == 0).filter(|name| !name.is_empty()) {
-        if FOREIGN.iter().any(|foreign| foreign.as_bytes() == name) {
-            return Err(io::Error::other(format!(
-                "it has the attribute {}: the overlay was mounted with options that are not ours",
-                String::from_utf8_lossy(name)
-            )));
-        }
-        if LEFT_OUT.iter().any(|left_out| name.starts_with(left_out)) {
+        if !is_wanted(name)? {
             continue;
         }
         match rustix::fs::getxattr(path.as_str(), name, &mut value) {

@@ -1,7 +1,7 @@
 //! What a layer takes from those below it, once they are there: the looks of folders that it has files in but no
 //! entry for, and the content of files that it has hard links to. What it hides of them is looked at, too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,10 +19,7 @@ use crate::archive::Time;
 ///
 /// In an overlay the topmost folder's owner, mode, attributes and times are the ones that show.
 pub(crate) fn adopt(root: &Path, implied: &Implied, below: &[&Path], bytes_max: u64) -> Result<u64, Failure> {
-    let open = |path: &Path| {
-        rustix::fs::open(path, folder_flags() | OFlags::NOFOLLOW, Mode::empty())
-            .map_err(|e| system(b"/", "open the layer's root")(e.into()))
-    };
+    let open = |path: &Path| open_root(path).map_err(system(b"/", "open the layer's root"));
     let root = open(root)?;
     let below: Vec<OwnedFd> = below.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
     let mut copies = Copies {
@@ -79,6 +76,30 @@ fn system<'a>(entry: &'a [u8], action: &'static str) -> impl Fn(io::Error) -> Fa
         action,
         source,
     }
+}
+
+/// The folders that took nothing from the layers below: they have the time at which they were made.
+pub(crate) fn undated(root: &Path, implied: &Implied, below: &[&Path]) -> io::Result<HashSet<Vec<u8>>> {
+    let root = open_root(root)?;
+    let below: Vec<OwnedFd> = below
+        .iter()
+        .map(|path| open_root(path))
+        .collect::<Result<_, _>>()?;
+    let mut undated = HashSet::new();
+    for path in &implied.folders {
+        if has_opaque_ancestor(&root, path) || visible(&below, path)?.is_none() {
+            undated.insert(path.clone());
+        }
+    }
+    Ok(undated)
+}
+
+fn open_root(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(
+        path,
+        folder_flags() | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )?)
 }
 
 fn adopt_folder(root: &OwnedFd, path: &[u8], below: &[OwnedFd]) -> io::Result<()> {

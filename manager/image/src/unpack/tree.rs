@@ -512,7 +512,7 @@ pub(super) fn folder_flags() -> OFlags {
 }
 
 /// Open the folder at `path` without leaving `root`, its mount, or the ordinary links.
-pub(super) fn beneath(root: &OwnedFd, path: &[u8], more: ResolveFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn beneath(root: &OwnedFd, path: &[u8], more: ResolveFlags) -> Result<OwnedFd, Errno> {
     let path: &[u8] = if path.is_empty() { b"." } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV | more;
     loop {
@@ -536,7 +536,7 @@ pub(super) fn file_type(status: &rustix::fs::Stat) -> FileType {
     FileType::from_raw_mode(status.st_mode)
 }
 
-pub(super) fn is_whiteout(status: &rustix::fs::Stat) -> bool {
+pub(crate) fn is_whiteout(status: &rustix::fs::Stat) -> bool {
     file_type(status) == FileType::CharacterDevice && status.st_rdev == 0
 }
 

@@ -50,6 +50,7 @@ impl Layer {
 }
 
 /// An image in the making.
+#[derive(Clone)]
 pub struct Image {
     layers: Vec<Layer>,
     /// The `config` object of the image config: `Cmd`, `Env`, `User`, …

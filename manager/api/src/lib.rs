@@ -1,6 +1,7 @@
 //! The manager's front doors. They translate between a protocol and the engine, and decide nothing.
 
 mod archives;
+mod check;
 mod containers;
 mod images;
 mod progress;

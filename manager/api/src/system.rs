@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::check;
 use crate::status::status;
 use crate::stop::{Answers, Stopping};
 use crate::usage;
@@ -71,5 +72,14 @@ impl Service for System {
     ) -> Result<Response<v1::DiskUsageResponse>, Status> {
         let (images, containers) = self.0.disk_usage().await.map_err(status)?;
         Ok(Response::new(usage::disk_usage(&images, containers)))
+    }
+
+    async fn check(
+        &self,
+        request: Request<v1::CheckRequest>,
+    ) -> Result<Response<Answers<v1::CheckProgress>>, Status> {
+        Ok(Response::new(
+            self.1.cut(check::check(self.0.clone(), request.into_inner())),
+        ))
     }
 }

@@ -2,7 +2,7 @@
 
 mod store;
 
-pub(crate) use store::{DiskUsage, Step};
+pub(crate) use store::{Check, DiskUsage, Step};
 
 use std::collections::{BTreeMap, HashMap};
 

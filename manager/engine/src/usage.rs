@@ -1,8 +1,8 @@
-//! What images and containers take of the disk, and what nobody needs of it.
+//! What images and containers take of the disk, what nobody needs of it, and whether it is what it should be.
 
 use std::sync::Arc;
 
-use image::{Filters, Removed, Step, Usage};
+use image::{AuditCounts, AuditEvent, Filters, Removed, Step, Usage};
 
 use crate::Error;
 use crate::engine::{Engine, blocking};
@@ -48,6 +48,16 @@ impl Engine {
             Ok((usage, containers))
         })
         .await
+    }
+
+    /// Check images, by name or id, or everything that is kept of images. `tell` says whether anybody still listens.
+    pub async fn check_images(
+        &self,
+        images: Vec<String>,
+        mut tell: impl FnMut(AuditEvent) -> bool + Send + 'static,
+    ) -> Result<AuditCounts, Error> {
+        let engine = Arc::clone(&self.0);
+        blocking(move || Ok(engine.images.audit(&images, &mut tell)?)).await
     }
 
     /// Remove images that neither a container nor a lease needs. Gives how many bytes that frees.

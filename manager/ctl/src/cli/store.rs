@@ -27,6 +27,12 @@ pub(crate) enum SystemCommand {
         #[arg(short, long)]
         verbose: bool,
     },
+    /// Check that images are what their digests say, file by file; without names, everything that is kept of images
+    Check {
+        /// Image, by name or ID
+        #[arg(value_name = "IMAGE")]
+        images: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! What each command does: one function a command, in the file of its theme.
 
 mod archives;
+mod check;
 mod containers;
 mod credentials;
 mod exec;
@@ -42,6 +43,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
             system::inspect(&client, Inspect { kind, names: images }, cli.format).await
         }
         Command::System(SystemCommand::Df { verbose }) => store::disk_usage(&client, verbose, format).await,
+        Command::System(SystemCommand::Check { images }) => check::check(&client, images, format).await,
         Command::Image(ImageCommand::Verify { reference }) => {
             verify::verify(&client, reference, format).await
         }

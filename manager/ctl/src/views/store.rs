@@ -1,6 +1,6 @@
-//! History and disk usage, in the shape that JSON output promises.
+//! History, disk usage and the check of the store, in the shape that JSON output promises.
 
-use proto::v1;
+use proto::v1::{self, check_progress};
 use serde::Serialize;
 
 use super::{Image, unless_empty, unless_zero};
@@ -85,6 +85,79 @@ impl From<&v1::DiskUsageResponse> for DiskUsage {
             layers_bytes: usage.layers_bytes,
             content_bytes: usage.content_bytes,
             reclaimable_bytes: usage.reclaimable_bytes,
+        }
+    }
+}
+
+/// What a check found, in the shape that JSON output promises.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Check {
+    pub(crate) checked: Checked,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) not_checked: Vec<NotChecked>,
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Checked {
+    images: u64,
+    layers: u64,
+    files: u64,
+    blobs: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Finding {
+    kind: String,
+    image: Option<String>,
+    digest: Option<String>,
+    path: Option<String>,
+    what: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NotChecked {
+    image: String,
+    layer: String,
+    reason: String,
+}
+
+impl From<check_progress::Counts> for Checked {
+    fn from(counts: check_progress::Counts) -> Self {
+        Self {
+            images: counts.images,
+            layers: counts.layers,
+            files: counts.files,
+            blobs: counts.blobs,
+            bytes: counts.bytes,
+        }
+    }
+}
+
+impl From<check_progress::Finding> for Finding {
+    fn from(finding: check_progress::Finding) -> Self {
+        let path = String::from_utf8_lossy(&finding.path).into_owned();
+        Self {
+            // The root of a layer has a path, which is empty.
+            path: (matches!(finding.kind.as_str(), "file" | "leftover")).then_some(path),
+            image: unless_empty(&finding.image),
+            digest: unless_empty(&finding.digest),
+            kind: finding.kind,
+            what: finding.what,
+        }
+    }
+}
+
+impl From<check_progress::NotChecked> for NotChecked {
+    fn from(layer: check_progress::NotChecked) -> Self {
+        Self {
+            image: layer.image,
+            layer: layer.layer,
+            reason: layer.reason,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Power cuts: a virtual machine pulls, removes, saves, loads, commits and prunes images until its power is cut. Then
-//! its disk is looked at from outside: what was acknowledged is there, what is there is whole, and nothing is left of
-//! what was half done.
+//! its disk is looked at from outside: what was acknowledged is there, what is there is whole, file by file, and nothing
+//! is left of what was half done.
 
 use integration::{Image, Layer, Manager, Random, Sandbox, Vm, make_disk, run};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
@@ -224,7 +225,17 @@ fn check(data: &Path, known: &mut Known) {
                     .ok();
             }
         }
+        let checked = manager.ctl(&["--format", "json", "system", "check"]);
+        let found: Value = serde_json::from_str(&checked.stdout).unwrap_or_else(|e| panic!("{e}: {checked}"));
+        assert!(checked.code == 0 && found["notChecked"] == json!([]), "{found:#}");
+        let layers = found["checked"]["layers"].as_u64();
+        assert!(
+            layers >= Some(u64::from(known.values().any(|known| *known == Some(true)))),
+            "{found:#}"
+        );
+        println!("  checked: {}", found["checked"]);
     }
+    // By other means than the product's, too.
     for blob in fs::read_dir(mounted.join("root/images/blobs/sha256"))
         .expect("list the blobs")
         .flatten()

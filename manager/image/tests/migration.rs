@@ -3,36 +3,84 @@
 
 mod fixture;
 
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
+
 use fixture::Place;
 use fixture::made::{self, Entry, Packing};
 use fixture::scripted::Server;
-use image::Images;
+use image::{AuditEvent, Images};
+
+/// The store that a process of this test opens, to die on its way.
+const DIES_OVER: &str = "BERTH_TEST_STORE";
+const SIGABRT: i32 = 6;
+
+/// An image in a store of version 1, and the registry that it came from.
+struct Old {
+    server: Server,
+    made: made::Made,
+    pulled: image::Image,
+    folder: tempfile::TempDir,
+}
+
+impl Old {
+    async fn new() -> Old {
+        let tar = made::tar(&[Entry::File("a", b"contents")]);
+        let made = made::image(&[made::layer(&tar, Packing::Gzip)]);
+        let index = made::index(&[("linux/amd64", &made)]);
+        let server = Server::with(index.clone());
+        let place = Place::new().await;
+        let pulled = place.pull(&server.reference()).await.unwrap();
+        let folder = place.close();
+        as_version_1(folder.path(), &server.reference(), &pulled, &index.top);
+        Old {
+            server,
+            made,
+            pulled,
+            folder,
+        }
+    }
+
+    fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Open it, which brings it to the newest version, and look whether all is there.
+    async fn open(&self) -> Images {
+        let images = Images::open(self.root()).await.unwrap();
+        let found = images.get(&self.server.reference()).unwrap();
+        assert_eq!(
+            (found.id.as_str(), found.names.len()),
+            (self.pulled.id.as_str(), 1)
+        );
+        assert_eq!(images.leases().unwrap(), ["c"]);
+        images.prune(true, &image::Filters::default()).unwrap();
+        for digest in [&self.made.top, &self.made.id, &self.made.layers[0]] {
+            let hex = digest.strip_prefix("sha256:").unwrap();
+            let blob = self.root().join("blobs/sha256").join(hex);
+            assert!(blob.exists(), "{digest} is needed");
+        }
+        let mut told = Vec::new();
+        let counts = images.audit(&[], &mut |event| {
+            if !matches!(event, AuditEvent::Progress(_)) {
+                told.push(event);
+            }
+            true
+        });
+        let counts = counts.unwrap();
+        assert_eq!((counts.layers, counts.blobs), (1, 3));
+        assert!(told.is_empty(), "{told:?}");
+        images
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_of_version_1_loses_nothing() {
-    let tar = made::tar(&[Entry::File("a", b"contents")]);
-    let image = made::image(&[made::layer(&tar, Packing::Gzip)]);
-    let index = made::index(&[("linux/amd64", &image)]);
-    let server = Server::with(index.clone());
-    let place = Place::new().await;
-    let pulled = place.pull(&server.reference()).await.unwrap();
-    let folder = place.close();
-    let root = folder.path();
-    as_version_1(root, &server.reference(), &pulled, &index.top);
-
-    let images = Images::open(root).await.unwrap();
-    let found = images.get(&server.reference()).unwrap();
-    assert_eq!((found.id.as_str(), found.names.len()), (pulled.id.as_str(), 1));
-    assert_eq!(images.leases().unwrap(), ["c"]);
-    images.prune(true, &image::Filters::default()).unwrap();
-    for digest in [&image.top, &image.id, &image.layers[0]] {
-        let blob = root
-            .join("blobs/sha256")
-            .join(digest.strip_prefix("sha256:").unwrap());
-        assert!(blob.exists(), "{digest} is needed");
-    }
+    let old = Old::new().await;
+    let (images, server) = (old.open().await, &old.server);
     assert_eq!(
-        images.history(&pulled.id).unwrap()[0].size_bytes,
+        images.history(&old.pulled.id).unwrap()[0].size_bytes,
         8,
         "measured now"
     );
@@ -56,8 +104,39 @@ async fn a_store_of_version_1_loses_nothing() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_is_killed_goes_on_where_it_was() {
+    if let Some(root) = std::env::var_os(DIES_OVER) {
+        let opened = Images::open(Path::new(&root)).await;
+        panic!("it should have died at its failpoint: {:?}", opened.err());
+    }
+    let old = Old::new().await;
+    // Each process dies before its first step is committed, or its second.
+    for (failpoint, version) in [
+        ("migrate.changed", 1),
+        ("migrate.changed:2", 2),
+        ("migrate.changed", 2),
+        ("migrate.changed:2", 3),
+    ] {
+        let mut dying = Command::new(std::env::current_exe().unwrap());
+        dying
+            .args(["--exact", "a_migration_that_is_killed_goes_on_where_it_was"])
+            .env("BERTH_FAILPOINT", failpoint)
+            .env(DIES_OVER, old.root());
+        let ended = dying.output().unwrap();
+        assert_eq!(ended.status.signal(), Some(SIGABRT), "{ended:?}");
+        // Opened by somebody who looks, and does not migrate.
+        let database = rusqlite::Connection::open(old.root().join("images.db")).unwrap();
+        let is: i64 = database
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(is, version, "after {failpoint}");
+    }
+    old.open().await;
+}
+
 /// Describe the same files by a database of version 1, made by its own script.
-fn as_version_1(root: &std::path::Path, name: &str, image: &image::Image, target: &str) {
+fn as_version_1(root: &Path, name: &str, image: &image::Image, target: &str) {
     let new = rusqlite::Connection::open(root.join("images.db")).unwrap();
     let text = |sql: &str| -> Vec<String> {
         let mut statement = new.prepare(sql).unwrap();

@@ -478,6 +478,76 @@ async fn a_keyless_signature_holds_for_who_the_policy_names_at_the_time_of_the_l
 }
 
 #[tokio::test]
+async fn an_authority_certifies_nobody_after_its_own_certificate_has_ended() {
+    let sigstore = Sigstore::until(2026);
+    let dev = sigstore.certify(email("dev@app.test"), ISSUER);
+    let subject = ("subjectEmail", "dev@app.test");
+    let signed = || simple(|top| sigstore.simple(&dev, payload(NAME, top), LOGGED_AT));
+    assert_refused(signed(), &keyless(&sigstore, subject), "authority").await;
+    let requirement = json!({
+        "type": "sigstoreSigned",
+        "fulcio": {"oidcIssuer": ISSUER, subject.0: subject.1},
+        "trustedRootPath": "trusted_root.json",
+        "signedIdentity": identity(),
+    });
+    let place = Place::under(&policy(&json!([requirement]))).await;
+    let root = sigstore.trusted_root(None).to_string();
+    std::fs::write(place.beside_policy().join("trusted_root.json"), root).unwrap();
+    let layer = signed().image.layers[0].clone();
+    assert_refused_at(&place, signed().serve(), &layer, "authority").await;
+}
+
+#[tokio::test]
+async fn an_identity_that_only_begins_or_ends_like_the_policys_is_another() {
+    let sigstore = Sigstore::new();
+    let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+    let by_email = keyless(&sigstore, ("subjectEmail", "dev@app.test"));
+    let by_uri = keyless(&sigstore, ("subjectURI", WORKFLOW));
+    let by_prefix = keyless(
+        &sigstore,
+        ("subjectURIPrefix", "https://git.test/team/app/release.yml@"),
+    );
+    let good = "https://accounts.test";
+    for (requirement, identity, issuer) in [
+        (&by_email, email("dev@app.test.evil"), good),
+        (&by_email, email("adev@app.test"), good),
+        (&by_email, email("dev@app.tes"), good),
+        (&by_email, email("DEV@app.test"), good),
+        (&by_email, email("dev@app.test"), "https://accounts.test.evil"),
+        (&by_email, email("dev@app.test"), "https://accounts.test/"),
+        (&by_email, email("dev@app.test"), "https://accounts.tes"),
+        (&by_uri, uri(&format!("{WORKFLOW}.1")), good),
+        (&by_uri, uri(&WORKFLOW[..WORKFLOW.len() - 1]), good),
+        (&by_uri, uri(&format!("https://evil.test/{WORKFLOW}")), good),
+        (
+            &by_prefix,
+            uri("https://git.test/team/app/release.ymlx@refs/tags/v1"),
+            good,
+        ),
+        (
+            &by_prefix,
+            uri("https://git.test.evil/team/app/release.yml@refs/tags/v1"),
+            good,
+        ),
+        (
+            &by_prefix,
+            uri("https://evil.test/https://git.test/team/app/release.yml@refs/tags/v1"),
+            good,
+        ),
+        // An address that reads like the URI.
+        (
+            &by_prefix,
+            email("https://git.test/team/app/release.yml@evil.test"),
+            good,
+        ),
+    ] {
+        let certified = sigstore.certify(identity, issuer);
+        let signed = simple(|top| sigstore.simple(&certified, payload(NAME, top), LOGGED_AT));
+        assert_refused(signed, requirement, "signature sha256:").await;
+    }
+}
+
+#[tokio::test]
 async fn keyless_signatures_are_refused_for_what_is_wrong_with_them() {
     let sigstore = Sigstore::new();
     let stranger = Sigstore::new();
@@ -707,6 +777,7 @@ async fn notation_signatures_are_refused_for_what_is_wrong_with_them() {
     let notary = Notary::new("acme", 4000);
     let other = Notary::new("acme", 4000);
     let past = Notary::new("acme", 2026);
+    let of_the_past = Notary::of_the_past();
     let expiry = |protected: &mut Value, time: &str| {
         protected["crit"] = json!(["io.cncf.notary.signingScheme", "io.cncf.notary.expiry"]);
         protected["io.cncf.notary.expiry"] = json!(time);
@@ -721,6 +792,11 @@ async fn notation_signatures_are_refused_for_what_is_wrong_with_them() {
     for (signer, jws, reason) in [
         (&other, other.jws(&top, |_| {}), "its certificate"),
         (&past, past.jws(&top, |_| {}), "its certificate, as of"),
+        (
+            &of_the_past,
+            of_the_past.jws(&top, |_| {}),
+            "no certificate of the trust store is valid at",
+        ),
         (
             &notary,
             notary.jws(&other_digest(), |_| {}),

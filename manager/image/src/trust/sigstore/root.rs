@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use sigstore_verify::trust_root::TrustedRoot;
-use sigstore_verify::types::DerPublicKey;
+use sigstore_verify::types::{DerPublicKey, TimeRange};
 use x509_cert::Certificate;
-use x509_cert::der::Encode as _;
+use x509_cert::der::{Decode as _, Encode as _, Tag};
 
 use super::{Source, wrong};
 use crate::Error;
@@ -44,7 +44,8 @@ impl Root {
             Root::Parts { authority, logs } => assemble(authority.as_ref(), logs, policy)?.to_string(),
         };
         let refuse = |e: String| wrong(policy, format!("sigstore's root of trust: {e}"));
-        let root = TrustedRoot::from_json(&json).map_err(|e| refuse(e.to_string()))?;
+        let mut root = TrustedRoot::from_json(&json).map_err(|e| refuse(e.to_string()))?;
+        keep_to_dates(&mut root).map_err(|e| refuse(e.to_string()))?;
         let material = sigstore_verify::Verifier::new(&root).map_err(|e| refuse(e.to_string()))?;
         Ok(Some(Verifier {
             material,
@@ -52,6 +53,51 @@ impl Root {
             has_timestamp_authorities: !root.timestamp_authorities.is_empty(),
         }))
     }
+}
+
+/// Have each authority trusted no longer than its certificates are valid: the library goes by the time that the file
+/// gives to an authority alone, and takes each certificate of a chain for one that may have the last word.
+fn keep_to_dates(root: &mut TrustedRoot) -> x509_cert::der::Result<()> {
+    for authority in std::mem::take(&mut root.certificate_authorities) {
+        for entry in &authority.cert_chain.certificates {
+            let mut one = authority.clone();
+            one.valid_for = Some(narrowed(one.valid_for, entry.raw_bytes.as_bytes())?);
+            one.cert_chain.certificates = vec![entry.clone()];
+            root.certificate_authorities.push(one);
+        }
+    }
+    for authority in &mut root.timestamp_authorities {
+        for entry in &authority.cert_chain.certificates {
+            authority.valid_for = Some(narrowed(authority.valid_for, entry.raw_bytes.as_bytes())?);
+        }
+    }
+    // What is left of no time is refused by the library as a mistake in the file.
+    let is_some_time = |window: &Option<TimeRange>| {
+        window.is_none_or(|window| window.end.is_none_or(|end| window.start <= end))
+    };
+    root.certificate_authorities
+        .retain(|authority| is_some_time(&authority.valid_for));
+    root.timestamp_authorities
+        .retain(|authority| is_some_time(&authority.valid_for));
+    Ok(())
+}
+
+fn narrowed(window: Option<TimeRange>, certificate: &[u8]) -> x509_cert::der::Result<TimeRange> {
+    let validity = Certificate::from_der(certificate)?.tbs_certificate.validity;
+    let mut own = TimeRange::new(
+        validity
+            .not_before
+            .to_string()
+            .parse()
+            .map_err(|_| Tag::GeneralizedTime.value_error())?,
+        // What lies beyond the library's calendar is "for ever" (RFC 5280, section 4.1.2.5).
+        validity.not_after.to_string().parse().ok(),
+    );
+    if let Some(window) = window {
+        own.start = own.start.max(window.start);
+        own.end = [own.end, window.end].into_iter().flatten().min();
+    }
+    Ok(own)
 }
 
 /// The parts in the form of a `trusted_root.json`.

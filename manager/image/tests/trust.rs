@@ -9,7 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use fixture::made::{self, Entry, Made, Packing};
 use fixture::scripted::Server;
 use fixture::signed::{
-    LOGGED_AT, NAME, Notary, Owner, SIGN, Signed, Sigstore, Timestamps, other_digest, payload, statement,
+    LOGGED_AT, NAME, Notary, Owner, SIGN, Signed, Sigstore, Timestamps, other_digest, payload, sigstore_data,
+    statement,
 };
 use fixture::{Place, left_over, patient};
 use image::{Error, Images, Kind, PolicyFile, PullOptions};
@@ -321,6 +322,31 @@ async fn a_signature_that_is_missing_or_broken_hides_no_other() {
         spoil(&mut first_of_two, part, is_removed);
         let place = Place::under(&policy(&json!([requirement]))).await;
         place.pull(&first_of_two.serve().reference()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_sigstores_library_signs_without_a_key_is_accepted_from_whom_the_policy_names() {
+    for log in ["rekor1", "rekor2"] {
+        for (subject, issuer, reason) in [
+            ("dev@app.test", ISSUER, None),
+            ("other@app.test", ISSUER, Some("dev@app.test")),
+            ("dev@app.test", "https://else.test", Some(ISSUER)),
+        ] {
+            let requirement = json!({
+                "type": "sigstoreSigned",
+                "fulcio": {"oidcIssuer": issuer, "subjectEmail": subject},
+                "trustedRootPath": sigstore_data().join("trusted_root.json"),
+                "signedIdentity": {"type": "matchDigest"},
+            });
+            let signed = Signed::by_sigstore(log);
+            let place = Place::under(&policy(&json!([requirement]))).await;
+            let pulled = place.pull(&signed.serve().reference()).await;
+            match reason {
+                None => assert!(pulled.is_ok(), "{log}: {pulled:?}"),
+                Some(reason) => assert!(refused(pulled).contains(reason), "{log}"),
+            }
+        }
     }
 }
 

@@ -47,10 +47,10 @@ impl Part for v1::ImportInput {
 /// and so is the manager's stop. Nothing is taken before the thread asks: it may have to wait for its turn.
 pub(crate) fn receive<M: Part>(mut messages: Streaming<M>, stopping: &Stopping) -> Receiver {
     let (sender, parts) = mpsc::channel(MESSAGES_MAX);
-    let (begin, begun) = oneshot::channel();
+    let (begin, turn) = oneshot::channel();
     let mut stopping = stopping.clone();
     tokio::spawn(async move {
-        if begun.await.is_err() {
+        if turn.await.is_err() {
             return;
         }
         loop {

@@ -67,7 +67,7 @@ async fn content_that_goes_with_a_moved_tag_is_one_error_and_the_next_pull_is_ri
     let error = place.pull(&server.reference()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
     assert!(error.to_string().contains(&old.id), "{error}");
-    assert_eq!(place.left_over(), [PathBuf::new(); 0]);
+    assert_eq!(place.left_over(), Vec::<PathBuf>::new());
     assert!(place.images.list().unwrap().is_empty());
     let pulled = place.pull(&server.reference()).await.unwrap();
     assert_eq!(pulled.id, new.id);
@@ -121,7 +121,7 @@ async fn a_connection_that_is_reset_costs_its_rest_once_and_one_error_for_ever()
             let text = error.to_string();
             assert_eq!(error.kind(), Kind::Unavailable, "{text}");
             assert!(text.contains("gave up") && !text.contains('\n'), "{text}");
-            assert_eq!(place.left_over(), [PathBuf::new(); 0]);
+            assert_eq!(place.left_over(), Vec::<PathBuf>::new());
         }
     }
 }
@@ -149,5 +149,5 @@ async fn a_manifest_of_another_type_than_its_index_says_is_refused() {
         text.contains(&image.top) && text.contains(DOCKER) && text.contains(made::OCI_MANIFEST),
         "{text}"
     );
-    assert_eq!(place.left_over(), [PathBuf::new(); 0]);
+    assert_eq!(place.left_over(), Vec::<PathBuf>::new());
 }

@@ -1107,7 +1107,10 @@ async fn a_policy_that_was_there_does_not_end_by_its_files_going() {
     let images = open().await;
     let server = Signed::new(image()).serve();
     let reference = server.reference();
-    let pull = async |images: &Images| images.pull(&reference, PullOptions::default(), &|_| {}).await;
+    let pull = async |images: &Images| {
+        let pulled = images.pull(&reference, PullOptions::default(), &|_| {}).await;
+        pulled.map(|pulled| pulled.image)
+    };
     let pulled = pull(&images).await.unwrap();
     std::fs::write(&file, policy(&json!([{"type": "reject"}])).to_string()).unwrap();
     assert!(images.check_trust(&reference, &pulled).is_err());

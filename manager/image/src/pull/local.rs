@@ -36,8 +36,7 @@ fn known(store: &Arc<Store>, name: &str, platform: &Platform, all: bool) -> Resu
         let Some(target) = database::target_of(&connection, name)? else {
             return Ok(None);
         };
-        let mut row =
-            database::name(&connection, name)?.filter(|row| row.platform == platform.to_string());
+        let mut row = database::name(&connection, name)?.filter(|row| row.platform == platform.to_string());
         if let Some(of) = &row
             && !is_complete(&connection, &target, &of.image_id, all)?
         {

@@ -1,7 +1,10 @@
 //! Images in the manager's store, by managerctl: names, filters, what they take of the disk, and their removal.
 
-use integration::{Image, Manager, Sandbox};
+use integration::{Image, Manager, Sandbox, eventually};
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, mkdirat};
 use serde_json::Value;
+use std::path::Path;
 
 fn json(manager: &Manager, args: &[&str]) -> Value {
     let done = manager.ctl(args).ok();
@@ -124,4 +127,52 @@ fn a_platform_that_is_not_here_is_refused_by_name() {
         refused.code != 0 && refused.stderr.contains("linux/s390x"),
         "{refused:?}"
     );
+}
+
+/// Nest folders below `root`, deeper than any path is long.
+fn nest(root: &Path, depth: usize) {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut folder = open(root, flags, Mode::empty()).expect("open the root");
+    for _ in 0..depth {
+        mkdirat(&folder, "folder", Mode::S_IRWXU).expect("make a folder");
+        folder = openat(&folder, "folder", flags, Mode::empty()).expect("open the folder");
+    }
+}
+
+#[test]
+fn a_container_that_nests_folders_too_deep_can_be_measured_and_removed() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let id = manager
+        .ctl(&["create", "--name", "deep", "--network", "none", &image, "true"])
+        .ok();
+    let containers = manager.root().join("images/containers");
+    nest(&containers.join(id.trim()).join("upper"), 20_000);
+
+    json(&manager, &["system", "df", "--format", "json"]);
+    for refused in [
+        &["diff", "deep"][..],
+        &["commit", "deep", "deep:1"],
+        &["export", "-o", "/dev/null", "deep"],
+    ] {
+        let error = manager.ctl(refused).refused();
+        assert!(
+            error.contains("File name too long") && error.len() < 1000,
+            "{error}"
+        );
+    }
+    let pid = manager.pid();
+    manager.ctl(&["rm", "deep"]).ok();
+    eventually("its files are gone", || {
+        let trash = std::fs::read_dir(manager.root().join("images/trash")).expect("list the trash");
+        (trash.count() == 0).then_some(())
+    });
+    assert_eq!(
+        manager
+            .ctl(&["run", "--rm", "--network", "none", &image, "echo", "alive"])
+            .ok(),
+        "alive\n"
+    );
+    assert!(Path::new(&format!("/proc/{pid}")).exists());
 }

@@ -155,6 +155,16 @@ fn mark(folder: &[u8], name: &[u8]) -> Entry {
     }
 }
 
+/// A path for an error: it may be as long as Linux takes, and longer.
+fn shown(path: &[u8]) -> String {
+    const LENGTH_MAX: usize = 300;
+    let path = format!("/{}", String::from_utf8_lossy(path));
+    match path.char_indices().nth(LENGTH_MAX) {
+        Some((end, _)) => format!("{}…", &path[..end]),
+        None => path,
+    }
+}
+
 /// A name that means a deletion in a layer cannot be kept in one.
 fn check_name(path: &[u8]) -> io::Result<()> {
     let path = path.strip_suffix(b"/").unwrap_or(path);
@@ -184,7 +194,7 @@ fn layers(store: &Store, container_id: &str) -> Result<Layers, Error> {
 fn unreadable(container_id: &str, (path, source): (Vec<u8>, io::Error)) -> Error {
     Error::Container {
         container: container_id.to_owned(),
-        path: format!("/{}", String::from_utf8_lossy(&path)),
+        path: shown(&path),
         source,
     }
 }

@@ -152,6 +152,21 @@ mod tests {
     }
 
     #[test]
+    fn a_wide_tree_goes_to_its_last_entry() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("root");
+        // Of one folder's entries the list is read in many pieces, while they go.
+        for folder in ["", "a", "a/b", "c"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+            for number in 0..1500 {
+                std::fs::write(root.join(folder).join(format!("file-{number}")), "").unwrap();
+            }
+        }
+        remove(&root).unwrap();
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+
+    #[test]
     fn links_are_removed_and_not_followed() {
         let place = tempfile::tempdir().unwrap();
         let (root, outside) = (place.path().join("root"), place.path().join("outside"));

@@ -5,6 +5,7 @@ use integration::{Manager, Sandbox, eventually, run};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::statvfs::statvfs;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,6 +26,19 @@ impl SmallDisk {
             .arg(mount_point))
         .ok();
         Self(mount_point.to_owned())
+    }
+
+    /// Take all that is free.
+    fn fill(&self, filler: &Path) {
+        let mut file = fs::File::create(filler).expect("make the filler");
+        for piece in [1 << 20, 4096, 1] {
+            while file
+                .write_all(&vec![1; piece])
+                .and_then(|()| file.sync_data())
+                .is_ok()
+            {}
+        }
+        assert!(self.free_bytes() < 4096);
     }
 
     fn free_bytes(&self) -> u64 {
@@ -98,6 +112,32 @@ fn a_full_disk_forgets_no_exit_and_is_freed_by_a_removal() {
     );
     assert!(ballast.exists(), "no space is set aside any more");
     assert_eq!(manager.ctl(&["exec", "other", "echo", "alive"]).ok(), "alive\n");
+}
+
+#[test]
+fn images_can_be_removed_from_a_disk_without_a_free_block() {
+    let sandbox = Sandbox::new();
+    let disk = SmallDisk::at(&sandbox.path().join("disk"), &sandbox.path().join("manager/lib"));
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for name in ["one:1", "two:1"] {
+        manager
+            .ctl(&["create", "--name", "made", &image, "touch", name])
+            .ok();
+        manager.ctl(&["commit", "made", name]).ok();
+        manager.ctl(&["rm", "made"]).ok();
+    }
+    let filler = sandbox.path().join("manager/lib/filler");
+    for removal in [&["rmi", "one:1"][..], &["image", "prune", "--all", "--force"]] {
+        // The database begins a new log, for which there is no room then.
+        manager.stop();
+        manager.start_again();
+        assert!(manager.root().join("ballast").exists(), "no space is set aside");
+        disk.fill(&filler);
+        assert!(manager.ctl(removal).ok().contains("Deleted: sha256:"));
+        fs::remove_file(&filler).expect("make room");
+    }
+    assert_eq!(manager.ctl(&["images", "-q"]).ok(), "");
 }
 
 /// Keep others from writing an `SQLite` database with a write-ahead log, until the value goes: byte 120 of its

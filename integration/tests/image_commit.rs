@@ -277,7 +277,13 @@ fn a_container_exported_and_imported_runs_again() {
     let archive = archive.to_str().expect("a path");
     manager.ctl(&["export", "-o", archive, "one"]).ok();
 
-    for (name, how) in [("plain", "cat"), ("gzip", "gzip -c"), ("zstd", "zstd -qc")] {
+    for (name, how) in [
+        ("plain", "cat"),
+        ("gzip", "gzip -c"),
+        ("zstd", "zstd -qc"),
+        ("xz", "xz -9c"),
+        ("bzip2", "bzip2 -c"),
+    ] {
         let packed = run(Command::new("sh")
             .arg("-c")
             .arg(format!("{how} < {archive} > {archive}.{name}")));
@@ -301,13 +307,6 @@ fn a_container_exported_and_imported_runs_again() {
         let config = config(&manager, id.trim());
         assert_eq!(config["history"][0]["comment"], "again");
     }
-    let xz = format!("{archive}.xz");
-    run(Command::new("sh")
-        .arg("-c")
-        .arg(format!("head -c 100 {archive} | xz > {xz}")))
-    .ok();
-    let error = manager.ctl(&["import", &xz]).refused();
-    assert!(error.contains("xz -dc"), "{error}");
     let error = manager.ctl(&["import", "https://example.org/a.tar"]).refused();
     assert!(error.contains("curl"), "{error}");
 }

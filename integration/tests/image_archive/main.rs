@@ -77,7 +77,13 @@ fn a_saved_image_comes_back_with_the_same_digests() {
 
     manager.ctl(&["rmi", &one, &two]).ok();
     let empty = stored(&manager);
-    for (suffix, program) in [("", "cat"), (".gz", "gzip -c"), (".zst", "zstd -qc")] {
+    for (suffix, program) in [
+        ("", "cat"),
+        (".gz", "gzip -c"),
+        (".zst", "zstd -qc"),
+        (".xz", "xz -9c"),
+        (".bz2", "bzip2 -c"),
+    ] {
         let packed = format!("{archive}{suffix}.packed");
         run(Command::new("sh")
             .arg("-c")

@@ -1,13 +1,13 @@
 //! An image of one layer from a tar archive of a root file system, as it comes in.
 //!
-//! The archive is kept as the layer's blob: as it is when it is compressed, in gzip when it is not. Its digests are
-//! known only at its end, so it is unpacked then, from that blob, by the same pass as a pulled layer.
+//! The archive is kept as the layer's blob: as it is when it is compressed as layers can be, else in gzip. Its digests
+//! are known only at its end, so it is unpacked then, from that blob, by the same pass as a pulled layer.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::inflate::{Inflated, sniff};
+use crate::inflate::{Format, Inflated, sniff};
 use crate::local::{Description, HashedBlob, LayerWriter, LocalLayer, compose};
 use crate::manifest::Compression;
 use crate::store::Store;
@@ -21,16 +21,21 @@ pub(crate) fn import(
     description: &Description,
 ) -> Result<Image, Error> {
     description.reference()?;
-    let (compression, archive) = sniff(archive).map_err(Error::Input)?;
-    let layer = match compression {
-        Compression::Plain => pack(store, archive)?,
-        Compression::Gzip | Compression::Zstd => keep(store, archive, compression)?,
+    let (format, archive) = sniff(archive).map_err(Error::Input)?;
+    let layer = match format {
+        Format::Layer(compression @ (Compression::Gzip | Compression::Zstd)) => {
+            keep(store, archive, compression)?
+        }
+        Format::Layer(Compression::Plain) | Format::Xz | Format::Bzip2 => {
+            let plain = Inflated::new(archive, format, &Limits::default()).map_err(Error::Input)?;
+            pack(store, plain)?
+        }
     };
     failpoint::reach("import.read");
     compose(store, None, Some(layer), description)
 }
 
-/// Compress a plain archive.
+/// Compress an archive.
 fn pack(store: &Arc<Store>, mut archive: impl Read) -> Result<LocalLayer, Error> {
     let mut writer = LayerWriter::create(store)?;
     if let Err(error) = io::copy(&mut archive, &mut writer) {
@@ -47,7 +52,7 @@ fn keep(store: &Arc<Store>, archive: impl Read, compression: Compression) -> Res
     };
     let mut read = || -> io::Result<Digest> {
         let mut hasher = Digest::sha256_hasher();
-        let mut inflated = Inflated::new(&mut tee, compression, &Limits::default())?;
+        let mut inflated = Inflated::new(&mut tee, Format::Layer(compression), &Limits::default())?;
         let mut buffer = vec![0; 64 << 10];
         loop {
             match inflated.read(&mut buffer)? {

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::Error;
 use crate::content::Scratch;
 use crate::digest::{Digest, chain_ids};
-use crate::inflate::Inflated;
+use crate::inflate::{Format, Inflated};
 use crate::layer::{Pass, complete, feed_file};
 use crate::manifest::Layer;
 use crate::progress::Counters;
@@ -84,7 +84,8 @@ fn check(local: &LocalLayer) -> Result<(), Error> {
     let (layer, path) = (&local.layer, local.blob.path());
     let failed = |e| Error::io("read", path, e);
     let file = File::open(path).map_err(failed)?;
-    let mut content = Inflated::new(file, layer.compression, &Limits::default()).map_err(failed)?;
+    let mut content =
+        Inflated::new(file, Format::Layer(layer.compression), &Limits::default()).map_err(failed)?;
     let mut hasher = local.diff_id.hasher();
     let mut piece = vec![0; PIECE_BYTES];
     loop {

@@ -45,7 +45,7 @@ pub(crate) struct Import {
     /// What the image runs on, as os/architecture[/variant]; else this machine
     #[arg(long, value_name = "PLATFORM", default_value = "", hide_default_value = true)]
     pub(crate) platform: String,
-    /// Tar archive of a root file system, plain or in gzip or zstd; - is stdin
+    /// Tar archive of a root file system, plain or in gzip, zstd, xz or bzip2; - is stdin
     #[arg(value_name = "FILE|-")]
     pub(crate) file: String,
     /// Name of the image

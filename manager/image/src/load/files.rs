@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use super::refuse;
@@ -10,7 +10,7 @@ use crate::Error;
 use crate::archive::{Archive, Entry, Failure, Kind};
 use crate::content::Scratch;
 use crate::digest::{Digest, quote};
-use crate::inflate::{Inflated, sniff};
+use crate::inflate::{Format, Inflated, sniff};
 use crate::local::HashedBlob;
 use crate::manifest::{Compression, DOCUMENT_BYTES_MAX, LAYER_BYTES_MAX};
 use crate::store::{Held, Key, Store};
@@ -53,8 +53,8 @@ impl Files {
     /// Read an archive, plain or compressed, to its end.
     pub(super) fn read(store: &Arc<Store>, stream: impl Read) -> Result<Files, Error> {
         let limits = Limits::default();
-        let (compression, stream) = sniff(stream).map_err(Error::Input)?;
-        let stream = Inflated::new(stream, compression, &limits).map_err(Error::Input)?;
+        let (format, stream) = sniff(stream).map_err(Error::Input)?;
+        let stream = Inflated::new(stream, format, &limits).map_err(Error::Input)?;
         let mut archive = Archive::new(stream, ENTRIES_MAX);
         let mut files = Files {
             store: Arc::clone(store),
@@ -198,11 +198,13 @@ impl Kept {
     pub(super) fn compression(&self) -> Result<Compression, Error> {
         let path = self.path();
         let file = std::fs::File::open(&path).map_err(|e| Error::io("open", &path, e))?;
-        let told = sniff(file).map(|(compression, _)| compression);
-        told.map_err(|e| match e.kind() {
-            io::ErrorKind::Unsupported => refuse(format!("layer {}: {e}", self.digest)),
-            _ => Error::io("read", &path, e),
-        })
+        match sniff(file).map_err(|e| Error::io("read", &path, e))? {
+            (Format::Layer(compression), _) => Ok(compression),
+            (Format::Xz | Format::Bzip2, _) => Err(refuse(format!(
+                "layer {}: it is compressed with xz or bzip2, which no layer of an image can be",
+                self.digest
+            ))),
+        }
     }
 
     fn path(&self) -> std::path::PathBuf {

@@ -12,7 +12,7 @@ use super::files::Files;
 use super::{IMAGES_MAX, Planned, docker, refuse};
 use crate::Error;
 use crate::digest::{Digest, quote};
-use crate::inflate::Inflated;
+use crate::inflate::{Format, Inflated};
 use crate::local::LocalLayer;
 use crate::manifest::LAYERS_MAX;
 use crate::reference::Reference;
@@ -105,7 +105,7 @@ fn layer(files: &Files, path: &str) -> Result<LocalLayer, Error> {
     let file = std::fs::File::open(blob).map_err(|e| Error::io("open", blob, e))?;
     let mut hasher = Digest::sha256_hasher();
     let read = || -> std::io::Result<()> {
-        let mut inflated = Inflated::new(file, layer.layer.compression, &Limits::default())?;
+        let mut inflated = Inflated::new(file, Format::Layer(layer.layer.compression), &Limits::default())?;
         let mut buffer = vec![0; 64 << 10];
         loop {
             match inflated.read(&mut buffer)? {

@@ -105,34 +105,51 @@ impl Read for Receiver {
     }
 }
 
-/// What a thread writes, for a client to take. When the client has gone, writing fails.
-pub(crate) fn send<F>(
-    work: impl FnOnce(Sender) -> F,
-) -> impl Stream<Item = Result<v1::Chunk, Status>> + Send + 'static
+/// What a thread writes, for a client to take. When the client has gone, writing fails, and the work is given up.
+pub(crate) fn send<M: Send + 'static, F>(
+    work: impl FnOnce(Messages<M>) -> F,
+) -> impl Stream<Item = Result<M, Status>> + Send + 'static
 where
     F: Future<Output = Result<(), Error>> + Send + 'static,
 {
-    let (chunks, receiver) = mpsc::channel(MESSAGES_MAX);
-    let sent = work(Sender {
-        chunks: chunks.clone(),
-        buffer: Vec::with_capacity(CHUNK_BYTES),
-    });
+    let (messages, receiver) = mpsc::channel(MESSAGES_MAX);
+    let sent = work(Messages(messages.clone()));
     tokio::spawn(async move {
         let sent = tokio::select! {
             sent = sent => sent,
-            () = chunks.closed() => return,
+            () = messages.closed() => return,
         };
         if let Err(error) = sent {
-            let _ = chunks.send(Err(status(error))).await;
+            let _ = messages.send(Err(status(error))).await;
         }
     });
     ReceiverStream::new(receiver)
 }
 
+/// Where a thread puts what is to be sent.
+pub(crate) struct Messages<M>(mpsc::Sender<Result<M, Status>>);
+
+impl<M> Messages<M> {
+    fn put(&self, message: M) -> io::Result<()> {
+        self.0
+            .blocking_send(Ok(message))
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone away"))
+    }
+}
+
 /// The writing end of an archive that goes out. What is written last needs a flush.
 pub(crate) struct Sender {
-    chunks: mpsc::Sender<Result<v1::Chunk, Status>>,
+    chunks: Messages<v1::Chunk>,
     buffer: Vec<u8>,
+}
+
+impl Sender {
+    pub(crate) fn new(chunks: Messages<v1::Chunk>) -> Sender {
+        Sender {
+            chunks,
+            buffer: Vec::with_capacity(CHUNK_BYTES),
+        }
+    }
 }
 
 impl Write for Sender {
@@ -150,9 +167,48 @@ impl Write for Sender {
             return Ok(());
         }
         let data = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
-        self.chunks
-            .blocking_send(Ok(v1::Chunk { data }))
-            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone away"))
+        self.chunks.put(v1::Chunk { data })
+    }
+}
+
+/// Changes of files on their way out, many in a message. What comes last goes when this is dropped.
+pub(crate) struct Changes {
+    messages: Messages<v1::DiffResponse>,
+    waiting: Vec<v1::diff_response::Change>,
+    bytes: usize,
+}
+
+impl Changes {
+    pub(crate) fn new(messages: Messages<v1::DiffResponse>) -> Changes {
+        Changes {
+            messages,
+            waiting: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn put(&mut self, one: FileChange) -> io::Result<()> {
+        self.bytes += one.path.len() + size_of::<v1::diff_response::Change>();
+        self.waiting.push(change(one));
+        if self.bytes < CHUNK_BYTES {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.bytes = 0;
+        let changes = std::mem::take(&mut self.waiting);
+        self.messages.put(v1::DiffResponse { changes })
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        if !self.waiting.is_empty() {
+            // A client that has gone misses nothing.
+            let _ = self.flush();
+        }
     }
 }
 
@@ -165,7 +221,7 @@ pub(crate) fn platform(text: &str) -> Result<Option<Platform>, Status> {
     platform.map(Some).map_err(|error| status(error.into()))
 }
 
-pub(crate) fn change(change: FileChange) -> v1::diff_response::Change {
+fn change(change: FileChange) -> v1::diff_response::Change {
     let kind = match change.kind {
         ChangeKind::Added => v1::diff_response::Kind::Added,
         ChangeKind::Changed => v1::diff_response::Kind::Changed,

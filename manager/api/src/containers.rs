@@ -212,15 +212,16 @@ impl Service for Containers {
         Ok(Response::new(self.1.cut(outputs)))
     }
 
-    async fn diff(&self, request: Request<v1::DiffRequest>) -> Result<Response<v1::DiffResponse>, Status> {
-        let changes = self
-            .0
-            .diff(&request.into_inner().container)
-            .await
-            .map_err(status)?;
-        Ok(Response::new(v1::DiffResponse {
-            changes: changes.into_iter().map(archives::change).collect(),
-        }))
+    async fn diff(
+        &self,
+        request: Request<v1::DiffRequest>,
+    ) -> Result<Response<Answers<v1::DiffResponse>>, Status> {
+        let (engine, container) = (self.0.clone(), request.into_inner().container);
+        let changes = archives::send(|messages| async move {
+            let mut changes = archives::Changes::new(messages);
+            engine.diff(&container, move |change| changes.put(change)).await
+        });
+        Ok(Response::new(self.1.cut(changes)))
     }
 
     async fn export(
@@ -228,7 +229,10 @@ impl Service for Containers {
         request: Request<v1::ExportRequest>,
     ) -> Result<Response<Answers<v1::Chunk>>, Status> {
         let (engine, container) = (self.0.clone(), request.into_inner().container);
-        let chunks = archives::send(|archive| async move { engine.export(&container, archive).await });
+        let chunks =
+            archives::send(
+                |chunks| async move { engine.export(&container, archives::Sender::new(chunks)).await },
+            );
         Ok(Response::new(self.1.cut(chunks)))
     }
 

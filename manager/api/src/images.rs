@@ -133,7 +133,8 @@ impl Service for Images {
             return Err(Status::invalid_argument("images: which ones are to be saved?"));
         }
         let engine = self.0.clone();
-        let chunks = archives::send(|archive| async move { engine.save(images, archive).await });
+        let chunks =
+            archives::send(|chunks| async move { engine.save(images, archives::Sender::new(chunks)).await });
         Ok(Response::new(self.1.cut(chunks)))
     }
 

@@ -4,7 +4,7 @@
 //! An archive comes and goes as fast as its client does, who may as well do nothing. So it has a thread of its own:
 //! those that containers are run by are never held by a client.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use std::sync::Arc;
 use image::{Description, FileChange, Image, Platform, apply_instructions};
 use serde_json::json;
 use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::engine::{Engine, blocking};
+use crate::engine::Engine;
 use crate::events::Event;
 use crate::{Error, spec};
 
@@ -113,7 +114,8 @@ impl Engine {
     pub async fn export(&self, container: &str, archive: impl Write + Send + 'static) -> Result<(), Error> {
         let container = self.0.containers.find(container)?.snapshot().container;
         let (engine, id) = (Arc::clone(&self.0), container.id.clone());
-        with_client(move || Ok(engine.images.export(&id, archive)?)).await?;
+        let (cancelled, _guard) = until_dropped();
+        with_client(move || Ok(engine.images.export(&id, &cancelled, archive)?)).await?;
         self.0.events.send(Event::of_container(
             "export",
             &container.id,
@@ -122,10 +124,26 @@ impl Engine {
         Ok(())
     }
 
-    /// What differs between a container's root file system and its image, sorted by path.
-    pub async fn diff(&self, container: &str) -> Result<Vec<FileChange>, Error> {
+    /// Tell `visit` what differs between a container's root file system and its image: a folder before what is in it,
+    /// sorted in each. An error of its ends the walk.
+    pub async fn diff(
+        &self,
+        container: &str,
+        mut visit: impl FnMut(FileChange) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), Error> {
         let id = self.0.containers.find(container)?.id.clone();
         let engine = Arc::clone(&self.0);
-        blocking(move || Ok(engine.images.diff(&id, &spec::mount_points())?)).await
+        let (cancelled, _guard) = until_dropped();
+        with_client(move || {
+            let mount_points = spec::mount_points();
+            Ok(engine.images.diff(&id, &mount_points, &cancelled, &mut visit)?)
+        })
+        .await
     }
+}
+
+/// For work on another thread, which has to end when nobody waits for it any more: that is when the guard is dropped.
+pub(crate) fn until_dropped() -> (CancellationToken, DropGuard) {
+    let cancelled = CancellationToken::new();
+    (cancelled.clone(), cancelled.drop_guard())
 }

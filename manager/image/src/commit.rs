@@ -10,11 +10,15 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::archive::Entry;
+use crate::digest::quote;
 use crate::local::{Base, Description, LayerWriter, LocalLayer, compose};
 use crate::overlay::{self, Change, Layers};
 use crate::pack::Packer;
 use crate::store::Store;
+use crate::unpack::{Limits, Tally};
 use crate::{Error, Image, database, rootfs};
 
 /// Whiteouts and opaque folders in a layer: OCI image spec, layer.md, "Whiteouts".
@@ -41,16 +45,17 @@ pub struct FileChange {
     pub path: Vec<u8>,
 }
 
-/// The differences between a container and its image, sorted by path.
+/// Tell `visit` the differences between a container and its image: a folder before what is in it, sorted in each.
 pub(crate) fn diff(
     store: &Store,
     container_id: &str,
     mount_points: &BTreeSet<Vec<u8>>,
-) -> Result<Vec<FileChange>, Error> {
+    cancelled: &CancellationToken,
+    visit: &mut dyn FnMut(FileChange) -> io::Result<()>,
+) -> Result<(), Error> {
     let layers = layers(store, container_id)?;
-    let mut found = Vec::new();
     let absolute = |path: &[u8]| [b"/", path.strip_suffix(b"/").unwrap_or(path)].concat();
-    overlay::changes(&layers, mount_points, &mut |change| {
+    overlay::changes(&layers, mount_points, cancelled, &mut |change| {
         let (kind, path) = match change {
             Change::Put { item, existed: true } => (ChangeKind::Changed, item.entry.path),
             Change::Put { item, existed: false } => (ChangeKind::Added, item.entry.path),
@@ -58,20 +63,23 @@ pub(crate) fn diff(
             Change::Opaque { .. } => return Ok(()),
         };
         // The root's own entry says nothing to people.
-        if path != b"./" {
-            let path = absolute(&path);
-            found.push(FileChange { kind, path });
+        if path == b"./" {
+            return Ok(());
         }
-        Ok(())
+        let path = absolute(&path);
+        visit(FileChange { kind, path })
     })
-    .map_err(|failure| unreadable(container_id, failure))?;
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(found)
+    .map_err(|failure| unreadable(container_id, failure))
 }
 
 /// Write all that a container has, merged with its image, as a tar stream.
-pub(crate) fn export(store: &Store, container_id: &str, stream: impl Write) -> Result<(), Error> {
-    overlay::export(&layers(store, container_id)?, stream)
+pub(crate) fn export(
+    store: &Store,
+    container_id: &str,
+    cancelled: &CancellationToken,
+    stream: impl Write,
+) -> Result<(), Error> {
+    overlay::export(&layers(store, container_id)?, cancelled, stream)
         .map(drop)
         .map_err(|failure| unreadable(container_id, failure))?;
     check_whole(store, container_id)
@@ -83,53 +91,89 @@ fn check_whole(store: &Store, container_id: &str) -> Result<(), Error> {
     rootfs::find(store, container_id).map(drop)
 }
 
-/// Make an image of a container's image and what the container has changed in it.
-pub(crate) fn commit(
+/// What a container has changed in its image, packed as a layer: the container is not needed any more.
+pub struct Changes {
+    base: Base,
+    /// `None` if there are none.
+    layer: Option<LocalLayer>,
+}
+
+/// Whether a layer may have all that a container has changed, by what can be told without reading it.
+pub(crate) fn weigh(
+    store: &Store,
+    container_id: &str,
+    mount_points: &BTreeSet<Vec<u8>>,
+    cancelled: &CancellationToken,
+) -> Result<(), Error> {
+    let layers = layers(store, container_id)?;
+    let mut tally = Tally::new(&Limits::default());
+    overlay::changes(&layers, mount_points, cancelled, &mut |change| match change {
+        Change::Put { item, .. } => check(&mut tally, &item.entry),
+        Change::Opaque { .. } | Change::Deleted { .. } => Ok(()),
+    })
+    .map_err(|failure| unreadable(container_id, failure))
+}
+
+/// Pack what a container has changed.
+pub(crate) fn pack(
     store: &Arc<Store>,
     container_id: &str,
     mount_points: &BTreeSet<Vec<u8>>,
-    description: &Description,
-) -> Result<Image, Error> {
-    description.reference()?;
+    cancelled: &CancellationToken,
+) -> Result<Changes, Error> {
     let image_id = database::lease(&store.database(), container_id)?
         .ok_or_else(|| Error::NoSuchLease(container_id.to_owned()))?;
     let base = Base::hold(store, &image_id)?;
-    let layer = pack(store, container_id, mount_points)?;
+    let layer = pack_layer(store, container_id, mount_points, cancelled)?;
     check_whole(store, container_id)?;
+    if cancelled.is_cancelled() {
+        return Err(Error::CommitCancelled(container_id.to_owned()));
+    }
     failpoint::reach("commit.packed");
-    compose(store, Some(base), layer, description)
+    Ok(Changes { base, layer })
 }
 
-/// The container's changes as a layer; `None` if there are none.
-fn pack(
+/// Make an image of a container's image and its changes.
+pub(crate) fn commit(
+    store: &Arc<Store>,
+    changes: Changes,
+    description: &Description,
+) -> Result<Image, Error> {
+    compose(store, Some(changes.base), changes.layer, description)
+}
+
+fn pack_layer(
     store: &Arc<Store>,
     container_id: &str,
     mount_points: &BTreeSet<Vec<u8>>,
+    cancelled: &CancellationToken,
 ) -> Result<Option<LocalLayer>, Error> {
     let layers = layers(store, container_id)?;
+    let mut tally = Tally::new(&Limits::default());
     let mut packer = Packer::new(LayerWriter::create(store)?);
     let mut changed = false;
-    let walked = overlay::changes(&layers, mount_points, &mut |change| {
+    let walked = overlay::changes(&layers, mount_points, cancelled, &mut |change| {
         changed = true;
-        match change {
-            Change::Put { item, .. } => {
-                check_name(&item.entry.path)?;
-                match item.file {
-                    Some(file) => packer.append(&item.entry, file),
-                    None => packer.append(&item.entry, io::empty()),
-                }
+        let marked = match change {
+            Change::Put { mut item, .. } => {
+                // It may have grown since it was weighed.
+                check(&mut tally, &item.entry)?;
+                let data = item.open(cancelled)?;
+                return packer.append(&item.entry, data);
             }
-            Change::Opaque { path } => packer.append(&mark(&path, OPAQUE), io::empty()),
+            Change::Opaque { path } => mark(&path, OPAQUE),
             // The opaque folder above says so.
-            Change::Deleted { hidden: true, .. } => Ok(()),
+            Change::Deleted { hidden: true, .. } => return Ok(()),
             Change::Deleted { path, .. } => {
                 let (folder, name) = match path.iter().rposition(|b| *b == b'/') {
                     Some(slash) => (&path[..slash], &path[slash + 1..]),
                     None => (&path[..0], &path[..]),
                 };
-                packer.append(&mark(folder, &[MARK, name].concat()), io::empty())
+                mark(folder, &[MARK, name].concat())
             }
-        }
+        };
+        tally.foresee(&marked).map_err(io::Error::other)?;
+        packer.append(&marked, io::empty())
     });
     if let Err(failure) = walked {
         let of_store = packer.stream_mut().failure();
@@ -140,6 +184,12 @@ fn pack(
     }
     let writer = packer.finish().map_err(Error::Input)?;
     writer.finish(store).map(Some)
+}
+
+/// Whether the new layer can have an entry beside those that it has.
+fn check(tally: &mut Tally, entry: &Entry) -> io::Result<()> {
+    check_name(&entry.path)?;
+    tally.foresee(entry).map_err(io::Error::other)
 }
 
 /// An empty file that says something about the layers below.

@@ -355,6 +355,9 @@ pub enum Error {
     /// The pull was given up by its caller, or the program is ending.
     #[error("pull of {0} was cancelled")]
     Cancelled(String),
+    /// Who asked for a commit went away before the container's files were packed.
+    #[error("commit of container {0} was cancelled")]
+    CommitCancelled(String),
 }
 
 fn here_for(platforms: &[String]) -> String {
@@ -420,7 +423,8 @@ impl Error {
             | Error::Protocol { .. }
             | Error::PushCancelled(_)
             | Error::CheckCancelled
-            | Error::Cancelled(_) => Kind::Unavailable,
+            | Error::Cancelled(_)
+            | Error::CommitCancelled(_) => Kind::Unavailable,
             Error::Sources { kind, .. } => *kind,
             // Not the system's word, but a rule of layers that the container's file breaks.
             Error::Container { source, .. } if source.raw_os_error().is_none() => Kind::Invalid,

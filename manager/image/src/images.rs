@@ -14,11 +14,12 @@ pub use measure::tree_bytes;
 pub use usage::{ImageUsage, Usage};
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction};
+use tokio_util::sync::CancellationToken;
 
 use crate::database::{self, ImageRow};
 use crate::patience::Config;
@@ -27,8 +28,8 @@ use crate::reference::Reference;
 use crate::store::Store;
 use crate::trust::{Gate, PolicyFile, Verdict};
 use crate::{
-    AuditCounts, AuditEvent, Credentials, Description, Error, FileChange, Owners, Platform, Rootfs, audit,
-    commit, import, load, reconcile, registry, rootfs, save,
+    AuditCounts, AuditEvent, Changes, Credentials, Description, Error, FileChange, Owners, Platform, Rootfs,
+    audit, commit, import, load, reconcile, registry, rootfs, save,
 };
 pub(crate) use find::{Found, find, image_id};
 
@@ -381,13 +382,13 @@ impl Images {
         rootfs::release(&self.store, container_id)
     }
 
-    /// Make an image of one layer from a tar archive of a root file system, plain, in gzip or in zstd.
+    /// Make an image of one layer from a tar archive of a root file system, plain or in gzip, zstd, xz or bzip2.
     pub fn import(&self, archive: impl Read, description: &Description) -> Result<Image, Error> {
         import::import(&self.store, archive, description)
     }
 
-    /// Take the images of an archive, whole: an OCI image layout or a docker archive, or both in one; plain, in gzip
-    /// or in zstd. Of an index, the image for `platform` is unpacked. The images tell only the names that they have in
+    /// Take the images of an archive, whole: an OCI image layout or a docker archive, or both in one; plain or in
+    /// gzip, zstd, xz or bzip2. Of an index, the image for `platform` is unpacked. The images tell only the names that they have in
     /// the archive.
     pub fn load(&self, archive: impl Read, platform: Option<&Platform>) -> Result<Vec<Image>, Error> {
         load::load(&self.store, archive, platform)
@@ -398,29 +399,53 @@ impl Images {
         save::save(&self.store, names_or_ids, archive)
     }
 
-    /// Make an image of a container's image and what the container has written. `mount_points` are the paths, from
-    /// the root, that the runtime has made to mount something on them: they are left out.
-    pub fn commit(
+    /// Refuse what cannot become a layer of what a container has written, as far as can be told without reading it.
+    /// `mount_points` are the paths, from the root, that the runtime has made to mount something on them: they are
+    /// left out.
+    pub fn weigh_changes(
         &self,
         container_id: &str,
         mount_points: &BTreeSet<Vec<u8>>,
-        description: &Description,
-    ) -> Result<Image, Error> {
-        commit::commit(&self.store, container_id, mount_points, description)
+        cancelled: &CancellationToken,
+    ) -> Result<(), Error> {
+        commit::weigh(&self.store, container_id, mount_points, cancelled)
     }
 
-    /// The differences between a container and its image, sorted by path.
+    /// Pack what a container has written. Only as long as this takes the container has to stand still.
+    pub fn pack_changes(
+        &self,
+        container_id: &str,
+        mount_points: &BTreeSet<Vec<u8>>,
+        cancelled: &CancellationToken,
+    ) -> Result<Changes, Error> {
+        commit::pack(&self.store, container_id, mount_points, cancelled)
+    }
+
+    /// Make an image of a container's image and what the container has written.
+    pub fn commit(&self, changes: Changes, description: &Description) -> Result<Image, Error> {
+        commit::commit(&self.store, changes, description)
+    }
+
+    /// Tell `visit` the differences between a container and its image: a folder before what is in it, sorted in each.
     pub fn diff(
         &self,
         container_id: &str,
         mount_points: &BTreeSet<Vec<u8>>,
-    ) -> Result<Vec<FileChange>, Error> {
-        commit::diff(&self.store, container_id, mount_points)
+        cancelled: &CancellationToken,
+        visit: &mut dyn FnMut(FileChange) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        commit::diff(&self.store, container_id, mount_points, cancelled, visit)
     }
 
-    /// Write all that a container has, merged with its image, as a tar stream.
-    pub fn export(&self, container_id: &str, stream: impl Write) -> Result<(), Error> {
-        commit::export(&self.store, container_id, stream)
+    /// Write all that a container has, merged with its image, as a tar stream. Large holes of files are told in PAX
+    /// records, as GNU tar does.
+    pub fn export(
+        &self,
+        container_id: &str,
+        cancelled: &CancellationToken,
+        stream: impl Write,
+    ) -> Result<(), Error> {
+        commit::export(&self.store, container_id, cancelled, stream)
     }
 
     /// Check images by name or id, or if there are none, all that is here: hash all content, and compare the unpacked

@@ -60,7 +60,7 @@ pub mod fuzzing;
 pub use self::credentials::Credentials;
 pub use ::credentials::Secret;
 pub use audit::{AuditCounts, AuditEvent, Difference, Fault, Finding};
-pub use commit::{ChangeKind, FileChange};
+pub use commit::{ChangeKind, Changes, FileChange};
 pub use error::{Error, Kind, Refusal};
 pub use idmap::{IdMap, IdRange, Owners};
 pub use images::{

@@ -6,14 +6,16 @@
 //! disappears meanwhile is left out. Source: the kernel's Documentation/filesystems/overlayfs.rst.
 
 mod changes;
+mod data;
 mod entry;
+mod links;
+mod names;
 mod tree;
 
 pub(crate) use changes::{Change, changes};
 pub(crate) use entry::{Item, Xattr, all_xattrs, item};
 pub(crate) use tree::export;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -21,13 +23,18 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-/// More in one folder is not listed: its names are sorted in memory.
-const FOLDER_ENTRIES_MAX: usize = 1_000_000;
+use names::Names;
+
+/// `PATH_MAX`, without its NUL.
+const PATH_BYTES_MAX: usize = 4095;
 
 const OPAQUE: &str = "trusted.overlay.opaque";
 const WHITEOUT: &str = "trusted.overlay.whiteout";
 /// Marks of features that our mounts do not turn on: a folder that was renamed, a file whose data is elsewhere.
 const FOREIGN: [&str; 2] = ["trusted.overlay.redirect", "trusted.overlay.metacopy"];
+
+/// What could not be read, and why.
+pub(crate) type Failure = (Vec<u8>, io::Error);
 
 /// The layers of an overlay, top first.
 pub(crate) struct Layers {
@@ -105,12 +112,20 @@ impl Layers {
 }
 
 impl Folder {
-    /// The path of what is called `name` in this folder.
-    pub(crate) fn join(&self, name: &[u8]) -> Vec<u8> {
-        if self.path.is_empty() {
-            return name.to_vec();
+    /// The path of what is called `name` in this folder. Processes that go down step by step make longer ones than
+    /// the kernel takes.
+    pub(crate) fn join(&self, name: &[u8]) -> Result<Vec<u8>, Failure> {
+        let path = match self.path.as_slice() {
+            b"" => name.to_vec(),
+            folder => [folder, name].join(&b'/'),
+        };
+        if path.len() > PATH_BYTES_MAX {
+            let rule = format!(
+                "its path is longer than {PATH_BYTES_MAX} bytes, which is the most that can be opened"
+            );
+            return Err((path, io::Error::other(rule)));
         }
-        [self.path.as_slice(), name].join(&b'/')
+        Ok(path)
     }
 }
 
@@ -126,24 +141,25 @@ impl OpenFolder {
             .is_some_and(|folder| mark(folder, OPAQUE) == Some(b'y'))
     }
 
-    /// All names in any layer, sorted; [`OpenFolder::find`] tells which of them show.
-    pub(crate) fn names(&self) -> io::Result<BTreeSet<Vec<u8>>> {
-        let mut names = BTreeSet::new();
+    /// All names in any layer and in those of `below`, sorted; [`OpenFolder::find`] tells which of them show.
+    fn names(&self, below: Option<&OpenFolder>, bytes_max: usize) -> io::Result<Names> {
+        let parts = self
+            .parts
+            .iter()
+            .chain(below.into_iter().flat_map(|below| &below.parts));
+        Names::read(parts.map(|part| part.folder.as_fd()), bytes_max)
+    }
+
+    /// Whether no layer has a name in it.
+    fn is_empty(&self) -> io::Result<bool> {
         for part in &self.parts {
             for entry in Dir::read_from(&part.folder)? {
-                let entry = entry?;
-                let name = entry.file_name().to_bytes();
-                if name != b"." && name != b".." {
-                    names.insert(name.to_vec());
-                }
-                if names.len() > FOLDER_ENTRIES_MAX {
-                    return Err(io::Error::other(format!(
-                        "the folder has more than {FOLDER_ENTRIES_MAX} entries"
-                    )));
+                if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+                    return Ok(false);
                 }
             }
         }
-        Ok(names)
+        Ok(true)
     }
 
     /// What `name` shows: the topmost layer's, unless that is a whiteout; folders are merged down to an opaque one.

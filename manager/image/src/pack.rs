@@ -1,14 +1,15 @@
 //! Writing a tar stream, in the form that [`crate::archive`] reads: a plain header for each entry, and before it a
 //! PAX header for what does not fit one (long names, large numbers, parts of seconds, extended attributes).
 //!
-//! Never GNU's extensions: who writes both makes archives that readers see in different ways. Source: POSIX.1-2017
-//! pax, "ustar Interchange Format" and "pax Extended Header".
+//! Never GNU's own headers: who writes both makes archives that readers see in different ways. Large holes of files
+//! are in the PAX form that GNU tar writes and Go's, Python's and libarchive's readers know. Sources: POSIX.1-2017 pax,
+//! "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "PAX Format, Version 1.0".
 
 use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header};
 
-use crate::archive::{Entry, Kind, Time};
+use crate::archive::{Entry, Extent, Kind, Time};
 
 const BLOCK: u64 = 512;
 /// What eleven and seven octal digits hold.
@@ -33,10 +34,21 @@ impl<W: Write> Packer<W> {
 
     /// Add an entry with the data of a regular file.
     ///
-    /// Exactly `entry.size` bytes are written, as a header promises them before they are read: a file that has
-    /// grown since is cut, one that has shrunk is filled with zeros.
+    /// Exactly as much is written as the entry's size or extents say, as a header promises it before it is read: a file
+    /// that has grown since is cut, one that has shrunk is filled with zeros. Of a file with extents, `data` is what is
+    /// in them, one after the other.
     pub(crate) fn append(&mut self, entry: &Entry, mut data: impl Read) -> io::Result<()> {
-        let records = records(entry)?;
+        let map = entry
+            .extents
+            .as_ref()
+            .map(|extents| sparse_map(extents, entry.size));
+        let map = map.unwrap_or_default();
+        let data_bytes = match &entry.extents {
+            Some(extents) => extents.iter().map(|extent| extent.length).sum(),
+            None => entry.size,
+        };
+        let stored_bytes = map.len() as u64 + data_bytes;
+        let records = records(entry, stored_bytes)?;
         if !records.is_empty() {
             let mut header = Header::new_ustar();
             header.set_entry_type(EntryType::XHeader);
@@ -48,8 +60,9 @@ impl<W: Write> Packer<W> {
             self.stream.write_all(&records)?;
             self.pad(records.len() as u64)?;
         }
-        self.stream.write_all(header(entry).as_bytes())?;
-        let mut left = entry.size;
+        self.stream.write_all(header(entry, stored_bytes).as_bytes())?;
+        self.stream.write_all(&map)?;
+        let mut left = data_bytes;
         while left > 0 {
             let want = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let got = match data.read(&mut self.buffer[..want]) {
@@ -63,7 +76,7 @@ impl<W: Write> Packer<W> {
             self.stream.write_all(&self.buffer[..got])?;
             left -= got as u64;
         }
-        self.pad(entry.size)
+        self.pad(stored_bytes)
     }
 
     /// A small regular file that is in memory.
@@ -108,7 +121,34 @@ impl Entry {
     }
 }
 
-fn header(entry: &Entry) -> Header {
+/// What stands before the data of a file with holes: how many extents there are, and the place and length of each, in
+/// decimal lines. The last one ends where the file does.
+fn sparse_map(extents: &[Extent], size: u64) -> Vec<u8> {
+    let end = Extent {
+        offset: size,
+        length: 0,
+    };
+    let is_complete = extents
+        .last()
+        .is_some_and(|last| last.offset + last.length == size);
+    let all = extents.iter().chain((!is_complete).then_some(&end));
+    let numbers = all.flat_map(|extent| [extent.offset, extent.length]);
+    let count = extents.len() as u64 + u64::from(!is_complete);
+    let lines = std::iter::once(count)
+        .chain(numbers)
+        .map(|number| format!("{number}\n"));
+    let mut map = lines.collect::<String>().into_bytes();
+    map.resize(map.len().next_multiple_of(BLOCK as usize), 0);
+    map
+}
+
+/// Where a reader that does not know of holes puts what is stored of such a file.
+fn sparse_name(path: &[u8]) -> Vec<u8> {
+    let name = path.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
+    [&path[..name], b"GNUSparseFile.0/", &path[name..]].concat()
+}
+
+fn header(entry: &Entry, stored_bytes: u64) -> Header {
     let mut header = Header::new_ustar();
     header.set_entry_type(match entry.kind {
         Kind::File => EntryType::Regular,
@@ -119,13 +159,16 @@ fn header(entry: &Entry) -> Header {
         Kind::Directory => EntryType::Directory,
         Kind::Fifo => EntryType::Fifo,
     });
-    put(&mut header.as_old_mut().name, &entry.path);
+    match entry.extents {
+        Some(_) => put(&mut header.as_old_mut().name, &sparse_name(&entry.path)),
+        None => put(&mut header.as_old_mut().name, &entry.path),
+    }
     put(&mut header.as_old_mut().linkname, &entry.link);
     header.set_mode(entry.mode);
     // What does not fit stands in the PAX header, which wins.
     header.set_uid(entry.uid.min(SHORT_NUMBER_MAX).into());
     header.set_gid(entry.gid.min(SHORT_NUMBER_MAX).into());
-    header.set_size(entry.size.min(LONG_NUMBER_MAX));
+    header.set_size(stored_bytes.min(LONG_NUMBER_MAX));
     header.set_mtime(entry.modified.seconds.clamp(0, LONG_NUMBER_MAX.cast_signed()) as u64);
     // Fails only for formats other than ustar.
     let _ = header.set_device_major(entry.device.0);
@@ -141,17 +184,22 @@ fn put(field: &mut [u8], name: &[u8]) {
 }
 
 /// The PAX records that an entry needs; empty for most.
-fn records(entry: &Entry) -> io::Result<Vec<u8>> {
+fn records(entry: &Entry, stored_bytes: u64) -> io::Result<Vec<u8>> {
     let mut records = Vec::new();
     let mut add = |key: &[u8], value: &[u8]| record(&mut records, key, value);
-    if entry.path.len() > NAME_BYTES_MAX {
+    if entry.extents.is_some() {
+        add(b"GNU.sparse.major", b"1");
+        add(b"GNU.sparse.minor", b"0");
+        add(b"GNU.sparse.name", &entry.path);
+        add(b"GNU.sparse.realsize", entry.size.to_string().as_bytes());
+    } else if entry.path.len() > NAME_BYTES_MAX {
         add(b"path", &entry.path);
     }
     if entry.link.len() > NAME_BYTES_MAX {
         add(b"linkpath", &entry.link);
     }
-    if entry.size > LONG_NUMBER_MAX {
-        add(b"size", entry.size.to_string().as_bytes());
+    if stored_bytes > LONG_NUMBER_MAX {
+        add(b"size", stored_bytes.to_string().as_bytes());
     }
     for (key, id) in [(&b"uid"[..], entry.uid), (b"gid", entry.gid)] {
         if id > SHORT_NUMBER_MAX {
@@ -264,6 +312,31 @@ mod tests {
             ..Entry::plain(b"short", 0)
         };
         assert_eq!(read_back(&link, b"").0.link, link.link);
+    }
+
+    #[test]
+    fn holes_come_back_where_they_were() {
+        let extent = |offset, length| Extent { offset, length };
+        let path = [b"a/".repeat(60), b"sparse".to_vec()].concat();
+        for (size, extents, data) in [
+            (1 << 40, vec![extent(0, 3), extent(1 << 30, 2)], &b"abcde"[..]),
+            (1 << 40, vec![extent((1 << 40) - 1, 1)], b"z"),
+            (1 << 40, vec![], b""),
+        ] {
+            let entry = Entry {
+                extents: Some(extents.clone()),
+                ..Entry::plain(&path, size)
+            };
+            let (read, content) = read_back(&entry, data);
+            assert_eq!((read.path.as_slice(), read.size), (path.as_slice(), size));
+            let read: Vec<Extent> = read
+                .extents
+                .unwrap()
+                .into_iter()
+                .filter(|extent| extent.length > 0)
+                .collect();
+            assert_eq!((read, content), (extents, data.to_vec()));
+        }
     }
 
     #[test]

@@ -8,10 +8,12 @@ mod adopt;
 mod later;
 mod lazy;
 mod name;
+mod tally;
 mod tree;
 mod xattr;
 
 pub(crate) use adopt::{adopt, copy_looks, undated};
+pub(crate) use tally::Tally;
 pub(crate) use tree::{beneath, is_whiteout};
 
 use std::io::Read;
@@ -140,18 +142,11 @@ pub(crate) fn unpack(stream: impl Read, root: &Path, limits: &Limits) -> Result<
         action: "open the layer's root",
         source,
     })?;
-    let (mut content_bytes, mut xattr_bytes) = (0u64, 0u64);
+    let mut tally = Tally::new(limits);
     let mut lazy = Lazy::default();
     while let Some(entry) = archive.next()? {
-        content_bytes = content_bytes.saturating_add(entry.size);
-        xattr_bytes += entry
-            .xattrs
-            .iter()
-            .map(|(_, value)| value.len() as u64)
-            .sum::<u64>();
         let named = |problem: Problem| problem.named(&entry.path);
-        check(&entry, content_bytes.saturating_add(xattr_bytes), limits)
-            .map_err(|rule| named(Problem::Rule(rule)))?;
+        tally.add(&entry).map_err(|rule| named(Problem::Rule(rule)))?;
         lazy.see(&entry);
         place(&mut tree, &mut archive, &entry).map_err(named)?;
     }
@@ -160,18 +155,8 @@ pub(crate) fn unpack(stream: impl Read, root: &Path, limits: &Limits) -> Result<
     let implied = tree.finish()?;
     Ok(Unpacked {
         implied,
-        content_bytes,
+        content_bytes: tally.content_bytes,
     })
-}
-
-fn check(entry: &Entry, content_bytes: u64, limits: &Limits) -> Result<(), String> {
-    if content_bytes > limits.content_bytes {
-        return Err(format!(
-            "the layer's files are larger than {} bytes",
-            limits.content_bytes
-        ));
-    }
-    xattr::check(&entry.xattrs, limits.xattr_bytes)
 }
 
 fn place<R: Read>(tree: &mut Tree, archive: &mut Archive<R>, entry: &Entry) -> Result<(), Problem> {

@@ -114,23 +114,26 @@ pub(super) async fn diff(client: &Client, flags: Diff) -> Result<u8> {
     let request = DiffRequest {
         container: flags.container,
     };
+    let failure = |status: Status| client.failure(&status);
     let reply = client.containers().diff(request).await;
-    let reply = reply.map_err(|status| client.failure(&status))?;
-    let mut lines = String::new();
-    for change in reply.into_inner().changes {
-        let letter = match change.kind() {
-            Kind::Added => 'A',
-            Kind::Deleted => 'D',
-            Kind::Changed | Kind::Unspecified => 'C',
-        };
-        lines.push(letter);
-        lines.push(' ');
-        // A name may hold what a terminal obeys, or a line's end.
-        let path = String::from_utf8_lossy(&change.path);
-        lines.extend(path.chars().map(|c| if c.is_control() { '?' } else { c }));
-        lines.push('\n');
+    let mut messages = reply.map_err(failure)?.into_inner();
+    while let Some(message) = messages.message().await.map_err(failure)? {
+        let mut lines = String::new();
+        for change in message.changes {
+            let letter = match change.kind() {
+                Kind::Added => 'A',
+                Kind::Deleted => 'D',
+                Kind::Changed | Kind::Unspecified => 'C',
+            };
+            lines.push(letter);
+            lines.push(' ');
+            // A name may hold what a terminal obeys, or a line's end.
+            let path = String::from_utf8_lossy(&change.path);
+            lines.extend(path.chars().map(|c| if c.is_control() { '?' } else { c }));
+            lines.push('\n');
+        }
+        output::print(&lines)?;
     }
-    output::print(&lines)?;
     Ok(0)
 }
 

@@ -14,6 +14,7 @@ use crate::content::{BlobWriter, Scratch};
 use crate::digest::{Digest, Hasher};
 use crate::manifest::{Compression, Descriptor, Layer};
 use crate::store::{Key, Store};
+use crate::unpack::Limits;
 
 /// On two cores, the levels above cost more time than they save in most networks.
 const LEVEL: flate2::Compression = flate2::Compression::fast();
@@ -22,6 +23,8 @@ const LEVEL: flate2::Compression = flate2::Compression::fast();
 pub(crate) struct LayerWriter {
     encoder: GzEncoder<HashedBlob>,
     diff_id: Hasher,
+    bytes: u64,
+    limits: Limits,
 }
 
 impl LayerWriter {
@@ -29,6 +32,8 @@ impl LayerWriter {
         Ok(LayerWriter {
             encoder: GzEncoder::new(HashedBlob::create(store, Digest::sha256_hasher())?, LEVEL),
             diff_id: Digest::sha256_hasher(),
+            bytes: 0,
+            limits: Limits::default(),
         })
     }
 
@@ -50,6 +55,11 @@ impl Write for LayerWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.encoder.write(bytes)?;
         self.diff_id.update(&bytes[..written]);
+        self.bytes += written as u64;
+        // Nobody would unpack it again, and we neither.
+        self.limits
+            .check_ratio(self.bytes, self.encoder.get_ref().bytes)
+            .map_err(io::Error::other)?;
         Ok(written)
     }
 

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::io;
 
 use rustix::fs::{FileType, Stat};
+use tokio_util::sync::CancellationToken;
 
-use super::tree::Links;
-use super::{Folder, Item, Layers, OpenFolder, entry, item};
+use super::data::gone;
+use super::links::Links;
+use super::names::{NAMES_BYTES_MAX, Names};
+use super::{Failure, Folder, Item, Layers, OpenFolder, entry, item};
 use crate::archive::Entry;
 
 /// One difference. Parents come before what is in them.
@@ -20,6 +23,7 @@ pub(crate) enum Change {
 }
 
 /// A folder of the top layer on its way.
+#[derive(Clone)]
 struct Visit {
     /// In the top layer.
     folder: Folder,
@@ -31,24 +35,38 @@ struct Visit {
     hidden: bool,
 }
 
-/// Tell `visit` each change, in an order in which a tar can have them.
+/// A folder on the way down.
+struct Level {
+    /// Here, `hidden` is said of what is in the folder.
+    at: Visit,
+    names: Names,
+    /// The folder in the top layer and in those below; not while the walk is further down, as there may be more levels
+    /// than a process may have descriptors.
+    open: Option<(OpenFolder, OpenFolder)>,
+    /// It has not changed itself: told when something in it has.
+    waiting: Option<Change>,
+}
+
+/// Tell `visit` each change, in an order in which a tar can have them: depth first, a folder before what is in it, and
+/// the names in a folder sorted.
 ///
 /// `mount_points` are the paths that the runtime makes in the top layer, to mount things on them: they are left out
 /// where nothing else was done there.
 pub(crate) fn changes(
     layers: &Layers,
     mount_points: &BTreeSet<Vec<u8>>,
+    cancelled: &CancellationToken,
     visit: &mut dyn FnMut(Change) -> io::Result<()>,
-) -> Result<(), (Vec<u8>, io::Error)> {
+) -> Result<(), Failure> {
     let mut walk = Walk {
         layers,
         mount_points,
+        cancelled,
         links: Links::default(),
-        waiting: Vec::new(),
         visit,
     };
     let root = layers.root();
-    let mut visits = vec![Visit {
+    let first = Visit {
         folder: Folder {
             layers: vec![0],
             ..root.clone()
@@ -59,10 +77,14 @@ pub(crate) fn changes(
         },
         existed: true,
         hidden: false,
-    }];
-    while let Some(next) = visits.pop() {
-        let children = walk.folder(&next)?;
-        visits.extend(children.into_iter().rev());
+    };
+    let mut levels = Vec::new();
+    walk.begin(&mut levels, first)?;
+    while !levels.is_empty() {
+        match walk.go_on(&mut levels)? {
+            Some(visit) => walk.begin(&mut levels, visit)?,
+            None => drop(levels.pop()),
+        }
     }
     Ok(())
 }
@@ -70,48 +92,82 @@ pub(crate) fn changes(
 struct Walk<'a> {
     layers: &'a Layers,
     mount_points: &'a BTreeSet<Vec<u8>>,
+    cancelled: &'a CancellationToken,
     links: Links,
-    /// Folders above that have not changed themselves: told when something in them has.
-    waiting: Vec<(Vec<u8>, Option<Change>)>,
     visit: &'a mut dyn FnMut(Change) -> io::Result<()>,
 }
 
-type Failure = (Vec<u8>, io::Error);
-
 impl Walk<'_> {
-    /// Tell what has changed in one folder, and give its folders.
-    fn folder(&mut self, at: &Visit) -> Result<Vec<Visit>, Failure> {
-        let here = |e: io::Error| (at.folder.path.clone(), e);
-        let open = self.layers.enter(&at.folder).map_err(here)?;
-        let below = self.layers.enter(&at.below).map_err(here)?;
-        let Some(top) = open.top() else {
-            return Ok(Vec::new());
-        };
-        self.waiting.retain(|(path, _)| is_above(path, &at.folder.path));
-        let looks = entry::folder(top, at.folder.path.clone()).map_err(here)?;
+    /// Tell what has changed in a folder's own looks, and list it. One that has gone meanwhile is left out.
+    fn begin(&mut self, levels: &mut Vec<Level>, mut at: Visit) -> Result<(), Failure> {
+        let path = at.folder.path.clone();
+        let here = |e| (path.clone(), e);
+        if self.cancelled.is_cancelled() {
+            return Err(here(gone()));
+        }
+        let (open, below) = self.enter(&at).map_err(here)?;
+        let Some(top) = open.top() else { return Ok(()) };
+        let looks = entry::folder(top, path.clone()).map_err(here)?;
         // What an opaque folder above hides is not there before: an unpacked layer needs each folder named anew.
         let before = below
             .top()
             .filter(|_| !at.hidden)
-            .map(|folder| entry::folder(folder, at.folder.path.clone()))
+            .map(|folder| entry::folder(folder, path.clone()))
             .transpose()
             .map_err(here)?;
         let is_opaque = before.is_some() && open.is_opaque();
-        let quiet = self.is_quiet(&at.folder.path, &looks, before.as_ref(), at.existed);
-        let put = Change::Put {
+        at.hidden |= is_opaque;
+        let quiet = self.is_quiet(&path, &looks, before.as_ref(), at.existed);
+        let waiting = Some(Change::Put {
             item: Item::of_folder(looks),
             existed: at.existed,
-        };
-        self.waiting.push((at.folder.path.clone(), Some(put)));
+        });
+        // Only an opaque folder hides names without naming them.
+        let hides = at.hidden.then_some(&below);
+        let held: usize = levels.iter().map(|level| level.names.bytes()).sum();
+        let names = open.names(hides, NAMES_BYTES_MAX - held).map_err(here)?;
+        levels.push(Level {
+            at,
+            names,
+            open: Some((open, below)),
+            waiting,
+        });
         if !quiet || is_opaque {
-            self.flush().map_err(here)?;
+            self.flush(levels).map_err(here)?;
         }
         if is_opaque {
-            let path = at.folder.path.clone();
+            let path = path.clone();
             (self.visit)(Change::Opaque { path }).map_err(here)?;
         }
-        let hidden = at.hidden || is_opaque;
-        self.contents(at, &open, &below, hidden)
+        Ok(())
+    }
+
+    /// Tell what has changed in the folder that was reached, up to the next folder in it, which is given.
+    fn go_on(&mut self, levels: &mut [Level]) -> Result<Option<Visit>, Failure> {
+        let Some(level) = levels.last_mut() else {
+            return Ok(None);
+        };
+        let at = level.at.clone();
+        let (open, below) = match level.open.take() {
+            Some(open) => open,
+            None => self.enter(&at).map_err(|e| (at.folder.path.clone(), e))?,
+        };
+        let mut names = std::mem::take(&mut level.names);
+        for name in &mut names {
+            let path = at.folder.join(&name)?;
+            let next = self.name(levels, &name, &path, (&open, &below), at.hidden);
+            if let Some(next) = next.map_err(|e| (path, e))? {
+                if let Some(level) = levels.last_mut() {
+                    level.names = names;
+                }
+                return Ok(Some(next));
+            }
+        }
+        Ok(None)
+    }
+
+    fn enter(&self, at: &Visit) -> io::Result<(OpenFolder, OpenFolder)> {
+        Ok((self.layers.enter(&at.folder)?, self.layers.enter(&at.below)?))
     }
 
     /// Whether a folder says nothing new by itself.
@@ -135,39 +191,13 @@ impl Walk<'_> {
         }
     }
 
-    /// What the top layer has in this folder, and what it hides.
-    fn contents(
-        &mut self,
-        at: &Visit,
-        open: &OpenFolder,
-        below: &OpenFolder,
-        hidden: bool,
-    ) -> Result<Vec<Visit>, Failure> {
-        let here = |e: io::Error| (at.folder.path.clone(), e);
-        let mut names = open.names().map_err(here)?;
-        if hidden {
-            // Only an opaque folder hides names without naming them.
-            names.append(&mut below.names().map_err(here)?);
-        }
-        let mut folders = Vec::new();
-        for name in names {
-            let path = at.folder.join(&name);
-            match self.name(&name, &path, open, below, hidden) {
-                Ok(None) => {}
-                Ok(Some(visit)) => folders.push(visit),
-                Err(e) => return Err((path, e)),
-            }
-        }
-        Ok(folders)
-    }
-
     /// Tell what became of one name; a folder is given, to be visited later.
     fn name(
         &mut self,
+        levels: &mut [Level],
         name: &[u8],
         path: &[u8],
-        open: &OpenFolder,
-        below: &OpenFolder,
+        (open, below): (&OpenFolder, &OpenFolder),
         hidden: bool,
     ) -> io::Result<Option<Visit>> {
         let before = below.find(name)?;
@@ -175,7 +205,7 @@ impl Walk<'_> {
         let Some(found) = open.find(name)? else {
             // What is neither there nor hidden has gone since the folder was listed.
             if existed && (hidden || open.has_whiteout(name)?) {
-                self.flush()?;
+                self.flush(levels)?;
                 let path = path.to_vec();
                 (self.visit)(Change::Deleted { path, hidden })?;
             }
@@ -187,7 +217,7 @@ impl Walk<'_> {
                 path: path.to_vec(),
                 layers: found.layers,
             };
-            if is_mount_point && self.layers.enter(&folder)?.names()?.is_empty() {
+            if is_mount_point && self.layers.enter(&folder)?.is_empty()? {
                 return Ok(None);
             }
             let below = Folder {
@@ -205,29 +235,22 @@ impl Walk<'_> {
             return Ok(None);
         }
         if let Some(mut item) = item(found.parent, name, path)? {
-            self.links.note(&mut item);
-            self.flush()?;
+            self.links.note(&mut item)?;
+            self.flush(levels)?;
             (self.visit)(Change::Put { item, existed })?;
         }
         Ok(None)
     }
 
     /// Tell of the folders above what is told next.
-    fn flush(&mut self) -> io::Result<()> {
-        for (_, waiting) in &mut self.waiting {
-            if let Some(change) = waiting.take() {
+    fn flush(&mut self, levels: &mut [Level]) -> io::Result<()> {
+        for level in levels {
+            if let Some(change) = level.waiting.take() {
                 (self.visit)(change)?;
             }
         }
         Ok(())
     }
-}
-
-fn is_above(ancestor: &[u8], path: &[u8]) -> bool {
-    ancestor.is_empty()
-        || path
-            .strip_prefix(ancestor)
-            .is_some_and(|rest| rest.starts_with(b"/"))
 }
 
 fn is_empty_file(status: &Stat) -> bool {

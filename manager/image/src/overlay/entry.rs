@@ -1,13 +1,15 @@
-//! One object of a layer as a tar entry: its looks, and the open file if it has data.
+//! One object of a layer as a tar entry: its looks, and its data if it has any.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 use super::FOREIGN;
+use super::data::{Data, extents};
 use crate::archive::{Entry, Kind, Time};
 
 /// The kernel's bound of a list of attributes, and of one value.
@@ -24,8 +26,8 @@ const LEFT_OUT: [&[u8]; 5] = [
 /// An object of a layer.
 pub(crate) struct Item {
     pub(crate) entry: Entry,
-    /// Where its data is.
-    pub(crate) file: Option<File>,
+    /// What may have data.
+    object: Option<OwnedFd>,
     /// Names one object, whatever its names.
     pub(super) inode: (u64, u64),
     pub(super) link_count: u64,
@@ -36,10 +38,26 @@ impl Item {
     pub(super) fn of_folder(entry: Entry) -> Item {
         Item {
             entry,
-            file: None,
+            object: None,
             inode: (0, 0),
             link_count: 1,
         }
+    }
+
+    /// Open its data, and tell its holes in its entry. A hard link has no data of its own.
+    pub(crate) fn open(&mut self, cancelled: &CancellationToken) -> io::Result<Data> {
+        let (Kind::File, Some(object)) = (self.entry.kind, &self.object) else {
+            return Ok(Data::none());
+        };
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(itself(object.as_fd()), flags, Mode::empty())?);
+        self.entry.extents = extents(&file, self.entry.size)?;
+        Ok(Data::of(
+            file,
+            self.entry.size,
+            self.entry.extents.as_ref(),
+            cancelled,
+        ))
     }
 }
 
@@ -69,18 +87,10 @@ pub(crate) fn item(parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> io::Resu
         Kind::Symlink => rustix::fs::readlinkat(&object, "", Vec::new())?.into_bytes(),
         _ => Vec::new(),
     };
-    let file = match kind {
-        Kind::File => {
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let opened = rustix::fs::open(itself(object.as_fd()), flags, Mode::empty())?;
-            Some(File::from(opened))
-        }
-        _ => None,
-    };
     let xattrs = xattrs(object.as_fd())?;
     Ok(Some(Item {
         entry: looks(path.to_vec(), kind, link, &status, xattrs),
-        file,
+        object: Some(object),
         inode: (status.st_dev, status.st_ino),
         link_count: status.st_nlink,
     }))
@@ -119,7 +129,6 @@ fn looks(
             Kind::File => status.st_size.cast_unsigned(),
             _ => 0,
         },
-        // Holes are written as zeros, which every reader understands.
         extents: None,
         mode: status.st_mode & 0o7777,
         uid: status.st_uid,

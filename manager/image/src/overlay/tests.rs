@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use rustix::fs::{FileType, Mode, XattrFlags, lsetxattr, mknodat};
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::archive::{Archive, Kind};
 
@@ -68,18 +70,23 @@ impl Made {
         let mount_points = mount_points.iter().map(|path| path.as_bytes().to_vec()).collect();
         let mut told = Vec::new();
         let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-        changes(&self.layers(), &mount_points, &mut |change| {
-            told.push(match change {
-                Change::Put { item, existed } => {
-                    format!("{} {}", if existed { 'C' } else { 'A' }, text(&item.entry.path))
-                }
-                Change::Opaque { path } => format!("O {}", text(&path)),
-                Change::Deleted { path, hidden } => {
-                    format!("{} {}", if hidden { 'd' } else { 'D' }, text(&path))
-                }
-            });
-            Ok(())
-        })
+        changes(
+            &self.layers(),
+            &mount_points,
+            &CancellationToken::new(),
+            &mut |change| {
+                told.push(match change {
+                    Change::Put { item, existed } => {
+                        format!("{} {}", if existed { 'C' } else { 'A' }, text(&item.entry.path))
+                    }
+                    Change::Opaque { path } => format!("O {}", text(&path)),
+                    Change::Deleted { path, hidden } => {
+                        format!("{} {}", if hidden { 'd' } else { 'D' }, text(&path))
+                    }
+                });
+                Ok(())
+            },
+        )
         .map_err(|(path, e)| format!("{}: {e}", text(&path)))
         .unwrap_or_else(|refusal| told.push(refusal));
         told
@@ -87,7 +94,9 @@ impl Made {
 
     /// The exported tree: names with kinds, link targets and attributes.
     fn exported(&self) -> Vec<String> {
-        let stream = export(&self.layers(), Vec::new()).map_err(|(_, e)| e).unwrap();
+        let stream = export(&self.layers(), &CancellationToken::new(), Vec::new())
+            .map_err(|(_, e)| e)
+            .unwrap();
         let mut archive = Archive::new(stream.as_slice(), 1000);
         let mut entries = Vec::new();
         while let Some(entry) = archive.next().unwrap() {
@@ -135,17 +144,17 @@ fn a_merged_tree_shows_the_topmost_of_each_name() {
         made.exported(),
         [
             "./ Directory",
-            "link Symlink /etc/passwd",
-            "was-folder File",
             "a/ Directory",
             "a/low File  user.note",
             "a/mid File",
             "a/second HardLink a/low",
             "a/top File",
+            "link Symlink /etc/passwd",
             "opaque/ Directory",
             "opaque/shown File",
             "was-file/ Directory",
             "was-file/x File",
+            "was-folder File",
         ]
     );
 }
@@ -199,10 +208,10 @@ fn each_kind_of_change_is_told() {
             "A new/er/",
             "C remade/",
             "O remade",
-            "d remade/old",
             "C remade/deep/",
             "A remade/deep/new",
             "d remade/deep/old",
+            "d remade/old",
         ]
     );
 }

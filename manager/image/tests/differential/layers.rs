@@ -255,7 +255,8 @@ async fn random_layers_show_what_umoci_makes_of_them() {
 
         let archive = folder.path().join("exported.tar");
         let stream = fs::File::create(&archive).unwrap();
-        place.images.export(&container, stream).unwrap();
+        let nobody_leaves = tokio_util::sync::CancellationToken::new();
+        place.images.export(&container, &nobody_leaves, stream).unwrap();
         fs::create_dir(&exported).unwrap();
         let mut unpack = Command::new("tar");
         unpack.args(["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf"]);

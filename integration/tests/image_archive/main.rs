@@ -1,7 +1,8 @@
-//! `save` and `load`: archives that other tools read, archives that other tools wrote, and (`hostile`) archives that
-//! somebody made to do harm.
+//! `save`, `load` and `import`: archives that other tools read, archives and images that other tools made (`foreign`),
+//! and archives that somebody made to do harm (`hostile`).
 
 mod archive;
+mod foreign;
 mod hostile;
 
 use archive::{Archive, Content, load};

@@ -115,6 +115,10 @@ fn an_archive_may_end_with_or_without_zero_blocks() {
         1
     );
     assert_eq!(read(b"").unwrap().len(), 0);
+    // Of the last block of an entry only what fills it up may be missing.
+    let entry = ustar(b'0', "a", 5);
+    assert_eq!(read(&[&entry, &b"hello"[..]].concat()).unwrap().len(), 1);
+    assert!(read(&[&entry, &b"hell"[..]].concat()).is_err());
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod identity;
 mod judge;
 mod notation;
 mod origins;
+mod pem;
 mod policy;
 mod provider;
 mod scope;

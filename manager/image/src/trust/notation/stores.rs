@@ -12,6 +12,7 @@ use x509_cert::der::Decode as _;
 
 use crate::Error;
 use crate::digest::quote;
+use crate::trust::pem;
 use crate::trust::policy::Policy;
 
 /// Where notation keeps trust stores, below the folder of its configuration.
@@ -151,12 +152,13 @@ impl Stores {
 }
 
 /// A file with one certificate in DER or several in PEM.
-fn load(content: &[u8]) -> Result<Vec<Vec<u8>>, x509_cert::der::Error> {
+fn load(content: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let certificates = match Certificate::from_der(content) {
         Ok(certificate) => vec![certificate],
-        Err(_) => Certificate::load_pem_chain(content)?,
+        Err(_) => pem::certificates(content)?,
     };
-    certificates.iter().map(x509_cert::der::Encode::to_der).collect()
+    let encoded = certificates.iter().map(x509_cert::der::Encode::to_der);
+    encoded.collect::<Result<_, _>>().map_err(|e| e.to_string())
 }
 
 pub(super) fn is_valid_at(certificate: &Certificate, time: Timestamp) -> bool {

@@ -11,6 +11,7 @@ use x509_cert::der::{Decode as _, Encode as _, Tag};
 
 use super::{Source, wrong};
 use crate::Error;
+use crate::trust::pem;
 use crate::trust::policy::Policy;
 
 /// As the policy has it.
@@ -117,7 +118,7 @@ fn assemble(authority: Option<&Source>, logs: &[Source], policy: &Policy) -> Res
     let mut authorities = Vec::new();
     if let Some(source) = authority {
         let text = source.read(policy)?;
-        let certificates = Certificate::load_pem_chain(text.as_bytes())
+        let certificates = pem::certificates(text.as_bytes())
             .map_err(|e| wrong(policy, format!("certificates {}: {e}", source.name())))?;
         let mut entries = Vec::new();
         for certificate in certificates {

@@ -6,7 +6,7 @@ use integration::{Image, Manager, Peers, Registry, Sandbox, run};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn policy(requirement: &Value) -> String {
@@ -27,6 +27,17 @@ fn by_key() -> Value {
 /// Make a key pair; the public key goes beside the policy.
 #[track_caller]
 fn make_key(manager: &Manager, folder: &Path) {
+    let private = make_private_key(folder);
+    run(Command::new("openssl")
+        .args(["pkey", "-pubout", "-in"])
+        .arg(&private)
+        .arg("-out")
+        .arg(manager.policy().with_file_name("cosign.pub")))
+    .ok();
+}
+
+#[track_caller]
+fn make_private_key(folder: &Path) -> PathBuf {
     let private = folder.join("private.pem");
     run(Command::new("openssl")
         .args([
@@ -39,12 +50,7 @@ fn make_key(manager: &Manager, folder: &Path) {
         ])
         .arg(&private))
     .ok();
-    run(Command::new("openssl")
-        .args(["pkey", "-pubout", "-in"])
-        .arg(&private)
-        .arg("-out")
-        .arg(manager.policy().with_file_name("cosign.pub")))
-    .ok();
+    private
 }
 
 /// Copy an image in the registry to another name, and sign it there for that name.
@@ -198,6 +204,92 @@ fn only_what_its_publisher_signed_is_pulled_and_run() {
         &["pull", &format!("{}/team/other:1", Registry::HOST)],
         "there is no signature",
     );
+}
+
+#[test]
+fn of_what_is_refused_nothing_is_left_to_run() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start_under(&sandbox, Some(&policy(&by_key())));
+    make_key(&manager, sandbox.path());
+    let stranger = sandbox.path().join("stranger");
+    fs::create_dir(&stranger).expect("make the stranger's folder");
+    make_private_key(&stranger);
+    let unsigned = manager.registry().push(&Image::busybox(), "team/unsigned:1");
+    let by_stranger = format!("{}/team/stranger:1", Registry::HOST);
+    copy_signed(&manager, &stranger, &unsigned, &by_stranger);
+    // The publisher's signature stays with what they signed; the tag goes on to another image.
+    let moved = format!("{}/team/moved:1", Registry::HOST);
+    copy_signed(&manager, sandbox.path(), &unsigned, &moved);
+    let mut other = Image::busybox();
+    other.config["Env"] = json!(["OTHER=1"]);
+    manager.registry().push(&other, "team/moved:1");
+    for (image, reason) in [
+        (&unsigned, "there is no signature of sha256:"),
+        (&by_stranger, "not a signature by this key"),
+        (&moved, "there is no signature of sha256:"),
+    ] {
+        for command in [
+            &["run", "--rm", "--network", "none", image, "echo", "ran"][..],
+            &["create", "--network", "none", image, "echo", "ran"],
+            &["pull", image],
+        ] {
+            assert_refused(&manager, command, reason);
+        }
+        assert_eq!(manager.ctl(&["images", "-q"]).ok(), "");
+        assert_eq!(manager.ctl(&["ps", "-aq"]).ok(), "");
+        let usage = manager.ctl(&["system", "df", "--format", "json"]).ok();
+        let usage: Value = serde_json::from_str(&usage).expect("it is JSON");
+        assert_eq!(
+            (&usage["layersBytes"], &usage["contentBytes"]),
+            (&json!(0), &json!(0)),
+            "{usage}"
+        );
+    }
+}
+
+/// What a name is given to here is not what its publisher signed, and a free name frees nothing of its origin.
+#[test]
+fn no_name_given_here_gets_an_image_round_the_policy() {
+    let sandbox = Sandbox::new();
+    let mut lax: Value = serde_json::from_str(&policy(&by_key())).expect("it is JSON");
+    lax["default"] = json!([{"type": "insecureAcceptAnything"}]);
+    let manager = Manager::start_under(&sandbox, Some(&lax.to_string()));
+    make_key(&manager, sandbox.path());
+    let free = manager.registry().push(&Image::busybox(), "free/box:1");
+    let signed = |tag: &str| format!("{}/team/app:{tag}", Registry::HOST);
+    manager.ctl(&["pull", &free]).ok();
+    manager.ctl(&["tag", &free, &signed("tagged")]).ok();
+    let container = manager.ctl(&["create", "--network", "none", &free, "true"]).ok();
+    manager
+        .ctl(&["commit", container.trim(), &signed("committed")])
+        .ok();
+    let archive = sandbox.path().join("archive.tar");
+    let archive = archive.to_str().expect("it is UTF-8");
+    manager.ctl(&["export", "-o", archive, container.trim()]).ok();
+    manager.ctl(&["rm", container.trim()]).ok();
+    manager.ctl(&["import", archive, &signed("imported")]).ok();
+    for (tag, reason) in [
+        ("tagged", "there is no signature of sha256:"),
+        ("committed", "was given this name here"),
+        ("imported", "was given this name here"),
+    ] {
+        assert_refused(&manager, &run_here(&signed(tag), &["echo", "ran"]), reason);
+    }
+    assert_eq!(manager.ctl(&["ps", "-aq"]).ok(), "");
+    assert_eq!(manager.ctl(&run_here(&free, &["echo", "ran"])).ok(), "ran\n");
+
+    // Now nothing of that repository is free any more, under whatever name it is here, or under none.
+    let id = manager.ctl(&["images", "-q", "--no-trunc", &free]).ok();
+    manager.ctl(&["tag", &free, "mine:1"]).ok();
+    lax["transports"]["docker"][format!("{}/free", Registry::HOST)] = json!([by_key()]);
+    fs::write(manager.policy(), lax.to_string()).expect("write the policy");
+    for name in [&free, "mine:1", id.trim()] {
+        assert_refused(
+            &manager,
+            &run_here(name, &["echo", "ran"]),
+            "there is no signature of sha256:",
+        );
+    }
 }
 
 #[test]

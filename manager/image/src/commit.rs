@@ -13,7 +13,6 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::Entry;
-use crate::digest::quote;
 use crate::local::{Base, Description, LayerWriter, LocalLayer, compose};
 use crate::overlay::{self, Change, Layers};
 use crate::pack::Packer;

@@ -13,6 +13,7 @@ use std::thread;
 pub struct Vm {
     child: Child,
     said: Arc<Mutex<Vec<String>>>,
+    console: PathBuf,
 }
 
 impl Vm {
@@ -34,6 +35,7 @@ impl Vm {
         let drive =
             |path: &Path, options: &str| format!("file={},if=virtio,format=raw,{options}", path.display());
         let (name, value) = variable;
+        let console = data.with_extension("console");
         let mut child = Command::new("qemu-system-x86_64")
             .args([
                 "-accel",
@@ -55,7 +57,7 @@ impl Vm {
                 "none",
             ])
             .arg("-serial")
-            .arg(format!("file:{}", data.with_extension("console").display()))
+            .arg(format!("file:{}", console.display()))
             .args(["-serial", "stdio"])
             .arg("-kernel")
             .arg(image.join("vmlinuz"))
@@ -85,12 +87,17 @@ impl Vm {
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         });
-        Vm { child, said }
+        Vm { child, said, console }
     }
 
     /// The lines so far.
     pub fn said(&self) -> Vec<String> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What its kernel has said.
+    pub fn console(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).into_owned()
     }
 
     /// Whether it has ended by itself.

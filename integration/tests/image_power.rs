@@ -21,7 +21,7 @@ const CUTS: u64 = 4;
 const LINES_MAX: u64 = 12;
 const PAUSE_MAX: Duration = Duration::from_millis(2500);
 /// Far beyond what booting and so many operations take.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_mins(10);
 const IMAGES: [&str; 3] = ["a:1", "b:1", "c:1"];
 
 /// Says on the second serial line what it is about to change (`touch`), and what is so once that is acknowledged (`have`,
@@ -180,8 +180,15 @@ fn work_and_cut(mut vm: Vm, lines: u64, pause: Duration) -> Vec<String> {
         if begin.is_some_and(|begin| said.len() as u64 > begin as u64 + lines) {
             break;
         }
-        let is_well = booted.elapsed() < PATIENCE && !vm.is_over() && !is_broken(&said);
-        assert!(is_well, "the machine does not go on: {said:#?}");
+        let trouble = match () {
+            () if is_broken(&said) => Some("has failed"),
+            () if vm.is_over() => Some("has ended"),
+            () if booted.elapsed() > PATIENCE => Some("does not go on"),
+            () => None,
+        };
+        if let Some(trouble) = trouble {
+            panic!("the machine {trouble}: {said:#?}\n{}", vm.console());
+        }
         thread::sleep(Duration::from_millis(5));
     }
     thread::sleep(pause);

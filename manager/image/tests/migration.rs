@@ -10,7 +10,7 @@ use std::process::Command;
 use fixture::Place;
 use fixture::made::{self, Entry, Packing};
 use fixture::scripted::Server;
-use image::{AuditEvent, Images};
+use image::Images;
 
 /// The store that a process of this test opens, to die on its way.
 const DIES_OVER: &str = "BERTH_TEST_STORE";
@@ -61,16 +61,8 @@ impl Old {
             let blob = self.root().join("blobs/sha256").join(hex);
             assert!(blob.exists(), "{digest} is needed");
         }
-        let mut told = Vec::new();
-        let counts = images.audit(&[], &mut |event| {
-            if !matches!(event, AuditEvent::Progress(_)) {
-                told.push(event);
-            }
-            true
-        });
-        let counts = counts.unwrap();
+        let counts = fixture::assert_sound(&images);
         assert_eq!((counts.layers, counts.blobs), (1, 3));
-        assert!(told.is_empty(), "{told:?}");
         images
     }
 }

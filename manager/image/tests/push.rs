@@ -369,10 +369,12 @@ async fn a_damaged_blob_is_found_when_the_registry_refuses_it() {
     let path = sender.place.root().join("blobs/sha256").join(hex);
     let mut content = std::fs::read(&path).unwrap();
     content[1000] ^= 1;
-    std::fs::write(&path, content).unwrap();
+    std::fs::write(&path, &content).unwrap();
     let error = sender.push().await.unwrap_err();
     assert!(error.to_string().starts_with("stored blob sha256:"), "{error}");
     assert!(receiver.state().manifests.is_empty());
+    content[1000] ^= 1;
+    std::fs::write(&path, &content).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,6 +57,13 @@ impl Digest {
         hasher.finish()
     }
 
+    /// Whether it is the digest of `content`.
+    pub(crate) fn is_of(&self, content: &[u8]) -> bool {
+        let mut hasher = self.hasher();
+        hasher.update(content);
+        hasher.finish() == *self
+    }
+
     /// A hasher of the function that is used where nobody asks for another.
     pub(crate) fn sha256_hasher() -> Hasher {
         Hasher::new(Algorithm::Sha256)

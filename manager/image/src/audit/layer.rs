@@ -62,13 +62,17 @@ impl Audit<'_> {
             Ok((folder, unpacked, bytes))
         });
         let (wanted, unpacked, bytes) = match made {
+            // It may be what it takes from there that cannot be had.
+            Err(error) if error.kind() == Kind::Invalid && self.is_damaged(below) => {
+                return not(&format!("a layer below it differs: {error}"));
+            }
             Err(error) if error.kind() == Kind::Invalid => {
                 self.find(refused(error.to_string()))?;
                 return not("its content cannot be unpacked");
             }
             made => made?,
         };
-        if row.unpacked_bytes.is_some_and(|recorded| recorded != bytes) {
+        if row.unpacked_bytes.is_some_and(|recorded| recorded != bytes) && !self.is_damaged(below) {
             let rule = format!("the database says that its files have another size than their {bytes} bytes");
             self.find(refused(rule))?;
         }
@@ -146,9 +150,21 @@ impl Audit<'_> {
         let Some(source) = implied.source_of(path) else {
             return false;
         };
-        below.iter().any(|(chain_id, _)| match self.layers.get(chain_id) {
-            Some(Checked::Compared(differing)) => differing.contains(source),
-            _ => false,
+        self.differing(below).any(|differing| differing.contains(source))
+    }
+
+    fn is_damaged(&self, below: &[(Digest, Arc<Held>)]) -> bool {
+        self.differing(below).any(|differing| !differing.is_empty())
+    }
+
+    /// The paths where each of these layers differs.
+    fn differing(&self, layers: &[(Digest, Arc<Held>)]) -> impl Iterator<Item = &HashSet<Vec<u8>>> {
+        let checked = layers
+            .iter()
+            .filter_map(|(chain_id, _)| self.layers.get(chain_id));
+        checked.filter_map(|checked| match checked {
+            Checked::Compared(differing) => Some(differing),
+            Checked::Not { .. } => None,
         })
     }
 }

@@ -184,7 +184,7 @@ fn parse_document(content: &[u8], content_type: &str) -> Result<Document, String
             quote(content_type)
         ));
     }
-    match content_type {
+    let document = match content_type {
         OCI_INDEX | DOCKER_INDEX => index(raw.manifests.ok_or("it has no `manifests`")?),
         OCI_MANIFEST | DOCKER_MANIFEST => {
             let config = raw.config.ok_or("it has no `config`")?;
@@ -198,7 +198,10 @@ fn parse_document(content: &[u8], content_type: &str) -> Result<Document, String
             "media type {} is not one of an image manifest or index",
             quote(other)
         )),
-    }
+    }?;
+    // What the store keeps it by has to be sound too, before anything of it is fetched: a subject, for one.
+    crate::links::read(content)?;
+    Ok(document)
 }
 
 fn index(entries: Vec<RawDescriptor>) -> Result<Document, String> {

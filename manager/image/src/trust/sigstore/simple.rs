@@ -163,6 +163,10 @@ fn as_bundle(simple: &Simple<'_>, signature: &[u8], with_timestamp: bool) -> Res
 
 fn certificates(pem: &str) -> Result<Vec<Value>, String> {
     let refuse = |e: x509_cert::der::Error| format!("its certificates: {e}");
+    // Of nothing but ends of lines the parser computes a length below zero.
+    if pem.trim().is_empty() {
+        return Err("it has no certificates".into());
+    }
     let chain = Certificate::load_pem_chain(pem.as_bytes()).map_err(refuse)?;
     if chain.is_empty() || chain.len() > CERTIFICATES_MAX {
         return Err(format!("it has {} certificates", chain.len()));

@@ -1,6 +1,10 @@
 //! Doors for the fuzz targets in `fuzz/`: each takes bytes from outside and must neither panic nor leave its bounds.
 
+mod archives;
+
 use std::path::Path;
+
+pub use archives::{archive, documents, entries, pax, tar, zstd};
 
 /// Image references: what is accepted reads back as the same.
 pub fn reference(text: &str) {
@@ -11,20 +15,44 @@ pub fn reference(text: &str) {
     }
 }
 
-/// Manifests, indexes and image configs.
+/// Manifests, indexes and image configs. Whatever is read of one to be fetched is kept by the store too, which has a
+/// reader of its own that knows no kinds.
 pub fn manifest(content: &[u8]) {
+    use crate::links;
     use crate::manifest::{self, DOCKER_INDEX, DOCKER_MANIFEST, Document, OCI_INDEX, OCI_MANIFEST};
     for media_type in [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST] {
-        if let Ok(Document::Index(entries)) = manifest::parse(content, media_type, "sha256:0") {
-            let _ = manifest::choose(&entries, &crate::Platform::host(), "sha256:0");
+        let Ok(document) = manifest::parse(content, media_type, "sha256:0") else {
+            continue;
+        };
+        let wanted: Vec<_> = match &document {
+            Document::Index(entries) => {
+                if let Ok(chosen) = manifest::choose(entries, &crate::Platform::host(), "sha256:0") {
+                    assert!(entries.contains(chosen) && !chosen.is_attestation);
+                }
+                entries.iter().map(|entry| &entry.descriptor).collect()
+            }
+            Document::Manifest(manifest) => {
+                let layers = manifest.layers.iter().map(|layer| &layer.descriptor);
+                layers.chain([&manifest.config]).collect()
+            }
+        };
+        let linked = links::read(content).expect("what is pulled can be kept");
+        for descriptor in wanted {
+            let mut kept = linked.links.iter().map(|link| &link.target);
+            assert!(kept.any(|kept| kept.digest == descriptor.digest));
         }
     }
-    let _ = manifest::parse_config(content, &crate::digest::Digest::of(content), 1);
+    for layers in 0..3 {
+        let digest = crate::digest::Digest::of(content);
+        if let Ok((_, diff_ids)) = manifest::parse_config(content, &digest, layers) {
+            assert_eq!(diff_ids.len(), layers);
+        }
+    }
 }
 
 /// The `WWW-Authenticate` header.
 pub fn challenge(header: &str) {
-    let _ = crate::registry::fuzzing::parse_challenge(header);
+    crate::registry::fuzzing::parse_challenge(header);
     crate::registry::fuzzing::parse_scopes(header);
 }
 
@@ -53,9 +81,10 @@ pub fn search(content: &[u8]) {
     crate::registry::fuzzing::parse_search(content);
 }
 
-/// How far a registry says an upload is.
-pub fn range(header: &str) {
+/// How far a registry says that an upload is, and where it says that it goes on.
+pub fn upload(header: &str) {
     crate::registry::fuzzing::parse_range(header);
+    crate::registry::fuzzing::follow(header);
 }
 
 /// A token server's answer.
@@ -63,19 +92,11 @@ pub fn token(content: &[u8]) {
     crate::registry::fuzzing::parse_token(content);
 }
 
-/// The records of a PAX header.
-pub fn pax(content: &[u8]) {
-    crate::archive::fuzzing::pax(content);
-}
-
-/// A layer's tar, unpacked into the empty folder `root`.
-pub fn tar(content: &[u8], root: &Path) {
-    let limits = crate::unpack::Limits {
-        entries: 1000,
-        content_bytes: 1 << 20,
-        ..crate::unpack::Limits::default()
-    };
-    let _ = crate::unpack::unpack(content, root, &limits);
+/// Names in a layer: a path and a link's target, with a NUL between them.
+pub fn names(content: &[u8]) {
+    let mut parts = content.splitn(2, |byte| *byte == 0);
+    let (path, target) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    crate::unpack::fuzzing::names(path, target);
 }
 
 /// Dockerfile instructions for an image's config.
@@ -85,16 +106,6 @@ pub fn instruction(text: &str) {
     assert!(config.is_object());
 }
 
-/// An archive of images, loaded into a store that lives as long as the process; `root` is where its first call makes
-/// it. What is refused leaves nothing.
-pub fn archive(content: &[u8], root: &Path) {
-    static STORE: std::sync::OnceLock<std::sync::Arc<crate::store::Store>> = std::sync::OnceLock::new();
-    let store = STORE.get_or_init(|| crate::reconcile::open(root).expect("open a store"));
-    if crate::load::load(store, content, None).is_err() {
-        let left = std::fs::read_dir(store.scratch_root()).map_or(0, Iterator::count);
-        assert_eq!(left, 0, "a refused archive left something");
-    }
-}
 /// The trust policy.
 pub fn policy(content: &[u8]) {
     use crate::trust::fuzzing::Policy;

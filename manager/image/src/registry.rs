@@ -493,10 +493,7 @@ impl Registry {
 
     /// Whether we may go where somebody else's answer or document sends us: by https, or on this machine.
     fn check_leads_safely(&self, target: &Url, who_leads: &str) -> Result<(), String> {
-        let is_safe = target.scheme() == "https"
-            || target.origin() == self.base.origin()
-            || (target.scheme() == "http" && is_loopback(target) && is_loopback(&self.base));
-        if is_safe {
+        if leads_safely(&self.base, target) {
             return Ok(());
         }
         let host = quote(target.host_str().unwrap_or_default());
@@ -633,6 +630,13 @@ fn check_descriptor(
         ));
     }
     Ok(())
+}
+
+/// Whether somebody at `base` may send us to `target`: by https, to itself, or from this machine to this machine.
+fn leads_safely(base: &Url, target: &Url) -> bool {
+    target.scheme() == "https"
+        || target.origin() == base.origin()
+        || (target.scheme() == "http" && is_loopback(target) && is_loopback(base))
 }
 
 /// Whether a URL's host is this machine, by its name or number: no look-up is trusted with that.

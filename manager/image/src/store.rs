@@ -181,12 +181,6 @@ impl Store {
         self.root.join("containers").join(id)
     }
 
-    /// Where all scratch lies.
-    #[cfg(feature = "fuzzing")]
-    pub(crate) fn scratch_root(&self) -> PathBuf {
-        self.root.join("tmp")
-    }
-
     /// An empty folder that goes away with its value.
     pub(crate) fn scratch_folder(&self) -> Result<Scratch, Error> {
         Scratch::folder(self.fresh_scratch(), self.losses())

@@ -214,5 +214,37 @@ impl From<String> for Problem {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::name::{MARK, Role, check_symlink, components, role};
+
+    /// A path that is taken stays below the root and reads back as the same, a whiteout hides one name, and the target
+    /// of a link that is taken leads nowhere above the root.
+    pub(crate) fn names(path: &[u8], target: &[u8]) {
+        let Ok(path) = components(path) else { return };
+        let is_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/');
+        assert!(path.iter().all(|name| is_name(name)));
+        let joined = [b"./", path.join(&b'/').as_slice()].concat();
+        assert_eq!(components(&joined).as_ref(), Ok(&path));
+        if let Ok(Role::Whiteout(hidden)) = role(&path) {
+            assert!(is_name(hidden));
+            assert_eq!(path.last().copied(), Some([MARK, hidden].concat().as_slice()));
+        }
+        if check_symlink(&path, target).is_ok() {
+            let mut at = match target.first() {
+                Some(b'/') => Vec::new(),
+                _ => path[..path.len().saturating_sub(1)].to_vec(),
+            };
+            for name in target.split(|byte| *byte == b'/') {
+                match name {
+                    b"" | b"." => {}
+                    b".." => assert!(at.pop().is_some(), "a link leads above the root"),
+                    name => at.push(name),
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,6 @@
 
 use std::sync::LazyLock;
 
-static ROOT: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder for the store"));
+static ROOT: LazyLock<tempfile::TempDir> = LazyLock::new(image_fuzz::folder);
 
-libfuzzer_sys::fuzz_target!(|content: &[u8]| image::fuzzing::archive(content, ROOT.path()));
+image_fuzz::target!(content: &[u8] => image::fuzzing::archive(&image_fuzz::with_checksums(content), ROOT.path()));

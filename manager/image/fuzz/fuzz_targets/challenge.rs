@@ -1,4 +1,4 @@
 //! The header in which a registry asks for credentials.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|header: &str| image::fuzzing::challenge(header));
+image_fuzz::target!(header: &str => image::fuzzing::challenge(header));

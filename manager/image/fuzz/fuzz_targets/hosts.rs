@@ -1,4 +1,4 @@
 //! The file hosts.toml.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|text: &str| image::fuzzing::hosts(text));
+image_fuzz::target!(text: &str => image::fuzzing::hosts(text));

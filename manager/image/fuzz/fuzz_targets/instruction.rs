@@ -1,4 +1,4 @@
 //! Dockerfile instructions, as `--change` takes them.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|text: &str| image::fuzzing::instruction(text));
+image_fuzz::target!(text: &str => image::fuzzing::instruction(text));

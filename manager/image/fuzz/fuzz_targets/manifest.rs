@@ -1,4 +1,4 @@
 //! Manifests, indexes and image configs.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|content: &[u8]| image::fuzzing::manifest(content));
+image_fuzz::target!(content: &[u8] => image::fuzzing::manifest(content));

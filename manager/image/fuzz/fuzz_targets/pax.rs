@@ -1,3 +1,4 @@
+//! The records of a PAX header.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|content: &[u8]| image::fuzzing::pax(content));
+image_fuzz::target!(content: &[u8] => image::fuzzing::pax(content));

@@ -1,4 +1,4 @@
 //! The trust policy.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|content: &[u8]| image::fuzzing::policy(content));
+image_fuzz::target!(content: &[u8] => image::fuzzing::policy(content));

@@ -1,4 +1,4 @@
 //! Image references.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|text: &str| image::fuzzing::reference(text));
+image_fuzz::target!(text: &str => image::fuzzing::reference(text));

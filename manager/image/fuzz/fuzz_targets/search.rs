@@ -1,4 +1,4 @@
 //! Answers to searches, pages of catalogs, and the links between them.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|content: &[u8]| image::fuzzing::search(content));
+image_fuzz::target!(content: &[u8] => image::fuzzing::search(content));

@@ -1,4 +1,4 @@
 //! What a token server answers.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|content: &[u8]| image::fuzzing::token(content));
+image_fuzz::target!(content: &[u8] => image::fuzzing::token(content));

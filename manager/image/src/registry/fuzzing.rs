@@ -2,7 +2,47 @@
 
 use std::path::Path;
 
-pub(crate) use super::challenge::parse as parse_challenge;
+use reqwest::Url;
+
+use super::challenge::{self, Challenge};
+use super::token::TokenServer;
+use super::{is_loopback, leads_safely};
+
+/// A challenge that is written down again is the same; and a token server that is accepted is asked by https.
+pub(crate) fn parse_challenge(header: &str) {
+    let registry = Url::parse("https://registry.example/").expect("it is a URL");
+    for challenge in challenge::parse(header) {
+        let Challenge::Bearer {
+            realm,
+            service,
+            scope,
+        } = &challenge
+        else {
+            continue;
+        };
+        let parameters = [
+            ("realm", Some(realm)),
+            ("service", service.as_ref()),
+            ("scope", scope.as_ref()),
+        ];
+        let written: Vec<String> = parameters
+            .iter()
+            .filter_map(|(key, value)| {
+                let value = value.as_ref()?.replace('\\', r"\\").replace('"', r#"\""#);
+                Some(format!("{key}=\"{value}\""))
+            })
+            .collect();
+        let written = format!("Bearer {}", written.join(","));
+        // Quoted, it may have become longer than a header may be.
+        if written.len() <= header.len() {
+            assert_eq!(challenge::parse(&written), std::slice::from_ref(&challenge));
+        }
+        if TokenServer::named_by(&registry, true, realm, None).is_ok() {
+            let realm = Url::parse(realm).expect("a realm that was accepted is a URL");
+            assert!(realm.scheme() == "https" && realm.username().is_empty() && realm.password().is_none());
+        }
+    }
+}
 
 /// Whatever a hosts.toml says, each server in it has a URL that repositories can be joined to.
 pub(crate) fn parse_hosts(text: &str) {
@@ -47,4 +87,20 @@ pub(crate) fn parse_search(content: &[u8]) {
 pub(crate) fn parse_range(header: &str) {
     const SIZE: u64 = 1000;
     assert!(super::upload::received(header, SIZE).is_none_or(|count| count <= SIZE));
+}
+
+/// Where a header sends us that a registry gave: by https, or from this machine to this machine.
+pub(crate) fn follow(header: &str) {
+    for base in [
+        "https://registry.example/v2/a/blobs/uploads/",
+        "http://127.0.0.1:5000/v2/",
+    ] {
+        let base = Url::parse(base).expect("it is a URL");
+        if let Ok(target) = base.join(header)
+            && leads_safely(&base, &target)
+        {
+            let stays_here = is_loopback(&base) && is_loopback(&target);
+            assert!(target.scheme() == "https" || (target.scheme() == "http" && stays_here));
+        }
+    }
 }

@@ -8,7 +8,7 @@ const COMPONENT_BYTES_MAX: usize = 255;
 const PATH_BYTES_MAX: usize = 4095;
 const DEPTH_MAX: usize = 256;
 
-const MARK: &[u8] = b".wh.";
+pub(super) const MARK: &[u8] = b".wh.";
 const META_MARK: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// What aufs kept in its branches, and its images still have.

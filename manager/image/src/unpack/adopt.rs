@@ -109,10 +109,9 @@ fn adopt_folder(root: &OwnedFd, path: &[u8], below: &[OwnedFd]) -> io::Result<()
         Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         Err(e) => return Err(e.into()),
     };
-    if has_opaque_ancestor(root, path) {
-        return Ok(());
-    }
-    if let Some(model) = visible(below, path)? {
+    if let Some(model) = visible(below, path)?
+        && !has_opaque_ancestor(root, path)
+    {
         copy_looks(&model, &folder)?;
     }
     Ok(())
@@ -304,11 +303,13 @@ fn visible(layers: &[OwnedFd], path: &[u8]) -> io::Result<Option<OwnedFd>> {
 
 /// Whether a folder above `path` hides what the layers below have there.
 fn has_opaque_ancestor(layer: &OwnedFd, path: &[u8]) -> bool {
-    let mut ancestor = path;
-    while let Some(slash) = ancestor.iter().rposition(|b| *b == b'/') {
-        ancestor = &ancestor[..slash];
-        if beneath(layer, ancestor, ResolveFlags::NO_SYMLINKS).is_ok_and(|f| xattr::is_opaque(f.as_fd())) {
-            return true;
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    for (end, _) in slashes {
+        match beneath(layer, &path[..end], ResolveFlags::NO_SYMLINKS) {
+            Ok(folder) if xattr::is_opaque(folder.as_fd()) => return true,
+            Ok(_) => {}
+            // From the top, as nothing is below what is not there: paths may be deep, and many.
+            Err(_) => return false,
         }
     }
     false

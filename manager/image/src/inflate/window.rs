@@ -24,6 +24,7 @@ pub(crate) struct Inflating<R> {
     stream: R,
     decoder: Decoder<'static>,
     is_between_frames: bool,
+    has_begun: bool,
     /// The right to a large window, kept to the stream's end, as the decoder keeps its memory.
     turn: Option<MutexGuard<'static, ()>>,
 }
@@ -36,6 +37,7 @@ impl<R: BufRead> Inflating<R> {
             stream,
             decoder,
             is_between_frames: true,
+            has_begun: false,
             turn: None,
         })
     }
@@ -51,9 +53,10 @@ impl<R: BufRead> Read for Inflating<R> {
         loop {
             let input = self.stream.fill_buf()?;
             let is_end = input.is_empty();
-            if self.is_between_frames && (is_end || buffer.is_empty()) {
+            if buffer.is_empty() || (is_end && self.is_between_frames && self.has_begun) {
                 return Ok(0);
             }
+            self.has_begun = true;
             if self.is_between_frames
                 && self.turn.is_none()
                 && window(input).is_none_or(|bytes| bytes > 1 << SMALL_LOG)
@@ -150,7 +153,7 @@ mod tests {
         ]
         .concat();
         assert_eq!(inflate(&frames).unwrap(), [vec![1; 1000], vec![2; 9]].concat());
-        assert_eq!(inflate(b"").unwrap(), b"");
+        assert!(inflate(b"").is_err(), "nothing is no frame");
         for end in 1..frames.len() {
             let inflated = inflate(&frames[..end]);
             assert!(inflated.is_err() || inflated.unwrap().len() == 1000, "{end}");

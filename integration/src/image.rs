@@ -6,11 +6,14 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 
-/// One layer, as an uncompressed tar stream.
-#[derive(Clone, Default)]
+/// One layer, packed.
+#[derive(Clone)]
 pub struct Layer {
-    tar: Vec<u8>,
+    media_type: &'static str,
+    packed: Vec<u8>,
+    diff_id: String,
 }
 
 impl Layer {
@@ -21,9 +24,7 @@ impl Layer {
         builder
             .append_dir_all(".", folder)
             .expect("read the layer's folder");
-        Self {
-            tar: builder.into_inner().expect("finish the layer"),
-        }
+        Self::from_tar(builder.into_inner().expect("finish the layer"))
     }
 
     /// Files with their contents.
@@ -38,14 +39,54 @@ impl Layer {
                 .append_data(&mut header, path, text.as_bytes())
                 .expect("add a file to the layer");
         }
-        Self {
-            tar: builder.into_inner().expect("finish the layer"),
-        }
+        Self::from_tar(builder.into_inner().expect("finish the layer"))
     }
 
     /// A tar stream made by hand, well formed or not.
     pub fn from_tar(tar: Vec<u8>) -> Self {
-        Self { tar }
+        Self::from_pieces(&[(&tar, 1)])
+    }
+
+    /// A tar stream of pieces, each so many times in a row. Each is packed once, as a member of its own, so that a
+    /// layer of any size is made in no time and takes no memory.
+    pub fn from_pieces(pieces: &[(&[u8], usize)]) -> Self {
+        let (mut packed, mut hasher) = (Vec::new(), Sha256::new());
+        for (piece, times) in pieces {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(piece).expect("compress a layer");
+            let member = gzip.finish().expect("compress a layer");
+            for _ in 0..*times {
+                packed.extend_from_slice(&member);
+                hasher.update(piece);
+            }
+        }
+        Self {
+            media_type: "application/vnd.oci.image.layer.v1.tar+gzip",
+            packed,
+            diff_id: format!("sha256:{}", hex::encode(hasher.finalize())),
+        }
+    }
+
+    /// A tar stream as the program `zstd` packs it, with these arguments.
+    pub fn from_zstd(tar: &[u8], arguments: &[&str]) -> Self {
+        let file = tempfile::NamedTempFile::new().expect("make a file for the layer");
+        fs::write(file.path(), tar).expect("write the layer");
+        let output = Command::new("zstd")
+            .args(["-q", "-c"])
+            .args(arguments)
+            .arg(file.path())
+            .output()
+            .expect("run zstd (package zstd)");
+        assert!(
+            output.status.success(),
+            "zstd: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Self {
+            media_type: "application/vnd.oci.image.layer.v1.tar+zstd",
+            packed: output.stdout,
+            diff_id: format!("sha256:{}", hex::encode(Sha256::digest(tar))),
+        }
     }
 }
 
@@ -91,11 +132,8 @@ impl Image {
         let mut layers = Vec::new();
         let mut diff_ids = Vec::new();
         for layer in &self.layers {
-            diff_ids.push(format!("sha256:{}", hex::encode(Sha256::digest(&layer.tar))));
-            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            gzip.write_all(&layer.tar).expect("compress a layer");
-            let bytes = gzip.finish().expect("compress a layer");
-            layers.push(blob("application/vnd.oci.image.layer.v1.tar+gzip", &bytes));
+            diff_ids.push(&layer.diff_id);
+            layers.push(blob(layer.media_type, &layer.packed));
         }
         let architecture = if cfg!(target_arch = "aarch64") {
             "arm64"

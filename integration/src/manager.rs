@@ -135,6 +135,20 @@ impl Manager {
         self.child.id()
     }
 
+    /// The most memory that `manager` itself has had resident while `work` ran, in bytes, and what the work gave.
+    #[track_caller]
+    pub fn peak_bytes<T>(&self, work: impl FnOnce() -> T) -> (T, u64) {
+        let proc = PathBuf::from(format!("/proc/{}", self.pid()));
+        // Begin to count anew: proc_pid_clear_refs(5).
+        fs::write(proc.join("clear_refs"), "5").expect("reset the peak");
+        let result = work();
+        let status = fs::read_to_string(proc.join("status")).expect("look at the manager");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kilobytes: u64 = kilobytes.expect("a peak").trim().parse().expect("a number");
+        (result, kilobytes << 10)
+    }
+
     /// What the manager has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()

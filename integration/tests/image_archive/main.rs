@@ -302,21 +302,6 @@ fn archives_go_through_the_manager_and_not_into_its_memory() {
         .ctl(&["run", "--name", "heavy", &name, "sh", "-c", fill])
         .ok();
     let (rootfs, saved) = (path_in(&sandbox, "rootfs.tar"), path_in(&sandbox, "saved.tar"));
-    let proc = PathBuf::from(format!("/proc/{}", manager.pid()));
-    let peak_bytes = |arguments: &[&str]| -> u64 {
-        // Begin to count anew: proc_pid_clear_refs(5).
-        fs::write(proc.join("clear_refs"), "5").expect("reset the peak");
-        manager.ctl(arguments).ok();
-        let status = fs::read_to_string(proc.join("status")).expect("look at the manager");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        kilobytes
-            .expect("a peak")
-            .trim()
-            .parse::<u64>()
-            .expect("a number")
-            << 10
-    };
     for arguments in [
         &["export", "-o", &rootfs, "heavy"][..],
         &["commit", "heavy", "made:1"],
@@ -325,7 +310,7 @@ fn archives_go_through_the_manager_and_not_into_its_memory() {
         &["load", "-i", &saved],
         &["import", &rootfs, "made:2"],
     ] {
-        let peak = peak_bytes(arguments);
+        let (_, peak) = manager.peak_bytes(|| manager.ctl(arguments).ok());
         println!("{}: {} MiB", arguments[0], peak >> 20);
         assert!(peak < 56 << 20, "{} took {} MiB", arguments[0], peak >> 20);
     }

@@ -24,7 +24,7 @@ impl Layer {
         builder
             .append_dir_all(".", folder)
             .expect("read the layer's folder");
-        Self::from_tar(builder.into_inner().expect("finish the layer"))
+        Self::from_tar(&builder.into_inner().expect("finish the layer"))
     }
 
     /// Files with their contents.
@@ -39,12 +39,12 @@ impl Layer {
                 .append_data(&mut header, path, text.as_bytes())
                 .expect("add a file to the layer");
         }
-        Self::from_tar(builder.into_inner().expect("finish the layer"))
+        Self::from_tar(&builder.into_inner().expect("finish the layer"))
     }
 
     /// A tar stream made by hand, well formed or not.
-    pub fn from_tar(tar: Vec<u8>) -> Self {
-        Self::from_pieces(&[(&tar, 1)])
+    pub fn from_tar(tar: &[u8]) -> Self {
+        Self::from_pieces(&[(tar, 1)])
     }
 
     /// A tar stream of pieces, each so many times in a row. Each is packed once, as a member of its own, so that a

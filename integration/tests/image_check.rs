@@ -28,7 +28,7 @@ fn image(sandbox: &Sandbox) -> Image {
         // `bin` has no entry of its own.
         .args(["./files", "bin/.wh.ls"]))
     .ok();
-    Image::busybox().with_layer(Layer::from_tar(fs::read(&tar).expect("read the layer")))
+    Image::busybox().with_layer(Layer::from_tar(&fs::read(&tar).expect("read the layer")))
 }
 
 /// What a check prints as JSON, and its exit code.

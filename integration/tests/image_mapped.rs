@@ -10,6 +10,7 @@ use containerd_shim_protos::types::mount::Mount;
 use image::{Description, Images, Owners, Platform, Rootfs, tree_bytes};
 use integration::{Bundle, Sandbox, Shim, Streams, busybox_rootfs, patience};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 /// A store with one image, of busybox, whose `/` belongs to `owner`.
 fn store(sandbox: &Sandbox, owner: u32) -> (Images, image::Image) {
@@ -213,7 +214,7 @@ fn files_with_mapped_owners_are_not_taken_for_those_of_an_image() {
     let mapping = owners("0:100000:1", "0:100000:1");
     images.prepare_mapped(&image, "c", &mapping).expect("prepare");
     let refused = images
-        .export("c", std::io::sink())
+        .export("c", &CancellationToken::new(), std::io::sink())
         .expect_err("refused")
         .to_string();
     assert!(

@@ -85,7 +85,7 @@ fn three_hundred_thousand_entries_are_not_kept_in_memory() {
             tar.extend(link(&format!("{path}/{inner}"), &format!("targets/{inner}")));
         }
     }
-    pull(&manager, vec![Layer::from_tar(tar)]).ok();
+    pull(&manager, vec![Layer::from_tar(&tar)]).ok();
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn folders_that_a_few_names_imply_by_the_hundred_thousand_are_refused() {
             .append_data(&mut header, path, &[][..])
             .expect("add a file");
     }
-    let layer = Layer::from_tar(builder.into_inner().expect("finish the layer"));
+    let layer = Layer::from_tar(&builder.into_inner().expect("finish the layer"));
     let refusal = refused(layer);
     assert!(refusal.contains("bytes of memory"), "{refusal}");
 }

@@ -57,7 +57,7 @@ fn hostile(entries: &[Vec<u8>]) -> Image {
     tar.extend_from_slice(&[0; 1024]);
     Image::new(vec![
         Layer::from_files(&[("etc/motd", "base\n")]),
-        Layer::from_tar(tar),
+        Layer::from_tar(&tar),
     ])
 }
 

@@ -26,7 +26,7 @@ fn what_breaks_a_rule_is_refused_and_leaves_nothing() {
         change(&mut index);
         changed(&good, &|archive| archive.set("index.json", index.to_string()))
     };
-    let hostile = Image::busybox().with_layer(Layer::from_tar(escaping()));
+    let hostile = Image::busybox().with_layer(Layer::from_tar(&escaping()));
     let cases: Vec<(&str, Archive, &str)> = vec![
         (
             "no image at all",

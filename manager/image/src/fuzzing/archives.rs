@@ -4,6 +4,8 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::Images;
 use crate::archive::{Archive, Entry, Failure, Kind};
 use crate::digest::Digest;
@@ -118,7 +120,7 @@ pub fn tar(content: &[u8], root: &Path, again: &Path) {
 
 fn export(root: &Path) -> Vec<u8> {
     let layers = Layers::open([root]).expect("open the layer");
-    overlay::export(&layers, Vec::new()).expect("export the layer")
+    overlay::export(&layers, &CancellationToken::new(), Vec::new()).expect("export the layer")
 }
 
 /// An archive of images, loaded into a store that lives as long as the process; `root` is where its first call makes

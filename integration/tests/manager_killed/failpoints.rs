@@ -277,15 +277,20 @@ fn a_tag_and_a_prune_have_not_begun_and_a_removal_goes_on() {
         refused(manager, &["image", "prune", "--all", "--force"]);
     });
     manager.ctl(&["run", "--rm", &reference, "cat", "/motd"]).ok();
+    let trash = manager.root().join("images/trash");
+    let await_removals = || {
+        integration::eventually("what was removed is gone", || {
+            entries(&trash).is_empty().then_some(())
+        });
+    };
+    // Else the next manager would end at the failpoint before it is asked.
+    await_removals();
     // It may have been answered before the first of its files was gone, or not.
     die_at(&mut manager, "reaper.removed", |manager| {
         manager.ctl(&["rmi", &reference]);
     });
     refused(&manager, &["image", "inspect", &reference]);
-    let trash = manager.root().join("images/trash");
-    integration::eventually("what was removed is gone", || {
-        entries(&trash).is_empty().then_some(())
-    });
+    await_removals();
     assert_eq!(stored(&manager), before);
     witness.assert_whole(&manager);
 }

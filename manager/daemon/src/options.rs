@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use engine::{Config, PolicyFile};
+use engine::{Config, Layers, PolicyFile};
 use network::Bridge;
 
 /// What fits into `sun_path` of unix(7), with the NUL behind it.
@@ -57,6 +57,10 @@ pub(crate) struct Options {
         value_name = "DIR[:DIR…]"
     )]
     registry_config: String,
+    /// What new layers of images are kept as: a folder each (folders), or a file each (erofs), an EROFS image that Linux
+    /// 6.15 and later can mount from there; auto takes what the kernel can. Layers that are here stay as they are.
+    #[arg(long, env = "BERTH_LAYERS", default_value = "folders", value_name = "FORM")]
+    layers: Layers,
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter by module.
     #[arg(long, env = "BERTH_LOG", default_value = "info", value_name = "LEVEL")]
     pub(crate) log_level: String,
@@ -119,6 +123,7 @@ impl Options {
                 .filter(|folder| !folder.as_os_str().is_empty())
                 .map(|folder| absolute(&folder))
                 .collect::<anyhow::Result<_>>()?,
+            layers: self.layers,
         })
     }
 }

@@ -25,6 +25,8 @@ pub struct Config {
     pub bridge: Bridge,
     /// Folders with a folder a registry, in which hosts.toml or certificates are.
     pub registries: Vec<PathBuf>,
+    /// What new layers of images are kept as.
+    pub layers: image::Layers,
 }
 
 impl Config {
@@ -35,6 +37,7 @@ impl Config {
     pub(crate) fn of_images(&self) -> image::Config {
         image::Config {
             registries: image::Registries::in_folders(self.registries.clone()),
+            layers: self.layers,
             ..image::Config::from_env()
         }
     }

@@ -48,7 +48,7 @@ pub use engine::{Engine, Inspection};
 pub use error::{Error, Kind};
 pub use events::{Event, Listener};
 pub use exec::{ExecAttachment, ExecRequest};
-pub use image::PolicyFile;
+pub use image::{Layers, PolicyFile};
 pub use input::{Input, Output};
 pub use logs::{LogsRequest, Record, Stream};
 pub use request::{Bind, CreateRequest, Network};

@@ -83,6 +83,7 @@ mod tests {
             trust_policy: image::PolicyFile::Nowhere,
             bridge: network::Bridge::default(),
             registries: Vec::new(),
+            layers: image::Layers::default(),
         }
     }
 

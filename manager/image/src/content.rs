@@ -62,12 +62,9 @@ impl Scratch {
         Ok(Scratch { path, losses_before })
     }
 
-    /// What was moved to `path` and is to go.
-    pub(crate) fn doomed(path: ScratchPath) -> Scratch {
-        Scratch {
-            path,
-            losses_before: 0,
-        }
+    /// What is or will be at `path`.
+    pub(crate) fn at(path: ScratchPath, losses_before: u64) -> Scratch {
+        Scratch { path, losses_before }
     }
 
     /// How many losses the store knew of before the first byte was written here.

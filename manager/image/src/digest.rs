@@ -82,6 +82,16 @@ impl Digest {
         &self.hex
     }
 
+    /// A UUID that is always the same for this digest (version 8 of RFC 9562, which leaves its bits to their maker).
+    pub(crate) fn uuid(&self) -> [u8; 16] {
+        let mut uuid = [0; 16];
+        // Its text is checked, and longer.
+        let _ = hex::decode_to_slice(&self.hex[..32], &mut uuid);
+        uuid[6] = uuid[6] & 0x0f | 0x80;
+        uuid[8] = uuid[8] & 0x3f | 0x80;
+        uuid
+    }
+
     /// A hasher of the same function.
     pub(crate) fn hasher(&self) -> Hasher {
         Hasher::new(self.algorithm)

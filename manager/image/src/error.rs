@@ -270,6 +270,9 @@ pub enum Error {
         /// What `SQLite` said.
         source: rusqlite::Error,
     },
+    /// New layers were to be EROFS images.
+    #[error("keep layers as EROFS images: {0}; `--layers folders` keeps them as folders")]
+    NoErofs(io::Error),
     /// The store cannot be used as it is.
     #[error("image store {}: {rule}", path.display())]
     Store {
@@ -435,6 +438,7 @@ impl Error {
             | Error::Unpack { .. }
             | Error::Io { .. }
             | Error::Database { .. }
+            | Error::NoErofs(_)
             | Error::Store { .. } => Kind::Internal,
         }
     }

@@ -212,7 +212,8 @@ impl Images {
     /// Like [`Images::open`], under a trust policy: what it does not accept is not pulled, and not to be run.
     pub async fn open_under(root: &Path, config: Config, policy: PolicyFile) -> Result<Images, Error> {
         let root = root.to_owned();
-        let store = crate::blocking(move || reconcile::open(&root)).await?;
+        let layers = config.layers;
+        let store = crate::blocking(move || reconcile::open(&root, layers)).await?;
         let pulls = Arc::new(Pulls::new(Arc::clone(&store), config, Gate::new(policy)));
         Ok(Images { store, pulls })
     }

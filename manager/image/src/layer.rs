@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -19,7 +20,7 @@ use crate::inflate::window::Inflating;
 use crate::manifest::{Compression, Layer};
 use crate::progress::Counters;
 use crate::store::Held;
-use crate::unpack::{self, Failure, Limits, Unpacked, adopt, unpack};
+use crate::unpack::{self, Failure, Form, Limits, Unpacked, unpack};
 
 /// Inflated bytes handed over at once, and how many such pieces may wait.
 const PIECE_BYTES: usize = 128 << 10;
@@ -31,8 +32,9 @@ const FILE_PIECE_BYTES: usize = 64 << 10;
 pub(crate) struct Pass {
     pub(crate) layer: Layer,
     pub(crate) diff_id: Digest,
-    /// An empty folder to unpack into.
-    pub(crate) folder: PathBuf,
+    /// An empty folder to unpack into, or where an image is to be made.
+    pub(crate) place: PathBuf,
+    pub(crate) form: Form,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
 }
@@ -51,7 +53,7 @@ impl Pass {
             let unpacker = std::thread::Builder::new()
                 .name("layer-unpack".into())
                 .spawn_scoped(scope, || self.unpack(unpacker_in, used))
-                .map_err(|e| Error::io("start a thread for", &self.folder, e))?;
+                .map_err(|e| Error::io("start a thread for", &self.place, e))?;
             let packing = self.inflate(source, blob, &pieces, &recycled);
             drop(pieces);
             let unpacking = unpacker.join().unwrap_or_else(|_| {
@@ -181,8 +183,8 @@ impl Pass {
             hasher: self.diff_id.hasher(),
             counters: &self.counters,
         };
-        let unpacked =
-            unpack(&mut stream, &self.folder, &self.limits).map_err(|f| explain(f, &self.digest()))?;
+        let unpacked = unpack(&mut stream, &self.place, self.form, &self.limits)
+            .map_err(|f| explain(f, &self.digest()))?;
         let actual = stream.hasher.finish();
         if actual != self.diff_id {
             return Err(Error::Digest {
@@ -216,19 +218,22 @@ pub(crate) fn feed_file(
     }
 }
 
-/// Complete what a pass has unpacked into `folder` from the layers below it, base first. The bytes of all its files.
+/// Complete what a pass has unpacked at `place` from the layers below it, base first. The bytes of all its files.
 pub(crate) fn complete(
-    folder: &Path,
-    unpacked: &Unpacked,
+    place: &Path,
+    unpacked: Unpacked,
     below: &[Arc<Held>],
-    digest: &Digest,
+    layer: &Layer,
+    diff_id: &Digest,
 ) -> Result<u64, Error> {
-    let paths: Vec<&Path> = below.iter().rev().map(|held| held.path()).collect();
-    let bytes = unpacked.content_bytes;
-    let bytes_max = Limits::default().content_bytes.saturating_sub(bytes);
-    let copied = adopt(folder, &unpacked.implied, &paths, bytes_max)
-        .map_err(|failure| explain(failure, &digest.to_string()))?;
-    Ok(bytes + copied)
+    let below: Vec<OwnedFd> = below
+        .iter()
+        .rev()
+        .map(|held| held.open_layer())
+        .collect::<Result<_, _>>()?;
+    unpacked
+        .adopt(place, &below, Limits::default().content_bytes, diff_id.uuid())
+        .map_err(|failure| explain(failure, &layer.descriptor.digest.to_string()))
 }
 
 /// Why the first thread stopped.
@@ -413,7 +418,8 @@ mod tests {
                 compression,
             },
             diff_id: Digest::of(inflated),
-            folder: folder.path().to_owned(),
+            place: folder.path().to_owned(),
+            form: Form::Folder,
             limits: Limits {
                 inflated_free_bytes: 1 << 20,
                 inflation_ratio: 100,

@@ -24,6 +24,7 @@ mod content;
 mod credentials;
 mod database;
 mod digest;
+mod erofs;
 mod error;
 mod idmap;
 mod images;
@@ -31,6 +32,7 @@ mod import;
 mod inflate;
 mod instruction;
 mod layer;
+mod layers;
 mod links;
 mod load;
 mod local;
@@ -68,6 +70,7 @@ pub use images::{
     tree_bytes,
 };
 pub use instruction::apply as apply_instructions;
+pub use layers::Layers;
 pub use local::Description;
 pub use manifest::Referrer;
 pub use patience::Config;

@@ -27,7 +27,7 @@ use crate::layer::{Pass, complete, feed_file};
 use crate::manifest::Layer;
 use crate::progress::Counters;
 use crate::store::{Held, Key, Store};
-use crate::unpack::{Limits, Unpacked};
+use crate::unpack::{Form, Limits, Unpacked};
 
 /// Pieces that wait between the file and the pass.
 const PIECES_MAX: usize = 4;
@@ -112,19 +112,24 @@ fn unpack(
     below: &[Arc<Held>],
     key: &Key,
 ) -> Result<Arc<Held>, Error> {
-    let (folder, unpacked) = unpack_aside(store, local)?;
-    let bytes = complete(folder.path(), &unpacked, below, &local.layer.descriptor.digest)?;
-    store.publish_sized(key, folder, Some(bytes))
+    let (scratch, unpacked) = unpack_aside(store, local, store.form())?;
+    let bytes = complete(scratch.path(), unpacked, below, &local.layer, &local.diff_id)?;
+    store.publish_sized(key, scratch, Some(bytes))
 }
 
-/// One pass over a blob on this machine, into a folder that goes away with its value. It is still to be completed.
-pub(crate) fn unpack_aside(store: &Arc<Store>, local: &LocalLayer) -> Result<(Scratch, Unpacked), Error> {
-    let folder = store.scratch_folder()?;
+/// One pass over a blob on this machine, to what goes away with its value. It is still to be completed.
+pub(crate) fn unpack_aside(
+    store: &Arc<Store>,
+    local: &LocalLayer,
+    form: Form,
+) -> Result<(Scratch, Unpacked), Error> {
+    let scratch = store.scratch_layer(form)?;
     let descriptor = &local.layer.descriptor;
     let pass = Pass {
         layer: local.layer.clone(),
         diff_id: local.diff_id.clone(),
-        folder: folder.path().to_owned(),
+        place: scratch.path().to_owned(),
+        form,
         limits: Limits::default(),
         counters: Arc::new(Counters::new(descriptor.digest.to_string(), descriptor.size)),
     };
@@ -136,5 +141,5 @@ pub(crate) fn unpack_aside(store: &Arc<Store>, local: &LocalLayer) -> Result<(Sc
         (feeder.join(), made)
     });
     fed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    Ok((folder, made?))
+    Ok((scratch, made?))
 }

@@ -72,7 +72,8 @@ pub(crate) struct Found<'a> {
 
 impl Layers {
     pub(crate) fn open<'a>(paths: impl IntoIterator<Item = &'a Path>) -> io::Result<Layers> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // The paths are the store's own. That of a mounted image is a link of /proc.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |path: &Path| rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
         let roots: io::Result<Vec<OwnedFd>> = paths.into_iter().map(open).collect();
         Ok(Layers { roots: roots? })

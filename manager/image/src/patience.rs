@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Registries;
+use crate::{Layers, Registries};
 
 /// Longer than this a registry may not make us wait by `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(2);
@@ -13,7 +13,7 @@ const UNANSWERED_MAX: u32 = 2;
 /// A transfer that brought this much since its last failure starts counting anew.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
-/// How patient the store is with registries.
+/// How the store keeps layers, and how patient it is with registries.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// A connection on which nothing arrives for this long is given up and tried again.
@@ -28,6 +28,8 @@ pub struct Config {
     pub share_timeout: Duration,
     /// Where registries are, and their mirrors.
     pub registries: Registries,
+    /// What new layers are kept as.
+    pub layers: Layers,
 }
 
 impl Default for Config {
@@ -38,13 +40,14 @@ impl Default for Config {
             attempts: 5,
             share_timeout: Duration::from_mins(1),
             registries: Registries::default(),
+            layers: Layers::default(),
         }
     }
 }
 
 impl Config {
     /// The defaults, changed by the environment: `BERTH_REGISTRY_STALL_SECONDS`,
-    /// `BERTH_REGISTRY_MIN_BYTES_PER_SECOND`, `BERTH_REGISTRY_ATTEMPTS` and `BERTH_PULL_SHARE_SECONDS`.
+    /// `BERTH_REGISTRY_MIN_BYTES_PER_SECOND`, `BERTH_REGISTRY_ATTEMPTS`, `BERTH_PULL_SHARE_SECONDS` and `BERTH_LAYERS`.
     pub fn from_env() -> Config {
         let number = |name: &str, range: std::ops::RangeInclusive<u64>| {
             let text = std::env::var(name).ok()?;
@@ -58,6 +61,10 @@ impl Config {
             }
             number
         };
+        let layers = std::env::var("BERTH_LAYERS").ok().and_then(|text| {
+            let refused = |rule: &String| tracing::warn!(value = text, %rule, "ignoring BERTH_LAYERS");
+            text.parse().inspect_err(refused).ok()
+        });
         let default = Config::default();
         Config {
             stall_timeout: number("BERTH_REGISTRY_STALL_SECONDS", 1..=3600)
@@ -69,6 +76,7 @@ impl Config {
             share_timeout: number("BERTH_PULL_SHARE_SECONDS", 0..=3600)
                 .map_or(default.share_timeout, Duration::from_secs),
             registries: default.registries,
+            layers: layers.unwrap_or(default.layers),
         }
     }
 }

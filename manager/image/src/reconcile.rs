@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rustix::fs::FlockOperation;
 
-use crate::Error;
 use crate::database;
 use crate::store::{EMPTY_LAYER, Store};
+use crate::{Error, Layers};
 
 /// How long a predecessor may take to end: it lets go of the lock only when its last thread is gone.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// Open the store at `root`. Blocks, but not for as long as it takes to remove what is left over: that goes on behind.
-pub(crate) fn open(root: &Path) -> Result<Arc<Store>, Error> {
+pub(crate) fn open(root: &Path, layers: Layers) -> Result<Arc<Store>, Error> {
     let root = check_root(root)?;
     make_folder(&root)?;
     let lock = take_lock(&root)?;
@@ -44,12 +44,13 @@ pub(crate) fn open(root: &Path) -> Result<Arc<Store>, Error> {
     let connection = database::open(&root)?;
     let next_number = next_number(&root, &connection)?;
     let strangers = strangers(&root, &connection)?;
-    let store = Store::new(root, lock, connection, next_number);
+    let mut store = Store::new(root, lock, connection, next_number);
     for path in strangers {
         tracing::info!(path = %path.display(), "removing what an earlier process left half-done");
         store.doom(&path);
     }
     store.resume_removals()?;
+    store.choose_form(layers)?;
     Ok(Arc::new(store))
 }
 

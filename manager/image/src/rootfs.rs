@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::database;
+use crate::layers::is_mount;
 use crate::store::{EMPTY_LAYER, Store};
 use crate::unpack::copy_looks;
 use crate::{Error, Owners};
@@ -15,7 +16,8 @@ const MOUNT_DATA_BYTES_MAX: usize = 4096;
 /// A container's root file system, as folders for an overlay mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rootfs {
-    /// Read-only layers, top layer first; never empty.
+    /// Read-only layers, top layer first; never empty. Of a layer that is an EROFS image this is where this process
+    /// has it mounted, which other processes reach as long as this one lives and the image is here.
     pub lower: Vec<PathBuf>,
     /// The container's own layer.
     pub upper: PathBuf,
@@ -48,6 +50,11 @@ impl Rootfs {
             "redirect_dir=off".to_owned(),
             "metacopy=off".to_owned(),
         ];
+        if self.lower.iter().any(|path| is_mount(path)) {
+            // Each image is a file system of its own, with its own numbers of inodes (of 32 bits): they are told apart,
+            // and a file keeps its number when it is copied up, as with folders of one file system.
+            options.push("xino=on".to_owned());
+        }
         if let Some(owners) = &self.owners {
             options.push(format!("uidmap={}", owners.uids));
             options.push(format!("gidmap={}", owners.gids));
@@ -79,15 +86,16 @@ pub(crate) fn prepare(
         failpoint::reach("lease.recorded");
         numbers
     };
-    let rootfs = folders(store, &numbers, container_id, owners.cloned());
-    let made = check_length(&rootfs, image_id, takes_layers_one_by_one)
-        .and_then(|()| make(store, &rootfs, container_id));
+    let made = folders(store, &numbers, container_id, owners.cloned()).and_then(|rootfs| {
+        check_length(&rootfs, image_id, takes_layers_one_by_one)?;
+        make(store, &rootfs, container_id)?;
+        Ok(rootfs)
+    });
     made.inspect_err(|_| {
         if let Err(e) = release(store, container_id) {
             tracing::warn!(container_id, error = %e, "could not undo a half-made root file system");
         }
-    })?;
-    Ok(rootfs)
+    })
 }
 
 /// The root file system that [`prepare`] made.
@@ -99,7 +107,7 @@ pub(crate) fn find(store: &Store, container_id: &str) -> Result<Rootfs, Error> {
     let numbers = database::image_layer_numbers(&connection, &image_id)?;
     let owners = database::lease_owners(&connection, container_id)?;
     drop(connection);
-    let rootfs = folders(store, &numbers, container_id, owners);
+    let rootfs = folders(store, &numbers, container_id, owners)?;
     if !rootfs.upper.is_dir() {
         // Its process died between lease and folders, or somebody else removed them.
         return Err(Error::NoSuchLease(container_id.to_owned()));
@@ -126,18 +134,24 @@ pub(crate) fn release(store: &Store, container_id: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn folders(store: &Store, numbers: &[u64], container_id: &str, owners: Option<Owners>) -> Rootfs {
-    let mut lower: Vec<PathBuf> = numbers.iter().rev().map(|n| store.layer_path(*n)).collect();
+fn folders(
+    store: &Store,
+    numbers: &[u64],
+    container_id: &str,
+    owners: Option<Owners>,
+) -> Result<Rootfs, Error> {
+    let folders = numbers.iter().rev().map(|number| store.layer_folder(*number));
+    let mut lower: Vec<PathBuf> = folders.collect::<Result<_, _>>()?;
     if lower.is_empty() {
         lower.push(store.layer_path(EMPTY_LAYER));
     }
     let own = store.container_path(container_id);
-    Rootfs {
+    Ok(Rootfs {
         lower,
         upper: own.join("upper"),
         work: own.join("work"),
         owners,
-    }
+    })
 }
 
 fn make(store: &Store, rootfs: &Rootfs, container_id: &str) -> Result<(), Error> {

@@ -4,7 +4,8 @@
 //! <root>/images.db                 metadata, see database.rs
 //! <root>/lock                      held by the one process that uses the store
 //! <root>/blobs/<algorithm>/<hex>   manifests, configs and compressed layers, by digest
-//! <root>/s/<number>                one unpacked layer each; short, as an overlay mount lists many of them
+//! <root>/s/<number>                one unpacked layer each, a folder or an EROFS image; short, as an overlay mount lists
+//!                                  many of them
 //! <root>/s/0                       an empty layer, for images that have none
 //! <root>/containers/<id>/          a container's upper and work folders
 //! <root>/tmp/                      what is being made
@@ -22,21 +23,25 @@ pub(crate) use view::{Sought, View};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::Error;
 use crate::content::{BlobWriter, Scratch, ScratchPath, ScratchPaths};
 use crate::database::{self, ContentRow, ImageRow, LayerRow, NameRow};
 use crate::digest::Digest;
+use crate::layers::Mounts;
 use crate::links::{self, Linked};
 use crate::manifest::DOCUMENT_BYTES_MAX;
 use crate::reaper::Reaper;
+use crate::unpack::Form;
+use crate::{Error, Layers};
 
 /// Beyond it a removal is of more files than anybody should wait for.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
@@ -55,6 +60,8 @@ pub(crate) struct Store {
     next_number: AtomicU64,
     scratch: ScratchPaths,
     reaper: Reaper,
+    mounts: Mounts,
+    form: Form,
 }
 
 /// What a hold is on.
@@ -85,6 +92,13 @@ impl Held {
         &self.path
     }
 
+    /// The root folder of a layer.
+    pub(crate) fn open_layer(&self) -> Result<OwnedFd, Error> {
+        let folder = self.store.layer_folder(self.number)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&folder, flags, Mode::empty()).map_err(|e| Error::io("open", &folder, e))
+    }
+
     /// Of a blob; of a layer its chainID.
     pub(crate) fn digest(&self) -> &Digest {
         match &self.key {
@@ -109,7 +123,10 @@ impl Held {
         }
         // A layer's folder is nobody else's; a blob's file is the other hold's if there is one.
         let is_own_file = is_own_entry || self.number != 0;
-        let doomed = (is_own_file && !self.is_kept()).then(|| self.store.take_away(&self.path));
+        let doomed = (is_own_file && !self.is_kept()).then(|| {
+            self.store.mounts.forget(self.number);
+            self.store.take_away(&self.path)
+        });
         drop(held);
         drop(doomed);
     }
@@ -150,7 +167,16 @@ impl Store {
             next_number: AtomicU64::new(next_number),
             scratch: ScratchPaths::default(),
             reaper: Reaper::new(),
+            mounts: Mounts::default(),
+            form: Form::default(),
         }
+    }
+
+    /// Choose what new layers are kept as.
+    pub(crate) fn choose_form(&mut self, layers: Layers) -> Result<(), Error> {
+        let scratch = Scratch::at(self.fresh_scratch(), 0);
+        self.form = layers.form(scratch.path())?;
+        Ok(())
     }
 
     pub(crate) fn database(&self) -> MutexGuard<'_, Connection> {
@@ -181,9 +207,27 @@ impl Store {
         self.root.join("containers").join(id)
     }
 
-    /// An empty folder that goes away with its value.
-    pub(crate) fn scratch_folder(&self) -> Result<Scratch, Error> {
-        Scratch::folder(self.fresh_scratch(), self.losses())
+    /// What new layers are kept as.
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Where a layer can be made; it goes away with its value.
+    pub(crate) fn scratch_layer(&self, form: Form) -> Result<Scratch, Error> {
+        let place = self.fresh_scratch();
+        match form {
+            Form::Folder => Scratch::folder(place, self.losses()),
+            Form::Erofs => Ok(Scratch::at(place, self.losses())),
+        }
+    }
+
+    /// The root folder of a layer: a path for this and other processes, until the layer is removed or this process
+    /// ends.
+    pub(crate) fn layer_folder(&self, number: u64) -> Result<PathBuf, Error> {
+        let path = self.layer_path(number);
+        self.mounts
+            .folder(number, &path)
+            .map_err(|e| Error::io("open the layer at", &path, e))
     }
 
     pub(crate) fn blob_writer(&self) -> Result<BlobWriter, Error> {
@@ -194,7 +238,7 @@ impl Store {
     fn take_away(&self, path: &Path) -> Scratch {
         let place = self.fresh_scratch();
         move_away(path, place.as_ref());
-        Scratch::doomed(place)
+        Scratch::at(place, 0)
     }
 
     /// Take something out of sight at once; its content goes in the background, even if this process ends.
@@ -488,28 +532,26 @@ impl Store {
         let layers = garbage
             .layers
             .into_iter()
-            .map(|(chain, number)| (chain, self.layer_path(number), true));
+            .map(|(chain, number)| (chain, self.layer_path(number), number));
         let blobs = garbage
             .blobs
             .into_iter()
-            .map(|digest| (digest, PathBuf::new(), false));
-        for (digest, path, is_layer) in layers.chain(blobs) {
+            .map(|digest| (digest, PathBuf::new(), 0));
+        for (digest, path, number) in layers.chain(blobs) {
             let Ok(digest) = Digest::parse(&digest) else {
                 continue;
             };
-            let path = if is_layer { path } else { self.blob_path(&digest) };
-            let key = if is_layer {
-                Key::Layer(digest)
-            } else {
-                Key::Blob(digest)
+            let (key, path) = match number {
+                0 => (Key::Blob(digest.clone()), self.blob_path(&digest)),
+                _ => (Key::Layer(digest), path),
             };
-            match held.get(&key).and_then(Weak::upgrade) {
+            if let Some(live) = held.get(&key).and_then(Weak::upgrade) {
                 // A pull relies on it: either its commit keeps it again, or its end removes it.
-                Some(live) => {
-                    live.kept.store(false, Ordering::Relaxed);
-                    in_use.push(live);
-                }
-                None => self.doom(&path),
+                live.kept.store(false, Ordering::Relaxed);
+                in_use.push(live);
+            } else {
+                self.mounts.forget(number);
+                self.doom(&path);
             }
         }
         drop(held);
@@ -613,7 +655,7 @@ mod tests {
     use super::*;
 
     fn open(folder: &tempfile::TempDir) -> Arc<Store> {
-        crate::reconcile::open(folder.path()).unwrap()
+        crate::reconcile::open(folder.path(), Layers::default()).unwrap()
     }
 
     #[test]

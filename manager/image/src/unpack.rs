@@ -1,27 +1,33 @@
-//! One layer's tar into one folder that an overlay mount can use as a lower layer.
+//! One layer's tar into one folder or image that an overlay mount can use as a lower layer.
 //!
 //! The order of an entry's life: its name is checked, its parent is opened beneath the layer's root, what stood in
 //! its place goes, it is made, and then owner, xattrs, mode and time follow in the order that keeps them. Times of
 //! folders come last. What is written never leaves the root: see [`tree`].
 
 mod adopt;
+mod below;
+mod image;
 mod later;
 mod lazy;
 mod name;
+mod sink;
 mod tally;
 mod tree;
 mod xattr;
 
-pub(crate) use adopt::{adopt, copy_looks, undated};
+pub(crate) use adopt::{copy_looks, undated};
 pub(crate) use tally::Tally;
 pub(crate) use tree::{beneath, is_whiteout};
 
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::archive::{Archive, Entry, Failure as ArchiveFailure, Kind};
+use image::Image;
 use lazy::Lazy;
 use name::Role;
+use sink::Sink;
 use tree::Tree;
 
 /// The most that one layer may have.
@@ -40,6 +46,9 @@ pub(crate) struct Limits {
     /// Bytes of memory for what is remembered to the layer's end: whiteouts, links to layers below, and folders that
     /// have no entry, of which an entry of some hundred bytes can imply hundreds.
     pub(crate) remembered_bytes: usize,
+    /// Bytes of memory that all names, links and attributes take while an EROFS image is made: those of two to three
+    /// million entries.
+    pub(crate) tree_bytes: usize,
 }
 
 impl Limits {
@@ -64,6 +73,7 @@ impl Default for Limits {
             inflation_ratio: 200,
             xattr_bytes: 64 << 10,
             remembered_bytes: 12 << 20,
+            tree_bytes: 512 << 20,
         }
     }
 }
@@ -93,7 +103,7 @@ impl From<ArchiveFailure> for Failure {
 }
 
 /// What a layer needs of those below it: see [`adopt`].
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Implied {
     /// Folders that the archive has files in but no entry for. They take their looks from the layers below.
     folders: Vec<Vec<u8>>,
@@ -118,7 +128,7 @@ impl Implied {
 }
 
 /// A file of a lower layer, wanted by hard links.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Borrowed {
     target: Vec<u8>,
     inode: u64,
@@ -126,40 +136,109 @@ struct Borrowed {
     names: Vec<Vec<u8>>,
 }
 
-/// What unpacking a layer gave, beside its files.
+/// What a layer is kept as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Form {
+    #[default]
+    Folder,
+    /// An EROFS image in a file.
+    Erofs,
+}
+
+/// A layer that was unpacked, and is not complete yet.
 #[derive(Debug)]
 pub(crate) struct Unpacked {
-    pub(crate) implied: Implied,
+    rest: Rest,
     /// Of all files together; those that a hard link names again count once.
     pub(crate) content_bytes: u64,
 }
 
-/// Unpack `stream` into the empty folder `root`, to the stream's last byte.
-pub(crate) fn unpack(stream: impl Read, root: &Path, limits: &Limits) -> Result<Unpacked, Failure> {
+#[derive(Debug)]
+enum Rest {
+    Folder(Implied),
+    Erofs(Box<Image>),
+}
+
+/// Unpack `stream`, to its last byte, into the empty folder `place`, or into a file that is made there.
+pub(crate) fn unpack(
+    stream: impl Read,
+    place: &Path,
+    form: Form,
+    limits: &Limits,
+) -> Result<Unpacked, Failure> {
+    let failed = |action| {
+        move |source| Failure::System {
+            entry: b"/".to_vec(),
+            action,
+            source,
+        }
+    };
+    match form {
+        Form::Folder => {
+            let opened = Tree::open(place, limits.remembered_bytes);
+            let mut tree = opened.map_err(failed("open the layer's root"))?;
+            let content_bytes = fill(stream, &mut tree, limits)?;
+            Ok(Unpacked {
+                rest: Rest::Folder(tree.finish()?),
+                content_bytes,
+            })
+        }
+        Form::Erofs => {
+            let created = Image::create(place, limits.tree_bytes);
+            let mut image = created.map_err(failed("make the image of"))?;
+            let content_bytes = fill(stream, &mut image, limits)?;
+            Ok(Unpacked {
+                rest: Rest::Erofs(Box::new(image)),
+                content_bytes,
+            })
+        }
+    }
+}
+
+impl Unpacked {
+    /// What a folder needs of the layers below.
+    pub(crate) fn implied(&self) -> Option<&Implied> {
+        match &self.rest {
+            Rest::Folder(implied) => Some(implied),
+            Rest::Erofs(_) => None,
+        }
+    }
+
+    /// Complete the layer at `place` from the layers below, top layer first. Returns the bytes of its files, which may
+    /// be `bytes_max` at most: an entry of no size can name a file of any. `uuid` is for an image.
+    pub(crate) fn adopt(
+        self,
+        place: &Path,
+        below: &[OwnedFd],
+        bytes_max: u64,
+        uuid: [u8; 16],
+    ) -> Result<u64, Failure> {
+        let bytes_max = bytes_max.saturating_sub(self.content_bytes);
+        let copied = match self.rest {
+            Rest::Folder(implied) => adopt::adopt(place, &implied, below, bytes_max)?,
+            Rest::Erofs(image) => image.adopt(below, bytes_max, uuid)?,
+        };
+        Ok(self.content_bytes + copied)
+    }
+}
+
+/// Put all entries of a stream into a sink, and tell how many bytes the files have.
+fn fill(stream: impl Read, sink: &mut impl Sink, limits: &Limits) -> Result<u64, Failure> {
     let mut archive = Archive::new(stream, limits.entries);
-    let mut tree = Tree::open(root, limits.remembered_bytes).map_err(|source| Failure::System {
-        entry: b"/".to_vec(),
-        action: "open the layer's root",
-        source,
-    })?;
     let mut tally = Tally::new(limits);
     let mut lazy = Lazy::default();
     while let Some(entry) = archive.next()? {
         let named = |problem: Problem| problem.named(&entry.path);
         tally.add(&entry).map_err(|rule| named(Problem::Rule(rule)))?;
         lazy.see(&entry);
-        place(&mut tree, &mut archive, &entry).map_err(named)?;
+        place(sink, &mut archive, &entry).map_err(named)?;
     }
     archive.drain().map_err(Failure::Read)?;
-    lazy.remove_marks(&mut tree)?;
-    let implied = tree.finish()?;
-    Ok(Unpacked {
-        implied,
-        content_bytes: tally.content_bytes,
-    })
+    lazy.remove_marks(sink)?;
+    Ok(tally.content_bytes)
 }
 
-fn place<R: Read>(tree: &mut Tree, archive: &mut Archive<R>, entry: &Entry) -> Result<(), Problem> {
+fn place<R: Read>(sink: &mut impl Sink, archive: &mut Archive<R>, entry: &Entry) -> Result<(), Problem> {
     let path = name::components(&entry.path)?;
     match name::role(&path)? {
         Role::Skipped => Ok(()),
@@ -167,20 +246,40 @@ fn place<R: Read>(tree: &mut Tree, archive: &mut Archive<R>, entry: &Entry) -> R
         _ if name::is_mark(&path) && !matches!(entry.kind, Kind::File | Kind::HardLink) => {
             Err(Problem::Rule("a whiteout has to be a regular file".into()))
         }
-        Role::Whiteout(hidden) => tree.whiteout(&path[..path.len() - 1], hidden),
-        Role::Opaque => tree.opaque(&path[..path.len() - 1]),
+        Role::Whiteout(hidden) => sink.whiteout(&path[..path.len() - 1], hidden),
+        Role::Opaque => sink.opaque(&path[..path.len() - 1]),
         Role::Entry => match entry.kind {
-            Kind::Directory => tree.directory(&path, entry),
+            Kind::Directory => sink.directory(&path, entry),
             _ if path.is_empty() => Err(Problem::Rule("the layer's root can only be a directory".into())),
-            Kind::File => tree.file(&path, entry, |buffer| archive.read_data(buffer)),
-            Kind::HardLink => tree.hard_link(&path, &name::components(&entry.link)?),
+            Kind::File => sink.file(&path, entry, |buffer| archive.read_data(buffer)),
+            Kind::HardLink => {
+                let target = name::components(&entry.link)?;
+                if path == target {
+                    return Err(Problem::Rule("it is a hard link to itself".into()));
+                }
+                sink.hard_link(&path, &target)
+            }
             Kind::Symlink => {
                 name::check_symlink(&path, &entry.link)?;
-                tree.symlink(&path, entry)
+                sink.symlink(&path, entry)
             }
-            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => tree.node(&path, entry),
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
+                check_device(entry)?;
+                sink.node(&path, entry)
+            }
         },
     }
+}
+
+fn check_device(entry: &Entry) -> Result<(), String> {
+    // This is what overlayfs takes for a whiteout.
+    if entry.kind == Kind::CharDevice && entry.device == (0, 0) {
+        return Err("character device 0:0 is overlayfs's mark of a whiteout".into());
+    }
+    if entry.device.0 >= 1 << 12 || entry.device.1 >= 1 << 20 {
+        return Err("its device number is larger than Linux has".into());
+    }
+    Ok(())
 }
 
 /// A failure that does not know its entry yet.

@@ -1,6 +1,7 @@
 //! One layer of a check: unpacked once more beside its place, completed from the layers below, and compared.
 
 use std::collections::HashSet;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::layer::complete;
 use crate::local::{LocalLayer, unpack_aside};
 use crate::manifest::Layer;
 use crate::store::{Held, View};
-use crate::unpack::{Implied, undated};
+use crate::unpack::{Form, Implied, undated};
 use crate::{Error, Kind};
 
 /// More of one layer are not told one by one.
@@ -57,11 +58,13 @@ impl Audit<'_> {
             blob,
         };
         let folders: Vec<Arc<Held>> = below.iter().map(|(_, held)| Arc::clone(held)).collect();
-        let made = unpack_aside(self.store, &local).and_then(|(folder, unpacked)| {
-            let bytes = complete(folder.path(), &unpacked, &folders, digest)?;
-            Ok((folder, unpacked, bytes))
+        // Whatever the store keeps it as: both forms show the same.
+        let made = unpack_aside(self.store, &local, Form::Folder).and_then(|(folder, unpacked)| {
+            let implied = unpacked.implied().cloned().unwrap_or_default();
+            let bytes = complete(folder.path(), unpacked, &folders, packed, diff_id)?;
+            Ok((folder, implied, bytes))
         });
-        let (wanted, unpacked, bytes) = match made {
+        let (wanted, implied, bytes) = match made {
             // It may be what it takes from there that cannot be had.
             Err(error) if error.kind() == Kind::Invalid && self.is_damaged(below) => {
                 return not(&format!("a layer below it differs: {error}"));
@@ -76,17 +79,18 @@ impl Audit<'_> {
             let rule = format!("the database says that its files have another size than their {bytes} bytes");
             self.find(refused(rule))?;
         }
-        let paths: Vec<&Path> = below.iter().rev().map(|(_, held)| held.path()).collect();
-        let undated = undated(wanted.path(), &unpacked.implied, &paths)
+        let found = match in_place.open_layer() {
+            Ok(found) => found,
+            Err(error) => {
+                self.find(refused(error.to_string()))?;
+                return not("it cannot be opened");
+            }
+        };
+        let below_fds = folders.iter().rev().map(|held| held.open_layer());
+        let below_fds: Vec<OwnedFd> = below_fds.collect::<Result<_, _>>()?;
+        let undated = undated(wanted.path(), &implied, &below_fds)
             .map_err(|e| Error::io("look at the folders of", wanted.path(), e))?;
-        let differing = self.compare(
-            (image, diff_id),
-            wanted.path(),
-            in_place.path(),
-            &undated,
-            &unpacked.implied,
-            below,
-        )?;
+        let differing = self.compare((image, diff_id), wanted.path(), found, &undated, &implied, below)?;
         self.counts.layers += 1;
         Ok(Checked::Compared(differing))
     }
@@ -96,7 +100,7 @@ impl Audit<'_> {
         &mut self,
         (image, diff_id): (&str, &Digest),
         wanted: &Path,
-        found: &Path,
+        found: OwnedFd,
         undated: &HashSet<Vec<u8>>,
         implied: &Implied,
         below: &[(Digest, Arc<Held>)],

@@ -35,7 +35,7 @@ pub(super) enum Stop<E> {
 /// whatever time they were made at.
 pub(super) fn compare<E>(
     wanted: &Path,
-    found: &Path,
+    found: OwnedFd,
     undated: &HashSet<Vec<u8>>,
     tell: &mut dyn FnMut(Compared<'_>) -> Result<(), E>,
 ) -> Result<(), Stop<E>> {
@@ -46,8 +46,7 @@ pub(super) fn compare<E>(
     let of_root = |e| Stop::Wanted(Vec::new(), e);
     let mut walk = Walk {
         wanted: root(wanted).map_err(of_root)?,
-        // Who holds it has seen that it is there.
-        found: root(found).map_err(of_root)?,
+        found,
         undated,
         links: HashMap::new(),
         linked: HashMap::new(),

@@ -161,7 +161,8 @@ impl LayerJob<'_> {
         let (layer, diff_id) = (self.layer.clone(), self.diff_id.clone());
         let (counters, old_blob) = (Arc::clone(&self.counters), held.clone());
         let pass = blocking(move || {
-            let folder = store.scratch_folder()?;
+            let form = store.form();
+            let scratch = store.scratch_layer(form)?;
             let mut new_blob = if old_blob.is_none() {
                 Some(store.blob_writer()?)
             } else {
@@ -170,13 +171,14 @@ impl LayerJob<'_> {
             let pass = Pass {
                 layer,
                 diff_id,
-                folder: folder.path().to_owned(),
+                place: scratch.path().to_owned(),
+                form,
                 limits: Limits::default(),
                 counters,
             };
             let unpacked = pass.run(source, new_blob.as_mut())?;
             Ok(Made {
-                folder,
+                scratch,
                 unpacked,
                 new_blob: new_blob.map(BlobWriter::finish),
                 old_blob,
@@ -210,13 +212,14 @@ impl LayerJob<'_> {
     async fn place(&self, made: Made, below: Below) -> Result<(Placed, Below), Error> {
         let store = Arc::clone(&self.pull.shared.store);
         let (chain_id, digest) = (self.chain_id.clone(), self.layer.descriptor.digest.clone());
+        let (layer, diff_id) = (self.layer.clone(), self.diff_id.clone());
         let placed = blocking(move || {
-            let bytes = complete(made.folder.path(), &made.unpacked, &below, &digest)?;
+            let bytes = complete(made.scratch.path(), made.unpacked, &below, &layer, &diff_id)?;
             let blob = match (made.new_blob, made.old_blob) {
                 (Some(blob), _) => Some(store.publish(&Key::Blob(digest), blob)?),
                 (None, old) => old,
             };
-            let layer = store.publish_sized(&Key::Layer(chain_id), made.folder, Some(bytes))?;
+            let layer = store.publish_sized(&Key::Layer(chain_id), made.scratch, Some(bytes))?;
             Ok((Placed { layer, blob }, below))
         })
         .await?;
@@ -227,7 +230,7 @@ impl LayerJob<'_> {
 
 /// A layer that was verified and unpacked, not yet in its place.
 struct Made {
-    folder: Scratch,
+    scratch: Scratch,
     unpacked: Unpacked,
     new_blob: Option<Scratch>,
     old_blob: Option<Arc<Held>>,

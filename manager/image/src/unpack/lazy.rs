@@ -4,7 +4,7 @@
 //! They are told by the tar alone, never by annotations: images with and without them share the snapshot of a diffID.
 //! zstd:chunked keeps its index in frames that decoders skip. Source: stargz-snapshotter, docs/estargz.md.
 
-use super::tree::Tree;
+use super::sink::Sink;
 use super::{Failure, name};
 use crate::archive::{Entry, Kind};
 
@@ -33,7 +33,7 @@ impl Lazy {
     }
 
     /// After the last entry.
-    pub(super) fn remove_marks(&self, tree: &mut Tree) -> Result<(), Failure> {
+    pub(super) fn remove_marks(&self, tree: &mut impl Sink) -> Result<(), Failure> {
         let index = self.ends_with_index.then_some(INDEX);
         for mark in index.into_iter().chain(self.landmark) {
             tree.remove_from_root(mark)

@@ -108,6 +108,22 @@ pub(super) fn check_symlink(path: &[&[u8]], target: &[u8]) -> Result<(), String>
     Ok(())
 }
 
+pub(super) const LEADS_OUT: &str =
+    "its path goes through a symbolic link that leads out of the layer, or to nothing";
+
+/// What is said of a hard link that cannot be.
+pub(super) fn no_link_target(target: &[&[u8]], why: &str) -> String {
+    format!(
+        "its link target {:?} {why}",
+        String::from_utf8_lossy(&target.join(&b'/'))
+    )
+}
+
+/// What is said of an entry beneath something else.
+pub(super) fn not_a_folder(parent: &[u8]) -> String {
+    format!("its parent {:?} is not a folder", String::from_utf8_lossy(parent))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

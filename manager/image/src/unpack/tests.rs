@@ -23,7 +23,19 @@ fn run(tar: &Tar, root: &Path) -> Result<Implied, Failure> {
         remembered_bytes: 5000,
         ..Limits::default()
     };
-    unpack(tar.0.as_slice(), root, &limits).map(|unpacked| unpacked.implied)
+    match unpack(tar.0.as_slice(), root, Form::Folder, &limits)?.rest {
+        Rest::Folder(implied) => Ok(implied),
+        Rest::Erofs(_) => unreachable!("it was to be a folder"),
+    }
+}
+
+/// Complete a folder from those below it, top one first.
+fn adopt(top: &Path, implied: &Implied, below: &[&Path], bytes_max: u64) -> Result<u64, Failure> {
+    let below: Vec<OwnedFd> = below
+        .iter()
+        .map(|folder| std::fs::File::open(folder).unwrap().into())
+        .collect();
+    adopt::adopt(top, implied, &below, bytes_max)
 }
 
 /// Where layers are unpacked, with something beside it that must never change.

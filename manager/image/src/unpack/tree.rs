@@ -17,16 +17,16 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timesp
 use rustix::io::Errno;
 
 use super::later::{Later, Looks};
-use super::{Borrowed, Failure, Implied, Problem, xattr};
+use super::sink::Sink;
+use super::{Borrowed, Failure, Implied, Problem, name, xattr};
 use crate::archive::{Entry, Kind, Time};
 use crate::removal::remove_at;
 
 /// Folders kept open: archives list a folder's files together.
 const OPEN_FOLDERS_MAX: usize = 32;
-const COPY_BUFFER_BYTES: usize = 128 << 10;
+pub(super) const COPY_BUFFER_BYTES: usize = 128 << 10;
 /// What a path costs in memory beside its bytes: its place in a collection that grows, and the allocator's share.
 const REMEMBERED_BYTES: usize = 100;
-const LEADS_OUT: &str = "its path goes through a symbolic link that leads out of the layer, or to nothing";
 
 pub(super) struct Tree {
     root: Rc<Folder>,
@@ -96,8 +96,10 @@ impl Tree {
             buffer: vec![0; COPY_BUFFER_BYTES],
         })
     }
+}
 
-    pub(super) fn directory(&mut self, path: &[&[u8]], entry: &Entry) -> Result<(), Problem> {
+impl Sink for Tree {
+    fn directory(&mut self, path: &[&[u8]], entry: &Entry) -> Result<(), Problem> {
         let folder = match path.split_last() {
             None => Rc::clone(&self.root),
             Some((name, parents)) => {
@@ -129,7 +131,7 @@ impl Tree {
             .map_err(|e| Problem::System("keep the time of", e))
     }
 
-    pub(super) fn file(
+    fn file(
         &mut self,
         path: &[&[u8]],
         entry: &Entry,
@@ -166,7 +168,7 @@ impl Tree {
         rustix::fs::futimens(&file, &times(entry.modified)).map_err(system("set the times of"))
     }
 
-    pub(super) fn symlink(&mut self, path: &[&[u8]], entry: &Entry) -> Result<(), Problem> {
+    fn symlink(&mut self, path: &[&[u8]], entry: &Entry) -> Result<(), Problem> {
         let (parent, name) = self.place(path)?;
         self.make(&parent, name, |parent| {
             rustix::fs::symlinkat(entry.link.as_slice(), parent, name)
@@ -174,21 +176,12 @@ impl Tree {
         looks(&parent, name, entry)
     }
 
-    pub(super) fn node(&mut self, path: &[&[u8]], entry: &Entry) -> Result<(), Problem> {
+    fn node(&mut self, path: &[&[u8]], entry: &Entry) -> Result<(), Problem> {
         let kind = match entry.kind {
             Kind::CharDevice => FileType::CharacterDevice,
             Kind::BlockDevice => FileType::BlockDevice,
             _ => FileType::Fifo,
         };
-        // This is what overlayfs takes for a whiteout.
-        if entry.kind == Kind::CharDevice && entry.device == (0, 0) {
-            return Err(Problem::Rule(
-                "character device 0:0 is overlayfs's mark of a whiteout".into(),
-            ));
-        }
-        if entry.device.0 >= 1 << 12 || entry.device.1 >= 1 << 20 {
-            return Err(Problem::Rule("its device number is larger than Linux has".into()));
-        }
         let (parent, name) = self.place(path)?;
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
         let mode = Mode::from_raw_mode(entry.mode);
@@ -207,13 +200,9 @@ impl Tree {
         looks(&parent, name, entry)
     }
 
-    pub(super) fn hard_link(&mut self, path: &[&[u8]], target: &[&[u8]]) -> Result<(), Problem> {
-        let shown = || String::from_utf8_lossy(&target.join(&b'/')).into_owned();
-        if path == target {
-            return Err(Problem::Rule("it is a hard link to itself".into()));
-        }
+    fn hard_link(&mut self, path: &[&[u8]], target: &[&[u8]]) -> Result<(), Problem> {
         let Some((target_name, target_parents)) = target.split_last() else {
-            return Err(Problem::Rule("its link target is the layer's root".into()));
+            return Err(name::no_link_target(target, "is the layer's root").into());
         };
         let from = self.lookup(target_parents)?;
         let found = match &from {
@@ -222,16 +211,10 @@ impl Tree {
         };
         let (from, inode) = match (from, found) {
             (_, Some(status)) if is_whiteout(&status) => {
-                return Err(Problem::Rule(format!(
-                    "its link target {:?} is hidden by a whiteout",
-                    shown()
-                )));
+                return Err(name::no_link_target(target, "is hidden by a whiteout").into());
             }
             (_, Some(status)) if file_type(&status) == FileType::Directory => {
-                return Err(Problem::Rule(format!(
-                    "its link target {:?} is a folder",
-                    shown()
-                )));
+                return Err(name::no_link_target(target, "is a folder").into());
             }
             (Some(from), Some(status)) => (from, status.st_ino),
             _ => self.borrow(target)?,
@@ -250,28 +233,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Bring a file of a layer below up into this one, as overlayfs does when a link to it is made. The layers below
-    /// may not be there yet: for now the file is an empty one, see [`super::adopt`].
-    fn borrow(&mut self, target: &[&[u8]]) -> Result<(Rc<Folder>, u64), Problem> {
-        let (parent, name) = self.place(target)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(system("make"))?;
-        let inode = rustix::fs::fstat(&file).map_err(system("look at"))?.st_ino;
-        let target = parent.join(name);
-        self.remember_path(&target)?;
-        self.borrowed.insert(
-            inode,
-            Borrowed {
-                names: vec![target.clone()],
-                target,
-                inode,
-            },
-        );
-        Ok((parent, inode))
-    }
-
     /// Hide `name` of this folder in the layers below. What this layer itself has there stays.
-    pub(super) fn whiteout(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<(), Problem> {
+    fn whiteout(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<(), Problem> {
         let parent = self.folder(parents)?;
         match status(&parent, name)? {
             None => {
@@ -297,11 +260,22 @@ impl Tree {
     }
 
     /// Hide all of this folder in the layers below.
-    pub(super) fn opaque(&mut self, path: &[&[u8]]) -> Result<(), Problem> {
+    fn opaque(&mut self, path: &[&[u8]]) -> Result<(), Problem> {
         let folder = self.folder(path)?;
         xattr::set_opaque(folder.as_fd())
     }
 
+    /// Take away what an entry before has made in the root.
+    fn remove_from_root(&mut self, name: &[u8]) -> Result<(), Problem> {
+        let root = Rc::clone(&self.root);
+        match status(&root, name)? {
+            Some(_) => self.clear(&root, name),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Tree {
     /// Do what had to wait, and tell which folders had no entry.
     pub(super) fn finish(mut self) -> Result<Implied, Failure> {
         self.open.clear();
@@ -330,13 +304,24 @@ impl Tree {
         })
     }
 
-    /// Take away what an entry before has made in the root.
-    pub(super) fn remove_from_root(&mut self, name: &[u8]) -> Result<(), Problem> {
-        let root = Rc::clone(&self.root);
-        match status(&root, name)? {
-            Some(_) => self.clear(&root, name),
-            None => Ok(()),
-        }
+    /// Bring a file of a layer below up into this one, as overlayfs does when a link to it is made. The layers below
+    /// may not be there yet: for now the file is an empty one, see [`super::adopt`].
+    fn borrow(&mut self, target: &[&[u8]]) -> Result<(Rc<Folder>, u64), Problem> {
+        let (parent, name) = self.place(target)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(system("make"))?;
+        let inode = rustix::fs::fstat(&file).map_err(system("look at"))?.st_ino;
+        let target = parent.join(name);
+        self.remember_path(&target)?;
+        self.borrowed.insert(
+            inode,
+            Borrowed {
+                names: vec![target.clone()],
+                target,
+                inode,
+            },
+        );
+        Ok((parent, inode))
     }
 
     fn remember_path(&mut self, path: &[u8]) -> Result<(), Problem> {
@@ -415,13 +400,10 @@ impl Tree {
         match status(&parent, name)? {
             Some(status) if is_whiteout(&status) => {}
             Some(status) if file_type(&status) == FileType::Symlink => {
-                return Err(Problem::Rule(LEADS_OUT.into()));
+                return Err(Problem::Rule(name::LEADS_OUT.into()));
             }
             Some(status) if file_type(&status) != FileType::Directory => {
-                return Err(Problem::Rule(format!(
-                    "its parent {:?} is not a folder",
-                    String::from_utf8_lossy(&key)
-                )));
+                return Err(name::not_a_folder(&key).into());
             }
             _ => {
                 self.remember_path(&key)?;
@@ -450,7 +432,7 @@ impl Tree {
         if matches!(opened, Err(Errno::LOOP)) {
             opened = beneath(&self.root, &key, ResolveFlags::empty());
             if let Err(Errno::XDEV | Errno::LOOP) = opened {
-                return Err(Problem::Rule(LEADS_OUT.into()));
+                return Err(Problem::Rule(name::LEADS_OUT.into()));
             }
             if let Ok(folder) = &opened {
                 path = self.path_of(folder)?;
@@ -486,13 +468,13 @@ impl Tree {
     }
 }
 
-/// Copy up to `most` bytes of the entry's data.
-fn copy(
+/// Copy up to `most` bytes of the entry's data. Returns how many there were.
+pub(super) fn copy(
     read: &mut impl FnMut(&mut [u8]) -> io::Result<usize>,
-    file: &mut File,
+    file: &mut impl Write,
     buffer: &mut [u8],
     most: u64,
-) -> Result<(), Problem> {
+) -> Result<u64, Problem> {
     let mut left = most;
     while left > 0 {
         let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -504,7 +486,7 @@ fn copy(
             .map_err(|e| Problem::System("write", e))?;
         left -= got as u64;
     }
-    Ok(())
+    Ok(most - left)
 }
 
 pub(super) fn folder_flags() -> OFlags {

@@ -9,6 +9,7 @@ use super::Problem;
 
 /// What overlayfs keeps its own marks in: a layer that brings one could hide or redirect folders.
 const RESERVED: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+pub(super) const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 const CAPABILITY: &[u8] = b"security.capability";
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -108,20 +109,50 @@ pub(super) fn is_opaque(folder: BorrowedFd<'_>) -> bool {
     rustix::fs::fgetxattr(folder, OPAQUE, &mut value).is_ok_and(|n| value[..n] == *b"y")
 }
 
-/// Copy all attributes but overlayfs's own from one folder to another.
-pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> std::io::Result<()> {
+/// All attributes but overlayfs's own.
+pub(super) fn read(of: BorrowedFd<'_>) -> std::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0u8; 64 << 10];
-    let length = match rustix::fs::flistxattr(from, &mut names) {
-        Err(Errno::OPNOTSUPP) => return Ok(()),
+    let length = match rustix::fs::flistxattr(of, &mut names) {
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         length => length?,
     };
     let mut value = vec![0u8; 64 << 10];
+    let mut xattrs = Vec::new();
     for name in names[..length].split(|b| *b == 0).filter(|n| !n.is_empty()) {
         if RESERVED.iter().any(|r| name.starts_with(r)) {
             continue;
         }
-        let size = rustix::fs::fgetxattr(from, name, &mut value)?;
-        rustix::fs::fsetxattr(to, name, &value[..size], XattrFlags::empty())?;
+        let size = rustix::fs::fgetxattr(of, name, &mut value)?;
+        xattrs.push((name.to_vec(), value[..size].to_vec()));
+    }
+    Ok(xattrs)
+}
+
+/// Copy all attributes but overlayfs's own from one folder to another.
+pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> std::io::Result<()> {
+    for (name, value) in read(from)? {
+        rustix::fs::fsetxattr(to, name.as_slice(), &value, XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// What the kernel refuses to set, where nobody asks it: a name with nothing after its name space or a NUL in it, and
+/// capabilities that are none (`cap_convert_nscap`).
+pub(super) fn check_value(name: &[u8], value: &[u8]) -> Result<(), String> {
+    let shown = || String::from_utf8_lossy(name).into_owned();
+    let is_space = name.iter().position(|b| *b == b'.') == Some(name.len() - 1);
+    if is_space || name.contains(&0) {
+        return Err(format!("extended attribute {:?} has no name", shown()));
+    }
+    if name == CAPABILITY {
+        // The revision is the highest byte of the first word.
+        let revision = value.get(3);
+        if !matches!((value.len(), revision), (20, Some(2)) | (24, Some(3))) {
+            return Err(format!(
+                "extended attribute {:?} is not of a known revision",
+                shown()
+            ));
+        }
     }
     Ok(())
 }

@@ -32,23 +32,29 @@ async fn pull(place: &Place, tar: &Tar) -> (Result<Image, Error>, String) {
     (place.pull(&server.reference()).await, digest)
 }
 
-/// Pull each as the only layer of an image, and look at the error and at what is left.
+/// Pull each as the only layer of an image, into stores of each form, and look at the error and at what is left.
 async fn are_refused(attacks: Vec<Attack<'_>>) {
-    let place = Place::new().await;
+    let places = Place::of_each_form().await;
     for (name, tar, entry, rule) in attacks {
-        let (pulled, digest) = pull(&place, &tar).await;
-        let error = pulled.err().unwrap_or_else(|| panic!("{name}: was pulled"));
-        assert_eq!(error.kind(), Kind::Invalid, "{name}: {error}");
-        let text = error.to_string();
-        assert!(text.contains(&digest), "{name} does not name its layer: {text}");
-        assert!(text.contains(rule), "{name} should say {rule:?}: {text}");
-        if !entry.is_empty() {
-            let named = format!("entry {entry:?}");
-            assert!(text.contains(&named), "{name} should name {named}: {text}");
+        for place in &places {
+            is_refused(place, name, &tar, entry, rule).await;
         }
-        assert!(!text.contains(char::is_control), "{name}: {text:?}");
-        assert_eq!(place.left_over(), Vec::<std::path::PathBuf>::new(), "{name}");
     }
+}
+
+async fn is_refused(place: &Place, name: &str, tar: &Tar, entry: &str, rule: &str) {
+    let (pulled, digest) = pull(place, tar).await;
+    let error = pulled.err().unwrap_or_else(|| panic!("{name}: was pulled"));
+    assert_eq!(error.kind(), Kind::Invalid, "{name}: {error}");
+    let text = error.to_string();
+    assert!(text.contains(&digest), "{name} does not name its layer: {text}");
+    assert!(text.contains(rule), "{name} should say {rule:?}: {text}");
+    if !entry.is_empty() {
+        let named = format!("entry {entry:?}");
+        assert!(text.contains(&named), "{name} should name {named}: {text}");
+    }
+    assert!(!text.contains(char::is_control), "{name}: {text:?}");
+    assert_eq!(place.left_over(), Vec::<std::path::PathBuf>::new(), "{name}");
 }
 
 /// Pull it as the only layer of an image, and give a container's root file system of it.

@@ -15,7 +15,7 @@ use super::fixture::Place;
 use super::fixture::made::{self, Packing};
 use super::fixture::scripted::Server;
 use super::trees::{assert_same, dress, grow, name};
-use super::{run, seed};
+use super::{check_images, run, seed};
 
 const IMAGES: usize = 4;
 const CHANGES_A_LAYER: usize = 40;
@@ -212,8 +212,9 @@ async fn random_layers_show_what_umoci_makes_of_them() {
         return;
     }
     let mut random = fastrand::Rng::with_seed(seed());
-    let place = Place::new().await;
+    let places = Place::of_each_form().await;
     for number in 0..IMAGES {
+        let place = &places[number % places.len()];
         let folder = tempfile::tempdir().unwrap();
         let mut shown = Shown::default();
         let mut packed = Vec::new();
@@ -263,4 +264,5 @@ async fn random_layers_show_what_umoci_makes_of_them() {
         run(unpack.arg(&archive).arg("-C").arg(&exported));
         assert_same(&format!("image {number} exported"), &by_umoci, &exported);
     }
+    check_images(&places);
 }

@@ -30,6 +30,17 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {said}");
 }
 
+/// Let erofs-utils read all layers that are images.
+fn check_images(places: &[Place]) {
+    let layers = places
+        .iter()
+        .flat_map(|place| std::fs::read_dir(place.root().join("s")).unwrap());
+    let layers = layers.map(|layer| layer.unwrap().path());
+    for image in layers.filter(|layer| layer.is_file()) {
+        run(Command::new("fsck.erofs").arg("--extract").arg(&image));
+    }
+}
+
 /// GNU tar's ways to write what ustar has no room for, and holes.
 const FORMATS: [&[&str]; 5] = [
     &["--format=posix"],
@@ -46,7 +57,7 @@ async fn random_trees_come_out_as_gnu_tar_and_umoci_unpack_them() {
         return;
     }
     let mut random = fastrand::Rng::with_seed(seed());
-    let place = Place::new().await;
+    let places = Place::of_each_form().await;
     for number in 0..TREES {
         let folder = tempfile::tempdir().unwrap();
         let [tree, by_tar, archive] = ["tree", "by-tar", "a.tar"].map(|name| folder.path().join(name));
@@ -64,13 +75,15 @@ async fn random_trees_come_out_as_gnu_tar_and_umoci_unpack_them() {
         let packing = [Packing::Gzip, Packing::Zstd, Packing::Plain][number % 3];
         let image = made::image(&[made::layer(&std::fs::read(&archive).unwrap(), packing)]);
         let server = Server::with(image.clone());
-        let pulled = place.pull(&server.reference()).await.unwrap();
-        let rootfs = place.images.prepare(&pulled, &format!("c{number}")).unwrap();
-        assert_same(
-            &format!("tree {number} beside GNU tar, {format:?}"),
-            &by_tar,
-            &rootfs.lower[0],
-        );
+        let mut ours = Vec::new();
+        for place in &places {
+            let pulled = place.pull(&server.reference()).await.unwrap();
+            let rootfs = place.images.prepare(&pulled, &format!("c{number}")).unwrap();
+            let layer = rootfs.lower[0].clone();
+            let what = format!("tree {number} in {} beside GNU tar, {format:?}", layer.display());
+            assert_same(&what, &by_tar, &layer);
+            ours.push(layer);
+        }
 
         // umoci's reader of tar knows the formats, but not GNU's base-256 times, nor zstd.
         if format[0] == "--format=posix" && !matches!(packing, Packing::Zstd) {
@@ -81,7 +94,10 @@ async fn random_trees_come_out_as_gnu_tar_and_umoci_unpack_them() {
                 .args(["unpack", "--image", &tagged])
                 .arg(&bundle));
             let what = format!("tree {number} beside umoci, {format:?}");
-            assert_same(&what, &bundle.join("rootfs"), &rootfs.lower[0]);
+            for layer in ours {
+                assert_same(&what, &bundle.join("rootfs"), &layer);
+            }
         }
     }
+    check_images(&places);
 }

@@ -113,8 +113,9 @@ pub(super) fn dress(path: &Path, random: &mut fastrand::Rng) {
 /// Everything below `root`, by path.
 fn look(root: &Path) -> BTreeMap<PathBuf, Looks> {
     let mut found = BTreeMap::new();
-    let mut by_inode: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
-    let mut waiting = vec![root.to_owned()];
+    let mut by_inode: BTreeMap<(u64, u64), Vec<PathBuf>> = BTreeMap::new();
+    // That of a mounted image is a link.
+    let mut waiting = vec![root.join(".")];
     while let Some(path) = waiting.pop() {
         let metadata = path
             .symlink_metadata()
@@ -138,7 +139,10 @@ fn look(root: &Path) -> BTreeMap<PathBuf, Looks> {
                     .map(|entry| entry.unwrap().path()),
             );
         } else {
-            by_inode.entry(metadata.ino()).or_default().push(own.clone());
+            by_inode
+                .entry((metadata.dev(), metadata.ino()))
+                .or_default()
+                .push(own.clone());
         }
         let is_device = kind.is_char_device() || kind.is_block_device();
         let device = if is_device { metadata.rdev() } else { 0 };

@@ -23,18 +23,30 @@ pub struct Manager {
     name: String,
     folder: PathBuf,
     failpoint: Option<String>,
+    layers: Option<String>,
 }
 
 impl Manager {
     /// Start a registry and a manager, and wait until it answers.
     #[track_caller]
     pub fn start(sandbox: &Sandbox) -> Self {
-        Self::start_under(sandbox, None)
+        Self::start_with(sandbox, None, None)
+    }
+
+    /// The same with `--layers`, see [`Manager::set_layers`].
+    #[track_caller]
+    pub fn start_keeping(sandbox: &Sandbox, layers: &str) -> Self {
+        Self::start_with(sandbox, None, Some(layers))
     }
 
     /// The same with a trust policy, to be found and changed at [`Manager::policy`].
     #[track_caller]
     pub fn start_under(sandbox: &Sandbox, policy: Option<&str>) -> Self {
+        Self::start_with(sandbox, policy, None)
+    }
+
+    #[track_caller]
+    fn start_with(sandbox: &Sandbox, policy: Option<&str>, layers: Option<&str>) -> Self {
         let name = format!("berth-{}", sandbox.id());
         run(Command::new("ip").args(["netns", "add", &name])).ok();
         let netns = Path::new("/run/netns").join(&name);
@@ -45,7 +57,7 @@ impl Manager {
         if let Some(policy) = policy {
             fs::write(folder.join(POLICY), policy).expect("write the trust policy");
         }
-        let child = spawn(&netns, &folder, None);
+        let child = spawn(&netns, &folder, None, layers);
         let mut manager = Self {
             child,
             registry,
@@ -53,6 +65,7 @@ impl Manager {
             name,
             folder,
             failpoint: None,
+            layers: layers.map(str::to_owned),
         };
         manager.await_answer();
         manager
@@ -165,6 +178,11 @@ impl Manager {
         self.failpoint = name.map(str::to_owned);
     }
 
+    /// What the next manager keeps new layers as (`folders`, `erofs` or `auto`); without it, what its environment says.
+    pub fn set_layers(&mut self, form: &str) {
+        self.layers = Some(form.to_owned());
+    }
+
     /// Wait until the manager has ended by itself, at a failpoint.
     pub fn await_end(&mut self) {
         eventually("the manager ends at its failpoint", || {
@@ -175,7 +193,8 @@ impl Manager {
     /// Start a manager over the same folders, and wait until it answers.
     #[track_caller]
     pub fn start_again(&mut self) {
-        self.child = spawn(&self.netns, &self.folder, self.failpoint.as_deref());
+        let layers = self.layers.as_deref();
+        self.child = spawn(&self.netns, &self.folder, self.failpoint.as_deref(), layers);
         self.await_answer();
     }
 
@@ -246,7 +265,7 @@ fn cgroup_exists(container_id: &str) -> bool {
         .any(|folder| folder.join("berth").join(container_id).exists())
 }
 
-fn spawn(netns: &Path, folder: &Path, failpoint: Option<&str>) -> Child {
+fn spawn(netns: &Path, folder: &Path, failpoint: Option<&str>, layers: Option<&str>) -> Child {
     let log = fs::File::options()
         .create(true)
         .append(true)
@@ -263,6 +282,9 @@ fn spawn(netns: &Path, folder: &Path, failpoint: Option<&str>) -> Child {
         .arg(binary("shim"))
         .arg("--runtime")
         .arg(binary("runtime"));
+    if let Some(form) = layers {
+        command.arg("--layers").arg(form);
+    }
     if folder.join(POLICY).exists() {
         command.arg("--trust-policy").arg(folder.join(POLICY));
     }

@@ -7,13 +7,21 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::types::mount::Mount;
-use image::{Description, Images, Owners, Platform, Rootfs, tree_bytes};
+use image::{Config, Description, Images, Layers, Owners, Platform, Rootfs, tree_bytes};
 use integration::{Bundle, Sandbox, Shim, Streams, busybox_rootfs, patience};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// A store with one image, of busybox, whose `/` belongs to `owner`.
 fn store(sandbox: &Sandbox, owner: u32) -> (Images, image::Image) {
+    store_keeping(sandbox, owner, Config::default()).expect("open the store")
+}
+
+fn store_keeping(
+    sandbox: &Sandbox,
+    owner: u32,
+    config: Config,
+) -> Result<(Images, image::Image), image::Error> {
     let folder = sandbox.path().join("content");
     busybox_rootfs(&folder);
     chown(&folder, Some(owner), None).expect("give the root away");
@@ -24,8 +32,8 @@ fn store(sandbox: &Sandbox, owner: u32) -> (Images, image::Image) {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let opened = runtime
         .expect("a runtime")
-        .block_on(Images::open(&sandbox.path().join("store")));
-    let images = opened.expect("open the store");
+        .block_on(Images::open_with(&sandbox.path().join("store"), config));
+    let images = opened?;
     let description = Description {
         name: Some("busybox:1".into()),
         author: String::new(),
@@ -35,7 +43,7 @@ fn store(sandbox: &Sandbox, owner: u32) -> (Images, image::Image) {
         platform: Some(Platform::host()),
     };
     let image = images.import(&archive[..], &description).expect("import");
-    (images, image)
+    Ok((images, image))
 }
 
 fn owners(uids: &str, gids: &str) -> Owners {
@@ -100,7 +108,8 @@ type Looks = ((u32, u32), u32, (i64, i64), Vec<u8>);
 /// All below `root`, by path.
 fn look(root: &Path) -> BTreeMap<PathBuf, Looks> {
     let mut found = BTreeMap::new();
-    let mut waiting = vec![root.to_owned()];
+    // That of a mounted image is a link.
+    let mut waiting = vec![root.join(".")];
     while let Some(path) = waiting.pop() {
         let status = path.symlink_metadata().expect("look");
         let mut content = Vec::new();
@@ -124,7 +133,23 @@ fn look(root: &Path) -> BTreeMap<PathBuf, Looks> {
 #[test]
 fn containers_of_different_user_namespaces_share_one_unpacked_image() {
     let sandbox = Sandbox::new();
-    let (images, image) = store(&sandbox, 0);
+    share(&sandbox, store(&sandbox, 0));
+}
+
+#[test]
+fn containers_of_different_user_namespaces_share_one_mounted_image() {
+    let sandbox = Sandbox::new();
+    let config = Config {
+        layers: Layers::Erofs,
+        ..Config::default()
+    };
+    match store_keeping(&sandbox, 0, config) {
+        Ok(store) => share(&sandbox, store),
+        Err(error) => eprintln!("skipped: {error}"),
+    }
+}
+
+fn share(sandbox: &Sandbox, (images, image): (Images, image::Image)) {
     let store = sandbox.path().join("store");
     let layers_bytes = || tree_bytes(&store.join("s")).expect("measure the layers");
     let before_bytes = layers_bytes();
@@ -149,7 +174,7 @@ fn containers_of_different_user_namespaces_share_one_unpacked_image() {
     let before = look(layer);
     let shims = rootfs
         .each_ref()
-        .map(|(name, rootfs, _)| started(&sandbox, name, rootfs));
+        .map(|(name, rootfs, _)| started(sandbox, name, rootfs));
 
     // All of them run from here on.
     let maps = shims.each_ref().map(|shim| says(shim, "cat /proc/self/uid_map"));

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::BLOCK_BYTES;
 
 /// What is written at once: the content of many small files.
-const BUFFER_BYTES: usize = 1 << 20;
+const BUFFER_BYTES: usize = 256 << 10;
 /// Block numbers have 32 bits.
 const BLOCKS_MAX: u64 = u32::MAX as u64;
 

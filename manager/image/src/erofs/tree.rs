@@ -4,6 +4,7 @@
 //! its place in its folder. Those of a layer of 100,000 files are 15 MB.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::FileType;
 
@@ -14,6 +15,10 @@ use crate::archive::Time;
 const ENTRY_BYTES: usize = 160;
 /// As many links may be followed in one look-up as the kernel follows (`MAXSYMLINKS`).
 const LINKS_MAX: usize = 40;
+
+/// What all trees of this process may take together: the layers of an image wait for those below them.
+const ALL_BYTES_MAX: usize = 1 << 30;
+static ALL_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// The number of an inode.
 pub(crate) type Id = u32;
@@ -276,14 +281,22 @@ impl Tree {
 
     /// Count memory that is taken for the tree.
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), String> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes > self.bytes_max {
-            return Err(format!(
-                "the layer's names and attributes take more than {} bytes of memory",
-                self.bytes_max
-            ));
-        }
-        Ok(())
+        self.bytes += bytes;
+        let all = ALL_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let (max, of) = match self.bytes {
+            own if own > self.bytes_max => (self.bytes_max, "the layer"),
+            _ if all > ALL_BYTES_MAX => (ALL_BYTES_MAX, "all layers in the making"),
+            _ => return Ok(()),
+        };
+        Err(format!(
+            "the names and attributes of {of} take more than {max} bytes of memory"
+        ))
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        ALL_BYTES.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -92,9 +92,13 @@ impl Held {
         &self.path
     }
 
-    /// The root folder of a layer.
+    /// The root folder of a layer, see [`Store::layer_folder`].
+    pub(crate) fn layer_folder(&self) -> Result<PathBuf, Error> {
+        self.store.layer_folder(self.number)
+    }
+
     pub(crate) fn open_layer(&self) -> Result<OwnedFd, Error> {
-        let folder = self.store.layer_folder(self.number)?;
+        let folder = self.layer_folder()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(&folder, flags, Mode::empty()).map_err(|e| Error::io("open", &folder, e))
     }

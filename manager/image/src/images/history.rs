@@ -81,7 +81,9 @@ pub(super) fn sizes(store: &std::sync::Arc<Store>, layers: &[LayerRow]) -> Resul
             sizes.push(0);
             continue;
         };
-        let bytes = tree_bytes(held.path()).map_err(|e| Error::io("measure", held.path(), e))?;
+        // That of a mounted image is a link.
+        let folder = held.layer_folder()?.join(".");
+        let bytes = tree_bytes(&folder).map_err(|e| Error::io("measure", held.path(), e))?;
         database::set_unpacked_bytes(&store.database(), &layer.chain_id, bytes)?;
         sizes.push(bytes);
     }

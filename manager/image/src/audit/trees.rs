@@ -278,7 +278,9 @@ fn looks(wanted: &Object, found: &Object, is_undated: bool) -> Vec<Difference> {
         differences.push(Difference::Mode(mode(wanted), mode(found)));
     }
     let owner = |status: &Stat| (status.st_uid, status.st_gid);
-    if owner(wanted) != owner(found) {
+    // A whiteout is made without a time, and may get the group of its folder; nobody sees either.
+    let is_seen = !is_whiteout(wanted);
+    if owner(wanted) != owner(found) && is_seen {
         differences.push(Difference::Owner(owner(wanted), owner(found)));
     }
     let device = |status: &Stat| {
@@ -291,8 +293,7 @@ fn looks(wanted: &Object, found: &Object, is_undated: bool) -> Vec<Difference> {
         differences.push(Difference::Device(device(wanted), device(found)));
     }
     let modified = |status: &Stat| (status.st_mtime, u32::try_from(status.st_mtime_nsec).unwrap_or(0));
-    // A whiteout is made without a time.
-    if modified(wanted) != modified(found) && !is_undated && !is_whiteout(wanted) {
+    if modified(wanted) != modified(found) && !is_undated && is_seen {
         differences.push(Difference::Modified(modified(wanted), modified(found)));
     }
     differences

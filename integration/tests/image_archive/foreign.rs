@@ -1,23 +1,29 @@
 //! Images as other tools make them: buildah, umoci, podman and mmdebstrap, and what they make of ours.
 
-use crate::{image, inspect, path_in, skopeo, stored, word};
+use crate::{image, inspect, path_in, saved, skopeo, stored, word};
 use integration::{Manager, Peers, Registry, Sandbox, run};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// buildah with a storage of its own, in the manager's network. It needs no mounts for what is done here.
+/// buildah or podman with a storage of its own. It needs no mounts for what is done here.
 #[track_caller]
-fn buildah(manager: &Manager, sandbox: &Sandbox, arguments: &[&str]) -> String {
-    let storage = sandbox.path().join("buildah");
-    let mut command = manager.inside("buildah");
+fn with_storage(mut command: Command, sandbox: &Sandbox, arguments: &[&str]) -> String {
+    let storage = sandbox.path().join("storage");
     command
         .arg("--root")
         .arg(storage.join("root"))
         .arg("--runroot")
         .arg(storage.join("run"))
         .args(["--storage-driver", "vfs"]);
-    run(command.args(arguments)).ok().trim().to_owned()
+    run(command.args(arguments)).ok()
+}
+
+/// buildah in the manager's network.
+#[track_caller]
+fn buildah(manager: &Manager, sandbox: &Sandbox, arguments: &[&str]) -> String {
+    let said = with_storage(manager.inside("buildah"), sandbox, arguments);
+    said.trim().to_owned()
 }
 
 #[test]
@@ -98,10 +104,7 @@ fn images_of_buildahs_are_pulled_loaded_and_built_upon() {
 fn images_of_umocis_are_loaded_and_ours_are_changed_by_it() {
     let sandbox = Sandbox::new();
     let manager = Manager::start(&sandbox);
-    let name = manager.registry().push(&image("one"), "one:1");
-    manager.ctl(&["pull", "-q", &name]).ok();
-    let archive = path_in(&sandbox, "one.tar");
-    manager.ctl(&["save", "-o", &archive, &name]).ok();
+    let (_, archive) = saved(&manager, &sandbox);
     let layout = path_in(&sandbox, "layout");
     fs::create_dir(&layout).expect("make a folder");
     run(Command::new("tar").args(["-xf", &archive, "-C", &layout])).ok();
@@ -162,17 +165,7 @@ fn podman_and_we_load_what_the_other_saves() {
     let manager = Manager::start(&sandbox);
     let layout = path_in(&sandbox, "layout");
     image("one").write_layout(Path::new(&layout));
-    let podman = |arguments: &[&str]| -> String {
-        let storage = sandbox.path().join("podman");
-        let mut command = peers.command("podman");
-        command
-            .arg("--root")
-            .arg(storage.join("root"))
-            .arg("--runroot")
-            .arg(storage.join("run"))
-            .args(["--storage-driver", "vfs"]);
-        run(command.args(arguments)).ok()
-    };
+    let podman = |arguments: &[&str]| with_storage(peers.command("podman"), &sandbox, arguments);
     podman(&["pull", "-q", &format!("oci:{layout}:image")]);
     let id = podman(&["images", "-q", "--no-trunc"]).trim().to_owned();
     podman(&["tag", &id, "quay.io/a/saved:1"]);

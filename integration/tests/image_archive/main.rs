@@ -29,6 +29,16 @@ fn path_in(sandbox: &Sandbox, name: &str) -> String {
     sandbox.path().join(name).to_str().expect("a path").to_owned()
 }
 
+/// The name of an image that is here, and an archive of it.
+#[track_caller]
+fn saved(manager: &Manager, sandbox: &Sandbox) -> (String, String) {
+    let name = manager.registry().push(&image("one"), "one:1");
+    manager.ctl(&["pull", "-q", &name]).ok();
+    let archive = path_in(sandbox, "one.tar");
+    manager.ctl(&["save", "-o", &archive, &name]).ok();
+    (name, archive)
+}
+
 /// What a running image says of itself.
 #[track_caller]
 fn word(manager: &Manager, image: &str) -> String {
@@ -130,10 +140,7 @@ fn an_image_without_a_name_goes_by_its_id() {
 fn skopeo_and_umoci_read_what_is_saved() {
     let sandbox = Sandbox::new();
     let manager = Manager::start(&sandbox);
-    let name = manager.registry().push(&image("one"), "one:1");
-    manager.ctl(&["pull", "-q", &name]).ok();
-    let archive = path_in(&sandbox, "one.tar");
-    manager.ctl(&["save", "-o", &archive, &name]).ok();
+    let (name, archive) = saved(&manager, &sandbox);
     let known = inspect(&manager, &name);
 
     let raw = skopeo(&["inspect", "--raw", &format!("oci-archive:{archive}:1")]);

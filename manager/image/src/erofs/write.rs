@@ -40,7 +40,7 @@ pub(crate) fn write(mut tree: Tree, content: Content, uuid: [u8; 16]) -> io::Res
         writer.inode(*id)?;
     }
     writer.pad_to(inode_blocks * BLOCK)?;
-    for id in &plan.order {
+    for id in &plan.with_blocks {
         writer.blocks(*id)?;
     }
     let file = writer.file.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -96,6 +96,8 @@ struct Plan {
     end: u64,
     /// Of folders and links, behind the inodes.
     blocks: u64,
+    /// Those that have some there, in that order: few.
+    with_blocks: Vec<Id>,
 }
 
 impl Plan {
@@ -104,6 +106,7 @@ impl Plan {
             order: vec![ROOT],
             end: FIRST_SLOT * SLOT_BYTES as u64,
             blocks: 0,
+            with_blocks: Vec::new(),
         };
         let mut is_placed = vec![false; tree.count()];
         let mut next = 0;
@@ -150,6 +153,9 @@ impl Plan {
         inode.is_inline = is_inline;
         inode.block = self.blocks as u32;
         self.blocks += own_blocks;
+        if own_blocks > 0 {
+            self.with_blocks.push(id);
+        }
         Ok(())
     }
 }

@@ -10,12 +10,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use sigstore_verify::types::{Bundle, SignatureBytes};
-use x509_cert::Certificate;
 use x509_cert::der::Encode as _;
 
 use super::Judge;
 use crate::digest::{Digest, quote};
-use crate::trust::{Asked, Signature, provider};
+use crate::trust::{Asked, Signature, pem, provider};
 
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
@@ -161,19 +160,16 @@ fn as_bundle(simple: &Simple<'_>, signature: &[u8], with_timestamp: bool) -> Res
     Bundle::from_json(&bundle.to_string()).map_err(|e| e.to_string())
 }
 
-fn certificates(pem: &str) -> Result<Vec<Value>, String> {
-    let refuse = |e: x509_cert::der::Error| format!("its certificates: {e}");
-    // Of nothing but ends of lines the parser computes a length below zero.
-    if pem.trim().is_empty() {
-        return Err("it has no certificates".into());
-    }
-    let chain = Certificate::load_pem_chain(pem.as_bytes()).map_err(refuse)?;
-    if chain.is_empty() || chain.len() > CERTIFICATES_MAX {
+fn certificates(text: &str) -> Result<Vec<Value>, String> {
+    let refuse = |e: String| format!("its certificates: {e}");
+    let chain = pem::certificates(text.as_bytes()).map_err(refuse)?;
+    if chain.len() > CERTIFICATES_MAX {
         return Err(format!("it has {} certificates", chain.len()));
     }
-    chain
+    let der = chain
         .iter()
-        .map(|one| Ok(json!({"rawBytes": STANDARD.encode(one.to_der().map_err(refuse)?)})))
+        .map(|one| one.to_der().map_err(|e| refuse(e.to_string())));
+    der.map(|der| Ok(json!({"rawBytes": STANDARD.encode(der?)})))
         .collect()
 }
 

@@ -47,7 +47,7 @@ impl Default for Config {
 
 impl Config {
     /// The defaults, changed by the environment: `BERTH_REGISTRY_STALL_SECONDS`,
-    /// `BERTH_REGISTRY_MIN_BYTES_PER_SECOND`, `BERTH_REGISTRY_ATTEMPTS`, `BERTH_PULL_SHARE_SECONDS` and `BERTH_LAYERS`.
+    /// `BERTH_REGISTRY_MIN_BYTES_PER_SECOND`, `BERTH_REGISTRY_ATTEMPTS` and `BERTH_PULL_SHARE_SECONDS`.
     pub fn from_env() -> Config {
         let number = |name: &str, range: std::ops::RangeInclusive<u64>| {
             let text = std::env::var(name).ok()?;
@@ -61,10 +61,6 @@ impl Config {
             }
             number
         };
-        let layers = std::env::var("BERTH_LAYERS").ok().and_then(|text| {
-            let refused = |rule: &String| tracing::warn!(value = text, %rule, "ignoring BERTH_LAYERS");
-            text.parse().inspect_err(refused).ok()
-        });
         let default = Config::default();
         Config {
             stall_timeout: number("BERTH_REGISTRY_STALL_SECONDS", 1..=3600)
@@ -76,7 +72,7 @@ impl Config {
             share_timeout: number("BERTH_PULL_SHARE_SECONDS", 0..=3600)
                 .map_or(default.share_timeout, Duration::from_secs),
             registries: default.registries,
-            layers: layers.unwrap_or(default.layers),
+            layers: default.layers,
         }
     }
 }

@@ -212,7 +212,7 @@ impl Error {
 
     pub(crate) fn of_database(what: &'static str, error: &rusqlite::Error) -> Error {
         let why = error.to_string();
-        if crate::store::is_full(error) {
+        if image::database_is_full(error) {
             Error::DiskFull { what, why }
         } else {
             Error::Database { what, why }

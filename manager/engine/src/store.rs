@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::Error;
@@ -162,14 +162,6 @@ enum Room {
     SetAside,
 }
 
-/// Is this how `SQLite` says that the disk is full? For its shared memory it only says that the call failed.
-pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
-    let Some(code) = error.sqlite_error() else {
-        return false;
-    };
-    code.code == ErrorCode::DiskFull || code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
-}
-
 fn open(path: &Path) -> Result<Connection, Error> {
     let mut connection = Connection::open(path).map_err(Error::database("open the file"))?;
     schema::prepare(&mut connection)?;
@@ -202,7 +194,7 @@ impl<T: Send, F: Fn(&Connection) -> Result<T, Error> + Send> Write for Pending<T
 
     fn may_have_ballast(&self, transaction: Result<(), &rusqlite::Error>) -> bool {
         let refused = matches!(self.result, Some(Err(Error::DiskFull { .. })));
-        self.room == Room::SetAside && (refused || transaction.is_err_and(is_full))
+        self.room == Room::SetAside && (refused || transaction.is_err_and(image::database_is_full))
     }
 
     fn finish(self: Box<Self>, transaction: Result<(), &rusqlite::Error>) {

@@ -54,6 +54,14 @@ pub(crate) fn write(connection: &mut Connection) -> Result<Transaction<'_>, Erro
         .map_err(doing("begin"))
 }
 
+/// Is this how `SQLite` says that the disk is full? For its shared memory it only says that the call failed.
+pub fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| {
+        error.code == rusqlite::ErrorCode::DiskFull
+            || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+    })
+}
+
 /// What is wrong with the database itself; nothing in one that is well.
 pub(crate) fn faults(connection: &Connection) -> Result<Vec<String>, Error> {
     let mut faults = strings(connection, "PRAGMA integrity_check", []).map_err(doing("check"))?;

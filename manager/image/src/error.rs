@@ -443,15 +443,9 @@ impl Error {
         }
     }
 
-    /// Whether the database had no room. For its shared memory `SQLite` only says that the call failed.
+    /// Whether the database had no room.
     pub fn is_disk_full(&self) -> bool {
-        let Error::Database { source, .. } = self else {
-            return false;
-        };
-        source.sqlite_error().is_some_and(|error| {
-            error.code == rusqlite::ErrorCode::DiskFull
-                || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
-        })
+        matches!(self, Error::Database { source, .. } if crate::database::is_full(source))
     }
 
     /// Tell of a refusal that the name pointed elsewhere before.

@@ -85,11 +85,18 @@ pub struct Image {
 impl Image {
     /// The image of this id.
     pub(crate) fn read(connection: &Connection, id: &str) -> Result<Image, Error> {
-        let row = database::image(connection, id)?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;
+        Image::find(connection, id)?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))
+    }
+
+    /// Like [`Image::read`]; `None` if it is not here any more.
+    pub(crate) fn find(connection: &Connection, id: &str) -> Result<Option<Image>, Error> {
+        let Some(row) = database::image(connection, id)? else {
+            return Ok(None);
+        };
         let repo_digests = database::repo_digests(connection, id)?;
         let layers = database::image_layers(connection, id)?;
         let unpacked_bytes = layers.iter().filter_map(|layer| layer.unpacked_bytes).sum();
-        Image::from_row(row, repo_digests, unpacked_bytes)
+        Image::from_row(row, repo_digests, unpacked_bytes).map(Some)
     }
 
     fn from_row(row: ImageRow, repo_digests: Vec<String>, unpacked_bytes: u64) -> Result<Image, Error> {

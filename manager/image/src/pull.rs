@@ -145,14 +145,7 @@ impl Pull {
         let turn = async { Ok(tokio::time::timeout(patience, self.flight.turn.lock()).await.ok()) };
         let _turn = self.or_cancelled(turn).await?;
         let known = self.known().await?;
-        let result = self.renew(known.as_ref()).await;
-        // What somebody has removed meanwhile goes with the last hold on it.
-        blocking(move || {
-            drop(known);
-            Ok(())
-        })
-        .await?;
-        result
+        self.renew(known.as_ref()).await
     }
 
     /// Bring what the name has here to what it has at its registry.
@@ -321,9 +314,8 @@ impl Pull {
         };
         let store = Arc::clone(&self.shared.store);
         let found = blocking(move || {
-            let image = match read(&store, &id) {
-                Err(Error::NoSuchImage(_)) => return Ok(None),
-                image => image?,
+            let Some(image) = Image::find(&store.database(), &id)? else {
+                return Ok(None);
             };
             let digest = Digest::parse(&image.manifest_digest).ok();
             let content = digest.map_or(Ok(None), |digest| store.document(&digest))?;

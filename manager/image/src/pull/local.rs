@@ -54,8 +54,9 @@ fn known(store: &Arc<Store>, name: &str, platform: &Platform, all: bool) -> Resu
     let mut image = row.map(|row| row.image_id);
     if let Some(id) = &image {
         // What a name stands for may change without its platform's being asked for.
-        let is_for_it = read(store, id).is_ok_and(|image| image.is_for(platform));
-        match hold_layers(store, id)?.filter(|_| is_for_it) {
+        let wanted = read(store, id).ok().filter(|image| image.is_for(platform));
+        let layers = wanted.map(|image| hold_layers(store, &image)).transpose()?;
+        match layers.flatten() {
             Some(layers) => {
                 let packed = store.hold_contents(&target)?;
                 held.extend(layers.into_iter().chain(packed.into_iter().map(|(_, held)| held)));
@@ -84,10 +85,7 @@ fn is_complete(connection: &Connection, target: &str, image: &str, all: bool) ->
 }
 
 /// Holds on all layers of an image, unless it has lost one.
-fn hold_layers(store: &Arc<Store>, id: &str) -> Result<Option<Vec<Arc<Held>>>, Error> {
-    let Ok(image) = read(store, id) else {
-        return Ok(None);
-    };
+fn hold_layers(store: &Arc<Store>, image: &Image) -> Result<Option<Vec<Arc<Held>>>, Error> {
     let diff_ids: Result<Vec<Digest>, String> = image.diff_ids.iter().map(|d| Digest::parse(d)).collect();
     let Ok(diff_ids) = diff_ids else { return Ok(None) };
     chain_ids(&diff_ids)
@@ -130,8 +128,10 @@ impl Pulls {
                 plan.manifest.config.digest.to_string(),
             );
             let ready = blocking(move || {
-                let layers = hold_layers(&store, &id)?;
-                layers.map(|_held| read(&store, &id)).transpose()
+                let Ok(image) = read(&store, &id) else {
+                    return Ok(None);
+                };
+                Ok(hold_layers(&store, &image)?.map(|_held| image))
             });
             match ready.await? {
                 Some(image) => Ok(image),

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::local::Known;
 use super::plan::Plan;
-use super::{Pull, Pulls, read};
+use super::{Pull, Pulls};
 use crate::digest::Digest;
 use crate::reference::Reference;
 use crate::registry::Sources;
 use crate::trust::{Origin, Verdict};
-use crate::{Error, PullOptions, blocking};
+use crate::{Error, Image, PullOptions, blocking};
 
 impl Pulls {
     /// Judge an image by its manifests and signatures alone.
@@ -69,10 +69,7 @@ impl Pull {
         };
         let here = |id: String| {
             let store = Arc::clone(&self.shared.store);
-            blocking(move || match read(&store, &id) {
-                Err(Error::NoSuchImage(_)) => Ok(None),
-                image => image.map(Some),
-            })
+            blocking(move || Image::find(&store.database(), &id))
         };
         let Some(image) = here(id).await? else {
             return Ok(false);

@@ -39,9 +39,8 @@ impl Store {
         let mut held = lock(&self.held);
         let (image, layer_rows, content_rows) = {
             let connection = self.database();
-            let image = match Image::read(&connection, image_id) {
-                Err(Error::NoSuchImage(_)) => return Ok(None),
-                image => image?,
+            let Some(image) = Image::find(&connection, image_id)? else {
+                return Ok(None);
             };
             let layers = database::image_layers(&connection, image_id)?;
             (image, layers, database::contents_of_image(&connection, image_id)?)

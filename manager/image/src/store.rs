@@ -533,21 +533,14 @@ impl Store {
             .map_err(database::doing("commit a removal"))?;
         failpoint::reach("rmi.recorded");
         drop(connection);
-        let layers = garbage
-            .layers
-            .into_iter()
-            .map(|(chain, number)| (chain, self.layer_path(number), number));
-        let blobs = garbage
-            .blobs
-            .into_iter()
-            .map(|digest| (digest, PathBuf::new(), 0));
-        for (digest, path, number) in layers.chain(blobs) {
+        let blobs = garbage.blobs.into_iter().map(|digest| (digest, 0));
+        for (digest, number) in garbage.layers.into_iter().chain(blobs) {
             let Ok(digest) = Digest::parse(&digest) else {
                 continue;
             };
             let (key, path) = match number {
                 0 => (Key::Blob(digest.clone()), self.blob_path(&digest)),
-                _ => (Key::Layer(digest), path),
+                _ => (Key::Layer(digest), self.layer_path(number)),
             };
             if let Some(live) = held.get(&key).and_then(Weak::upgrade) {
                 // A pull relies on it: either its commit keeps it again, or its end removes it.

@@ -17,7 +17,7 @@ use crate::local::{Base, Description, LayerWriter, LocalLayer, compose};
 use crate::overlay::{self, Change, Layers};
 use crate::pack::Packer;
 use crate::store::Store;
-use crate::unpack::{Limits, Tally};
+use crate::unpack::{Limits, Tally, split};
 use crate::{Error, Image, database, rootfs};
 
 /// Whiteouts and opaque folders in a layer: OCI image spec, layer.md, "Whiteouts".
@@ -164,10 +164,7 @@ fn pack_layer(
             // The opaque folder above says so.
             Change::Deleted { hidden: true, .. } => return Ok(()),
             Change::Deleted { path, .. } => {
-                let (folder, name) = match path.iter().rposition(|b| *b == b'/') {
-                    Some(slash) => (&path[..slash], &path[slash + 1..]),
-                    None => (&path[..0], &path[..]),
-                };
+                let (folder, name) = split(&path);
                 mark(folder, &[MARK, name].concat())
             }
         };

@@ -23,6 +23,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use crate::unpack::join;
 use names::Names;
 
 /// `PATH_MAX`, without its NUL.
@@ -116,10 +117,7 @@ impl Folder {
     /// The path of what is called `name` in this folder. Processes that go down step by step make longer ones than
     /// the kernel takes.
     pub(crate) fn join(&self, name: &[u8]) -> Result<Vec<u8>, Failure> {
-        let path = match self.path.as_slice() {
-            b"" => name.to_vec(),
-            folder => [folder, name].join(&b'/'),
-        };
+        let path = join(&self.path, name);
         if path.len() > PATH_BYTES_MAX {
             let rule = format!(
                 "its path is longer than {PATH_BYTES_MAX} bytes, which is the most that can be opened"

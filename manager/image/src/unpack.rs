@@ -16,6 +16,8 @@ mod tree;
 mod xattr;
 
 pub(crate) use adopt::{copy_looks, undated};
+pub(crate) use below::modified;
+pub(crate) use name::{join, split};
 pub(crate) use tally::Tally;
 pub(crate) use tree::{beneath, is_whiteout};
 

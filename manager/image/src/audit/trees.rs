@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::finding::Difference;
 use crate::overlay::{Xattr, all_xattrs};
-use crate::unpack::{beneath, is_whiteout};
+use crate::unpack::{beneath, is_whiteout, join};
 
 const BUFFER_BYTES: usize = 128 << 10;
 /// The kernel's own, of this inode on this machine.
@@ -317,11 +317,4 @@ fn names(folder: &OwnedFd) -> io::Result<BTreeSet<Vec<u8>>> {
     let mut names = names?;
     names.retain(|name| name != b"." && name != b"..");
     Ok(names)
-}
-
-fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
-    if folder.is_empty() {
-        return name.to_vec();
-    }
-    [folder, name].join(&b'/')
 }

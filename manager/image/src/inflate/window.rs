@@ -13,7 +13,6 @@ use zstd::zstd_safe::DParameter;
 const SMALL_LOG: u32 = 23;
 /// The largest that is accepted: 32 MiB, as of `zstd --ultra -20` and of the best compression of Go's writers.
 pub(crate) const LARGE_LOG: u32 = 25;
-const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Of a frame to skip; the first byte's last four bits are free.
 const SKIPPED_MAGIC: [u8; 3] = [0x2a, 0x4d, 0x18];
 
@@ -87,7 +86,7 @@ fn window(start: &[u8]) -> Option<u64> {
     if start.get(1..4) == Some(&SKIPPED_MAGIC) {
         return Some(0);
     }
-    let header = start.strip_prefix(&MAGIC)?;
+    let header = start.strip_prefix(super::ZSTD)?;
     let descriptor = *header.first()?;
     let is_single_segment = descriptor & 0x20 != 0;
     if !is_single_segment {

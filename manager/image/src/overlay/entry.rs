@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::FOREIGN;
 use super::data::{Data, extents};
-use crate::archive::{Entry, Kind, Time};
+use crate::archive::{Entry, Kind};
+use crate::unpack::modified;
 
 /// The kernel's bound of a list of attributes, and of one value.
 const XATTR_BYTES_MAX: usize = 64 << 10;
@@ -133,10 +134,7 @@ fn looks(
         mode: status.st_mode & 0o7777,
         uid: status.st_uid,
         gid: status.st_gid,
-        modified: Time {
-            seconds: status.st_mtime,
-            nanoseconds: u32::try_from(status.st_mtime_nsec).unwrap_or(0),
-        },
+        modified: modified(status),
         device,
         xattrs,
     }

@@ -12,8 +12,9 @@ use rustix::io::Errno;
 
 use super::below::{
     Copies, Source, copy_data, find_file, find_folder, has_opaque_ancestor, identity, modified, size_of,
-    split, system,
+    system,
 };
+use super::name::split;
 use super::tree::{beneath, folder_flags, is_whiteout, times};
 use super::{Borrowed, Failure, Implied, xattr};
 

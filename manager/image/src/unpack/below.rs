@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
+use super::name::split;
 use super::tree::{beneath, file_type, is_whiteout};
 use super::{Failure, xattr};
 use crate::archive::Time;
@@ -85,7 +86,7 @@ pub(super) fn size_of(status: &Stat) -> u64 {
     u64::try_from(status.st_size).unwrap_or(0)
 }
 
-pub(super) fn modified(status: &Stat) -> Time {
+pub(crate) fn modified(status: &Stat) -> Time {
     Time {
         seconds: status.st_mtime,
         nanoseconds: u32::try_from(status.st_mtime_nsec).unwrap_or(0),
@@ -131,41 +132,39 @@ pub(super) fn copy_data(from: &File, to: &mut (impl Write + Seek), begin: u64, s
 /// The file at `path` that an overlay of the layers below shows.
 pub(super) fn find_file(below: &[OwnedFd], path: &[u8]) -> io::Result<Option<(OwnedFd, Stat)>> {
     let (parent, name) = split(path);
-    for layer in below {
-        match beneath(layer, parent, ResolveFlags::NO_SYMLINKS) {
-            Ok(parent) => match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(status) if is_whiteout(&status) => return Ok(None),
-                Ok(status) => {
-                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                    let flags = match file_type(&status) {
-                        FileType::RegularFile => flags,
-                        // To tell what it is; a device must not be opened.
-                        _ => OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                    };
-                    let file = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
-                    return Ok(Some((file, status)));
-                }
-                Err(Errno::NOENT) => {}
-                Err(e) => return Err(e.into()),
-            },
-            // A file, link or whiteout on the way hides the layers below.
-            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-            Err(Errno::NOENT) => {}
-            Err(e) => return Err(e.into()),
+    topmost(below, path, |layer| {
+        let parent = beneath(layer, parent, ResolveFlags::NO_SYMLINKS)?;
+        let status = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if is_whiteout(&status) {
+            return Err(Errno::NOTDIR);
         }
-        if has_opaque_ancestor(layer, path) {
-            return Ok(None);
-        }
-    }
-    Ok(None)
+        let flags = match file_type(&status) {
+            FileType::RegularFile => OFlags::RDONLY | OFlags::NONBLOCK,
+            // To tell what it is; a device must not be opened.
+            _ => OFlags::PATH,
+        };
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok((rustix::fs::openat(&parent, name, flags, Mode::empty())?, status))
+    })
 }
 
 /// The folder at `path` that an overlay of these layers would show on top.
 pub(super) fn find_folder(layers: &[OwnedFd], path: &[u8]) -> io::Result<Option<OwnedFd>> {
+    topmost(layers, path, |layer| {
+        beneath(layer, path, ResolveFlags::NO_SYMLINKS)
+    })
+}
+
+/// What the first of these layers has that has anything at `path`, unless it hides there what the others have.
+fn topmost<T>(
+    layers: &[OwnedFd],
+    path: &[u8],
+    find: impl Fn(&OwnedFd) -> Result<T, Errno>,
+) -> io::Result<Option<T>> {
     for layer in layers {
-        match beneath(layer, path, ResolveFlags::NO_SYMLINKS) {
-            Ok(folder) => return Ok(Some(folder)),
-            // A file, link or whiteout on the way hides the layers below.
+        match find(layer) {
+            Ok(found) => return Ok(Some(found)),
+            // A file, link or whiteout, there or on the way, hides the layers below.
             Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(Errno::NOENT) => {}
             Err(e) => return Err(e.into()),
@@ -189,11 +188,4 @@ pub(super) fn has_opaque_ancestor(layer: &OwnedFd, path: &[u8]) -> bool {
         }
     }
     false
-}
-
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|b| *b == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
-    }
 }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::below::{self, Copies, Source};
+use super::name::join;
 use super::sink::Sink;
 use super::tree::{COPY_BUFFER_BYTES, copy};
 use super::{Failure, Problem, name, xattr};
@@ -83,24 +84,9 @@ impl Image {
         let (mut folders, mut idle) = (Vec::new(), Vec::new());
         for (name, child) in self.tree.folder(id).into_iter().flat_map(|folder| &folder.names) {
             let inode = self.tree.get(*child);
-            if !inode.is_whiteout() && !matches!(inode.what, What::Folder(_)) {
-                continue;
-            }
-            let path = join(path, name);
-            if !inode.is_whiteout() {
-                folders.push((*child, path));
-                continue;
-            }
-            let hidden = self.is_hidden(&path);
-            let found = if hidden {
-                Ok(None)
-            } else {
-                below::find_file(below, &path)
-            };
-            if found
-                .map_err(below::system(&path, "look at what is hidden by"))?
-                .is_none()
-            {
+            if let What::Folder(_) = inode.what {
+                folders.push((*child, join(path, name)));
+            } else if inode.is_whiteout() && !self.hides_something(&join(path, name), below)? {
                 idle.push(name.clone());
             }
         }
@@ -110,9 +96,18 @@ impl Image {
         Ok(folders)
     }
 
+    fn hides_something(&self, path: &[u8], below: &[OwnedFd]) -> Result<bool, Failure> {
+        if self.is_hidden(path) {
+            return Ok(false);
+        }
+        let found = below::find_file(below, path);
+        let found = found.map_err(below::system(path, "look at what is hidden by"))?;
+        Ok(found.is_some())
+    }
+
     /// Whether a folder above a path hides what the layers below have there.
     fn is_hidden(&self, path: &[u8]) -> bool {
-        let (parents, _) = below::split(path);
+        let (parents, _) = name::split(path);
         let mut at = ROOT;
         for name in parents.split(|b| *b == b'/') {
             match self.tree.find(at, name) {
@@ -377,13 +372,6 @@ impl Sink for Image {
     fn remove_from_root(&mut self, name: &[u8]) -> Result<(), Problem> {
         self.tree.remove(ROOT, name);
         Ok(())
-    }
-}
-
-fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
-    match folder {
-        b"" => name.to_vec(),
-        _ => [folder, name].join(&b'/'),
     }
 }
 

@@ -108,6 +108,22 @@ pub(super) fn check_symlink(path: &[&[u8]], target: &[u8]) -> Result<(), String>
     Ok(())
 }
 
+/// The path of what is called `name` in a folder; that of the root is empty.
+pub(crate) fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    match folder {
+        b"" => name.to_vec(),
+        _ => [folder, name].join(&b'/'),
+    }
+}
+
+/// The folder and the name that a path ends in.
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
 pub(super) const LEADS_OUT: &str =
     "its path goes through a symbolic link that leads out of the layer, or to nothing";
 

@@ -52,10 +52,7 @@ struct Folder {
 impl Folder {
     /// The path of what is called `name` in it.
     fn join(&self, name: &[u8]) -> Vec<u8> {
-        if self.path.is_empty() {
-            return name.to_vec();
-        }
-        [self.path.as_slice(), name].join(&b'/')
+        name::join(&self.path, name)
     }
 }
 

@@ -6,6 +6,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::Problem;
+use crate::overlay::{Xattr, all_xattrs};
 
 /// What overlayfs keeps its own marks in: a layer that brings one could hide or redirect folders.
 const RESERVED: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
@@ -110,22 +111,8 @@ pub(super) fn is_opaque(folder: BorrowedFd<'_>) -> bool {
 }
 
 /// All attributes but overlayfs's own.
-pub(super) fn read(of: BorrowedFd<'_>) -> std::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut names = vec![0u8; 64 << 10];
-    let length = match rustix::fs::flistxattr(of, &mut names) {
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        length => length?,
-    };
-    let mut value = vec![0u8; 64 << 10];
-    let mut xattrs = Vec::new();
-    for name in names[..length].split(|b| *b == 0).filter(|n| !n.is_empty()) {
-        if RESERVED.iter().any(|r| name.starts_with(r)) {
-            continue;
-        }
-        let size = rustix::fs::fgetxattr(of, name, &mut value)?;
-        xattrs.push((name.to_vec(), value[..size].to_vec()));
-    }
-    Ok(xattrs)
+pub(super) fn read(of: BorrowedFd<'_>) -> std::io::Result<Vec<Xattr>> {
+    all_xattrs(of, |name| Ok(!RESERVED.iter().any(|r| name.starts_with(r))))
 }
 
 /// Copy all attributes but overlayfs's own from one folder to another.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -732,6 +733,42 @@ fn a_restore_killed_at_any_moment_leaves_what_delete_force_removes() {
     }
     run(&mut saved.restore(&bundle, "images", &["--detach"])).ok();
     runtime.delete(id);
+}
+
+/// A killed CRIU leaves them waiting for it for ever.
+#[test]
+fn processes_begun_by_a_killed_restore_end_with_delete_force() {
+    let sandbox = Sandbox::new();
+    let Some(mut saved) = saved(&sandbox) else { return };
+    let id = sandbox.id();
+    let bundle = Bundle::new(&sandbox, COUNTER);
+    saved.runtime.detach(&bundle, id);
+    counts_beyond(&bundle, 3);
+    saved.call("checkpoint", "images", &[]).ok();
+
+    let (program, begun) = (sandbox.path().join("criu"), sandbox.path().join("begun"));
+    let script = format!(
+        "#!/bin/sh\nsleep 600 &\necho $! > {0}.new\nmv {0}.new {0}\nwait\n",
+        begun.display()
+    );
+    fs::write(&program, script).expect("write a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make it executable");
+    saved.criu = program.to_str().expect("a path").to_owned();
+    let mut child = saved
+        .restore(&bundle, "images", &["--detach"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("start the runtime");
+    let begun = eventually("a process is begun", || fs::read_to_string(&begun).ok());
+    assert_eq!(saved.runtime.status(id).as_deref(), Some("creating"));
+    child.kill().expect("kill the runtime");
+    child.wait().expect("wait for the runtime");
+    let process = Path::new("/proc").join(begun.trim());
+    assert!(process.exists(), "it ended by itself");
+    saved.runtime.call(&["delete", "--force", id]).ok();
+    eventually("the process is gone", || (!process.exists()).then_some(()));
+    sandbox.assert_clean();
 }
 
 /// The container chooses what lies there when it is restored: a link could lead CRIU to the host's files.

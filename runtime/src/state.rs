@@ -295,7 +295,8 @@ impl Container {
         let Some(init) = init else {
             return Ok(Status::Stopped);
         };
-        if self.record.creating && !init.executed {
+        // CRIU is another program from the start.
+        if self.record.creating && (self.record.restored || !init.executed) {
             return Ok(Status::Creating);
         }
         if self.record.cgroups.is_frozen().unwrap_or(false) {

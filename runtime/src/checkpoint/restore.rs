@@ -141,6 +141,18 @@ impl Plan {
         })?;
         let root = private.path.clone();
         drop(private);
+        // What CRIU has begun to restore outlives it if it is killed, even before it tells of the first process. From
+        // here on there is something that `delete --force` has to find.
+        let creating = |pid| {
+            let record = self.record(wanted, &group, pid)?;
+            home.write(&Record {
+                creating: true,
+                // CRIU and its helpers are outside.
+                own_pid_namespace: false,
+                ..record
+            })
+        };
+        creating(criu.pid())?;
         self.make_mount_points(&group)?;
 
         let mut request = options
@@ -166,11 +178,7 @@ impl Plan {
         };
         let on = |moment: Moment<'_>| match (moment.name, moment.descriptor) {
             ("setup-namespaces", _) => {
-                // From here on there is something that `delete --force` has to find.
-                home.write(&Record {
-                    creating: true,
-                    ..self.record(wanted, &group, moment.pid)?
-                })?;
+                creating(moment.pid)?;
                 if self.namespaces.makes(CloneFlags::CLONE_NEWNET) {
                     bring_loopback_up(moment.pid)?;
                 }

@@ -1,14 +1,15 @@
 //! The pass of one layer: bytes in as they arrive, a verified folder and blob out.
 //!
-//! Two threads share the work, as one core cannot inflate and make files as fast as a network delivers:
-//! the first hashes the compressed bytes, keeps them as a blob and inflates; the second hashes the inflated bytes and
-//! unpacks the tar. Both are fed through small bounded queues. Memory does not grow with the layer.
+//! Three threads share the work, as one core cannot inflate and make files as fast as a network delivers: the first
+//! hashes the compressed bytes and keeps them as a blob, the second inflates, the third hashes the inflated bytes and
+//! unpacks the tar. All are fed through small bounded queues. Memory does not grow with the layer.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use bytes::Bytes;
@@ -21,10 +22,13 @@ use crate::manifest::{Compression, Layer};
 use crate::progress::Counters;
 use crate::store::Held;
 use crate::unpack::{self, Failure, Form, Limits, Unpacked, unpack};
+use crate::write_back::WriteBack;
 
 /// Inflated bytes handed over at once, and how many such pieces may wait.
 const PIECE_BYTES: usize = 128 << 10;
 const PIECES_MAX: usize = 8;
+/// Pieces as they came that may wait to be inflated.
+const PACKED_PIECES_MAX: usize = 4;
 /// What is read at once of a blob that is here.
 const FILE_PIECE_BYTES: usize = 64 << 10;
 
@@ -36,42 +40,65 @@ pub(crate) struct Pass {
     pub(crate) place: PathBuf,
     pub(crate) form: Form,
     pub(crate) limits: Limits,
+    /// Hears of what is written, if that is to stay.
+    pub(crate) write_back: Option<WriteBack>,
     pub(crate) counters: Arc<Counters>,
 }
 
 impl Pass {
-    /// Run the pass on this thread and one more. `source` gives the compressed bytes; `blob` keeps them, if it is
+    /// Run the pass on this thread and two more. `source` gives the compressed bytes; `blob` keeps them, if it is
     /// not here already. Nothing that was made is to be used unless this returns `Ok`.
     pub(crate) fn run(
         &self,
         source: tokio::sync::mpsc::Receiver<Bytes>,
         blob: Option<&mut BlobWriter>,
     ) -> Result<Unpacked, Error> {
+        let (packed, inflater_in) = sync_channel(PACKED_PIECES_MAX);
         let (pieces, unpacker_in) = sync_channel(PIECES_MAX);
         let (used, recycled) = channel();
-        let (packing, unpacking) = std::thread::scope(|scope| {
-            let unpacker = std::thread::Builder::new()
-                .name("layer-unpack".into())
-                .spawn_scoped(scope, || self.unpack(unpacker_in, used))
-                .map_err(|e| Error::io("start a thread for", &self.place, e))?;
-            let packing = self.inflate(source, blob, &pieces, &recycled);
-            drop(pieces);
-            let unpacking = unpacker.join().unwrap_or_else(|_| {
-                Err(Error::Layer {
-                    layer: self.digest(),
-                    rule: "the unpacking thread panicked".into(),
-                })
-            });
-            Ok::<_, Error>((packing, unpacking))
-        })?;
-        match (packing, unpacking) {
+        let refused = &AtomicBool::new(false);
+        let threads = std::thread::scope(|scope| {
+            let unpacker = self.spawn(scope, "layer-unpack", || self.unpack(unpacker_in, used))?;
+            let inflater = self.spawn(scope, "layer-inflate", move || {
+                let inflated = self.inflate(&inflater_in, &pieces, &recycled);
+                // Before the first thread can see that nobody takes its pieces any more.
+                refused.store(matches!(inflated, Err(Stop::Unpacker)), Ordering::Release);
+                inflated
+            })?;
+            let kept = self.keep(source, blob, packed, refused);
+            Ok((kept, inflater.join(), unpacker.join()))
+        });
+        let (kept, inflated, unpacked) = threads?;
+        let panicked = || self.broken("a thread that unpacks it panicked");
+        let unpacked = unpacked.unwrap_or_else(|_| Err(panicked()));
+        // Bytes damaged on their way are told from a bad layer.
+        kept?;
+        match (
+            inflated.unwrap_or_else(|_| Err(Stop::Error(panicked()))),
+            unpacked,
+        ) {
             // The unpacker stopped taking bytes: it knows why.
             (Err(Stop::Unpacker) | Ok(()), Err(error)) | (Err(Stop::Error(error)), _) => Err(error),
-            (Err(Stop::Unpacker), Ok(_)) => Err(Error::Layer {
-                layer: self.digest(),
-                rule: "the unpacking thread ended early".into(),
-            }),
+            (Err(Stop::Unpacker), Ok(_)) => Err(self.broken("the unpacking thread ended early")),
             (Ok(()), Ok(unpacked)) => Ok(unpacked),
+        }
+    }
+
+    fn spawn<'scope, T: Send + 'scope>(
+        &self,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'scope,
+    ) -> Result<std::thread::ScopedJoinHandle<'scope, T>, Error> {
+        std::thread::Builder::new()
+            .name(name.into())
+            .spawn_scoped(scope, work)
+            .map_err(|e| Error::io("start a thread for", &self.place, e))
+    }
+
+    fn wrote(&self, bytes: usize) {
+        if let Some(write_back) = &self.write_back {
+            write_back.wrote(bytes as u64);
         }
     }
 
@@ -86,24 +113,67 @@ impl Pass {
         }
     }
 
-    /// First thread: compressed bytes to inflated ones.
+    /// First thread: compressed bytes are counted, hashed and kept. Even when they can't be inflated, unless the
+    /// unpacker has `refused` the layer: nobody needs the rest then.
+    fn keep(
+        &self,
+        mut source: tokio::sync::mpsc::Receiver<Bytes>,
+        mut blob: Option<&mut BlobWriter>,
+        packed: SyncSender<Bytes>,
+        refused: &AtomicBool,
+    ) -> Result<(), Error> {
+        let descriptor = &self.layer.descriptor;
+        let (mut taken, size) = (0, descriptor.size);
+        let mut hasher = descriptor.digest.hasher();
+        let mut packed = Some(packed);
+        while let Some(bytes) = source.blocking_recv() {
+            taken += bytes.len() as u64;
+            if taken > size {
+                return Err(self.broken(format!(
+                    "it is longer than the {size} bytes that its manifest says"
+                )));
+            }
+            hasher.update(&bytes);
+            if let Some(blob) = &mut blob {
+                blob.write(&bytes)?;
+                self.wrote(bytes.len());
+            }
+            if let Some(inflater) = &packed
+                && inflater.send(bytes).is_err()
+            {
+                if refused.load(Ordering::Acquire) {
+                    return Ok(());
+                }
+                packed = None;
+            }
+        }
+        if taken < size {
+            return Err(self.broken(format!("it ended after {taken} of {size} bytes")));
+        }
+        let actual = hasher.finish();
+        if actual != descriptor.digest {
+            return Err(Error::Digest {
+                what: "layer",
+                expected: self.digest(),
+                actual: actual.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Second thread: compressed bytes to inflated ones.
     fn inflate(
         &self,
-        source: tokio::sync::mpsc::Receiver<Bytes>,
-        blob: Option<&mut BlobWriter>,
+        source: &Receiver<Bytes>,
         pieces: &SyncSender<Vec<u8>>,
         recycled: &Receiver<Vec<u8>>,
     ) -> Result<(), Stop> {
         let mut packed = Packed {
             source,
             current: Bytes::new(),
-            hasher: self.layer.descriptor.digest.hasher(),
             taken: 0,
-            size: self.layer.descriptor.size,
-            blob,
-            fault: None,
         };
-        let inflated = match self.layer.compression {
+        match self.layer.compression {
             Compression::Plain => self.pump(&mut packed, pieces, recycled),
             // Parallel compressors and eStargz write many members in one file.
             Compression::Gzip => self.pump(
@@ -114,27 +184,7 @@ impl Pass {
             Compression::Zstd => Inflating::new(io::BufReader::new(&mut packed))
                 .map_err(|e| Stop::Error(self.broken(format!("zstd: {e}"))))
                 .and_then(|mut decoder| self.pump(&mut decoder, pieces, recycled)),
-        };
-        if let Err(Stop::Unpacker) = inflated {
-            return inflated;
         }
-        // Even when inflating failed, the rest is hashed: bytes damaged on their way are told from a bad layer.
-        let drained = io::copy(&mut packed, &mut io::sink());
-        match (packed.fault.take(), drained) {
-            (Some(fault), _) => return Err(Stop::Error(fault.explain(self))),
-            (None, Err(e)) => return Err(Stop::Error(self.broken(e.to_string()))),
-            (None, Ok(_)) => {}
-        }
-        let actual = packed.hasher.finish();
-        if actual != self.layer.descriptor.digest {
-            let expected = self.digest();
-            return Err(Stop::Error(Error::Digest {
-                what: "layer",
-                expected,
-                actual: actual.to_string(),
-            }));
-        }
-        inflated
     }
 
     fn pump(
@@ -173,7 +223,7 @@ impl Pass {
         format!("its content is not what its media type {media_type} says: {error}")
     }
 
-    /// Second thread: inflated bytes to files.
+    /// Third thread: inflated bytes to files.
     fn unpack(&self, pieces: Receiver<Vec<u8>>, used: Sender<Vec<u8>>) -> Result<Unpacked, Error> {
         let mut stream = Inflated {
             pieces,
@@ -181,7 +231,7 @@ impl Pass {
             current: Vec::new(),
             position: 0,
             hasher: self.diff_id.hasher(),
-            counters: &self.counters,
+            pass: self,
         };
         let unpacked = unpack(&mut stream, &self.place, self.form, &self.limits)
             .map_err(|f| explain(f, &self.digest()))?;
@@ -236,7 +286,7 @@ pub(crate) fn complete(
         .map_err(|failure| explain(failure, &layer.descriptor.digest.to_string()))
 }
 
-/// Why the first thread stopped.
+/// Why the inflating thread stopped.
 enum Stop {
     Unpacker,
     Error(Error),
@@ -278,67 +328,21 @@ trait PackedRead: Read {
     fn taken(&self) -> u64;
 }
 
-/// What ended the compressed stream, beside its end.
-enum Fault {
-    Short { taken: u64 },
-    Long,
-    Blob(Error),
-}
-
-impl Fault {
-    fn explain(self, pass: &Pass) -> Error {
-        let size = pass.layer.descriptor.size;
-        match self {
-            Fault::Short { taken } => pass.broken(format!("it ended after {taken} of {size} bytes")),
-            Fault::Long => pass.broken(format!(
-                "it is longer than the {size} bytes that its manifest says"
-            )),
-            Fault::Blob(error) => error,
-        }
-    }
-}
-
-/// The compressed bytes: counted, hashed and kept while they are read.
+/// The compressed bytes, counted while they are read.
 struct Packed<'a> {
-    source: tokio::sync::mpsc::Receiver<Bytes>,
+    source: &'a Receiver<Bytes>,
     current: Bytes,
-    hasher: Hasher,
     taken: u64,
-    size: u64,
-    blob: Option<&'a mut BlobWriter>,
-    fault: Option<Fault>,
-}
-
-impl Packed<'_> {
-    fn fail(&mut self, fault: Fault) -> io::Error {
-        self.fault.get_or_insert(fault);
-        io::Error::other("the compressed stream failed")
-    }
 }
 
 impl Read for Packed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.fault.is_some() {
-            return Err(io::Error::other("the compressed stream failed"));
-        }
         while self.current.is_empty() {
-            let Some(bytes) = self.source.blocking_recv() else {
-                if self.taken < self.size {
-                    let fault = Fault::Short { taken: self.taken };
-                    return Err(self.fail(fault));
-                }
+            // Whether this is the end or an early one, the first thread knows.
+            let Ok(bytes) = self.source.recv() else {
                 return Ok(0);
             };
             self.taken += bytes.len() as u64;
-            if self.taken > self.size {
-                return Err(self.fail(Fault::Long));
-            }
-            self.hasher.update(&bytes);
-            if let Some(blob) = &mut self.blob
-                && let Err(error) = blob.write(&bytes)
-            {
-                return Err(self.fail(Fault::Blob(error)));
-            }
             self.current = bytes;
         }
         let length = buffer.len().min(self.current.len());
@@ -372,7 +376,7 @@ struct Inflated<'a> {
     current: Vec<u8>,
     position: usize,
     hasher: Hasher,
-    counters: &'a Counters,
+    pass: &'a Pass,
 }
 
 impl Read for Inflated<'_> {
@@ -382,7 +386,8 @@ impl Read for Inflated<'_> {
                 return Ok(0);
             };
             self.hasher.update(&piece);
-            self.counters.add_unpacked(piece.len() as u64);
+            self.pass.counters.add_unpacked(piece.len() as u64);
+            self.pass.wrote(piece.len());
             // The other thread may be gone already; then nobody needs the buffer.
             let _ = self.used.send(std::mem::replace(&mut self.current, piece));
             self.position = 0;
@@ -425,6 +430,7 @@ mod tests {
                 inflation_ratio: 100,
                 ..Limits::default()
             },
+            write_back: None,
             counters: Arc::new(Counters::new(String::new(), 0)),
         };
         let (sink, source) = tokio::sync::mpsc::channel(1);

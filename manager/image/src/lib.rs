@@ -55,6 +55,7 @@ mod save;
 mod store;
 mod trust;
 mod unpack;
+mod write_back;
 
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

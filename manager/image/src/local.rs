@@ -28,6 +28,7 @@ use crate::manifest::Layer;
 use crate::progress::Counters;
 use crate::store::{Held, Key, Store};
 use crate::unpack::{Form, Limits, Unpacked};
+use crate::write_back::WriteBack;
 
 /// Pieces that wait between the file and the pass.
 const PIECES_MAX: usize = 4;
@@ -112,16 +113,18 @@ fn unpack(
     below: &[Arc<Held>],
     key: &Key,
 ) -> Result<Arc<Held>, Error> {
-    let (scratch, unpacked) = unpack_aside(store, local, store.form())?;
+    let (scratch, unpacked) = unpack_aside(store, local, store.form(), Some(store.write_back()))?;
     let bytes = complete(scratch.path(), unpacked, below, &local.layer, &local.diff_id)?;
     store.publish_sized(key, scratch, Some(bytes))
 }
 
-/// One pass over a blob on this machine, to what goes away with its value. It is still to be completed.
+/// One pass over a blob on this machine, to what goes away with its value. It is still to be completed. `write_back`
+/// hears of what will stay.
 pub(crate) fn unpack_aside(
     store: &Arc<Store>,
     local: &LocalLayer,
     form: Form,
+    write_back: Option<WriteBack>,
 ) -> Result<(Scratch, Unpacked), Error> {
     let scratch = store.scratch_layer(form)?;
     let descriptor = &local.layer.descriptor;
@@ -131,6 +134,7 @@ pub(crate) fn unpack_aside(
         place: scratch.path().to_owned(),
         form,
         limits: Limits::default(),
+        write_back,
         counters: Arc::new(Counters::new(descriptor.digest.to_string(), descriptor.size)),
     };
     let (sink, source) = mpsc::channel::<Bytes>(PIECES_MAX);

@@ -41,6 +41,7 @@ use crate::links::{self, Linked};
 use crate::manifest::DOCUMENT_BYTES_MAX;
 use crate::reaper::Reaper;
 use crate::unpack::Form;
+use crate::write_back::WriteBack;
 use crate::{Error, Layers};
 
 /// Beyond it a removal is of more files than anybody should wait for.
@@ -52,8 +53,8 @@ pub(crate) struct Store {
     root: PathBuf,
     /// Open since before the first write, so that syncfs tells of write-back errors since then. Held while it is asked.
     lock: Mutex<File>,
-    /// How often it has told of one.
-    losses: AtomicU64,
+    /// Counts how often it has told of one.
+    write_back: WriteBack,
     database: Mutex<Connection>,
     /// Locked before `database` where both are.
     held: Mutex<HashMap<Key, Weak<Held>>>,
@@ -163,9 +164,9 @@ impl Store {
     /// Take the store over from whoever used it before; see [`crate::reconcile`] for what is put right.
     pub(crate) fn new(root: PathBuf, lock: File, database: Connection, next_number: u64) -> Store {
         Store {
+            write_back: WriteBack::new(root.clone()),
             root,
             lock: Mutex::new(lock),
-            losses: AtomicU64::new(0),
             database: Mutex::new(database),
             held: Mutex::new(HashMap::new()),
             next_number: AtomicU64::new(next_number),
@@ -209,6 +210,11 @@ impl Store {
 
     pub(crate) fn container_path(&self, id: &str) -> PathBuf {
         self.root.join("containers").join(id)
+    }
+
+    /// Who hears of what is written for images.
+    pub(crate) fn write_back(&self) -> WriteBack {
+        self.write_back.clone()
     }
 
     /// What new layers are kept as.
@@ -270,7 +276,7 @@ impl Store {
     }
 
     fn losses(&self) -> u64 {
-        self.losses.load(Ordering::SeqCst)
+        self.write_back.losses()
     }
 
     fn lost(&self, error: Errno) -> Error {
@@ -285,7 +291,7 @@ impl Store {
     fn sync(&self) -> Result<u64, Error> {
         let file = lock(&self.lock);
         rustix::fs::syncfs(&*file).map_err(|e| {
-            self.losses.fetch_add(1, Ordering::SeqCst);
+            self.write_back.count_loss();
             self.lost(e)
         })?;
         Ok(self.losses())
@@ -684,7 +690,7 @@ mod tests {
         let add = |part: &Arc<Held>| store.add_blobs("image", std::slice::from_ref(part), |_| Ok(()));
         let part = store.keep_bytes(&digest, b"content").unwrap();
         // Another commit's syncfs fails.
-        store.losses.fetch_add(1, Ordering::SeqCst);
+        store.write_back.count_loss();
         let error = add(&part).unwrap_err().to_string();
         assert!(error.contains("Input/output error"), "{error}");
         // Who comes now does not get it, even while it is there.

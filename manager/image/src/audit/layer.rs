@@ -59,7 +59,7 @@ impl Audit<'_> {
         };
         let folders: Vec<Arc<Held>> = below.iter().map(|(_, held)| Arc::clone(held)).collect();
         // Whatever the store keeps it as: both forms show the same.
-        let made = unpack_aside(self.store, &local, Form::Folder).and_then(|(folder, unpacked)| {
+        let made = unpack_aside(self.store, &local, Form::Folder, None).and_then(|(folder, unpacked)| {
             let implied = unpacked.implied().cloned().unwrap_or_default();
             let bytes = complete(folder.path(), unpacked, &folders, packed, diff_id)?;
             Ok((folder, implied, bytes))

@@ -174,6 +174,7 @@ impl LayerJob<'_> {
                 place: scratch.path().to_owned(),
                 form,
                 limits: Limits::default(),
+                write_back: Some(store.write_back()),
                 counters,
             };
             let unpacked = pass.run(source, new_blob.as_mut())?;

@@ -53,6 +53,11 @@ const REMOVE_RUNNING: &[Point] = &[
     ("store.after-commit:2", true),
     ("remove.recorded", true),
 ];
+const RENAME: &[Point] = &[
+    ("store.before-commit", false),
+    ("store.after-commit", true),
+    ("rename.recorded", true),
+];
 const PULL: &[Point] = &[
     ("pull.planned", false),
     ("pull.layer-made", false),
@@ -65,6 +70,7 @@ const PULL: &[Point] = &[
 const ELSEWHERE: &[&str] = &[
     "rmi.recorded",
     "reconcile.settled",
+    "restart.ended",
     "end.cleaned",
     "tag.changed",
     "prune.changed",
@@ -133,6 +139,51 @@ fn a_start_is_on_record_or_has_left_nothing() {
         remove(&manager, "one");
     }
     witness.assert_whole(&manager);
+}
+
+#[test]
+fn a_container_has_its_old_name_or_its_new_one() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for (point, on_record) in RENAME {
+        println!("{point}");
+        manager
+            .ctl(&["run", "-d", "--name", "old", &image, "sleep", "1000"])
+            .ok();
+        die_at(&mut manager, point, |manager| {
+            refused(manager, &["rename", "old", "new"]);
+        });
+        let (name, free) = if *on_record {
+            ("new", "old")
+        } else {
+            ("old", "new")
+        };
+        assert_eq!(inspect(&manager, name)["state"], "running");
+        manager.ctl(&["create", "--name", free, &image, "true"]).ok();
+        remove(&manager, "old");
+        remove(&manager, "new");
+    }
+}
+
+#[test]
+fn a_restart_that_was_cut_off_has_ended_the_run_and_begun_none() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for name in ["stays", "goes"] {
+        let rm = if name == "goes" { "--rm" } else { "--label=a" };
+        manager
+            .ctl(&["run", "-d", rm, "--name", name, &image, "sleep", "1000"])
+            .ok();
+        die_at(&mut manager, "restart.ended", |manager| {
+            refused(manager, &["restart", "-t", "0", name]);
+        });
+        assert_no_strays(&manager);
+    }
+    assert_eq!(inspect(&manager, "stays")["exit"]["code"], 137);
+    manager.ctl(&["start", "stays"]).ok();
+    assert!(find(&manager, "goes").is_none());
 }
 
 #[test]
@@ -371,7 +422,18 @@ fn no_failpoint_is_forgotten() {
     let mut found = BTreeSet::new();
     let manager = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("manager");
     in_sources(&manager, &mut found);
-    let tables = [CREATE, START, REMOVE, REMOVE_RUNNING, PULL, LOAD, IMPORT, COMMIT].concat();
+    let tables = [
+        CREATE,
+        START,
+        REMOVE,
+        REMOVE_RUNNING,
+        RENAME,
+        PULL,
+        LOAD,
+        IMPORT,
+        COMMIT,
+    ]
+    .concat();
     let names = tables.iter().map(|(name, _)| name).chain(EXIT).chain(ELSEWHERE);
     let tested = names
         .map(|name| name.split(':').next().unwrap_or(name).to_owned())

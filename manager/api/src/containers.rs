@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use engine::{AttachRequest, CommitRequest, Engine, ExecRequest, LogsRequest, Record, Stream};
+use engine::{AttachRequest, CommitRequest, Engine, ExecRequest, LogsRequest, Record, Stream, Until};
 use proto::v1;
 use proto::v1::containers_server::Containers as Service;
+use proto::v1::wait_container_request::Condition;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -48,14 +49,37 @@ impl Service for Containers {
         request: Request<v1::StopContainerRequest>,
     ) -> Result<Response<v1::StopContainerResponse>, Status> {
         let request = request.into_inner();
-        let timeout = request
-            .timeout_seconds
-            .map(|seconds| Duration::from_secs(seconds.into()));
+        let timeout = request.timeout_seconds.map(seconds);
         self.0
             .stop(&request.container, timeout, &request.signal)
             .await
             .map_err(status)?;
         Ok(Response::new(v1::StopContainerResponse {}))
+    }
+
+    async fn restart(
+        &self,
+        request: Request<v1::RestartContainerRequest>,
+    ) -> Result<Response<v1::RestartContainerResponse>, Status> {
+        let request = request.into_inner();
+        let timeout = request.timeout_seconds.map(seconds);
+        self.0
+            .restart(&request.container, timeout, &request.signal)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::RestartContainerResponse {}))
+    }
+
+    async fn rename(
+        &self,
+        request: Request<v1::RenameContainerRequest>,
+    ) -> Result<Response<v1::RenameContainerResponse>, Status> {
+        let request = request.into_inner();
+        self.0
+            .rename(&request.container, &request.name)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::RenameContainerResponse {}))
     }
 
     async fn kill(
@@ -75,9 +99,14 @@ impl Service for Containers {
         request: Request<v1::WaitContainerRequest>,
     ) -> Result<Response<v1::WaitContainerResponse>, Status> {
         let request = request.into_inner();
+        let until = match request.condition() {
+            Condition::NotRunning => Until::NotRunning,
+            Condition::NextExit => Until::NextExit,
+            Condition::Removed => Until::Removed,
+        };
         let mut stopping = self.1.clone();
         let exit = tokio::select! {
-            exit = self.0.wait(&request.container) => exit.map_err(status)?,
+            exit = self.0.wait(&request.container, until) => exit.map_err(status)?,
             stops = stopping.status() => return Err(stops),
         };
         Ok(Response::new(v1::WaitContainerResponse {
@@ -257,6 +286,10 @@ impl Service for Containers {
             image: Some(translate::image(&image)),
         }))
     }
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
 }
 
 fn chunk(record: Record) -> v1::LogChunk {

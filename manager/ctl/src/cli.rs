@@ -89,10 +89,14 @@ pub(crate) enum Command {
     Start(Start),
     /// Ask containers to end, and make them if they do not
     Stop(Stop),
+    /// Stop containers, and start them again
+    Restart(Stop),
     /// Send a signal to containers
     Kill(Kill),
     /// Wait until containers have exited, and print their exit codes
-    Wait(Containers),
+    Wait(Wait),
+    /// Give a container another name
+    Rename(Rename),
     /// Remove containers
     Rm(Remove),
     /// List containers
@@ -364,9 +368,30 @@ pub(crate) struct Kill {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Containers {
+pub(crate) struct Wait {
+    /// What to wait for
+    #[arg(long, value_enum, value_name = "CONDITION", default_value = "not-running")]
+    pub(crate) condition: Condition,
     #[arg(required = true, value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Condition {
+    /// It does not run, now or later
+    NotRunning,
+    /// The run of now or the next one has ended
+    NextExit,
+    /// It has been removed
+    Removed,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rename {
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]

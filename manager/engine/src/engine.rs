@@ -16,7 +16,7 @@ use crate::lifecycle::Handle;
 use crate::logs::watch::Watcher;
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::{Error, bundle, owner, reconcile};
+use crate::{Error, bundle, names, owner, reconcile};
 
 /// All that operations share.
 pub(crate) struct Inner {
@@ -85,6 +85,12 @@ impl Engine {
     /// Start a container. Nothing happens if it is running.
     pub async fn start(&self, container: &str) -> Result<(), Error> {
         self.0.containers.find(container)?.start().await
+    }
+
+    /// Give a container another name, which no other may have.
+    pub async fn rename(&self, container: &str, name: &str) -> Result<(), Error> {
+        names::check(name)?;
+        self.0.containers.find(container)?.rename(name.to_owned()).await
     }
 
     /// Remove a container and its writable layer; one that is running only if `force` says so.

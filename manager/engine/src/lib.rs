@@ -52,5 +52,6 @@ pub use image::{Layers, PolicyFile};
 pub use input::{Input, Output};
 pub use logs::{LogsRequest, Record, Stream};
 pub use request::{Bind, CreateRequest, Network};
+pub use signals::Until;
 pub use usage::ContainerUsage;
 pub use version::Version;

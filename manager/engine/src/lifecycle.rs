@@ -1,6 +1,8 @@
 //! The owner of one container: a task through which every change of its state goes, one after the other. It
 //! takes commands, watches the running process, and publishes each new state, on which others wait.
 
+mod restart;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,11 +15,9 @@ use crate::engine::{Inner, blocking};
 use crate::events::Event;
 use crate::logs::LogFolder;
 use crate::shim::Shim;
+use crate::signals::{KILL_TIMEOUT, SIGKILL, outlives_sigkill};
 use crate::{Error, run, teardown};
 
-/// A process that got SIGKILL is gone within this, or it hangs in the kernel.
-const KILL_TIMEOUT: Duration = Duration::from_secs(30);
-const SIGKILL: u32 = 9;
 /// An end that could not be put on record is tried again after this long: the disk is full, mostly.
 const RECORD_RETRY: Duration = Duration::from_secs(2);
 /// Commands wait here while one is carried out; more senders wait outside.
@@ -44,7 +44,6 @@ impl Snapshot {
 /// How others reach a container.
 pub(crate) struct Handle {
     pub(crate) id: String,
-    pub(crate) name: String,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<Snapshot>,
     pub(crate) logs: Arc<LogFolder>,
@@ -54,7 +53,19 @@ type Reply = oneshot::Sender<Result<(), Error>>;
 
 enum Command {
     Start(Reply),
-    Remove { force: bool, reply: Reply },
+    Restart {
+        signal: Option<u32>,
+        grace: Duration,
+        reply: Reply,
+    },
+    Rename {
+        name: String,
+        reply: Reply,
+    },
+    Remove {
+        force: bool,
+        reply: Reply,
+    },
 }
 
 impl Handle {
@@ -81,7 +92,6 @@ impl Handle {
         });
         let handle = Handle {
             id: container.id.clone(),
-            name: container.name.clone(),
             commands,
             state,
             logs: Arc::clone(&logs),
@@ -92,6 +102,8 @@ impl Handle {
             shim: None,
             end: never(),
             unrecorded,
+            stays: false,
+            gone: false,
             publish,
             logs,
         };
@@ -107,6 +119,11 @@ impl Handle {
         self.state.borrow().clone()
     }
 
+    /// Whether this is its name now.
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        self.state.borrow().container.name == name
+    }
+
     /// Changes from now on.
     pub(crate) fn watch(&self) -> watch::Receiver<Snapshot> {
         self.state.clone()
@@ -117,6 +134,17 @@ impl Handle {
         self.command(Command::Start).await
     }
 
+    /// End it, by `signal` or the one it was made with, and start it. One that is not running is only started.
+    pub(crate) async fn restart(&self, signal: Option<u32>, grace: Duration) -> Result<(), Error> {
+        self.command(|reply| Command::Restart { signal, grace, reply })
+            .await
+    }
+
+    /// Give it another name.
+    pub(crate) async fn rename(&self, name: String) -> Result<(), Error> {
+        self.command(|reply| Command::Rename { name, reply }).await
+    }
+
     /// Remove it; one that is running only if `force` says so.
     pub(crate) async fn remove(&self, force: bool) -> Result<(), Error> {
         self.command(|reply| Command::Remove { force, reply }).await
@@ -124,7 +152,7 @@ impl Handle {
 
     async fn command(&self, command: impl FnOnce(Reply) -> Command) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        let gone = || Error::NoSuchContainer(self.name.clone());
+        let gone = || Error::NoSuchContainer(self.snapshot().container.name.clone());
         self.commands.send(command(reply)).await.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
@@ -144,37 +172,49 @@ struct Owner {
     end: End,
     /// How the last run ended, while only its bundle has that on disk.
     unrecorded: Option<Exit>,
+    /// Even if it was to remove itself at its end: this end is that of a restart.
+    stays: bool,
+    /// It has been removed; nothing follows.
+    gone: bool,
     publish: watch::Sender<Snapshot>,
     logs: Arc<LogFolder>,
 }
 
 impl Owner {
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
-        let mut gone = false;
-        while !gone {
+        while !self.gone {
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some(Command::Start(reply)) => {
-                        let result = self.start().await;
-                        // As with docker: what was to go at its end does not stay when it cannot even begin.
-                        if result.is_err() && self.container.request.auto_remove {
-                            gone = self.forget().await.is_ok();
-                        }
-                        let _ = reply.send(result);
-                    }
-                    Some(Command::Remove { force, reply }) => {
-                        let result = self.remove(force).await;
-                        gone = result.is_ok();
-                        let _ = reply.send(result);
-                    }
+                    Some(command) => self.carry_out(command).await,
                     None => return,
                 },
-                told = &mut self.end => gone = self.ended(told).await,
+                told = &mut self.end => self.ended(told).await,
                 () = tokio::time::sleep(RECORD_RETRY), if self.unrecorded.is_some() => {
-                    gone = self.record_end().await.unwrap_or(false);
+                    // It is tried again if that did not work.
+                    let _ = self.record_end().await;
                 }
             }
         }
+    }
+
+    async fn carry_out(&mut self, command: Command) {
+        let (result, reply) = match command {
+            Command::Start(reply) => (self.start_or_forget().await, reply),
+            Command::Restart { signal, grace, reply } => (self.restart(signal, grace).await, reply),
+            Command::Rename { name, reply } => (self.rename(name).await, reply),
+            Command::Remove { force, reply } => (self.remove(force).await, reply),
+        };
+        // Who asked may have gone; what is done is done.
+        let _ = reply.send(result);
+    }
+
+    /// As with docker: what was to go at its end does not stay when it cannot even begin.
+    async fn start_or_forget(&mut self) -> Result<(), Error> {
+        let started = self.start().await;
+        if started.is_err() && !self.gone && self.container.request.auto_remove {
+            let _ = self.forget().await;
+        }
+        started
     }
 
     async fn start(&mut self) -> Result<(), Error> {
@@ -183,6 +223,9 @@ impl Owner {
         }
         // Before its bundle makes place for the next run's.
         self.record_end().await?;
+        if self.gone {
+            return Err(Error::NoSuchContainer(self.container.name.clone()));
+        }
         match run::start(&self.engine, &self.container).await {
             Ok(started) => {
                 let container = Arc::make_mut(&mut self.container);
@@ -212,6 +255,20 @@ impl Owner {
         }
     }
 
+    async fn rename(&mut self, name: String) -> Result<(), Error> {
+        self.engine.store.rename(&self.container.id, &name).await?;
+        failpoint::reach("rename.recorded");
+        let old = std::mem::replace(&mut Arc::make_mut(&mut self.container).name, name);
+        self.publish();
+        self.tell("rename", &[("oldName", old)]);
+        Ok(())
+    }
+
+    /// Whether its record goes with the end of its run.
+    fn removes_itself(&self) -> bool {
+        self.container.request.auto_remove && !self.stays
+    }
+
     /// Wait for the end of the process that `shim` watches.
     fn watch(&mut self, shim: Shim) {
         let watched = shim.clone();
@@ -219,29 +276,31 @@ impl Owner {
         self.shim = Some(shim);
     }
 
-    /// Put an end on record that could not be before. Whether the container is gone with it.
-    async fn record_end(&mut self) -> Result<bool, Error> {
+    /// Put an end on record that could not be before.
+    async fn record_end(&mut self) -> Result<(), Error> {
         let Some(exit) = self.unrecorded else {
-            return Ok(false);
+            return Ok(());
         };
-        teardown::record(&self.engine, &self.container, exit, &self.container.error).await?;
+        let (container, removes_itself) = (&self.container, self.removes_itself());
+        teardown::record(&self.engine, container, exit, &container.error, removes_itself).await?;
         self.unrecorded = None;
         tracing::info!(id = self.container.id, "the exit is on record now");
         teardown::discard(&self.engine, &self.container.id).await;
-        if self.container.request.auto_remove {
+        if removes_itself {
             self.vanish().await;
-            return Ok(true);
         }
-        Ok(false)
+        Ok(())
     }
 
-    /// The process has ended, or the shim is lost. Whether the container is gone with it.
-    async fn ended(&mut self, told: Result<Exit, Error>) -> bool {
+    /// The process has ended, or the shim is lost.
+    async fn ended(&mut self, told: Result<Exit, Error>) {
         self.end = never();
+        let removes_itself = self.removes_itself();
         let (exit, error, recorded) = match (told, self.shim.take()) {
             (Ok(told), Some(shim)) => {
                 failpoint::reach("exit.told");
-                let (exit, recorded) = teardown::settle(&self.engine, &self.container, &shim, told).await;
+                let (exit, recorded) =
+                    teardown::settle(&self.engine, &self.container, &shim, told, removes_itself).await;
                 (exit, String::new(), recorded)
             }
             (told, _) => {
@@ -249,11 +308,9 @@ impl Owner {
                 tracing::warn!(id = self.container.id, why, "lost the shim; ending the container");
                 let exit = teardown::end(&self.engine, &self.container.id).await;
                 let error = format!("the shim was lost: {why}");
-                (
-                    exit,
-                    error.clone(),
-                    teardown::record(&self.engine, &self.container, exit, &error).await,
-                )
+                let recorded =
+                    teardown::record(&self.engine, &self.container, exit, &error, removes_itself).await;
+                (exit, error, recorded)
             }
         };
         failpoint::reach("exit.recorded");
@@ -270,16 +327,15 @@ impl Owner {
                 self.unrecorded = Some(exit);
                 self.publish();
                 self.tell_end(exit);
-                return false;
+                return;
             }
         }
         self.tell_end(exit);
-        if self.container.request.auto_remove {
+        if removes_itself {
             self.vanish().await;
-            return true;
+        } else {
+            self.publish();
         }
-        self.publish();
-        false
     }
 
     async fn remove(&mut self, force: bool) -> Result<(), Error> {
@@ -291,28 +347,33 @@ impl Owner {
                     why: "it is running; stop it first, or force the removal".to_owned(),
                 });
             }
-            if self.kill().await? {
-                return Ok(());
-            }
+            self.kill("remove").await?;
+        }
+        if self.gone {
+            return Ok(());
         }
         self.forget().await
     }
 
-    /// Kill the main process and see it out. Whether the container is gone with it.
-    async fn kill(&mut self) -> Result<bool, Error> {
+    /// Kill the main process and see it out.
+    async fn kill(&mut self, action: &'static str) -> Result<(), Error> {
         if let Some(shim) = &self.shim {
             shim.kill("", SIGKILL).await?;
         }
-        match tokio::time::timeout(KILL_TIMEOUT, &mut self.end).await {
-            Ok(told) => Ok(self.ended(told).await),
-            Err(_) => Err(Error::WrongState {
-                action: "remove",
-                container: self.container.name.clone(),
-                why: format!(
-                    "its process did not end within {} seconds of SIGKILL",
-                    KILL_TIMEOUT.as_secs()
-                ),
-            }),
+        if self.see_out(KILL_TIMEOUT).await {
+            return Ok(());
+        }
+        Err(outlives_sigkill(action, &self.container, KILL_TIMEOUT))
+    }
+
+    /// Wait for the end of the run, and for all that follows from it. Whether it came.
+    async fn see_out(&mut self, patience: Duration) -> bool {
+        match tokio::time::timeout(patience, &mut self.end).await {
+            Ok(told) => {
+                self.ended(told).await;
+                true
+            }
+            Err(_) => false,
         }
     }
 
@@ -348,6 +409,7 @@ impl Owner {
 
     /// The record is deleted: remove the log and the writable layer, and tell everybody.
     async fn vanish(&mut self) {
+        self.gone = true;
         self.remove_files().await;
         self.engine.containers.remove(&self.container.id);
         self.publish.send_replace(Snapshot {

@@ -70,6 +70,7 @@ struct Settled {
 /// Find out what became of one container. None: it was to be removed at its end, and is.
 async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled> {
     let mut unrecorded = None;
+    let removes_itself = container.request.auto_remove;
     if container.is_running() {
         let exit = match find_shim(engine, &container).await {
             Ok((shim, None)) => {
@@ -82,7 +83,8 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
                 });
             }
             Ok((shim, Some(told))) => {
-                let (exit, recorded) = teardown::settle(engine, &container, &shim, told).await;
+                let (exit, recorded) =
+                    teardown::settle(engine, &container, &shim, told, removes_itself).await;
                 match recorded {
                     Ok(()) => teardown::remove_bundle(engine, &container.id).await,
                     Err(error) => {
@@ -95,7 +97,7 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
             Err(error) => {
                 tracing::info!(id = container.id, %error, "its shim is gone");
                 let exit = teardown::end(engine, &container.id).await;
-                if let Err(error) = teardown::record(engine, &container, exit, "").await {
+                if let Err(error) = teardown::record(engine, &container, exit, "", removes_itself).await {
                     tracing::error!(id = container.id, %error, "an exit is not on record");
                     unrecorded = Some(exit);
                 }
@@ -107,7 +109,7 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
         container.exit = Some(exit);
     }
     let is_over = container.state == State::Exited || was_starting(engine, &container);
-    if container.request.auto_remove && unrecorded.is_none() && is_over {
+    if removes_itself && unrecorded.is_none() && is_over {
         return forget(engine, container).await;
     }
     Some(Settled {

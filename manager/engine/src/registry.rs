@@ -25,14 +25,17 @@ impl Registry {
     }
 
     pub(crate) fn by_name(&self, name: &str) -> Option<Arc<Handle>> {
-        self.locked().values().find(|handle| handle.name == name).cloned()
+        self.locked()
+            .values()
+            .find(|handle| handle.has_name(name))
+            .cloned()
     }
 
     pub(crate) fn find(&self, wanted: &str) -> Result<Arc<Handle>, Error> {
         let by_id = self.locked();
         if let Some(handle) = by_id
             .get(wanted)
-            .or_else(|| by_id.values().find(|handle| handle.name == wanted))
+            .or_else(|| by_id.values().find(|handle| handle.has_name(wanted)))
         {
             return Ok(Arc::clone(handle));
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::container::Exit;
+use crate::container::{Container, Exit};
 use crate::engine::Engine;
 use crate::lifecycle::Snapshot;
 use crate::shim::Shim;
@@ -13,23 +13,30 @@ use crate::{Error, signal};
 /// What a container gets to end by itself, unless the client says otherwise; docker's number.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A process that got SIGKILL is gone within this, or it hangs in the kernel.
-const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 /// `kill` waits as long for the end, as docker does.
 const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between the end of a process and the moment at which all know of it.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
-const SIGKILL: u32 = 9;
+pub(crate) const SIGKILL: u32 = 9;
+
+/// What a client waits for; docker's conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// It does not run: at once if it does not now.
+    NotRunning,
+    /// The run of now, or if there is none the next one, has ended.
+    NextExit,
+    /// It has been removed.
+    Removed,
+}
 
 impl Engine {
     /// Ask a container to end, by `signal` or the one it was made with, and kill it after `timeout`. Returns
     /// when it has ended; at once when it is not running.
     pub async fn stop(&self, container: &str, timeout: Option<Duration>, signal: &str) -> Result<(), Error> {
         let handle = self.0.containers.find(container)?;
-        let asked = if signal.is_empty() {
-            None
-        } else {
-            Some(signal::parse("signal", signal)?)
-        };
+        let asked = asked(signal)?;
         let mut state = handle.watch();
         let snapshot = handle.snapshot();
         let Some(shim) = &snapshot.shim else { return Ok(()) };
@@ -51,7 +58,21 @@ impl Engine {
                 return Ok(());
             }
         }
-        Err(outlives_sigkill("stop", &snapshot, KILL_TIMEOUT))
+        Err(outlives_sigkill("stop", &snapshot.container, KILL_TIMEOUT))
+    }
+
+    /// End a container as [`Engine::stop`] does, and start it again; one that is not running is only started.
+    /// One that removes itself stays.
+    pub async fn restart(
+        &self,
+        container: &str,
+        timeout: Option<Duration>,
+        signal: &str,
+    ) -> Result<(), Error> {
+        let handle = self.0.containers.find(container)?;
+        handle
+            .restart(asked(signal)?, timeout.unwrap_or(STOP_TIMEOUT))
+            .await
     }
 
     /// Send a signal to the main process; KILL if none is named. After KILL, this returns when the container has
@@ -73,18 +94,27 @@ impl Engine {
         if number == SIGKILL {
             tokio::time::timeout(KILLED_TIMEOUT, ended(&mut state, run))
                 .await
-                .map_err(|_| outlives_sigkill("kill", &snapshot, KILLED_TIMEOUT))?;
+                .map_err(|_| outlives_sigkill("kill", &snapshot.container, KILLED_TIMEOUT))?;
         }
         Ok(())
     }
 
-    /// Return when the container is not running, with its last exit; None if it never ran. One that removes
-    /// itself has then been removed.
-    pub async fn wait(&self, container: &str) -> Result<Option<Exit>, Error> {
+    /// Return when `until` is so, with the last exit then; None if it never ran. One that removes itself has been
+    /// removed at the end of its run.
+    pub async fn wait(&self, container: &str, until: Until) -> Result<Option<Exit>, Error> {
         let handle = self.0.containers.find(container)?;
         let mut state = handle.watch();
-        let run = handle.snapshot().container.runs;
-        Ok(ended(&mut state, run).await)
+        let snapshot = handle.snapshot();
+        let run = snapshot.container.runs;
+        Ok(match until {
+            Until::NotRunning => ended(&mut state, run).await,
+            Until::NextExit if snapshot.container.is_running() => ended(&mut state, run).await,
+            Until::NextExit => ended(&mut state, run + 1).await,
+            Until::Removed => {
+                let _ = state.wait_for(|snapshot| snapshot.gone).await;
+                state.borrow().container.exit
+            }
+        })
     }
 
     /// A container that is running, and its shim.
@@ -106,10 +136,18 @@ fn not_running(action: &'static str, snapshot: &Snapshot) -> Error {
     }
 }
 
-fn outlives_sigkill(action: &'static str, snapshot: &Snapshot, waited: Duration) -> Error {
+/// The number of a signal, if one is named.
+fn asked(signal: &str) -> Result<Option<u32>, Error> {
+    match signal {
+        "" => Ok(None),
+        name => signal::parse("signal", name).map(Some),
+    }
+}
+
+pub(crate) fn outlives_sigkill(action: &'static str, container: &Container, waited: Duration) -> Error {
     Error::WrongState {
         action,
-        container: snapshot.container.name.clone(),
+        container: container.name.clone(),
         why: format!(
             "its process did not end within {} seconds of SIGKILL",
             waited.as_secs()

@@ -95,6 +95,15 @@ impl Store {
         .await
     }
 
+    /// Another name, which nobody else may have.
+    pub(crate) async fn rename(&self, id: &str, name: &str) -> Result<(), Error> {
+        let (id, name) = (id.to_owned(), name.to_owned());
+        self.write("rename a container", Room::Needed, move |connection| {
+            rows::rename(connection, &id, &name)
+        })
+        .await
+    }
+
     /// A run has begun.
     pub(crate) async fn started(&self, id: &str, pid: u32, at_unix_nanos: i64) -> Result<(), Error> {
         let id = id.to_owned();

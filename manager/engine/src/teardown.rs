@@ -18,23 +18,25 @@ pub(crate) async fn settle(
     container: &Container,
     shim: &Shim,
     told: Exit,
+    removes_itself: bool,
 ) -> (Exit, Result<(), Error>) {
     let exit = shim::with_record(&engine.config, &container.id, told);
     let (recorded, ()) = tokio::join!(
-        record(engine, container, exit, ""),
+        record(engine, container, exit, "", removes_itself),
         release(engine, container, shim)
     );
     (exit, recorded)
 }
 
-/// Put an end on record; for a container that removes itself, that is the end of its record.
+/// Put an end on record; for a container that removes itself with it, that is the end of its record.
 pub(crate) async fn record(
     engine: &Inner,
     container: &Container,
     exit: Exit,
     error: &str,
+    removes_itself: bool,
 ) -> Result<(), Error> {
-    if container.request.auto_remove {
+    if removes_itself {
         engine.store.delete(&container.id).await
     } else {
         engine.store.exited(&container.id, exit, error).await

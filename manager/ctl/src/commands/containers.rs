@@ -1,15 +1,16 @@
-//! Commands on containers that exist: `start`, `attach`, `stop`, `kill`, `wait`, `rm`, `ps`.
+//! Commands on containers that exist: `start`, `attach`, `stop`, `restart`, `kill`, `wait`, `rename`, `rm`, `ps`.
 
 use futures_util::future::join_all;
 use proto::v1::container::State;
 use proto::v1::{
     AttachStart, Container, InspectContainerRequest, KillContainerRequest, ListContainersRequest,
-    RemoveContainerRequest, StartContainerRequest, StopContainerRequest, WaitContainerRequest,
+    RemoveContainerRequest, RenameContainerRequest, RestartContainerRequest, StartContainerRequest,
+    StopContainerRequest, WaitContainerRequest, wait_container_request,
 };
 use tonic::Status;
 
 use super::run::require_terminal;
-use crate::cli::{Attach, Format, Kill, List, Remove, SessionFlags, Start, Stop};
+use crate::cli::{Attach, Condition, Format, Kill, List, Remove, Rename, SessionFlags, Start, Stop, Wait};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 use crate::output::{self, Colour, Table, cell};
@@ -116,6 +117,33 @@ pub(super) async fn stop(client: &Client, flags: Stop) -> Result<u8> {
     .await
 }
 
+pub(super) async fn restart(client: &Client, flags: Stop) -> Result<u8> {
+    let (timeout_seconds, signal) = (flags.timeout_seconds, flags.signal);
+    each(client, flags.containers, async |client, container| {
+        let request = RestartContainerRequest {
+            container: container.clone(),
+            timeout_seconds,
+            signal: signal.clone(),
+        };
+        client.containers().restart(request).await?;
+        Ok(container)
+    })
+    .await
+}
+
+pub(super) async fn rename(client: &Client, flags: Rename) -> Result<u8> {
+    let request = RenameContainerRequest {
+        container: flags.container,
+        name: flags.name,
+    };
+    client
+        .containers()
+        .rename(request)
+        .await
+        .map_err(|status| client.failure(&status))?;
+    Ok(0)
+}
+
 pub(super) async fn kill(client: &Client, flags: Kill) -> Result<u8> {
     let signal = flags.signal;
     each(client, flags.containers, async |client, container| {
@@ -129,12 +157,18 @@ pub(super) async fn kill(client: &Client, flags: Kill) -> Result<u8> {
     .await
 }
 
-pub(super) async fn wait(client: &Client, containers: Vec<String>) -> Result<u8> {
-    each(client, containers, async |client, container| {
-        let reply = client
-            .containers()
-            .wait(WaitContainerRequest { container })
-            .await?;
+pub(super) async fn wait(client: &Client, flags: Wait) -> Result<u8> {
+    let condition = match flags.condition {
+        Condition::NotRunning => wait_container_request::Condition::NotRunning,
+        Condition::NextExit => wait_container_request::Condition::NextExit,
+        Condition::Removed => wait_container_request::Condition::Removed,
+    };
+    each(client, flags.containers, async |client, container| {
+        let request = WaitContainerRequest {
+            container,
+            condition: condition.into(),
+        };
+        let reply = client.containers().wait(request).await?;
         Ok(reply.into_inner().exit.unwrap_or_default().code.to_string())
     })
     .await

@@ -86,12 +86,27 @@ pub(super) fn insert(connection: &Connection, container: &Container) -> Result<(
             container.created_unix_nanos,
         ],
     );
-    match inserted {
+    named(connection, "insert a container", &container.name, inserted)
+}
+
+pub(super) fn rename(connection: &Connection, id: &str, name: &str) -> Result<(), Error> {
+    let renamed = connection.execute("UPDATE containers SET name = ?2 WHERE id = ?1", [id, name]);
+    named(connection, "rename a container", name, renamed)
+}
+
+/// The result of a statement that gives a container a name.
+fn named(
+    connection: &Connection,
+    what: &'static str,
+    name: &str,
+    result: Result<usize, rusqlite::Error>,
+) -> Result<(), Error> {
+    match result {
         Ok(_) => Ok(()),
         Err(rusqlite::Error::SqliteFailure(failure, _)) if failure.code == ErrorCode::ConstraintViolation => {
-            Err(name_taken(connection, &container.name))
+            Err(name_taken(connection, name))
         }
-        Err(error) => Err(Error::database("insert a container")(error)),
+        Err(error) => Err(Error::database(what)(error)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What becomes of a container after its creation: restarts, names, and what clients wait for.
+//! What becomes of a container after its creation: restarts, pauses, names, and what clients wait for.
 
 use integration::{Manager, Sandbox, eventually, finish};
 use serde_json::Value;
@@ -110,4 +110,94 @@ fn clients_wait_for_the_end_that_they_mean() {
     for client in [next, this, of_now] {
         assert_eq!(finish(client, "wait".into()).ok(), "4\n");
     }
+}
+
+/// Counts in its log.
+const COUNTER: &str = "trap 'exit 5' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done";
+
+fn lines(manager: &Manager) -> usize {
+    manager.ctl(&["logs", "one"]).ok().lines().count()
+}
+
+/// The processes of a paused container are there, and none of them does anything.
+fn stands_still(manager: &Manager) -> bool {
+    let pid = inspect(manager, "one")["pid"].to_string();
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("read its stat");
+        let fields: Vec<String> = stat.split(' ').map(str::to_owned).collect();
+        fields[13..17].join(" ")
+    };
+    let before = (lines(manager), ticks());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    before == (lines(manager), ticks())
+}
+
+#[test]
+fn a_paused_container_stands_still_until_it_is_let_on() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let run = ["run", "-d", "--name", "one", &image, "sh", "-c", COUNTER];
+    manager.ctl(&run).ok();
+    let early = manager.ctl(&["unpause", "one"]).refused();
+    assert!(early.contains("it is not paused"), "{early}");
+    eventually("it counts", || (lines(&manager) > 3).then_some(()));
+
+    assert_eq!(manager.ctl(&["pause", "one"]).ok(), "one\n");
+    assert!(stands_still(&manager));
+    assert_eq!(inspect(&manager, "one")["state"], "paused");
+    assert!(manager.ctl(&["ps"]).ok().contains("(Paused)"));
+    for (args, reason) in [
+        (&["pause", "one"][..], "paused already"),
+        (&["exec", "one", "true"], "unpause it first"),
+        (&["attach", "one"], "unpause one"),
+        (&["start", "one"], "unpause it"),
+        (&["rm", "one"], "it is running"),
+    ] {
+        let refused = manager.ctl(args).refused();
+        assert!(refused.contains(reason), "{args:?}: {refused}");
+    }
+    // What stands still anyway is not let on by the end of a commit.
+    manager.ctl(&["commit", "one", "still:1"]).ok();
+    manager.kill();
+    manager.start_again();
+    assert_eq!(inspect(&manager, "one")["state"], "paused");
+    assert!(stands_still(&manager));
+
+    manager.ctl(&["unpause", "one"]).ok();
+    let so_far = lines(&manager);
+    eventually("it counts on", || (lines(&manager) > so_far).then_some(()));
+    manager.ctl(&["stop", "-t", "0", "one"]).ok();
+    let ended = manager.ctl(&["pause", "one"]).refused();
+    assert!(ended.contains("not running"), "{ended}");
+}
+
+#[test]
+fn a_paused_container_can_be_ended_in_every_way() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let run = ["run", "-d", "--name", "one", &image, "sh", "-c", COUNTER];
+    manager.ctl(&run).ok();
+    for (end, code) in [
+        (&["stop", "-t", "60", "one"][..], 5),
+        (&["kill", "-s", "TERM", "one"], 5),
+        (&["kill", "one"], 137),
+        (&["restart", "-t", "60", "one"], 5),
+    ] {
+        manager.ctl(&["start", "one"]).ok();
+        let seen = lines(&manager);
+        eventually("it counts", || (lines(&manager) > seen + 3).then_some(()));
+        manager.ctl(&["pause", "one"]).ok();
+        let waiting = spawn(&manager, &["wait", "--condition", "next-exit", "one"]);
+        manager.ctl(end).ok();
+        assert_eq!(
+            finish(waiting, "wait".into()).ok(),
+            format!("{code}\n"),
+            "{end:?}"
+        );
+    }
+    manager.ctl(&["pause", "one"]).ok();
+    manager.ctl(&["rm", "-f", "one"]).ok();
+    assert_eq!(manager.ctl(&["ps", "-a", "-q"]).ok(), "");
 }

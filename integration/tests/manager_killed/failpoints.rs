@@ -71,6 +71,7 @@ const ELSEWHERE: &[&str] = &[
     "rmi.recorded",
     "reconcile.settled",
     "restart.ended",
+    "pause.asked",
     "end.cleaned",
     "tag.changed",
     "prune.changed",
@@ -184,6 +185,25 @@ fn a_restart_that_was_cut_off_has_ended_the_run_and_begun_none() {
     assert_eq!(inspect(&manager, "stays")["exit"]["code"], 137);
     manager.ctl(&["start", "stays"]).ok();
     assert!(find(&manager, "goes").is_none());
+}
+
+/// The kernel knows that it stands still, and nobody else has to.
+#[test]
+fn a_pause_that_was_cut_off_is_one() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    manager
+        .ctl(&["run", "-d", "--name", "one", &image, "sleep", "1000"])
+        .ok();
+    for (command, state) in [("pause", "paused"), ("unpause", "running")] {
+        die_at(&mut manager, "pause.asked", |manager| {
+            refused(manager, &[command, "one"]);
+        });
+        assert_eq!(inspect(&manager, "one")["state"], state);
+    }
+    assert_eq!(manager.ctl(&["exec", "one", "echo", "here"]).ok(), "here\n");
+    remove(&manager, "one");
 }
 
 #[test]

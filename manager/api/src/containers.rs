@@ -70,6 +70,24 @@ impl Service for Containers {
         Ok(Response::new(v1::RestartContainerResponse {}))
     }
 
+    async fn pause(
+        &self,
+        request: Request<v1::PauseContainerRequest>,
+    ) -> Result<Response<v1::PauseContainerResponse>, Status> {
+        let paused = self.0.pause(&request.into_inner().container).await;
+        paused.map_err(status)?;
+        Ok(Response::new(v1::PauseContainerResponse {}))
+    }
+
+    async fn unpause(
+        &self,
+        request: Request<v1::UnpauseContainerRequest>,
+    ) -> Result<Response<v1::UnpauseContainerResponse>, Status> {
+        let unpaused = self.0.unpause(&request.into_inner().container).await;
+        unpaused.map_err(status)?;
+        Ok(Response::new(v1::UnpauseContainerResponse {}))
+    }
+
     async fn rename(
         &self,
         request: Request<v1::RenameContainerRequest>,

@@ -127,6 +127,7 @@ fn state(state: State) -> v1::container::State {
     match state {
         State::Created => v1::container::State::Created,
         State::Running => v1::container::State::Running,
+        State::Paused => v1::container::State::Paused,
         State::Exited => v1::container::State::Exited,
         State::Removing => v1::container::State::Removing,
     }

@@ -93,6 +93,10 @@ pub(crate) enum Command {
     Restart(Stop),
     /// Send a signal to containers
     Kill(Kill),
+    /// Stop all processes of containers where they are
+    Pause(Containers),
+    /// Let the processes of paused containers run on
+    Unpause(Containers),
     /// Wait until containers have exited, and print their exit codes
     Wait(Wait),
     /// Give a container another name
@@ -363,6 +367,12 @@ pub(crate) struct Kill {
     /// Signal to send, by name or number
     #[arg(short, long, default_value = "KILL")]
     pub(crate) signal: String,
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Containers {
     #[arg(required = true, value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,
 }

@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::input::{self, INPUT_QUEUE_MAX, Input, OUTPUT_QUEUE_MAX, Output};
 use crate::lifecycle::Snapshot;
 use crate::logs::{Follower, Position, Stream};
-use crate::signals::ended;
+use crate::signals::{ended, not_paused};
 use crate::{Error, bundle};
 
 /// What to attach.
@@ -38,6 +38,7 @@ impl Engine {
     pub async fn attach(&self, request: AttachRequest) -> Result<Attachment, Error> {
         let handle = self.0.containers.find(&request.container)?;
         let snapshot = handle.snapshot();
+        not_paused("attach to", &snapshot)?;
         let created = &snapshot.container.request;
         let run = snapshot.container.runs + u64::from(!snapshot.container.is_running());
         let from = if request.replay {

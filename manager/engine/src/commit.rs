@@ -5,7 +5,7 @@
 
 mod pause;
 
-pub(crate) use pause::{Pauses, resume_interrupted};
+pub(crate) use pause::{Pauses, Turn, resume_interrupted};
 
 use std::sync::Arc;
 
@@ -44,16 +44,17 @@ impl Engine {
         if !request.name.is_empty() {
             Images::check_name(&request.name)?;
         }
-        let snapshot = self.0.containers.find(&request.container)?.snapshot();
-        let (engine, container) = (Arc::clone(&self.0), Arc::clone(&snapshot.container));
-        let shim = snapshot.shim.filter(|_| request.pause);
+        let handle = self.0.containers.find(&request.container)?;
+        let (engine, container) = (Arc::clone(&self.0), handle.snapshot().container);
+        let pause = request.pause;
         let (cancelled, _guard) = until_dropped();
         // In a task of its own: a client that goes away must not leave the container paused.
         let work = tokio::spawn(async move {
             let description = weigh(&engine, &container, request, &cancelled).await?;
-            let paused = match shim {
-                Some(shim) => Some(Paused::begin(&engine, &container.id, shim).await?),
-                None => None,
+            let paused = if pause {
+                Some(Paused::begin(&engine, &handle).await?)
+            } else {
+                None
             };
             let (of, id) = (Arc::clone(&engine), container.id.clone());
             let packed =

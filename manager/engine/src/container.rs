@@ -24,6 +24,8 @@ pub enum State {
     Created,
     /// Its main process is alive.
     Running,
+    /// It is alive, and stands still with all others.
+    Paused,
     /// It ran, and ended.
     Exited,
     /// Being removed right now.
@@ -66,7 +68,7 @@ pub struct Container {
 impl Container {
     /// Is its main process alive?
     pub fn is_running(&self) -> bool {
-        self.state == State::Running
+        matches!(self.state, State::Running | State::Paused)
     }
 
     /// What is told about it with every event.

@@ -8,7 +8,7 @@ use image::Images;
 use network::Bridge;
 use tokio::task::JoinHandle;
 
-use crate::commit::Pauses;
+use crate::commit::{Pauses, Turn};
 use crate::config::Config;
 use crate::container::Container;
 use crate::events::{Events, Listener};
@@ -85,6 +85,20 @@ impl Engine {
     /// Start a container. Nothing happens if it is running.
     pub async fn start(&self, container: &str) -> Result<(), Error> {
         self.0.containers.find(container)?.start().await
+    }
+
+    /// Stop all processes of a running container where they are.
+    pub async fn pause(&self, container: &str) -> Result<(), Error> {
+        let handle = self.0.containers.find(container)?;
+        let _turn = Turn::wait(&self.0, &handle.id).await;
+        handle.pause().await
+    }
+
+    /// Let the processes of a paused container run on.
+    pub async fn unpause(&self, container: &str) -> Result<(), Error> {
+        let handle = self.0.containers.find(container)?;
+        let _turn = Turn::wait(&self.0, &handle.id).await;
+        handle.unpause().await
     }
 
     /// Give a container another name, which no other may have.

@@ -18,6 +18,7 @@ use crate::events::Event;
 use crate::input::{self, INPUT_QUEUE_MAX, Input, OUTPUT_QUEUE_MAX, Output};
 use crate::request::{check_env, check_strings, check_working_dir};
 use crate::shim::{Shim, Streams};
+use crate::signals::not_paused;
 use crate::spec::{self, layers::Layers};
 use crate::{Error, bundle, names};
 
@@ -72,6 +73,7 @@ impl Engine {
     pub async fn exec(&self, request: ExecRequest) -> Result<ExecAttachment, Error> {
         request.validate()?;
         let (snapshot, shim) = self.running(&request.container, "exec in")?;
+        not_paused("exec in", &snapshot)?;
         let exec_id = names::random_id()?;
         let bundle = self.0.config.bundle(&snapshot.container.id);
         let folder = folder(&bundle, &exec_id);

@@ -1,6 +1,7 @@
 //! The owner of one container: a task through which every change of its state goes, one after the other. It
 //! takes commands, watches the running process, and publishes each new state, on which others wait.
 
+mod pause;
 mod restart;
 
 use std::future::Future;
@@ -58,6 +59,8 @@ enum Command {
         grace: Duration,
         reply: Reply,
     },
+    Pause(Reply),
+    Unpause(Reply),
     Rename {
         name: String,
         reply: Reply,
@@ -140,6 +143,16 @@ impl Handle {
             .await
     }
 
+    /// Stop all its processes where they are.
+    pub(crate) async fn pause(&self) -> Result<(), Error> {
+        self.command(Command::Pause).await
+    }
+
+    /// Let them run on.
+    pub(crate) async fn unpause(&self) -> Result<(), Error> {
+        self.command(Command::Unpause).await
+    }
+
     /// Give it another name.
     pub(crate) async fn rename(&self, name: String) -> Result<(), Error> {
         self.command(|reply| Command::Rename { name, reply }).await
@@ -201,6 +214,8 @@ impl Owner {
         let (result, reply) = match command {
             Command::Start(reply) => (self.start_or_forget().await, reply),
             Command::Restart { signal, grace, reply } => (self.restart(signal, grace).await, reply),
+            Command::Pause(reply) => (self.pause().await, reply),
+            Command::Unpause(reply) => (self.unpause().await, reply),
             Command::Rename { name, reply } => (self.rename(name).await, reply),
             Command::Remove { force, reply } => (self.remove(force).await, reply),
         };
@@ -218,8 +233,10 @@ impl Owner {
     }
 
     async fn start(&mut self) -> Result<(), Error> {
-        if self.container.is_running() {
-            return Ok(());
+        match self.container.state {
+            State::Running => return Ok(()),
+            State::Paused => return Err(self.wrong_state("start", "it is paused; unpause it")),
+            _ => {}
         }
         // Before its bundle makes place for the next run's.
         self.record_end().await?;
@@ -341,11 +358,8 @@ impl Owner {
     async fn remove(&mut self, force: bool) -> Result<(), Error> {
         if self.container.is_running() {
             if !force {
-                return Err(Error::WrongState {
-                    action: "remove",
-                    container: self.container.name.clone(),
-                    why: "it is running; stop it first, or force the removal".to_owned(),
-                });
+                let why = "it is running; stop it first, or force the removal";
+                return Err(self.wrong_state("remove", why));
             }
             self.kill("remove").await?;
         }

@@ -75,6 +75,12 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
         let exit = match find_shim(engine, &container).await {
             Ok((shim, None)) => {
                 commit::resume_interrupted(engine, &container.id, &shim).await;
+                // Asked after that: what a commit had paused runs on.
+                match shim.is_paused().await {
+                    Ok(true) => container.state = State::Paused,
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(id = container.id, %error, "it counts as running"),
+                }
                 take_over(engine, &container, &shim).await;
                 return Some(Settled {
                     container,

@@ -11,6 +11,7 @@ use containerd_shim_protos::api;
 use containerd_shim_protos::shim::oci::Options;
 use containerd_shim_protos::shim_async::{Client, TaskClient};
 use containerd_shim_protos::types::mount::Mount;
+use containerd_shim_protos::types::task::Status;
 use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::timestamp::Timestamp;
 use protobuf::{Message, MessageField};
@@ -232,6 +233,20 @@ impl Shim {
             .await
             .map_err(self.failed("resume the container"))?;
         Ok(())
+    }
+
+    /// Whether its processes stand still.
+    pub(crate) async fn is_paused(&self) -> Result<bool, Error> {
+        let request = api::StateRequest {
+            id: self.id.clone(),
+            ..Default::default()
+        };
+        let state = self
+            .task
+            .state(with_duration(CALL_TIMEOUT), &request)
+            .await
+            .map_err(self.failed("ask for the container's state"))?;
+        Ok(state.status() == Status::PAUSED)
     }
 
     /// Close standard input, once what is in the fifo has been read.

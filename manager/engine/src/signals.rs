@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::container::{Container, Exit};
+use crate::container::{Container, Exit, State};
 use crate::engine::Engine;
-use crate::lifecycle::Snapshot;
+use crate::lifecycle::{Handle, Snapshot};
 use crate::shim::Shim;
 use crate::{Error, signal};
 
@@ -51,6 +51,7 @@ impl Engine {
             if !send(shim, number, &mut state, run).await? {
                 return Ok(());
             }
+            run_on(&handle).await;
             if tokio::time::timeout(patience, ended(&mut state, run))
                 .await
                 .is_ok()
@@ -91,6 +92,9 @@ impl Engine {
         if !send(shim, number, &mut state, run).await? {
             return Err(not_running());
         }
+        if number == snapshot.container.stop_signal {
+            run_on(&handle).await;
+        }
         if number == SIGKILL {
             tokio::time::timeout(KILLED_TIMEOUT, ended(&mut state, run))
                 .await
@@ -128,6 +132,18 @@ impl Engine {
     }
 }
 
+/// What is refused while a container's processes stand still, as they would never answer.
+pub(crate) fn not_paused(action: &'static str, snapshot: &Snapshot) -> Result<(), Error> {
+    if snapshot.container.state != State::Paused {
+        return Ok(());
+    }
+    Err(Error::WrongState {
+        action,
+        container: snapshot.container.name.clone(),
+        why: "it is paused; unpause it first".to_owned(),
+    })
+}
+
 fn not_running(action: &'static str, snapshot: &Snapshot) -> Error {
     Error::WrongState {
         action,
@@ -152,6 +168,16 @@ pub(crate) fn outlives_sigkill(action: &'static str, container: &Container, wait
             "its process did not end within {} seconds of SIGKILL",
             waited.as_secs()
         ),
+    }
+}
+
+/// Only what runs can heed a signal that asks it to end. A kill needs no such help.
+async fn run_on(handle: &Handle) {
+    if handle.snapshot().container.state == State::Paused
+        && let Err(error) = handle.unpause().await
+    {
+        // Somebody else was faster, or it has ended.
+        tracing::debug!(id = handle.id, %error, "a paused container that is to end");
     }
 }
 

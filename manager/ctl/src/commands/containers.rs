@@ -1,11 +1,13 @@
-//! Commands on containers that exist: `start`, `attach`, `stop`, `restart`, `kill`, `wait`, `rename`, `rm`, `ps`.
+//! Commands on containers that exist: `start`, `attach`, `stop`, `restart`, `kill`, `pause`,
+//! `unpause`, `wait`, `rename`, `rm`, `ps`.
 
 use futures_util::future::join_all;
 use proto::v1::container::State;
 use proto::v1::{
     AttachStart, Container, InspectContainerRequest, KillContainerRequest, ListContainersRequest,
-    RemoveContainerRequest, RenameContainerRequest, RestartContainerRequest, StartContainerRequest,
-    StopContainerRequest, WaitContainerRequest, wait_container_request,
+    PauseContainerRequest, RemoveContainerRequest, RenameContainerRequest, RestartContainerRequest,
+    StartContainerRequest, StopContainerRequest, UnpauseContainerRequest, WaitContainerRequest,
+    wait_container_request,
 };
 use tonic::Status;
 
@@ -50,11 +52,15 @@ pub(super) async fn attach(client: &Client, flags: Attach) -> Result<u8> {
     let container = inspect(client, &flags.container).await?;
     if container.state() != State::Running {
         let state = views::state_name(container.state());
+        let hint = match container.state() {
+            State::Paused => format!("managerctl unpause {}", container.name),
+            _ => format!("managerctl start -a {}", container.name),
+        };
         return Err(Failure::new(format!(
-            "{} is {state}, and only a running container has a terminal",
+            "{} is {state}, and only a running container can be attached to",
             container.name
         ))
-        .with_hint(format!("managerctl start -a {}", container.name)));
+        .with_hint(hint));
     }
     join(client, &container, !flags.no_stdin, flags.session, false).await
 }
@@ -126,6 +132,28 @@ pub(super) async fn restart(client: &Client, flags: Stop) -> Result<u8> {
             signal: signal.clone(),
         };
         client.containers().restart(request).await?;
+        Ok(container)
+    })
+    .await
+}
+
+pub(super) async fn pause(client: &Client, containers: Vec<String>) -> Result<u8> {
+    each(client, containers, async |client, container| {
+        let request = PauseContainerRequest {
+            container: container.clone(),
+        };
+        client.containers().pause(request).await?;
+        Ok(container)
+    })
+    .await
+}
+
+pub(super) async fn unpause(client: &Client, containers: Vec<String>) -> Result<u8> {
+    each(client, containers, async |client, container| {
+        let request = UnpauseContainerRequest {
+            container: container.clone(),
+        };
+        client.containers().unpause(request).await?;
         Ok(container)
     })
     .await

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::Error;
+use crate::container::State;
 use crate::engine::{Engine, Inner};
+use crate::lifecycle::Handle;
 use crate::shim::Shim;
 
 /// The containers that are paused for commits.
@@ -20,7 +22,7 @@ pub(crate) struct Pauses(Mutex<PausesState>);
 
 #[derive(Default)]
 struct PausesState {
-    /// A container is paused by one commit at a time: the first to end would let it run on under the others.
+    /// Whoever is at pausing a container, or waits for that.
     turns: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
     paused: HashMap<String, Shim>,
     /// The manager is about to exit: nothing is paused any more, as nobody would be left to let it run on.
@@ -31,22 +33,37 @@ impl Pauses {
     fn state(&self) -> std::sync::MutexGuard<'_, PausesState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    async fn turn(&self, id: &str) -> OwnedMutexGuard<()> {
-        let turn = Arc::clone(self.state().turns.entry(id.to_owned()).or_default());
-        turn.lock_owned().await
+/// Pauses of a container come one after the other, whoever asks for them: the first to end would let it run on under
+/// the others.
+pub(crate) struct Turn {
+    engine: Arc<Inner>,
+    id: String,
+    _guard: OwnedMutexGuard<()>,
+}
+
+impl Turn {
+    pub(crate) async fn wait(engine: &Arc<Inner>, id: &str) -> Turn {
+        let turn = Arc::clone(engine.pauses.state().turns.entry(id.to_owned()).or_default());
+        Turn {
+            engine: Arc::clone(engine),
+            id: id.to_owned(),
+            _guard: turn.lock_owned().await,
+        }
     }
+}
 
-    fn forget(&self, id: &str) {
-        let mut state = self.state();
-        state.paused.remove(id);
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut state = self.engine.pauses.state();
         // Two are ours: the map's, and that of the guard in our hands.
         if state
             .turns
-            .get(id)
+            .get(&self.id)
             .is_some_and(|turn| Arc::strong_count(turn) <= 2)
         {
-            state.turns.remove(id);
+            state.turns.remove(&self.id);
         }
     }
 }
@@ -65,29 +82,27 @@ impl Engine {
     }
 }
 
-/// A container whose processes are stopped for a moment.
+/// A container whose processes stand still for a moment.
 pub(super) struct Paused {
-    engine: Arc<Inner>,
-    shim: Shim,
-    id: String,
-    _turn: OwnedMutexGuard<()>,
+    /// None: they do not run, or somebody else has paused them.
+    shim: Option<Shim>,
+    turn: Turn,
 }
 
 impl Paused {
-    pub(super) async fn begin(engine: &Arc<Inner>, id: &str, shim: Shim) -> Result<Paused, Error> {
-        let turn = engine.pauses.turn(id).await;
-        let marker = marker(engine, id);
-        let paused = Paused {
-            engine: Arc::clone(engine),
-            shim,
-            id: id.to_owned(),
-            _turn: turn,
+    pub(super) async fn begin(engine: &Arc<Inner>, handle: &Handle) -> Result<Paused, Error> {
+        let turn = Turn::wait(engine, &handle.id).await;
+        let snapshot = handle.snapshot();
+        let runs = snapshot.container.state == State::Running;
+        let Some(shim) = snapshot.shim.filter(|_| runs) else {
+            return Ok(Paused { shim: None, turn });
         };
+        let marker = marker(engine, &turn.id);
         // Known before it is asked for: a shutdown meanwhile finds it.
         let closed = {
             let mut state = engine.pauses.state();
             if !state.closed {
-                state.paused.insert(id.to_owned(), paused.shim.clone());
+                state.paused.insert(turn.id.clone(), shim.clone());
             }
             state.closed
         };
@@ -96,24 +111,27 @@ impl Paused {
                 return Err(Error::ShuttingDown);
             }
             fs::write(&marker, []).map_err(Error::file("write", &marker))?;
-            let asked = paused.shim.pause().await;
+            let asked = shim.pause().await;
             if let Err(error) = &asked {
                 // After a timeout it may still be about to happen: only a refusal is final.
-                let_run(&paused.shim, id, &marker, is_not_paused(error)).await;
+                let_run(&shim, &turn.id, &marker, is_not_paused(error)).await;
             }
             asked
         };
         if let Err(error) = begun.await {
-            engine.pauses.forget(id);
+            engine.pauses.state().paused.remove(&turn.id);
             return Err(error);
         }
         failpoint::reach("commit.paused");
-        Ok(paused)
+        let shim = Some(shim);
+        Ok(Paused { shim, turn })
     }
 
     pub(super) async fn end(self) {
-        let_run(&self.shim, &self.id, &marker(&self.engine, &self.id), true).await;
-        self.engine.pauses.forget(&self.id);
+        let Some(shim) = self.shim else { return };
+        let (engine, id) = (&self.turn.engine, &self.turn.id);
+        let_run(&shim, id, &marker(engine, id), true).await;
+        engine.pauses.state().paused.remove(id);
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Owner;
 use crate::Error;
+use crate::container::State;
 
 impl Owner {
     /// End the run, by `signal` or the one the container was made with and after `grace` by SIGKILL, and begin another.
@@ -26,6 +27,12 @@ impl Owner {
                 // It is ending already, or the shim is lost; either way the wait below ends soon.
                 tracing::debug!(id = self.container.id, %error, "the signal of a restart");
             }
+        }
+        if self.container.state == State::Paused
+            && let Some(shim) = &self.shim
+        {
+            // Only what runs can heed a signal.
+            let _ = shim.resume().await;
         }
         if self.see_out(grace).await {
             return Ok(());

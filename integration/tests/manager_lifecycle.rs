@@ -1,4 +1,5 @@
-//! What becomes of a container after its creation: restarts, pauses, names, and what clients wait for.
+//! What becomes of a container after its creation: restarts, pauses, names, processes, and what clients
+//! wait for.
 
 use integration::{Manager, Sandbox, eventually, finish};
 use serde_json::Value;
@@ -200,4 +201,39 @@ fn a_paused_container_can_be_ended_in_every_way() {
     manager.ctl(&["pause", "one"]).ok();
     manager.ctl(&["rm", "-f", "one"]).ok();
     assert_eq!(manager.ctl(&["ps", "-a", "-q"]).ok(), "");
+}
+
+#[test]
+fn processes_are_shown_as_ps_shows_them() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    manager
+        .ctl(&["run", "-d", "--name", "one", &image, "sleep", "1234"])
+        .ok();
+    let pid = inspect(&manager, "one")["pid"].to_string();
+    let shown = manager.ctl(&["top", "one"]).ok();
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 2, "{shown}");
+    assert!(
+        lines[0].starts_with("UID") && lines[0].ends_with("CMD"),
+        "{shown}"
+    );
+    assert!(
+        lines[1].contains(&pid) && lines[1].ends_with("sleep 1234"),
+        "{shown}"
+    );
+
+    let json = manager
+        .ctl(&["--format", "json", "top", "one", "-o", "pid,args"])
+        .ok();
+    let told: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(told, serde_json::json!([{"PID": pid, "COMMAND": "sleep 1234"}]));
+    let nameless = manager.ctl(&["top", "one", "-o", "args"]).refused();
+    assert!(nameless.contains("PID"), "{nameless}");
+    let unknown = manager.ctl(&["top", "one", "--nonsense"]).refused();
+    assert!(unknown.contains("ps:"), "{unknown}");
+    manager.ctl(&["kill", "one"]).ok();
+    let ended = manager.ctl(&["top", "one"]).refused();
+    assert!(ended.contains("not running"), "{ended}");
 }

@@ -88,6 +88,17 @@ impl Service for Containers {
         Ok(Response::new(v1::UnpauseContainerResponse {}))
     }
 
+    async fn top(&self, request: Request<v1::TopRequest>) -> Result<Response<v1::TopResponse>, Status> {
+        let request = request.into_inner();
+        let told = self.0.top(&request.container, &request.ps_args).await;
+        let told = told.map_err(status)?;
+        let process = |fields| v1::top_response::Process { fields };
+        Ok(Response::new(v1::TopResponse {
+            titles: told.titles,
+            processes: told.rows.into_iter().map(process).collect(),
+        }))
+    }
+
     async fn rename(
         &self,
         request: Request<v1::RenameContainerRequest>,

@@ -105,6 +105,8 @@ pub(crate) enum Command {
     Rm(Remove),
     /// List containers
     Ps(List),
+    /// Show the processes of a container
+    Top(Top),
     /// Show what a container has written
     Logs(Logs),
     /// Run a command in a running container
@@ -138,6 +140,7 @@ impl Command {
                 | Self::Search(_)
                 | Self::System(_)
                 | Self::Ps(_)
+                | Self::Top(_)
                 | Self::Inspect(_)
                 | Self::Version
                 | Self::Events
@@ -394,6 +397,15 @@ pub(crate) enum Condition {
     NextExit,
     /// It has been removed
     Removed,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+    /// What ps(1) is asked for
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PS OPTION")]
+    pub(crate) ps_args: Vec<String>,
 }
 
 #[derive(Debug, Args)]

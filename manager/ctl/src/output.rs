@@ -123,7 +123,7 @@ impl Table {
         }
     }
 
-    pub(crate) fn row<const N: usize>(&mut self, cells: [(String, Colour); N]) {
+    pub(crate) fn row(&mut self, cells: impl Into<Vec<(String, Colour)>>) {
         self.rows.push(cells.into());
     }
 

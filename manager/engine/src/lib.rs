@@ -36,6 +36,7 @@ mod spec;
 mod store;
 mod sys;
 mod teardown;
+mod top;
 mod usage;
 mod version;
 
@@ -53,5 +54,6 @@ pub use input::{Input, Output};
 pub use logs::{LogsRequest, Record, Stream};
 pub use request::{Bind, CreateRequest, Network};
 pub use signals::Until;
+pub use top::Processes;
 pub use usage::ContainerUsage;
 pub use version::Version;

@@ -235,6 +235,20 @@ impl Shim {
         Ok(())
     }
 
+    /// All its processes, those of execs too.
+    pub(crate) async fn pids(&self) -> Result<Vec<u32>, Error> {
+        let request = api::PidsRequest {
+            id: self.id.clone(),
+            ..Default::default()
+        };
+        let told = self
+            .task
+            .pids(with_duration(CALL_TIMEOUT), &request)
+            .await
+            .map_err(self.failed("list processes"))?;
+        Ok(told.processes.iter().map(|process| process.pid).collect())
+    }
+
     /// Whether its processes stand still.
     pub(crate) async fn is_paused(&self) -> Result<bool, Error> {
         let request = api::StateRequest {

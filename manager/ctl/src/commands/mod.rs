@@ -63,6 +63,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Restart(flags) => containers::restart(&client, flags).await,
         Command::Pause(flags) => containers::pause(&client, flags.containers).await,
         Command::Unpause(flags) => containers::unpause(&client, flags.containers).await,
+        Command::Top(flags) => containers::top(&client, flags, format).await,
         Command::Wait(flags) => containers::wait(&client, flags).await,
         Command::Rename(flags) => containers::rename(&client, flags).await,
         Command::Rm(flags) => containers::remove(&client, flags).await,

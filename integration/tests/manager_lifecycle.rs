@@ -1,8 +1,9 @@
-//! What becomes of a container after its creation: restarts, pauses, names, processes, and what clients
-//! wait for.
+//! What becomes of a container after its creation: restarts, pauses, names, processes, prunes, and what
+//! clients wait for.
 
 use integration::{Manager, Sandbox, eventually, finish};
 use serde_json::Value;
+use std::io::Write;
 use std::process::{Child, Stdio};
 
 fn inspect(manager: &Manager, container: &str) -> Value {
@@ -18,6 +19,20 @@ fn spawn(manager: &Manager, args: &[&str]) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .expect("start a client")
+}
+
+/// A client that somebody answers.
+fn spawn_with(manager: &Manager, args: &[&str], answer: &str) -> Child {
+    let mut client = manager
+        .ctl_command(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start a client");
+    let mut stdin = client.stdin.take().expect("its input");
+    stdin.write_all(answer.as_bytes()).expect("answer");
+    client
 }
 
 #[test]
@@ -236,4 +251,61 @@ fn processes_are_shown_as_ps_shows_them() {
     manager.ctl(&["kill", "one"]).ok();
     let ended = manager.ctl(&["top", "one"]).refused();
     assert!(ended.contains("not running"), "{ended}");
+}
+
+#[test]
+fn a_prune_removes_what_does_not_run_and_was_meant() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let make = |name: &str, label: &str, command: &[&str]| {
+        let run = ["run", "-d", "--name", name, "--label", label, &image];
+        manager.ctl(&[&run[..], command].concat()).ok();
+    };
+    make("runs", "a=1", &["sleep", "1000"]);
+    make("paused", "a=1", &["sleep", "1000"]);
+    manager.ctl(&["pause", "paused"]).ok();
+    make("kept", "keep", &["true"]);
+    make(
+        "wrote",
+        "a=1",
+        &["dd", "if=/dev/zero", "of=/file", "bs=1M", "count=3"],
+    );
+    manager.ctl(&["wait", "kept", "wrote"]).ok();
+    manager.ctl(&["create", "--name", "new", &image, "true"]).ok();
+    let wrote = inspect(&manager, "wrote")["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+
+    let prune = |args: &[&str]| manager.ctl(&[&["container", "prune"], args].concat());
+    assert_eq!(prune(&[]).ok(), "", "nobody has said yes");
+    let unknown = prune(&["-f", "--filter", "colour=red"]).refused();
+    assert!(
+        unknown.contains("colour=red") && unknown.contains("until"),
+        "{unknown}"
+    );
+    assert_eq!(
+        prune(&["-f", "--filter", "until=1h"]).ok(),
+        "Total reclaimed space: 0B\n"
+    );
+    let some = prune(&["-f", "--filter", "label=a"]).ok();
+    assert!(
+        some.starts_with(&format!("{wrote}\nTotal reclaimed space: 3.")),
+        "{some}"
+    );
+    prune(&["-f", "--filter", "label!=keep"]).ok();
+    let left = manager.ctl(&["ps", "-a"]).ok();
+    assert!(
+        ["runs", "paused", "kept"].iter().all(|name| left.contains(name)),
+        "{left}"
+    );
+    assert!(!left.contains("new"), "{left}");
+    let pruned = finish(
+        spawn_with(&manager, &["container", "prune"], "y\n"),
+        "prune".into(),
+    )
+    .ok();
+    assert_eq!(pruned.lines().count(), 2, "{pruned}");
+    assert_eq!(manager.ctl(&["ps", "-a", "-q"]).ok().lines().count(), 2);
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use engine::{AttachRequest, CommitRequest, Engine, ExecRequest, LogsRequest, Record, Stream, Until};
+use engine::{
+    AttachRequest, CommitRequest, ContainerFilters, Engine, ExecRequest, LogsRequest, Record, Stream, Until,
+};
 use proto::v1;
 use proto::v1::containers_server::Containers as Service;
 use proto::v1::wait_container_request::Condition;
@@ -86,6 +88,18 @@ impl Service for Containers {
         let unpaused = self.0.unpause(&request.into_inner().container).await;
         unpaused.map_err(status)?;
         Ok(Response::new(v1::UnpauseContainerResponse {}))
+    }
+
+    async fn prune(
+        &self,
+        request: Request<v1::PruneContainersRequest>,
+    ) -> Result<Response<v1::PruneContainersResponse>, Status> {
+        let filters = ContainerFilters::parse(&request.into_inner().filters).map_err(status)?;
+        let pruned = self.0.prune_containers(&filters).await.map_err(status)?;
+        Ok(Response::new(v1::PruneContainersResponse {
+            deleted: pruned.deleted,
+            freed_bytes: pruned.freed_bytes,
+        }))
     }
 
     async fn top(&self, request: Request<v1::TopRequest>) -> Result<Response<v1::TopResponse>, Status> {

@@ -105,6 +105,9 @@ pub(crate) enum Command {
     Rm(Remove),
     /// List containers
     Ps(List),
+    /// Look after containers
+    #[command(subcommand)]
+    Container(ContainerCommand),
     /// Show the processes of a container
     Top(Top),
     /// Show what a container has written
@@ -397,6 +400,22 @@ pub(crate) enum Condition {
     NextExit,
     /// It has been removed
     Removed,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContainerCommand {
+    /// Remove containers that do not run, with what they have written
+    Prune(PruneContainers),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneContainers {
+    /// Only some: until=24h, label=KEY[=VALUE], label!=KEY[=VALUE]
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+    /// Do not ask first
+    #[arg(short, long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

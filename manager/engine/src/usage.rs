@@ -1,11 +1,13 @@
 //! What images and containers take of the disk, what nobody needs of it, and whether it is what it should be.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use image::{AuditCounts, AuditEvent, Filters, Removed, Step, Usage};
 
 use crate::Error;
-use crate::engine::{Engine, blocking};
+use crate::container::Container;
+use crate::engine::{Engine, Inner, blocking};
 use crate::events::Event;
 
 /// What one container takes, beside its image.
@@ -23,6 +25,28 @@ pub struct ContainerUsage {
     pub is_running: bool,
 }
 
+impl ContainerUsage {
+    /// All of it.
+    pub fn bytes(&self) -> u64 {
+        self.upper_bytes + self.log_bytes
+    }
+}
+
+impl Inner {
+    /// What a container takes. One that goes meanwhile takes nothing.
+    pub(crate) fn usage_of(&self, container: &Container) -> ContainerUsage {
+        let bytes = |path: &Path| image::tree_bytes(path).unwrap_or(0);
+        let rootfs = self.images.rootfs(&container.id);
+        ContainerUsage {
+            upper_bytes: rootfs.map_or(0, |rootfs| bytes(&rootfs.upper)),
+            log_bytes: bytes(&self.config.container(&container.id)),
+            is_running: container.is_running(),
+            id: container.id.clone(),
+            name: container.name.clone(),
+        }
+    }
+}
+
 impl Engine {
     /// What images and containers take of the disk. Walks through the containers' writable layers.
     pub async fn disk_usage(&self) -> Result<(Usage, Vec<ContainerUsage>), Error> {
@@ -30,20 +54,9 @@ impl Engine {
         let engine = Arc::clone(&self.0);
         blocking(move || {
             let usage = engine.images.usage()?;
-            let bytes = |path: &std::path::Path| image::tree_bytes(path).unwrap_or(0);
             let containers = containers
-                .into_iter()
-                .map(|container| ContainerUsage {
-                    // One that goes meanwhile takes nothing.
-                    upper_bytes: engine
-                        .images
-                        .rootfs(&container.id)
-                        .map_or(0, |rootfs| bytes(&rootfs.upper)),
-                    log_bytes: bytes(&engine.config.container(&container.id)),
-                    is_running: container.is_running(),
-                    id: container.id.clone(),
-                    name: container.name.clone(),
-                })
+                .iter()
+                .map(|container| engine.usage_of(container))
                 .collect();
             Ok((usage, containers))
         })

@@ -8,7 +8,7 @@ mod names;
 mod prune;
 mod usage;
 
-pub use filter::Filters;
+pub use filter::{Filters, LabelFilter, moment};
 pub use history::Step;
 pub use measure::tree_bytes;
 pub use usage::{ImageUsage, Usage};

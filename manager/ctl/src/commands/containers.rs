@@ -1,21 +1,18 @@
 //! Commands on containers that exist: `start`, `attach`, `stop`, `restart`, `kill`, `pause`,
-//! `unpause`, `wait`, `rename`, `top`, `rm`, `ps`.
+//! `unpause`, `wait`, `rename`, `rm`, `ps`.
 
 use futures_util::future::join_all;
 use proto::v1::container::State;
 use proto::v1::{
     AttachStart, Container, InspectContainerRequest, KillContainerRequest, ListContainersRequest,
     PauseContainerRequest, RemoveContainerRequest, RenameContainerRequest, RestartContainerRequest,
-    StartContainerRequest, StopContainerRequest, TopRequest, UnpauseContainerRequest, WaitContainerRequest,
-    top_response, wait_container_request,
+    StartContainerRequest, StopContainerRequest, UnpauseContainerRequest, WaitContainerRequest,
+    wait_container_request,
 };
-use serde_json::Value;
 use tonic::Status;
 
 use super::run::require_terminal;
-use crate::cli::{
-    Attach, Condition, Format, Kill, List, Remove, Rename, SessionFlags, Start, Stop, Top, Wait,
-};
+use crate::cli::{Attach, Condition, Format, Kill, List, Remove, Rename, SessionFlags, Start, Stop, Wait};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 use crate::output::{self, Colour, Table, cell};
@@ -160,30 +157,6 @@ pub(super) async fn unpause(client: &Client, containers: Vec<String>) -> Result<
         Ok(container)
     })
     .await
-}
-
-pub(super) async fn top(client: &Client, flags: Top, format: Format) -> Result<u8> {
-    let request = TopRequest {
-        container: flags.container,
-        ps_args: flags.ps_args,
-    };
-    let told = client.containers().top(request).await;
-    let told = told.map_err(|status| client.failure(&status))?.into_inner();
-    if format == Format::Json {
-        let object = |process: &top_response::Process| -> serde_json::Map<_, _> {
-            let fields = process.fields.iter().cloned().map(Value::String);
-            told.titles.iter().cloned().zip(fields).collect()
-        };
-        output::print_json(&told.processes.iter().map(object).collect::<Vec<_>>())?;
-    } else {
-        let titles: Vec<&str> = told.titles.iter().map(String::as_str).collect();
-        let mut table = Table::new(&titles);
-        for process in &told.processes {
-            table.row(process.fields.iter().map(cell).collect::<Vec<_>>());
-        }
-        table.print()?;
-    }
-    Ok(0)
 }
 
 pub(super) async fn rename(client: &Client, flags: Rename) -> Result<u8> {

@@ -9,13 +9,17 @@ mod images;
 mod login;
 mod logs;
 mod mounts;
+mod prune;
 mod registries;
 mod run;
 mod store;
 mod system;
+mod top;
 mod verify;
 
-use crate::cli::{Cli, Command, Format, ImageCommand, Inspect, Kind, Manifest, SystemCommand};
+use crate::cli::{
+    Cli, Command, ContainerCommand, Format, ImageCommand, Inspect, Kind, Manifest, SystemCommand,
+};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 
@@ -63,7 +67,8 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Restart(flags) => containers::restart(&client, flags).await,
         Command::Pause(flags) => containers::pause(&client, flags.containers).await,
         Command::Unpause(flags) => containers::unpause(&client, flags.containers).await,
-        Command::Top(flags) => containers::top(&client, flags, format).await,
+        Command::Container(ContainerCommand::Prune(flags)) => prune::containers(&client, flags).await,
+        Command::Top(flags) => top::top(&client, flags, format).await,
         Command::Wait(flags) => containers::wait(&client, flags).await,
         Command::Rename(flags) => containers::rename(&client, flags).await,
         Command::Rm(flags) => containers::remove(&client, flags).await,

@@ -13,7 +13,7 @@ const FILTERS_MAX: usize = 100;
 #[derive(Debug, Default)]
 pub struct Filters {
     dangling: Option<bool>,
-    labels: Vec<Label>,
+    labels: Vec<LabelFilter>,
     /// Images whose build has to be later, or earlier.
     since: Vec<String>,
     before: Vec<String>,
@@ -21,11 +21,12 @@ pub struct Filters {
     until_unix_seconds: Option<i64>,
 }
 
+/// A label that has to be there, or must not be.
 #[derive(Debug)]
-struct Label {
+pub struct LabelFilter {
     key: String,
+    /// None: whatever it is.
     value: Option<String>,
-    /// Whether an image must not have it.
     is_unwanted: bool,
 }
 
@@ -70,8 +71,8 @@ impl Filters {
         let (kind, value) = text.split_once('=').ok_or("it has to be a kind, = and a value")?;
         match kind {
             "dangling" => self.dangling = Some(truth(value)?),
-            "label" => self.labels.push(label(value, false)),
-            "label!" => self.labels.push(label(value, true)),
+            "label" => self.labels.push(LabelFilter::new(value, false)),
+            "label!" => self.labels.push(LabelFilter::new(value, true)),
             "since" => self.since.push(value.to_owned()),
             "before" => self.before.push(value.to_owned()),
             "reference" => self
@@ -116,7 +117,10 @@ impl Ready<'_> {
             && filters.until_unix_seconds.is_none_or(|until| created < until)
             && self.since.iter().all(|since| created > *since)
             && self.before.iter().all(|before| created < *before)
-            && filters.labels.iter().all(|label| label.pass(image));
+            && filters
+                .labels
+                .iter()
+                .all(|label| label.pass(label_of(image, label.key())));
         if !passes || filters.references.is_empty() {
             return passes;
         }
@@ -127,14 +131,35 @@ impl Ready<'_> {
     }
 }
 
-impl Label {
-    fn pass(&self, image: &Image) -> bool {
-        let config = image.config.config().as_ref();
-        let found = config
-            .and_then(|config| config.labels().as_ref()?.get(&self.key))
-            .is_some_and(|value| self.value.as_ref().is_none_or(|wanted| wanted == value));
+impl LabelFilter {
+    /// Of `key` or `key=value`.
+    pub fn new(text: &str, is_unwanted: bool) -> LabelFilter {
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (text, None),
+        };
+        LabelFilter {
+            key: key.to_owned(),
+            value,
+            is_unwanted,
+        }
+    }
+
+    /// Which label it is about.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Whether what has this value under the key passes.
+    pub fn pass(&self, value: Option<&str>) -> bool {
+        let found = value.is_some_and(|value| self.value.as_ref().is_none_or(|wanted| wanted == value));
         found != self.is_unwanted
     }
+}
+
+fn label_of<'a>(image: &'a Image, key: &str) -> Option<&'a str> {
+    let config = image.config.config().as_ref()?;
+    config.labels().as_ref()?.get(key).map(String::as_str)
 }
 
 /// A pattern may leave out the tag, and what people leave out of names of docker's own registry.
@@ -153,18 +178,6 @@ fn matches(pattern: &Pattern, name: &str) -> bool {
     })
 }
 
-fn label(text: &str, is_unwanted: bool) -> Label {
-    let (key, value) = match text.split_once('=') {
-        Some((key, value)) => (key, Some(value.to_owned())),
-        None => (text, None),
-    };
-    Label {
-        key: key.to_owned(),
-        value,
-        is_unwanted,
-    }
-}
-
 fn truth(text: &str) -> Result<bool, String> {
     match text {
         "1" | "true" => Ok(true),
@@ -174,7 +187,11 @@ fn truth(text: &str) -> Result<bool, String> {
 }
 
 /// A time, or how long ago it was, in seconds since 1970.
-fn moment(text: &str) -> Result<i64, String> {
+///
+/// # Errors
+///
+/// The rule that it breaks.
+pub fn moment(text: &str) -> Result<i64, String> {
     if let Ok(seconds) = text.parse::<i64>() {
         return Ok(seconds);
     }

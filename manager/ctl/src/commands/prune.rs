@@ -1,0 +1,39 @@
+//! `container prune`.
+
+use std::io::{self, BufRead, Read};
+
+use proto::v1::PruneContainersRequest;
+
+use crate::cli::PruneContainers;
+use crate::client::Client;
+use crate::failure::{Failure, Result};
+use crate::output;
+use crate::size::format_bytes;
+
+pub(super) async fn containers(client: &Client, flags: PruneContainers) -> Result<u8> {
+    let question = "Remove all containers that do not run, with what they have written?";
+    if !flags.force && !agrees(question)? {
+        return Ok(0);
+    }
+    let request = PruneContainersRequest {
+        filters: flags.filters,
+    };
+    let pruned = client.containers().prune(request).await;
+    let pruned = pruned.map_err(|status| client.failure(&status))?.into_inner();
+    let deleted = pruned.deleted.iter().map(|id| format!("{id}\n"));
+    output::print(&deleted.collect::<String>())?;
+    output::print_line(&format!(
+        "Total reclaimed space: {}",
+        format_bytes(pruned.freed_bytes)
+    ))?;
+    Ok(0)
+}
+
+/// Whether who sits there says yes. The end of the input says no.
+fn agrees(question: &str) -> Result<bool> {
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    let read = io::stdin().lock().take(100).read_line(&mut answer);
+    read.map_err(|error| Failure::new(format!("read the answer: {error}")))?;
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
+}

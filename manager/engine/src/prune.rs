@@ -1,0 +1,115 @@
+//! Removing the containers that do not run.
+
+use std::sync::Arc;
+
+use image::{LabelFilter, moment};
+
+use crate::Error;
+use crate::container::{Container, State};
+use crate::engine::{Engine, blocking};
+
+/// In one request. More are a mistake.
+const FILTERS_MAX: usize = 100;
+
+/// Which containers a prune is for. One has to pass all of them.
+#[derive(Debug, Default)]
+pub struct ContainerFilters {
+    labels: Vec<LabelFilter>,
+    /// Made before all of these moments.
+    until_unix_seconds: Option<i64>,
+}
+
+/// What a prune has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Ids of the containers that are gone.
+    pub deleted: Vec<String>,
+    /// What they had written, and their logs.
+    pub freed_bytes: u64,
+}
+
+impl ContainerFilters {
+    /// Read `kind=value` texts: `until=24h`, `label=key`, `label!=key=value`.
+    pub fn parse(texts: &[String]) -> Result<ContainerFilters, Error> {
+        let wrong = |text: &str, rule: String| {
+            let shown: String = text.chars().take(200).collect();
+            Error::invalid("filters", format!("{shown:?}: {rule}"))
+        };
+        if texts.len() > FILTERS_MAX {
+            return Err(Error::invalid(
+                "filters",
+                format!("there are more than {FILTERS_MAX}"),
+            ));
+        }
+        let mut filters = ContainerFilters::default();
+        for text in texts {
+            match text.split_once('=') {
+                Some(("label", value)) => filters.labels.push(LabelFilter::new(value, false)),
+                Some(("label!", value)) => filters.labels.push(LabelFilter::new(value, true)),
+                Some(("until", value)) => {
+                    let moment = moment(value).map_err(|rule| wrong(text, rule))?;
+                    let earlier = filters
+                        .until_unix_seconds
+                        .map_or(moment, |other| other.min(moment));
+                    filters.until_unix_seconds = Some(earlier);
+                }
+                _ => return Err(wrong(text, "the kinds are label, label! and until".into())),
+            }
+        }
+        Ok(filters)
+    }
+
+    fn pass(&self, container: &Container) -> bool {
+        let created = container.created_unix_nanos / 1_000_000_000;
+        let labels = &container.request.labels;
+        self.until_unix_seconds.is_none_or(|until| created < until)
+            && self
+                .labels
+                .iter()
+                .all(|label| label.pass(labels.get(label.key()).map(String::as_str)))
+    }
+}
+
+impl Engine {
+    /// Remove the containers that do not run and pass `filters`, with what they have written.
+    pub async fn prune_containers(&self, filters: &ContainerFilters) -> Result<Pruned, Error> {
+        let mut pruned = Pruned::default();
+        for container in self.list(true) {
+            if !matches!(container.state, State::Created | State::Exited) || !filters.pass(&container) {
+                continue;
+            }
+            let bytes = self.written_bytes(&container).await?;
+            match self.remove(&container.id, false).await {
+                Ok(()) => {
+                    pruned.deleted.push(container.id.clone());
+                    pruned.freed_bytes += bytes;
+                }
+                // It was started or removed meanwhile.
+                Err(Error::NoSuchContainer(_) | Error::WrongState { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(pruned)
+    }
+
+    async fn written_bytes(&self, container: &Arc<Container>) -> Result<u64, Error> {
+        let (engine, container) = (Arc::clone(&self.0), Arc::clone(container));
+        blocking(move || Ok(engine.usage_of(&container).bytes())).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_that_mean_nothing_are_refused_by_name() {
+        for text in ["until", "until=never", "dangling=true", "label"] {
+            let error = ContainerFilters::parse(&[text.to_owned()])
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(text), "{error}");
+        }
+        ContainerFilters::parse(&["until=1h".into(), "label=a".into(), "label!=a=b".into()]).unwrap();
+    }
+}

@@ -236,6 +236,7 @@ fn image_kind(error: &image::Error) -> Kind {
         image::Kind::NotFound => Kind::NotFound,
         image::Kind::InUse | image::Kind::Refused => Kind::Precondition,
         image::Kind::Invalid => Kind::Invalid,
+        image::Kind::Exhausted => Kind::Exhausted,
         image::Kind::Unavailable => Kind::Unavailable,
         image::Kind::Internal => Kind::Internal,
     }

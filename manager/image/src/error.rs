@@ -16,6 +16,8 @@ pub enum Kind {
     Refused,
     /// The input breaks a rule: a reference, a manifest, a layer.
     Invalid,
+    /// A limit is reached.
+    Exhausted,
     /// The registry does not answer, answers with errors, or refuses the credentials.
     Unavailable,
     /// The local system failed: disk full, I/O error, database.
@@ -103,7 +105,21 @@ pub enum Error {
     /// A container already holds a lease under this id.
     #[error("a root file system is already prepared for container {0}")]
     LeaseTaken(String),
-    /// The image cannot go while a container needs it.
+    /// A lease that a client may not have.
+    #[error("invalid lease {id:?}: {rule}")]
+    Lease {
+        /// As given.
+        id: String,
+        /// The rule that it breaks.
+        rule: String,
+    },
+    /// No client holds a lease under this id, or it has run out.
+    #[error("no such lease: {0}")]
+    NoSuchClientLease(String),
+    /// Clients hold as many leases as there may be.
+    #[error("there are {0} leases already: end some that nobody needs")]
+    TooManyLeases(u32),
+    /// The image cannot go while a container or a lease needs it.
     #[error("image {image} is in use by {user}")]
     InUse {
         /// Name or id as asked for.
@@ -397,6 +413,7 @@ impl Error {
         match self {
             Error::NoSuchImage(_)
             | Error::NoSuchLease(_)
+            | Error::NoSuchClientLease(_)
             | Error::NotHere(_)
             | Error::NoSuchPlatform { .. }
             | Error::NotAtRegistry { .. } => Kind::NotFound,
@@ -405,6 +422,7 @@ impl Error {
             | Error::OtherRegistry { .. }
             | Error::Platform(_)
             | Error::ContainerId(_)
+            | Error::Lease { .. }
             | Error::IdMap { .. }
             | Error::Mapped { .. }
             | Error::AmbiguousId(_)
@@ -420,6 +438,7 @@ impl Error {
             | Error::NoContent { .. }
             | Error::NotWhole { .. }
             | Error::TooManyLayers { .. } => Kind::Invalid,
+            Error::TooManyLeases(_) => Kind::Exhausted,
             Error::Policy { .. } | Error::Refused(_) => Kind::Refused,
             Error::Denied { .. }
             | Error::Registry { .. }

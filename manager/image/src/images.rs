@@ -3,6 +3,7 @@
 mod filter;
 mod find;
 mod history;
+mod lease;
 mod measure;
 mod names;
 mod prune;
@@ -10,6 +11,7 @@ mod usage;
 
 pub use filter::{Filters, LabelFilter, moment};
 pub use history::Step;
+pub use lease::{Lease, LeasedImage};
 pub use measure::tree_bytes;
 pub use usage::{ImageUsage, Usage};
 
@@ -308,17 +310,20 @@ impl Images {
         usage::usage(&self.store)
     }
 
-    /// Keep an image for a client, whatever others remove, for so many seconds or until [`Images::end_lease`]. The
-    /// lease of the same id is renewed.
-    pub fn lease(&self, id: &str, name_or_id: &str, seconds: u64) -> Result<(), Error> {
-        let connection = self.store.database();
-        let image = find::image_id(&connection, name_or_id)?;
-        database::put_client_lease(&connection, id, &image, seconds)
+    /// Keep images for a client, whatever others remove, for so many seconds or until [`Images::end_lease`]. The lease
+    /// of the same id is renewed: it holds these images now, and for this long.
+    pub fn lease(&self, id: &str, names_or_ids: &[String], seconds: u64) -> Result<Lease, Error> {
+        lease::take(&self.store, id, names_or_ids, seconds)
     }
 
-    /// Give a client's lease back; whether there was one.
-    pub fn end_lease(&self, id: &str) -> Result<bool, Error> {
-        database::delete_client_lease(&self.store.database(), id)
+    /// Clients' leases that have not run out, in the order of their ids.
+    pub fn client_leases(&self) -> Result<Vec<Lease>, Error> {
+        lease::list(&self.store.database())
+    }
+
+    /// Give a client's lease back. Nothing goes by that: what nobody needs any more is left to a removal.
+    pub fn end_lease(&self, id: &str) -> Result<(), Error> {
+        lease::end(&self.store, id)
     }
 
     /// Remove a name; with the last name, or when asked by id, remove the image and every layer that no other

@@ -42,6 +42,10 @@ pub(crate) fn open(root: &Path, layers: Layers) -> Result<Arc<Store>, Error> {
     std::fs::set_permissions(&empty, std::fs::Permissions::from_mode(0o755))
         .map_err(|e| Error::io("change the mode of", &empty, e))?;
     let connection = database::open(&root)?;
+    if let Err(error) = database::delete_expired_leases(&connection) {
+        // A disk may be full: they hold nothing all the same.
+        tracing::warn!(%error, "leases that have run out stay recorded");
+    }
     let next_number = next_number(&root, &connection)?;
     let strangers = strangers(&root, &connection)?;
     let mut store = Store::new(root, lock, connection, next_number);

@@ -217,15 +217,21 @@ fn takes_layers_one_by_one() -> bool {
 
 /// A container id names a folder.
 fn check_container_id(id: &str) -> Result<(), Error> {
-    let word = |b: u8| b.is_ascii_alphanumeric();
-    let fine = (1..=128).contains(&id.len())
-        && id.as_bytes().first().is_some_and(|b| word(*b))
-        && id.bytes().all(|b| word(b) || b"_.-".contains(&b));
-    if fine {
+    if is_id(id) {
         Ok(())
     } else {
-        Err(Error::ContainerId(id.chars().take(128).collect()))
+        Err(Error::ContainerId(id.chars().take(ID_MAX_BYTES).collect()))
     }
+}
+
+pub(crate) const ID_MAX_BYTES: usize = 128;
+
+/// What an id may look like, of a container or a lease.
+pub(crate) fn is_id(id: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric();
+    (1..=ID_MAX_BYTES).contains(&id.len())
+        && id.as_bytes().first().is_some_and(|b| word(*b))
+        && id.bytes().all(|b| word(b) || b"_.-".contains(&b))
 }
 
 #[cfg(test)]

@@ -530,7 +530,6 @@ impl Store {
         let held = lock(&self.held);
         let mut connection = self.database();
         let transaction = database::write(&mut connection)?;
-        // They hold nothing, and their rows must not stand in the way.
         database::delete_expired_leases(&transaction)?;
         let result = change(&transaction)?;
         let garbage = database::collect_garbage(&transaction)?;

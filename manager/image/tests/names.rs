@@ -93,7 +93,9 @@ async fn what_a_container_or_a_lease_needs_is_not_pruned() {
     let pulled = place.pull(&server_a.reference()).await.unwrap();
     place.pull(&server_b.reference()).await.unwrap();
     place.images.prepare(&pulled, "c").unwrap();
-    place.images.lease("ci", &b.id, 3600).unwrap();
+    let of_b = [b.id.clone()];
+    let lease = place.images.lease("ci", &of_b, 3600).unwrap();
+    assert_eq!(place.images.client_leases().unwrap(), [lease]);
     let none = Filters::default();
     assert!(place.images.prune(true, &none).unwrap().0.deleted.is_empty());
     let error = place.images.remove(&b.id, false).unwrap_err();
@@ -101,13 +103,45 @@ async fn what_a_container_or_a_lease_needs_is_not_pruned() {
         error.kind() == Kind::InUse && error.to_string().contains("lease ci"),
         "{error}"
     );
+    let unknown = ["nobody".to_owned()];
+    let error = place.images.lease("ci", &unknown, 3600).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    assert_eq!(place.images.client_leases().unwrap().len(), 1, "it is as it was");
     // A lease that has run out holds nothing.
-    place.images.lease("ci", &b.id, 0).unwrap();
+    place.images.lease("ci", &of_b, 1).unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(place.images.client_leases().unwrap(), []);
     assert_eq!(place.images.prune(true, &none).unwrap().0.deleted, [b.id]);
-    assert!(!place.images.end_lease("ci").unwrap());
+    assert_eq!(place.images.end_lease("ci").unwrap_err().kind(), Kind::NotFound);
     place.images.release("c").unwrap();
     assert_eq!(place.images.prune(true, &none).unwrap().0.deleted, [a.id]);
     assert!(place.left_over().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_are_bounded_and_a_start_forgets_those_that_have_run_out() {
+    let server = Server::with(made("a"));
+    let place = Place::new().await;
+    let image = place.pull(&server.reference()).await.unwrap();
+    let folder = place.close();
+    let database = rusqlite::Connection::open(folder.path().join("images.db")).unwrap();
+    let insert =
+        "WITH RECURSIVE numbers (n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM numbers WHERE n < 1000)
+        INSERT INTO leases (id, kind, image_id, expires_unix_seconds)
+        SELECT n, 'client', ?, unixepoch() + iif(n < 2, 0, 3600) FROM numbers";
+    database.execute(insert, [&image.id]).unwrap();
+    let place = Place::reopen(folder).await;
+    let rows: u32 = database
+        .query_row("SELECT count(*) FROM leases", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 999);
+    let name = [server.reference()];
+    place.images.lease("one", &name, 60).unwrap();
+    let error = place.images.lease("more", &name, 60).unwrap_err();
+    assert_eq!(error.kind(), Kind::Exhausted, "{error}");
+    place.images.lease("one", &name, 90).unwrap();
+    place.images.end_lease("one").unwrap();
+    place.images.lease("more", &name, 60).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

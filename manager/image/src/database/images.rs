@@ -230,6 +230,8 @@ pub(crate) fn delete_name(transaction: &Transaction<'_>, name: &str) -> Result<(
 }
 
 pub(crate) fn delete_image(transaction: &Transaction<'_>, id: &str) -> Result<(), Error> {
+    // One may have run out since the transaction began.
+    super::delete_expired_leases(transaction)?;
     transaction
         .execute("DELETE FROM images WHERE id = ?", [id])
         .map(|_| ())

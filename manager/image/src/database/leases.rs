@@ -1,11 +1,12 @@
 //! Leases: who needs an image, until when.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{doing, strings};
 use crate::{Error, Owners};
 
-/// Leases that still count. A lease that has run out is as good as none; the next removal deletes its row.
+/// Leases that still count. A lease that has run out is as good as none; the next removal, lease or start deletes its
+/// rows.
 const LIVE: &str = "(expires_unix_seconds IS NULL OR expires_unix_seconds > unixepoch())";
 
 /// Some container or client that needs this image, as `container web`.
@@ -91,33 +92,55 @@ pub(crate) fn delete_lease(connection: &Connection, container_id: &str) -> Resul
         .map_err(doing("give back a lease"))
 }
 
-/// A client's lease, new or renewed.
-pub(crate) fn put_client_lease(
-    connection: &Connection,
+/// A client's lease holds one more image; all rows of a lease end at the same moment.
+pub(crate) fn insert_client_lease(
+    transaction: &Transaction<'_>,
     id: &str,
     image_id: &str,
-    seconds: u64,
+    expires_unix_seconds: i64,
 ) -> Result<(), Error> {
-    connection
+    transaction
         .execute(
-            "INSERT INTO leases (id, kind, image_id, expires_unix_seconds) VALUES (?1, 'client', ?2, unixepoch() + ?3)
-                ON CONFLICT (kind, id) DO UPDATE SET image_id = ?2, expires_unix_seconds = unixepoch() + ?3",
-            params![id, image_id, seconds.cast_signed()],
+            "INSERT OR IGNORE INTO leases (id, kind, image_id, expires_unix_seconds) VALUES (?, 'client', ?, ?)",
+            params![id, image_id, expires_unix_seconds],
         )
         .map(|_| ())
         .map_err(doing("take a lease"))
 }
 
+/// Clients' leases that still count, as id, end and image; rows of one lease follow each other.
+pub(crate) fn client_leases(connection: &Connection) -> Result<Vec<(String, i64, String)>, Error> {
+    let sql = format!(
+        "SELECT id, expires_unix_seconds, image_id FROM leases
+            WHERE kind = 'client' AND {LIVE} ORDER BY id, image_id"
+    );
+    let list = || -> rusqlite::Result<_> {
+        connection
+            .prepare_cached(&sql)?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect()
+    };
+    list().map_err(doing("list leases"))
+}
+
+/// How many clients' leases there are.
+pub(crate) fn count_client_leases(connection: &Connection) -> Result<u32, Error> {
+    let sql = "SELECT count(DISTINCT id) FROM leases WHERE kind = 'client'";
+    connection
+        .query_row(sql, [], |row| row.get(0))
+        .map_err(doing("count leases"))
+}
+
 /// Whether there was one that had not run out.
 pub(crate) fn delete_client_lease(connection: &Connection, id: &str) -> Result<bool, Error> {
-    let sql = format!("DELETE FROM leases WHERE kind = 'client' AND id = ? RETURNING {LIVE}");
+    let sql = format!("DELETE FROM leases WHERE kind = 'client' AND id = ? AND {LIVE}");
     connection
-        .query_row(&sql, [id], |row| row.get(0))
-        .optional()
-        .map(|live| live.unwrap_or(false))
+        .execute(&sql, [id])
+        .map(|rows| rows > 0)
         .map_err(doing("give back a lease"))
 }
 
+/// Delete the rows of leases that have run out: they hold nothing, and must not stand in the way of an image's.
 pub(crate) fn delete_expired_leases(connection: &Connection) -> Result<(), Error> {
     connection
         .execute(&format!("DELETE FROM leases WHERE NOT {LIVE}"), [])

@@ -127,6 +127,39 @@ impl Service for Images {
         }))
     }
 
+    async fn create_lease(
+        &self,
+        request: Request<v1::CreateLeaseRequest>,
+    ) -> Result<Response<v1::CreateLeaseResponse>, Status> {
+        let request = request.into_inner();
+        let taken = self
+            .0
+            .lease_images(request.id, request.images, request.ttl_seconds);
+        let lease = taken.await.map_err(status)?;
+        Ok(Response::new(v1::CreateLeaseResponse {
+            lease: Some(translate::lease(lease)),
+        }))
+    }
+
+    async fn list_leases(
+        &self,
+        _: Request<v1::ListLeasesRequest>,
+    ) -> Result<Response<v1::ListLeasesResponse>, Status> {
+        let leases = self.0.leases().await.map_err(status)?;
+        Ok(Response::new(v1::ListLeasesResponse {
+            leases: leases.into_iter().map(translate::lease).collect(),
+        }))
+    }
+
+    async fn delete_lease(
+        &self,
+        request: Request<v1::DeleteLeaseRequest>,
+    ) -> Result<Response<v1::DeleteLeaseResponse>, Status> {
+        let id = request.into_inner().id;
+        self.0.end_lease(&id).await.map_err(status)?;
+        Ok(Response::new(v1::DeleteLeaseResponse {}))
+    }
+
     async fn save(&self, request: Request<v1::SaveRequest>) -> Result<Response<Answers<v1::Chunk>>, Status> {
         let images = request.into_inner().images;
         if images.is_empty() {

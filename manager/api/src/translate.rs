@@ -1,7 +1,7 @@
 //! Between the API's messages and the engine's types.
 
 use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
-use image::{Credentials, Secret};
+use image::{Credentials, Lease, LeasedImage, Secret};
 use proto::v1;
 
 pub(crate) fn credentials(message: v1::Credentials) -> Credentials {
@@ -16,6 +16,15 @@ pub(crate) fn credentials(message: v1::Credentials) -> Credentials {
         }
     };
     Credentials::new(&message.registry, secret)
+}
+
+pub(crate) fn lease(lease: Lease) -> v1::Lease {
+    let image = |LeasedImage { id, names }| v1::lease::Image { id, names };
+    v1::Lease {
+        id: lease.id,
+        images: lease.images.into_iter().map(image).collect(),
+        expires_unix_seconds: lease.expires_unix_seconds,
+    }
 }
 
 pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<CreateRequest, Error> {

@@ -1,10 +1,12 @@
 //! The command line: what can be typed, and the help for it. Names and letters are docker's.
 
 mod archives;
+mod leases;
 mod registries;
 mod store;
 
 pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
+pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
 
@@ -60,6 +62,9 @@ pub(crate) enum Command {
     /// Look after images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Keep images from rmi and prune for a time
+    #[command(subcommand)]
+    Lease(LeaseCommand),
     /// Look after the whole of it
     #[command(subcommand)]
     System(SystemCommand),
@@ -139,6 +144,7 @@ impl Command {
             self,
             Self::Images(_)
                 | Self::Image(_)
+                | Self::Lease(LeaseCommand::Ls { .. })
                 | Self::History(_)
                 | Self::Search(_)
                 | Self::System(_)
@@ -188,7 +194,7 @@ pub(crate) struct Images {
 
 #[derive(Debug, Args)]
 pub(crate) struct RemoveImages {
-    /// Remove an image of several names, with all of them
+    /// Remove an image of several names, with all of them; of one that a container or a lease needs, only the names
     #[arg(short, long)]
     pub(crate) force: bool,
     #[arg(required = true, value_name = "IMAGE")]
@@ -636,6 +642,21 @@ mod tests {
         };
         assert_eq!((logs.tail, logs.since), (TailLines(None), None));
         assert!(parse("logs --tail -1 c").is_err());
+    }
+
+    #[test]
+    fn leases_last_a_day_unless_told() {
+        for (line, seconds) in [("", 24 * 3600), ("--ttl 1h30m ", 5400), ("--ttl 90s ", 90)] {
+            let Ok(Command::Lease(LeaseCommand::Create(lease))) = parse(&format!("lease create {line}a b"))
+            else {
+                panic!("{line}")
+            };
+            assert_eq!((lease.ttl_seconds, lease.images.len()), (seconds, 2), "{line}");
+        }
+        for ttl in ["0s", "-1h", "20", "forever"] {
+            assert!(parse(&format!("lease create --ttl {ttl} a")).is_err(), "{ttl}");
+        }
+        assert!(parse("lease create").is_err() && parse("lease rm").is_err());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Times: as the API has them (UNIX nanoseconds), as people read them, and as they write them for `--since`.
+//! Times: as the API has them (UNIX nanoseconds), as people read them, and as they write them for `--since` and
+//! `--ttl`.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -16,6 +17,12 @@ pub(crate) fn rfc3339(unix_nanos: i64) -> String {
 pub(crate) fn elapsed(unix_nanos: i64) -> String {
     let now_nanos = Timestamp::now().as_nanosecond();
     let seconds = (now_nanos - i128::from(unix_nanos)) / 1_000_000_000;
+    describe(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// How long until then, in the same words.
+pub(crate) fn remaining(unix_seconds: i64) -> String {
+    let seconds = unix_seconds.saturating_sub(Timestamp::now().as_second());
     describe(u64::try_from(seconds).unwrap_or(0))
 }
 
@@ -47,6 +54,15 @@ pub(crate) fn parse_since(text: &str) -> Result<i64, String> {
     nanos.ok_or_else(|| {
         format!("{text:?} is neither a time (2026-01-31T12:00:00Z), nor UNIX seconds, nor 10m ago")
     })
+}
+
+/// How long something lasts, in seconds: a second at least.
+pub(crate) fn parse_ttl(text: &str) -> Result<u64, String> {
+    let duration = text.parse::<SignedDuration>().ok();
+    let seconds = duration.and_then(|duration| u64::try_from(duration.as_secs()).ok());
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .ok_or_else(|| format!("{text:?} is no duration of a second or more, such as 90s, 1h30m or 24h"))
 }
 
 fn absolute(text: &str) -> Option<Timestamp> {

@@ -2,7 +2,7 @@
 
 mod store;
 
-pub(crate) use store::{Check, DiskUsage, Step};
+pub(crate) use store::{Check, DiskUsage, Lease, Step};
 
 use std::collections::{BTreeMap, HashMap};
 

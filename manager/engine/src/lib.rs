@@ -20,6 +20,7 @@ mod events;
 mod exec;
 mod images;
 mod input;
+mod leases;
 mod lifecycle;
 mod logs;
 mod names;

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
-    /// Remove images that no container needs
+    /// Remove images that neither a container nor a lease needs
     Prune(PruneImages),
     /// Show all that is known of images, as JSON
     Inspect {

@@ -217,9 +217,9 @@ pub(super) async fn remove(client: &Client, flags: Remove) -> Result<u8> {
     .await
 }
 
-/// Does one thing to several containers at once, and prints one line for each, in the order in which they were
-/// named. One that fails does not keep the others from it.
-async fn each(
+/// Does one thing to several containers (or leases) at once, and prints one line for each, in the order in which they
+/// were named. One that fails does not keep the others from it.
+pub(super) async fn each(
     client: &Client,
     containers: Vec<String>,
     act: impl AsyncFn(&Client, String) -> std::result::Result<String, Status>,

@@ -6,6 +6,7 @@ mod containers;
 mod credentials;
 mod exec;
 mod images;
+mod leases;
 mod login;
 mod logs;
 mod mounts;
@@ -18,7 +19,8 @@ mod top;
 mod verify;
 
 use crate::cli::{
-    Cli, Command, ContainerCommand, Format, ImageCommand, Inspect, Kind, Manifest, SystemCommand,
+    Cli, Command, ContainerCommand, Format, ImageCommand, Inspect, Kind, LeaseCommand, Manifest,
+    SystemCommand,
 };
 use crate::client::Client;
 use crate::failure::{Failure, Result};
@@ -51,6 +53,9 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Image(ImageCommand::Verify { reference }) => {
             verify::verify(&client, reference, format).await
         }
+        Command::Lease(LeaseCommand::Create(flags)) => leases::create(&client, flags).await,
+        Command::Lease(LeaseCommand::Ls { quiet }) => leases::list(&client, quiet, format).await,
+        Command::Lease(LeaseCommand::Rm { ids }) => leases::remove(&client, ids).await,
         Command::Rmi(flags) => images::remove(&client, flags).await,
         Command::Save(flags) => archives::save(&client, flags).await,
         Command::Load(flags) => archives::load(&client, flags).await,

@@ -1,4 +1,4 @@
-//! History, disk usage and the check of the store, in the shape that JSON output promises.
+//! History, leases, disk usage and the check of the store, in the shape that JSON output promises.
 
 use proto::v1::{self, check_progress};
 use serde::Serialize;
@@ -28,6 +28,34 @@ impl From<&v1::history_response::Step> for Step {
             comment: unless_empty(&step.comment),
             diff_id: unless_empty(&step.diff_id),
             size_bytes: step.size_bytes,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Lease {
+    id: String,
+    images: Vec<LeasedImage>,
+    expires_at: String,
+}
+
+#[derive(Serialize)]
+struct LeasedImage {
+    id: String,
+    names: Vec<String>,
+}
+
+impl From<&v1::Lease> for Lease {
+    fn from(lease: &v1::Lease) -> Self {
+        let image = |image: &v1::lease::Image| LeasedImage {
+            id: image.id.clone(),
+            names: image.names.clone(),
+        };
+        Self {
+            id: lease.id.clone(),
+            images: lease.images.iter().map(image).collect(),
+            expires_at: rfc3339(lease.expires_unix_seconds.saturating_mul(1_000_000_000)),
         }
     }
 }

@@ -407,12 +407,23 @@ mod tests {
     use crate::manifest::Descriptor;
 
     /// Run a pass over a layer that is all in the queue.
-    fn run(packed: Vec<u8>, compression: Compression, inflated: &[u8]) -> Result<Unpacked, Error> {
-        let digest = Digest::of(&packed);
+    fn run(packed: &[u8], compression: Compression, inflated: &[u8]) -> Result<Unpacked, Error> {
+        let (digest, size) = (Digest::of(packed), packed.len() as u64);
+        run_as(packed, packed.len(), (digest, size), compression, inflated)
+    }
+
+    /// Run a pass over what comes in pieces, whatever the manifest says of it.
+    fn run_as(
+        packed: &[u8],
+        piece_bytes: usize,
+        (digest, size): (Digest, u64),
+        compression: Compression,
+        inflated: &[u8],
+    ) -> Result<Unpacked, Error> {
         let descriptor = Descriptor {
             media_type: "type".into(),
             digest,
-            size: packed.len() as u64,
+            size,
             urls: Vec::new(),
             data: None,
         };
@@ -434,9 +445,73 @@ mod tests {
             counters: Arc::new(Counters::new(String::new(), 0)),
         };
         let (sink, source) = tokio::sync::mpsc::channel(1);
-        sink.try_send(packed.into()).unwrap();
-        drop(sink);
-        pass.run(source, None)
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for piece in packed.chunks(piece_bytes) {
+                    if sink.blocking_send(Bytes::copy_from_slice(piece)).is_err() {
+                        break;
+                    }
+                }
+            });
+            pass.run(source, None)
+        })
+    }
+
+    fn random(length: usize) -> Vec<u8> {
+        let mut state = 1u32;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state.to_le_bytes()[0]
+        };
+        std::iter::repeat_with(&mut next).take(length).collect()
+    }
+
+    fn archive(file: &[u8]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(file.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, "file", file).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    /// Bytes damaged on their way, or too few or too many, are told before what they do to a decoder.
+    #[test]
+    fn the_first_cause_is_told() {
+        let content = archive(&random(1 << 20));
+        let packed = gzip(&content);
+        let (digest, size) = (Digest::of(&packed), packed.len() as u64);
+        let told = |packed: &[u8], said: (Digest, u64), content: &[u8]| {
+            let run = run_as(packed, 1024, said, Compression::Gzip, content);
+            run.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let said = || (digest.clone(), size);
+        assert_eq!(told(&packed, said(), &content), "");
+        let mut damaged = packed.clone();
+        damaged[packed.len() / 2] ^= 0xff;
+        let error = told(&damaged, said(), &content);
+        assert!(
+            error.contains("digest") || error.contains(&digest.to_string()),
+            "{error}"
+        );
+        assert!(!error.contains("media type"), "{error}");
+        let error = told(&damaged, (Digest::of(&damaged), size), &content);
+        assert!(
+            error.contains("media type") || error.contains("unpacked"),
+            "{error}"
+        );
+        let error = told(&packed[..packed.len() / 2], said(), &content);
+        assert!(error.contains("it ended after"), "{error}");
+        let error = told(&[&packed[..], b"more"].concat(), said(), &content);
+        assert!(error.contains("longer than"), "{error}");
+        // The unpacker refuses the first block; the rest is not waited for.
+        let refused = gzip(&random(1 << 20));
+        let error = told(&refused, (Digest::of(&refused), refused.len() as u64), b"");
+        assert!(error.contains("header") || error.contains("checksum"), "{error}");
+        let error = told(&packed, said(), b"something else");
+        assert!(error.contains("unpacked layer"), "{error}");
     }
 
     fn gzip(content: &[u8]) -> Vec<u8> {
@@ -449,12 +524,12 @@ mod tests {
     fn bombs_are_told_by_their_ratio() {
         // Zero blocks are the end of an empty archive, then padding.
         let (small, large) = (vec![0; 512 << 10], vec![0; 8 << 20]);
-        run(gzip(&small), Compression::Gzip, &small).unwrap();
+        run(&gzip(&small), Compression::Gzip, &small).unwrap();
         for (packed, compression) in [
             (gzip(&large), Compression::Gzip),
             (zstd::encode_all(large.as_slice(), 1).unwrap(), Compression::Zstd),
         ] {
-            let error = run(packed, compression, &large).unwrap_err().to_string();
+            let error = run(&packed, compression, &large).unwrap_err().to_string();
             assert!(error.contains("bomb"), "{error}");
         }
     }
@@ -463,12 +538,12 @@ mod tests {
     fn a_stream_of_several_members_is_one_layer() {
         let content = vec![0; 4096];
         let gzips = [gzip(&content[..1000]), gzip(&content[1000..])].concat();
-        run(gzips, Compression::Gzip, &content).unwrap();
+        run(&gzips, Compression::Gzip, &content).unwrap();
         let zstd = |part: &[u8]| zstd::encode_all(part, 1).unwrap();
         // A skippable frame between them, as zstd:chunked has.
         let skippable = [0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
         let frames = [zstd(&content[..1000]), skippable.to_vec(), zstd(&content[1000..])].concat();
-        run(frames, Compression::Zstd, &content).unwrap();
+        run(&frames, Compression::Zstd, &content).unwrap();
     }
 
     #[test]
@@ -477,7 +552,7 @@ mod tests {
         encoder.window_log(27).unwrap();
         encoder.write_all(&vec![0; 1 << 20]).unwrap();
         let packed = encoder.finish().unwrap();
-        let error = run(packed, Compression::Zstd, &vec![0; 1 << 20])
+        let error = run(&packed, Compression::Zstd, &vec![0; 1 << 20])
             .unwrap_err()
             .to_string();
         assert!(

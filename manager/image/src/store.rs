@@ -294,7 +294,8 @@ impl Store {
             self.write_back.count_loss();
             self.lost(e)
         })?;
-        Ok(self.losses())
+        // What another thread was told of while this one asked may be of what this one calls durable.
+        Ok(self.write_back.losses_by_now())
     }
 
     /// A hold on what is already here.

@@ -6,8 +6,8 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 /// What may have been written since the last write-back began. Small images don't come so far: one sync is enough.
@@ -22,6 +22,8 @@ struct Shared {
     root: PathBuf,
     waiting_bytes: AtomicU64,
     running: AtomicBool,
+    /// Held from before the kernel is asked until what it tells is counted.
+    asking: Mutex<()>,
     losses: AtomicU64,
 }
 
@@ -32,6 +34,7 @@ impl WriteBack {
             root,
             waiting_bytes: AtomicU64::new(0),
             running: AtomicBool::new(false),
+            asking: Mutex::new(()),
             losses: AtomicU64::new(0),
         }))
     }
@@ -39,6 +42,16 @@ impl WriteBack {
     /// How often writes were found to be lost, here or by [`Self::count_loss`].
     pub(crate) fn losses(&self) -> u64 {
         self.0.losses.load(Ordering::SeqCst)
+    }
+
+    /// As [`Self::losses`], with whatever a write-back that has begun before this is told of.
+    pub(crate) fn losses_by_now(&self) -> u64 {
+        let _asked = self.asking();
+        self.losses()
+    }
+
+    fn asking(&self) -> MutexGuard<'_, ()> {
+        self.0.asking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn count_loss(&self) {
@@ -67,12 +80,16 @@ impl WriteBack {
     fn run(self) {
         // The kernel tells each open file by itself of what it has lost. But a disk that refuses to flush what it has
         // taken is told of once, to whoever asked.
-        if let Ok(root) = File::open(&self.0.root)
-            && let Err(error) = rustix::fs::syncfs(&root)
-        {
-            let error = io::Error::from(error);
+        let lost = File::open(&self.0.root).ok().and_then(|root| {
+            let _asking = self.asking();
+            let lost = rustix::fs::syncfs(&root).err();
+            if lost.is_some() {
+                self.count_loss();
+            }
+            lost
+        });
+        if let Some(error) = lost.map(io::Error::from) {
             tracing::error!(path = %self.0.root.display(), %error, "could not write images back");
-            self.count_loss();
         }
         self.0.running.store(false, Ordering::Release);
     }

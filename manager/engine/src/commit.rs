@@ -5,7 +5,7 @@
 
 mod pause;
 
-pub(crate) use pause::{Pauses, Turn, resume_interrupted};
+pub(crate) use pause::{Pauses, Turn, forget_interrupted, is_not_paused, resume_interrupted};
 
 use std::sync::Arc;
 

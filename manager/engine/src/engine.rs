@@ -15,6 +15,7 @@ use crate::events::{Events, Listener};
 use crate::lifecycle::Handle;
 use crate::logs::watch::Watcher;
 use crate::registry::Registry;
+use crate::signals::SIGKILL;
 use crate::store::Store;
 use crate::{Error, bundle, names, owner, reconcile};
 
@@ -90,15 +91,15 @@ impl Engine {
     /// Stop all processes of a running container where they are.
     pub async fn pause(&self, container: &str) -> Result<(), Error> {
         let handle = self.0.containers.find(container)?;
-        let _turn = Turn::wait(&self.0, &handle.id).await;
-        handle.pause().await
+        let turn = Turn::wait(&self.0, &handle.id).await;
+        handle.pause(turn).await
     }
 
     /// Let the processes of a paused container run on.
     pub async fn unpause(&self, container: &str) -> Result<(), Error> {
         let handle = self.0.containers.find(container)?;
-        let _turn = Turn::wait(&self.0, &handle.id).await;
-        handle.unpause().await
+        let turn = Turn::wait(&self.0, &handle.id).await;
+        handle.unpause(turn).await
     }
 
     /// Give a container another name, which no other may have.
@@ -109,7 +110,12 @@ impl Engine {
 
     /// Remove a container and its writable layer; one that is running only if `force` says so.
     pub async fn remove(&self, container: &str, force: bool) -> Result<(), Error> {
-        self.0.containers.find(container)?.remove(force).await
+        let handle = self.0.containers.find(container)?;
+        if force && let Some(shim) = handle.snapshot().shim {
+            // At once, and not behind what its owner is at: a restart waits for an end as long as its client wants.
+            let _ = shim.kill("", SIGKILL).await;
+        }
+        handle.remove(force).await
     }
 
     /// The containers, newest first; without `all` only the running ones.

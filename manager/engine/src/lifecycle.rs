@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::commit::Turn;
 use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
 use crate::events::Event;
@@ -59,8 +60,17 @@ enum Command {
         grace: Duration,
         reply: Reply,
     },
-    Pause(Reply),
-    Unpause(Reply),
+    Pause {
+        turn: Turn,
+        reply: Reply,
+    },
+    Unpause {
+        /// None: whoever reads the container meanwhile has to put up with it.
+        turn: Option<Turn>,
+        /// Only during the run of this number.
+        run: Option<u64>,
+        reply: Reply,
+    },
     Rename {
         name: String,
         reply: Reply,
@@ -143,14 +153,21 @@ impl Handle {
             .await
     }
 
-    /// Stop all its processes where they are.
-    pub(crate) async fn pause(&self) -> Result<(), Error> {
-        self.command(Command::Pause).await
+    /// Stop all its processes where they are. The turn is over when that is done, even if nobody waits for it any more.
+    pub(crate) async fn pause(&self, turn: Turn) -> Result<(), Error> {
+        self.command(|reply| Command::Pause { turn, reply }).await
     }
 
     /// Let them run on.
-    pub(crate) async fn unpause(&self) -> Result<(), Error> {
-        self.command(Command::Unpause).await
+    pub(crate) async fn unpause(&self, turn: Turn) -> Result<(), Error> {
+        let (turn, run) = (Some(turn), None);
+        self.command(|reply| Command::Unpause { turn, run, reply }).await
+    }
+
+    /// Let the processes of the run of this number run on, now: it is to end.
+    pub(crate) async fn run_on(&self, run: u64) -> Result<(), Error> {
+        let (turn, run) = (None, Some(run));
+        self.command(|reply| Command::Unpause { turn, run, reply }).await
     }
 
     /// Give it another name.
@@ -214,8 +231,17 @@ impl Owner {
         let (result, reply) = match command {
             Command::Start(reply) => (self.start_or_forget().await, reply),
             Command::Restart { signal, grace, reply } => (self.restart(signal, grace).await, reply),
-            Command::Pause(reply) => (self.pause().await, reply),
-            Command::Unpause(reply) => (self.unpause().await, reply),
+            Command::Pause { turn, reply } => {
+                let paused = self.pause().await;
+                drop(turn);
+                (paused, reply)
+            }
+            Command::Unpause { turn, run, reply } => {
+                let is_meant = run.is_none_or(|run| run == self.container.runs);
+                let unpaused = if is_meant { self.unpause().await } else { Ok(()) };
+                drop(turn);
+                (unpaused, reply)
+            }
             Command::Rename { name, reply } => (self.rename(name).await, reply),
             Command::Remove { force, reply } => (self.remove(force).await, reply),
         };
@@ -273,6 +299,9 @@ impl Owner {
     }
 
     async fn rename(&mut self, name: String) -> Result<(), Error> {
+        if name == self.container.name {
+            return Err(Error::invalid("name", format!("{name:?} is its name already")));
+        }
         self.engine.store.rename(&self.container.id, &name).await?;
         failpoint::reach("rename.recorded");
         let old = std::mem::replace(&mut Arc::make_mut(&mut self.container).name, name);
@@ -358,7 +387,10 @@ impl Owner {
     async fn remove(&mut self, force: bool) -> Result<(), Error> {
         if self.container.is_running() {
             if !force {
-                let why = "it is running; stop it first, or force the removal";
+                let why = match self.container.state {
+                    State::Paused => "it is paused; unpause and stop it first, or force the removal",
+                    _ => "it is running; stop it first, or force the removal",
+                };
                 return Err(self.wrong_state("remove", why));
             }
             self.kill("remove").await?;

@@ -17,6 +17,8 @@ use crate::{Error, bundle, commit, exec, sys, teardown};
 
 /// As many shims are asked at once. Each answers in well under a millisecond.
 const AT_ONCE: usize = 32;
+/// One that does not say whether it is paused keeps the start of the manager no longer than this.
+const STATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between the end of a process and its shim's word of it: output is drained, and the exit written to disk.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -76,10 +78,11 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
             Ok((shim, None)) => {
                 commit::resume_interrupted(engine, &container.id, &shim).await;
                 // Asked after that: what a commit had paused runs on.
-                match shim.is_paused().await {
-                    Ok(true) => container.state = State::Paused,
-                    Ok(false) => {}
-                    Err(error) => tracing::warn!(id = container.id, %error, "it counts as running"),
+                match tokio::time::timeout(STATE_TIMEOUT, shim.is_paused()).await {
+                    Ok(Ok(Some(true))) => container.state = State::Paused,
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => tracing::warn!(id = container.id, %error, "it counts as running"),
+                    Err(_) => tracing::warn!(id = container.id, "its shim is slow: it counts as running"),
                 }
                 take_over(engine, &container, &shim).await;
                 return Some(Settled {

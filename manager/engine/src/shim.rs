@@ -249,8 +249,8 @@ impl Shim {
         Ok(told.processes.iter().map(|process| process.pid).collect())
     }
 
-    /// Whether its processes stand still.
-    pub(crate) async fn is_paused(&self) -> Result<bool, Error> {
+    /// Whether its processes stand still; None: there are none.
+    pub(crate) async fn is_paused(&self) -> Result<Option<bool>, Error> {
         let request = api::StateRequest {
             id: self.id.clone(),
             ..Default::default()
@@ -260,7 +260,11 @@ impl Shim {
             .state(with_duration(CALL_TIMEOUT), &request)
             .await
             .map_err(self.failed("ask for the container's state"))?;
-        Ok(state.status() == Status::PAUSED)
+        Ok(match state.status() {
+            Status::PAUSED => Some(true),
+            Status::RUNNING => Some(false),
+            _ => None,
+        })
     }
 
     /// Close standard input, once what is in the fifo has been read.

@@ -51,7 +51,7 @@ impl Engine {
             if !send(shim, number, &mut state, run).await? {
                 return Ok(());
             }
-            run_on(&handle).await;
+            let _ = tokio::time::timeout(patience, run_on(&handle, run)).await;
             if tokio::time::timeout(patience, ended(&mut state, run))
                 .await
                 .is_ok()
@@ -93,7 +93,7 @@ impl Engine {
             return Err(not_running());
         }
         if number == snapshot.container.stop_signal {
-            run_on(&handle).await;
+            run_on(&handle, run).await;
         }
         if number == SIGKILL {
             tokio::time::timeout(KILLED_TIMEOUT, ended(&mut state, run))
@@ -172,9 +172,9 @@ pub(crate) fn outlives_sigkill(action: &'static str, container: &Container, wait
 }
 
 /// Only what runs can heed a signal that asks it to end. A kill needs no such help.
-async fn run_on(handle: &Handle) {
+async fn run_on(handle: &Handle, run: u64) {
     if handle.snapshot().container.state == State::Paused
-        && let Err(error) = handle.unpause().await
+        && let Err(error) = handle.run_on(run).await
     {
         // Somebody else was faster, or it has ended.
         tracing::debug!(id = handle.id, %error, "a paused container that is to end");

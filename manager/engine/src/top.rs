@@ -14,6 +14,9 @@ const PS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Tens of thousands of lines; what is longer fits into no message.
 const OUTPUT_BYTES_MAX: u64 = 3 << 20;
 
+/// What one argument of a program may have (`MAX_ARG_STRLEN`).
+const PIDS_BYTES_MAX: usize = 128 << 10;
+
 /// What ps(1) has told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Processes {
@@ -31,18 +34,26 @@ impl Engine {
         let (_, shim) = self.running(container, "list the processes of")?;
         let pids = shim.pids().await?;
         let usual = ["-ef".to_owned()];
-        let mut command = Command::new("ps");
-        command
-            .args(if ps_args.is_empty() { &usual } else { ps_args })
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let text = tokio::time::timeout(PS_TIMEOUT, output(command))
+        let ps_args = if ps_args.is_empty() { &usual } else { ps_args };
+        let text = tokio::time::timeout(PS_TIMEOUT, ps(ps_args, &pids))
             .await
             .unwrap_or_else(|_| Err(failed("ps does not answer")))?;
         only(parse(&text), &pids)
     }
+}
+
+/// Ask for these processes alone: without a choice ps(1) shows those of the caller's user and terminal. Some versions,
+/// and some options, allow no such choice; then it shows what it shows.
+async fn ps(args: &[String], pids: &[u32]) -> Result<String, Error> {
+    let list: Vec<String> = pids.iter().map(u32::to_string).collect();
+    let list = list.join(",");
+    if list.len() < PIDS_BYTES_MAX {
+        let chosen = [args, &["-q".to_owned(), list]].concat();
+        if let Ok(text) = output(&chosen).await {
+            return Ok(text);
+        }
+    }
+    output(args).await
 }
 
 fn failed(why: impl Into<String>) -> Error {
@@ -52,9 +63,16 @@ fn failed(why: impl Into<String>) -> Error {
     }
 }
 
-async fn output(mut command: Command) -> Result<String, Error> {
+async fn output(args: &[String]) -> Result<String, Error> {
     let io = |error: std::io::Error| failed(format!("ps: {error}"));
-    let mut child = command.spawn().map_err(io)?;
+    let mut child = Command::new("ps")
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(io)?;
     let (mut text, mut complaint) = (Vec::new(), Vec::new());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let told = async {

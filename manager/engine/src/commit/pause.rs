@@ -154,7 +154,7 @@ async fn let_run(shim: &Shim, id: &str, marker: &Path, settled: bool) {
 }
 
 /// Whether the runtime refused because no processes are there, or none that are paused.
-fn is_not_paused(error: &Error) -> bool {
+pub(crate) fn is_not_paused(error: &Error) -> bool {
     let Error::Runtime { why, .. } = error else {
         return false;
     };
@@ -163,6 +163,11 @@ fn is_not_paused(error: &Error) -> bool {
 
 fn marker(engine: &Inner, id: &str) -> PathBuf {
     engine.config.bundle(id).join("paused")
+}
+
+/// Whatever a commit has left, nobody is to let the container run on for it.
+pub(crate) fn forget_interrupted(engine: &Inner, id: &str) {
+    let _ = fs::remove_file(marker(engine, id));
 }
 
 /// Let a container run on that a manager before this one has paused for a commit.

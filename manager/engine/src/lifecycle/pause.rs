@@ -1,10 +1,10 @@
-//! Processes that stand still, and run on. Whether they do is known to the kernel, and so to the shim: nothing of it is
-//! on record.
+//! Processes that stand still, and run on. Whether they do is known to the container's shim: nothing of it is on record.
 
 use std::sync::Arc;
 
 use super::Owner;
 use crate::Error;
+use crate::commit::{forget_interrupted, is_not_paused};
 use crate::container::State;
 
 impl Owner {
@@ -17,12 +17,10 @@ impl Owner {
         }
     }
 
-    /// Let them run on.
+    /// Let them run on. Asked of the shim in any case: a pause that a manager before this one has begun may have come
+    /// about after this one asked.
     pub(super) async fn unpause(&mut self) -> Result<(), Error> {
-        match self.container.state {
-            State::Paused => self.stand(State::Running, "unpause").await,
-            _ => Err(self.wrong_state("unpause", "it is not paused")),
-        }
+        self.stand(State::Running, "unpause").await
     }
 
     async fn stand(&mut self, state: State, action: &'static str) -> Result<(), Error> {
@@ -36,11 +34,24 @@ impl Owner {
             shim.resume().await
         };
         failpoint::reach("pause.asked");
-        if let Err(error) = asked {
-            // After a timeout it may have come about all the same.
-            if shim.is_paused().await.ok() != Some(paused) {
-                return Err(error);
+        match asked {
+            Ok(()) => {}
+            // Somebody has let it run on by the runtime itself, or it never stood still.
+            Err(error) if !paused && is_not_paused(&error) => {
+                if self.container.state == State::Running {
+                    return Err(self.wrong_state(action, "it is not paused"));
+                }
             }
+            // After a timeout it may have come about all the same.
+            Err(error) => {
+                if shim.is_paused().await.ok().flatten() != Some(paused) {
+                    return Err(error);
+                }
+            }
+        }
+        if paused {
+            // That of a commit before: this pause is to last.
+            forget_interrupted(&self.engine, &self.container.id);
         }
         Arc::make_mut(&mut self.container).state = state;
         self.publish();

@@ -9,15 +9,21 @@ use crate::container::State;
 impl Owner {
     /// End the run, by `signal` or the one the container was made with and after `grace` by SIGKILL, and begin another.
     pub(super) async fn restart(&mut self, signal: Option<u32>, grace: Duration) -> Result<(), Error> {
+        // As with docker: that one removes itself at its end is not meant for this end.
+        self.stays = true;
+        let mut ended = Ok(());
         if self.container.is_running() {
-            // As with docker: that one removes itself at its end is not meant for this end.
-            self.stays = true;
-            let ended = self.end_run(signal, grace).await;
-            self.stays = false;
-            ended?;
+            ended = self.end_run(signal, grace).await;
         }
+        if ended.is_ok() {
+            ended = self.record_end().await;
+        }
+        self.stays = false;
+        ended?;
         failpoint::reach("restart.ended");
-        self.start_or_forget().await
+        self.start_or_forget().await?;
+        self.tell("restart", &[]);
+        Ok(())
     }
 
     async fn end_run(&mut self, signal: Option<u32>, grace: Duration) -> Result<(), Error> {
@@ -28,11 +34,9 @@ impl Owner {
                 tracing::debug!(id = self.container.id, %error, "the signal of a restart");
             }
         }
-        if self.container.state == State::Paused
-            && let Some(shim) = &self.shim
-        {
-            // Only what runs can heed a signal.
-            let _ = shim.resume().await;
+        if self.container.state == State::Paused {
+            // Only what runs can heed a signal. If it does not run on, it is killed below.
+            let _ = self.unpause().await;
         }
         if self.see_out(grace).await {
             return Ok(());

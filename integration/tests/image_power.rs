@@ -2,7 +2,7 @@
 //! its disk is looked at from outside: what was acknowledged is there, what is there is whole, file by file, and nothing
 //! is left of what was half done.
 
-use integration::{Image, Layer, Manager, Random, Sandbox, Vm, make_disk, run};
+use integration::{Image, Layer, Manager, Random, Sandbox, Vm, eventually, make_disk, run};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -260,6 +260,11 @@ fn check(data: &Path, known: &mut Known) {
         .collect();
     assert!(left.is_empty(), "{left:?}");
     run(Command::new("umount").arg(&mounted)).ok();
+    // Another mount namespace, such as one that another container is just being made in, may have it a moment longer.
+    eventually("the disk is unmounted everywhere", || {
+        let devices = run(Command::new("losetup").arg("--associated").arg(data));
+        devices.stdout.is_empty().then_some(())
+    });
     run(Command::new("e2fsck").args(["-f", "-n"]).arg(data)).ok();
 }
 

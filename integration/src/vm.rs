@@ -27,14 +27,17 @@ impl Vm {
     }
 
     /// Boot: `programs`, mounted at /berth, can't be written, and its `init` is process 1; `data` is the block device
-    /// /dev/vdc; `variable` is in init's environment. What is written to /dev/ttyS1 is [`Vm::said`].
+    /// /dev/vdc; `variables` are in init's environment. What is written to /dev/ttyS1 is [`Vm::said`].
     ///
     /// # Panics
     /// When qemu can't be started.
-    pub fn boot(image: &Path, programs: &Path, data: &Path, variable: (&str, &str)) -> Vm {
+    pub fn boot(image: &Path, programs: &Path, data: &Path, variables: &[(&str, &str)]) -> Vm {
         let drive =
             |path: &Path, options: &str| format!("file={},if=virtio,format=raw,{options}", path.display());
-        let (name, value) = variable;
+        let variables: Vec<String> = variables
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let console = data.with_extension("console");
         let mut child = Command::new("qemu-system-x86_64")
             .args([
@@ -65,7 +68,8 @@ impl Vm {
             .arg(image.join("initrd.gz"))
             .arg("-append")
             .arg(format!(
-                "console=ttyS0 quiet panic=-1 mitigations=off audit=0 berth_init=/berth/init {name}={value}"
+                "console=ttyS0 quiet panic=-1 mitigations=off audit=0 berth_init=/berth/init {}",
+                variables.join(" ")
             ))
             .arg("-drive")
             .arg(drive(&image.join("disk"), "snapshot=on,cache=unsafe"))

@@ -1,6 +1,9 @@
 //! Power cuts: a virtual machine pulls, removes, saves, loads, commits and prunes images until its power is cut. Then
 //! its disk is looked at from outside: what was acknowledged is there, what is there is whole, file by file, and nothing
 //! is left of what was half done.
+//!
+//! `BERTH_LAYERS=erofs` in the environment has layers kept as EROFS images, in the machine and outside, for which the
+//! machine needs a newer kernel: `BERTH_VM_IMAGE=$(BERTH_VM_KERNEL=sid hack/vm/image)`.
 
 use integration::{Image, Layer, Manager, Random, Sandbox, Vm, eventually, make_disk, run};
 use serde_json::{Value, json};
@@ -272,6 +275,7 @@ fn check(data: &Path, known: &mut Known) {
 fn a_power_cut_at_any_moment_loses_nothing_and_breaks_nothing() {
     let Some(image) = Vm::image() else { return };
     let cuts = std::env::var("BERTH_CUTS").map_or(CUTS, |text| text.parse().expect("BERTH_CUTS is a number"));
+    let layers = std::env::var("BERTH_LAYERS").unwrap_or_else(|_| "folders".to_owned());
     let mut random = Random::seeded(SEED);
     let sandbox = Sandbox::new();
     let programs = programs(&sandbox);
@@ -281,7 +285,8 @@ fn a_power_cut_at_any_moment_loses_nothing_and_breaks_nothing() {
     for cut in 1..=cuts {
         let (lines, pause) = (random.below(LINES_MAX), random.moment(PAUSE_MAX));
         let seed = (random.below(1 << 31) | 1).to_string();
-        let vm = Vm::boot(&image, &programs, &data, ("seed", &seed));
+        let variables = [("seed", &*seed), ("BERTH_LAYERS", &*layers)];
+        let vm = Vm::boot(&image, &programs, &data, &variables);
         heed(&mut known, &work_and_cut(vm, lines, pause));
         println!("cut {cut}, {pause:?} after line {lines}: {known:?}");
         check(&data, &mut known);

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::container::Container;
+
 /// Why the engine did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -196,6 +198,14 @@ impl Error {
         Error::Invalid {
             field,
             rule: rule.into(),
+        }
+    }
+
+    pub(crate) fn wrong_state(action: &'static str, container: &Container, why: impl Into<String>) -> Error {
+        Error::WrongState {
+            action,
+            container: container.name.clone(),
+            why: why.into(),
         }
     }
 

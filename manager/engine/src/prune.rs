@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
-use image::{LabelFilter, moment};
+use image::{LabelFilter, moment, read_filters};
 
 use crate::Error;
 use crate::container::{Container, State};
 use crate::engine::{Engine, blocking};
-
-/// In one request. More are a mistake.
-const FILTERS_MAX: usize = 100;
 
 /// Which containers a prune is for. One has to pass all of them.
 #[derive(Debug, Default)]
@@ -31,31 +28,19 @@ pub struct Pruned {
 impl ContainerFilters {
     /// Read `kind=value` texts: `until=24h`, `label=key`, `label!=key=value`.
     pub fn parse(texts: &[String]) -> Result<ContainerFilters, Error> {
-        let wrong = |text: &str, rule: String| {
-            let shown: String = text.chars().take(200).collect();
-            Error::invalid("filters", format!("{shown:?}: {rule}"))
-        };
-        if texts.len() > FILTERS_MAX {
-            return Err(Error::invalid(
-                "filters",
-                format!("there are more than {FILTERS_MAX}"),
-            ));
-        }
         let mut filters = ContainerFilters::default();
-        for text in texts {
-            match text.split_once('=') {
-                Some(("label", value)) => filters.labels.push(LabelFilter::new(value, false)),
-                Some(("label!", value)) => filters.labels.push(LabelFilter::new(value, true)),
-                Some(("until", value)) => {
-                    let moment = moment(value).map_err(|rule| wrong(text, rule))?;
-                    let earlier = filters
-                        .until_unix_seconds
-                        .map_or(moment, |other| other.min(moment));
-                    filters.until_unix_seconds = Some(earlier);
+        read_filters(texts, |kind, value| {
+            match kind {
+                "label" => filters.labels.push(LabelFilter::new(value, false)),
+                "label!" => filters.labels.push(LabelFilter::new(value, true)),
+                "until" => {
+                    let (moment, before) = (moment(value)?, filters.until_unix_seconds);
+                    filters.until_unix_seconds = Some(before.map_or(moment, |other| other.min(moment)));
                 }
-                _ => return Err(wrong(text, "the kinds are label, label! and until".into())),
+                _ => return Err("the kinds are label, label! and until".into()),
             }
-        }
+            Ok(())
+        })?;
         Ok(filters)
     }
 

@@ -79,11 +79,7 @@ impl Engine {
     /// Send a signal to the main process; KILL if none is named. After KILL, this returns when the container has
     /// ended, so that it can be started or removed then.
     pub async fn kill(&self, container: &str, signal: &str) -> Result<(), Error> {
-        let number = if signal.is_empty() {
-            SIGKILL
-        } else {
-            signal::parse("signal", signal)?
-        };
+        let number = asked(signal)?.unwrap_or(SIGKILL);
         let handle = self.0.containers.find(container)?;
         let snapshot = handle.snapshot();
         let not_running = || not_running("kill", &snapshot);
@@ -137,19 +133,12 @@ pub(crate) fn not_paused(action: &'static str, snapshot: &Snapshot) -> Result<()
     if snapshot.container.state != State::Paused {
         return Ok(());
     }
-    Err(Error::WrongState {
-        action,
-        container: snapshot.container.name.clone(),
-        why: "it is paused; unpause it first".to_owned(),
-    })
+    let why = "it is paused; unpause it first";
+    Err(Error::wrong_state(action, &snapshot.container, why))
 }
 
 fn not_running(action: &'static str, snapshot: &Snapshot) -> Error {
-    Error::WrongState {
-        action,
-        container: snapshot.container.name.clone(),
-        why: "it is not running".to_owned(),
-    }
+    Error::wrong_state(action, &snapshot.container, "it is not running")
 }
 
 /// The number of a signal, if one is named.
@@ -161,14 +150,9 @@ fn asked(signal: &str) -> Result<Option<u32>, Error> {
 }
 
 pub(crate) fn outlives_sigkill(action: &'static str, container: &Container, waited: Duration) -> Error {
-    Error::WrongState {
-        action,
-        container: container.name.clone(),
-        why: format!(
-            "its process did not end within {} seconds of SIGKILL",
-            waited.as_secs()
-        ),
-    }
+    let seconds = waited.as_secs();
+    let why = format!("its process did not end within {seconds} seconds of SIGKILL");
+    Error::wrong_state(action, container, why)
 }
 
 /// Only what runs can heed a signal that asks it to end. A kill needs no such help.

@@ -9,7 +9,7 @@ mod names;
 mod prune;
 mod usage;
 
-pub use filter::{Filters, LabelFilter, moment};
+pub use filter::{Filters, LabelFilter, moment, read_filters};
 pub use history::Step;
 pub use lease::{Lease, LeasedImage};
 pub use measure::tree_bytes;
@@ -318,7 +318,7 @@ impl Images {
 
     /// Clients' leases that have not run out, in the order of their ids.
     pub fn client_leases(&self) -> Result<Vec<Lease>, Error> {
-        lease::list(&self.store.database())
+        lease::list(&self.store.database(), None)
     }
 
     /// Give a client's lease back. Nothing goes by that: what nobody needs any more is left to a removal.

@@ -69,7 +69,7 @@ pub use error::{Error, Kind, Refusal};
 pub use idmap::{IdMap, IdRange, Owners};
 pub use images::{
     Filters, Image, ImageUsage, Images, LabelFilter, LayerProgress, Lease, LeasedImage, Phase, PullOptions,
-    Pulled, Removed, Step, Usage, moment, tree_bytes,
+    Pulled, Removed, Step, Usage, moment, read_filters, tree_bytes,
 };
 pub use instruction::apply as apply_instructions;
 pub use layers::Layers;

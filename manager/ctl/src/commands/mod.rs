@@ -43,7 +43,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Images(flags) => images::list(&client, &flags, format).await,
         Command::Tag(flags) => store::tag(&client, flags).await,
         Command::History(flags) => store::history(&client, flags, format).await,
-        Command::Image(ImageCommand::Prune(flags)) => store::prune(&client, flags).await,
+        Command::Image(ImageCommand::Prune(flags)) => prune::images(&client, flags).await,
         Command::Image(ImageCommand::Inspect { images }) => {
             let kind = Some(Kind::Image);
             system::inspect(&client, Inspect { kind, names: images }, cli.format).await

@@ -1,14 +1,26 @@
-//! `container prune`.
+//! `image prune`, `container prune`.
 
 use std::io::{self, BufRead, Read};
 
-use proto::v1::PruneContainersRequest;
+use proto::v1::{PruneContainersRequest, PruneImagesRequest};
 
-use crate::cli::PruneContainers;
+use crate::cli::{PruneContainers, PruneImages};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::size::format_bytes;
+
+pub(super) async fn images(client: &Client, flags: PruneImages) -> Result<u8> {
+    let request = PruneImagesRequest {
+        all: flags.all,
+        filters: flags.filters,
+    };
+    let pruned = client.images().prune(request).await;
+    let pruned = pruned.map_err(|status| client.failure(&status))?.into_inner();
+    let untagged = pruned.untagged.iter().map(|name| format!("Untagged: {name}\n"));
+    let deleted = pruned.deleted.iter().map(|id| format!("Deleted: {id}\n"));
+    tell(untagged.chain(deleted), pruned.freed_bytes)
+}
 
 pub(super) async fn containers(client: &Client, flags: PruneContainers) -> Result<u8> {
     let question = "Remove all containers that do not run, with what they have written?";
@@ -21,11 +33,12 @@ pub(super) async fn containers(client: &Client, flags: PruneContainers) -> Resul
     let pruned = client.containers().prune(request).await;
     let pruned = pruned.map_err(|status| client.failure(&status))?.into_inner();
     let deleted = pruned.deleted.iter().map(|id| format!("{id}\n"));
-    output::print(&deleted.collect::<String>())?;
-    output::print_line(&format!(
-        "Total reclaimed space: {}",
-        format_bytes(pruned.freed_bytes)
-    ))?;
+    tell(deleted, pruned.freed_bytes)
+}
+
+fn tell(lines: impl Iterator<Item = String>, freed_bytes: u64) -> Result<u8> {
+    output::print(&lines.collect::<String>())?;
+    output::print_line(&format!("Total reclaimed space: {}", format_bytes(freed_bytes)))?;
     Ok(0)
 }
 

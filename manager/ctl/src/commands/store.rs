@@ -1,11 +1,8 @@
-//! `tag`, `history`, `image prune`, `system df`.
+//! `tag`, `history`, `system df`.
 
-use proto::v1::{
-    DiskUsageRequest, DiskUsageResponse, HistoryRequest, PruneImagesRequest, TagRequest,
-    history_response::Step,
-};
+use proto::v1::{DiskUsageRequest, DiskUsageResponse, HistoryRequest, TagRequest, history_response::Step};
 
-use crate::cli::{Format, History, PruneImages, Tag};
+use crate::cli::{Format, History, Tag};
 use crate::client::Client;
 use crate::failure::Result;
 use crate::output::{self, Table, cell};
@@ -82,27 +79,6 @@ fn instruction(text: &str, whole: bool) -> String {
         .take(INSTRUCTION_LENGTH_MAX - 1)
         .chain(['…'])
         .collect()
-}
-
-pub(super) async fn prune(client: &Client, flags: PruneImages) -> Result<u8> {
-    let request = PruneImagesRequest {
-        all: flags.all,
-        filters: flags.filters,
-    };
-    let reply = client
-        .images()
-        .prune(request)
-        .await
-        .map_err(|status| client.failure(&status))?;
-    let pruned = reply.into_inner();
-    let untagged = pruned.untagged.iter().map(|name| format!("Untagged: {name}\n"));
-    let deleted = pruned.deleted.iter().map(|id| format!("Deleted: {id}\n"));
-    output::print(&untagged.chain(deleted).collect::<String>())?;
-    output::print_line(&format!(
-        "Total reclaimed space: {}",
-        format_bytes(pruned.freed_bytes)
-    ))?;
-    Ok(0)
 }
 
 pub(super) async fn disk_usage(client: &Client, verbose: bool, format: Format) -> Result<u8> {

@@ -60,10 +60,6 @@ impl Owner {
     }
 
     pub(super) fn wrong_state(&self, action: &'static str, why: &str) -> Error {
-        Error::WrongState {
-            action,
-            container: self.container.name.clone(),
-            why: why.to_owned(),
-        }
+        Error::wrong_state(action, &self.container, why)
     }
 }

@@ -108,16 +108,19 @@ pub(crate) fn insert_client_lease(
         .map_err(doing("take a lease"))
 }
 
-/// Clients' leases that still count, as id, end and image; rows of one lease follow each other.
-pub(crate) fn client_leases(connection: &Connection) -> Result<Vec<(String, i64, String)>, Error> {
+/// Clients' leases that still count, or the one of this id, as id, end and image; rows of one lease follow each other.
+pub(crate) fn client_leases(
+    connection: &Connection,
+    id: Option<&str>,
+) -> Result<Vec<(String, i64, String)>, Error> {
     let sql = format!(
         "SELECT id, expires_unix_seconds, image_id FROM leases
-            WHERE kind = 'client' AND {LIVE} ORDER BY id, image_id"
+            WHERE kind = 'client' AND (?1 IS NULL OR id = ?1) AND {LIVE} ORDER BY id, image_id"
     );
     let list = || -> rusqlite::Result<_> {
         connection
             .prepare_cached(&sql)?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
             .collect()
     };
     list().map_err(doing("list leases"))

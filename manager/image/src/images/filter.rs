@@ -30,6 +30,28 @@ pub struct LabelFilter {
     is_unwanted: bool,
 }
 
+/// Read `kind=value` texts, whatever they are for: `add` takes each, or tells the rule that it breaks.
+///
+/// # Errors
+///
+/// The first that breaks one, or that there are too many.
+pub fn read_filters(
+    texts: &[String],
+    mut add: impl FnMut(&str, &str) -> Result<(), String>,
+) -> Result<(), Error> {
+    if texts.len() > FILTERS_MAX {
+        return Err(wrong("", format!("there are more than {FILTERS_MAX} of them")));
+    }
+    for text in texts {
+        let parts = text.split_once('=').ok_or("it has to be a kind, = and a value");
+        parts
+            .map_err(str::to_owned)
+            .and_then(|(kind, value)| add(kind, value))
+            .map_err(|rule| wrong(text, rule))?;
+    }
+    Ok(())
+}
+
 /// Filters with the images that they name looked up.
 pub(super) struct Ready<'a> {
     filters: &'a Filters,
@@ -41,12 +63,7 @@ impl Filters {
     /// Read `kind=value` texts.
     pub fn parse(texts: &[String]) -> Result<Filters, Error> {
         let mut filters = Filters::default();
-        if texts.len() > FILTERS_MAX {
-            return Err(wrong("", format!("there are more than {FILTERS_MAX} of them")));
-        }
-        for text in texts {
-            filters.add(text).map_err(|rule| wrong(text, rule))?;
-        }
+        read_filters(texts, |kind, value| filters.add(kind, value))?;
         Ok(filters)
     }
 
@@ -67,8 +84,7 @@ impl Filters {
             && until_unix_seconds.is_none()
     }
 
-    fn add(&mut self, text: &str) -> Result<(), String> {
-        let (kind, value) = text.split_once('=').ok_or("it has to be a kind, = and a value")?;
+    fn add(&mut self, kind: &str, value: &str) -> Result<(), String> {
         match kind {
             "dangling" => self.dangling = Some(truth(value)?),
             "label" => self.labels.push(LabelFilter::new(value, false)),

@@ -57,15 +57,16 @@ pub(super) fn take(store: &Store, id: &str, names_or_ids: &[String], seconds: u6
         let image = find::image_id(&transaction, image)?;
         database::insert_client_lease(&transaction, id, &image, expires)?;
     }
-    let lease = list(&transaction)?.into_iter().find(|lease| lease.id == id);
+    let lease = list(&transaction, Some(id))?.pop();
     transaction.commit().map_err(database::doing("commit a lease"))?;
     lease.ok_or_else(|| Error::NoSuchClientLease(id.to_owned()))
 }
 
-pub(super) fn list(connection: &Connection) -> Result<Vec<Lease>, Error> {
+/// All of them, or the one of this id.
+pub(super) fn list(connection: &Connection, id: Option<&str>) -> Result<Vec<Lease>, Error> {
     let mut names: HashMap<String, Vec<String>> = HashMap::new();
     let mut leases: Vec<Lease> = Vec::new();
-    for (id, expires_unix_seconds, image) in database::client_leases(connection)? {
+    for (id, expires_unix_seconds, image) in database::client_leases(connection, id)? {
         if !names.contains_key(&image) {
             names.insert(image.clone(), database::names_of(connection, &image)?);
         }

@@ -7,6 +7,7 @@ use crate::sandbox::Sandbox;
 use crate::terminal::Terminal;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -104,6 +105,17 @@ impl Manager {
     #[track_caller]
     pub fn ctl(&self, args: &[&str]) -> Done {
         run(&mut self.ctl_command(args))
+    }
+
+    /// What `managerctl inspect` tells of a container.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn inspect(&self, container: &str) -> Value {
+        let text = self.ctl(&["inspect", "--type", "container", container]).ok();
+        let mut all: Value = serde_json::from_str(&text).expect("inspect prints JSON");
+        all[0].take()
     }
 
     /// A `managerctl` command line, to be spawned.

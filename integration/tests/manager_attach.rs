@@ -10,12 +10,6 @@ use std::process::Stdio;
 const DETACH: &str = "\x10\x11";
 
 #[track_caller]
-fn inspect(manager: &Manager, container: &str) -> Value {
-    let text = manager.ctl(&["inspect", "--type", "container", container]).ok();
-    let mut all: Value = serde_json::from_str(&text).expect("inspect prints JSON");
-    all[0].take()
-}
-
 fn is_alive(pid: &Value) -> bool {
     let pid = pid.as_i64().expect("a pid") as i32;
     kill(Pid::from_raw(pid), None).is_ok()
@@ -41,7 +35,7 @@ fn detach_keys_leave_it_running_and_attach_returns_to_it() {
     first.expect("52-is-set");
     first.send(DETACH);
     assert_eq!(first.exit_code(), 0);
-    assert_eq!(inspect(&manager, "left")["state"], "running");
+    assert_eq!(manager.inspect("left")["state"], "running");
 
     let mut second = manager.ctl_on_terminal(&["attach", "left"]);
     second.send("echo $((secret + 2))-still-set\n");
@@ -144,7 +138,7 @@ fn exec_runs_one_more_process() {
     terminal.expect("inside-2");
     terminal.send("exit 6\n");
     assert_eq!(terminal.exit_code(), 6);
-    assert_eq!(inspect(&manager, "host")["state"], "running");
+    assert_eq!(manager.inspect("host")["state"], "running");
 }
 
 #[test]
@@ -200,13 +194,13 @@ fn a_terminal_survives_the_managers_death() {
     terminal.send("before=1\n");
     terminal.send("echo before-$before\n");
     terminal.expect("before-1");
-    let pid = inspect(&manager, "survivor")["pid"].clone();
+    let pid = manager.inspect("survivor")["pid"].clone();
     manager.kill();
     terminal.expect("the connection to the manager");
     assert_eq!(terminal.exit_code(), 125);
     assert!(is_alive(&pid), "the container ended with the manager");
     manager.start_again();
-    let found = inspect(&manager, "survivor");
+    let found = manager.inspect("survivor");
     assert_eq!((&found["state"], &found["pid"]), (&Value::from("running"), &pid));
 
     let mut again = manager.ctl_on_terminal(&["attach", "survivor"]);
@@ -250,8 +244,8 @@ fn what_happens_while_there_is_no_manager_is_known_to_the_next() {
             .contains("line 20\n")
             .then_some(())
     });
-    let alone = inspect(&manager, "alone")["pid"].clone();
-    let passing = inspect(&manager, "passing")["pid"].clone();
+    let alone = manager.inspect("alone")["pid"].clone();
+    let passing = manager.inspect("passing")["pid"].clone();
     manager.kill();
     fs::write(shared.join("go"), "").expect("tell it to end");
     eventually("both have ended", || {
@@ -260,7 +254,7 @@ fn what_happens_while_there_is_no_manager_is_known_to_the_next() {
     manager.start_again();
 
     // What the first answer says is so: nobody is told that a container runs which has ended.
-    let found = inspect(&manager, "alone");
+    let found = manager.inspect("alone");
     assert_eq!(
         (&found["state"], &found["exit"]["code"]),
         (&Value::from("exited"), &Value::from(9))
@@ -274,7 +268,7 @@ fn what_happens_while_there_is_no_manager_is_known_to_the_next() {
         count > 20 && log.lines().eq(expected),
         "the log has a hole:\n{log}"
     );
-    assert_eq!(inspect(&manager, "other")["state"], "running");
+    assert_eq!(manager.inspect("other")["state"], "running");
     let table = manager.ctl(&["ps", "-a"]).ok();
     assert!(
         table.lines().count() == 3 && !table.contains("passing"),

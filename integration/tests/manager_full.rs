@@ -53,13 +53,6 @@ impl Drop for SmallDisk {
     }
 }
 
-#[track_caller]
-fn inspect(manager: &Manager, container: &str) -> serde_json::Value {
-    let text = manager.ctl(&["inspect", container]).ok();
-    let mut all: serde_json::Value = serde_json::from_str(&text).expect("inspect prints JSON");
-    all[0].take()
-}
-
 const ENDS_WITH_7: &str = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done";
 
 #[track_caller]
@@ -99,7 +92,7 @@ fn a_full_disk_forgets_no_exit_and_is_freed_by_a_removal() {
     assert_eq!(manager.ctl(&["wait", "teller"]).ok(), "7\n");
     manager.kill();
     manager.start_again();
-    assert_eq!(inspect(&manager, "teller")["exit"]["code"], 7);
+    assert_eq!(manager.inspect("teller")["exit"]["code"], 7);
     assert_eq!(manager.ctl(&["exec", "other", "echo", "alive"]).ok(), "alive\n");
 
     manager.ctl(&["rm", "-f", "filler"]).ok();
@@ -184,7 +177,7 @@ fn an_exit_that_cannot_be_recorded_is_kept_and_recorded_later() {
     eventually("the exit is on record", || (!bundle.exists()).then_some(()));
     manager.kill();
     manager.start_again();
-    assert_eq!(inspect(&manager, "teller")["exit"]["code"], 7);
+    assert_eq!(manager.inspect("teller")["exit"]["code"], 7);
 }
 
 #[test]

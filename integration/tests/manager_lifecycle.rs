@@ -6,19 +6,8 @@ use serde_json::Value;
 use std::io::Write;
 use std::process::{Child, Stdio};
 
-fn inspect(manager: &Manager, container: &str) -> Value {
-    let all: Value = serde_json::from_str(&manager.ctl(&["inspect", container]).ok()).expect("JSON");
-    all[0].clone()
-}
-
 fn spawn(manager: &Manager, args: &[&str]) -> Child {
-    manager
-        .ctl_command(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start a client")
+    spawn_with(manager, args, "")
 }
 
 /// A client that somebody answers.
@@ -44,12 +33,12 @@ fn a_restart_is_one_end_and_one_start() {
     manager
         .ctl(&["run", "-d", "--name", "one", &image, "sh", "-c", script])
         .ok();
-    let first = inspect(&manager, "one");
+    let first = manager.inspect("one");
     assert_eq!(
         manager.ctl(&["restart", "-s", "USR1", "-t", "60", "one"]).ok(),
         "one\n"
     );
-    let second = inspect(&manager, "one");
+    let second = manager.inspect("one");
     assert_eq!(second["state"], "running");
     assert_eq!(second["exit"]["code"], 3);
     assert_ne!(first["pid"], second["pid"]);
@@ -60,11 +49,11 @@ fn a_restart_is_one_end_and_one_start() {
     });
     // One that does not listen is killed.
     manager.ctl(&["restart", "-t", "0", "one"]).ok();
-    assert_eq!(inspect(&manager, "one")["exit"]["code"], 137);
+    assert_eq!(manager.inspect("one")["exit"]["code"], 137);
     // One that does not run is started.
     manager.ctl(&["stop", "-t", "0", "one"]).ok();
     manager.ctl(&["restart", "one"]).ok();
-    assert_eq!(inspect(&manager, "one")["state"], "running");
+    assert_eq!(manager.inspect("one")["state"], "running");
 }
 
 #[test]
@@ -76,7 +65,7 @@ fn one_that_removes_itself_stays_at_a_restart_and_goes_at_its_end() {
         .ctl(&["run", "-d", "--rm", "--name", "one", &image, "sleep", "1000"])
         .ok();
     manager.ctl(&["restart", "-t", "0", "one"]).ok();
-    assert_eq!(inspect(&manager, "one")["state"], "running");
+    assert_eq!(manager.inspect("one")["state"], "running");
     let mut removed = spawn(&manager, &["wait", "--condition", "removed", "one"]);
     // It does not end before its request is there, or it would be told that there is no such container.
     std::thread::sleep(std::time::Duration::from_millis(500));
@@ -153,7 +142,7 @@ fn lines(manager: &Manager) -> usize {
 
 /// The processes of a paused container are there, and none of them does anything.
 fn stands_still(manager: &Manager) -> bool {
-    let pid = inspect(manager, "one")["pid"].to_string();
+    let pid = manager.inspect("one")["pid"].to_string();
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("read its stat");
         let fields: Vec<String> = stat.split(' ').map(str::to_owned).collect();
@@ -177,7 +166,7 @@ fn a_paused_container_stands_still_until_it_is_let_on() {
 
     assert_eq!(manager.ctl(&["pause", "one"]).ok(), "one\n");
     assert!(stands_still(&manager));
-    assert_eq!(inspect(&manager, "one")["state"], "paused");
+    assert_eq!(manager.inspect("one")["state"], "paused");
     assert!(manager.ctl(&["ps"]).ok().contains("(Paused)"));
     for (args, reason) in [
         (&["pause", "one"][..], "paused already"),
@@ -193,7 +182,7 @@ fn a_paused_container_stands_still_until_it_is_let_on() {
     manager.ctl(&["commit", "one", "still:1"]).ok();
     manager.kill();
     manager.start_again();
-    assert_eq!(inspect(&manager, "one")["state"], "paused");
+    assert_eq!(manager.inspect("one")["state"], "paused");
     assert!(stands_still(&manager));
 
     manager.ctl(&["unpause", "one"]).ok();
@@ -225,7 +214,7 @@ fn a_paused_container_can_be_ended_in_every_way() {
         if end[0] != "restart" {
             assert_eq!(manager.ctl(&["wait", "one"]).ok(), format!("{code}\n"), "{end:?}");
         }
-        assert_eq!(inspect(&manager, "one")["exit"]["code"], code, "{end:?}");
+        assert_eq!(manager.inspect("one")["exit"]["code"], code, "{end:?}");
     }
     manager.ctl(&["pause", "one"]).ok();
     manager.ctl(&["rm", "-f", "one"]).ok();
@@ -243,7 +232,7 @@ fn processes_are_shown_as_ps_shows_them() {
             "run", "-d", "-t", "--user", "1234", "--name", "one", &image, "sleep", "1234",
         ])
         .ok();
-    let pid = inspect(&manager, "one")["pid"].to_string();
+    let pid = manager.inspect("one")["pid"].to_string();
     let shown = manager.ctl(&["top", "one"]).ok();
     let lines: Vec<&str> = shown.lines().collect();
     assert_eq!(lines.len(), 2, "{shown}");
@@ -290,10 +279,7 @@ fn a_prune_removes_what_does_not_run_and_was_meant() {
     );
     manager.ctl(&["wait", "kept", "wrote"]).ok();
     manager.ctl(&["create", "--name", "new", &image, "true"]).ok();
-    let wrote = inspect(&manager, "wrote")["id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
+    let wrote = manager.inspect("wrote")["id"].as_str().expect("an id").to_owned();
 
     let prune = |args: &[&str]| manager.ctl(&[&["container", "prune"], args].concat());
     assert_eq!(prune(&[]).ok(), "", "nobody has said yes");

@@ -9,13 +9,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What `inspect` tells of one container.
-#[track_caller]
-fn inspect(manager: &Manager, container: &str) -> Value {
-    let text = manager.ctl(&["inspect", "--type", "container", container]).ok();
-    let mut all: Value = serde_json::from_str(&text).expect("inspect prints JSON");
-    all[0].take()
-}
-
 /// A network beyond the manager's host, that knows no way back to its containers: only an address translated by
 /// the host gets an answer.
 struct Outside {
@@ -97,7 +90,7 @@ fn the_eight_steps_of_run_on_a_terminal() {
     terminal.send("echo ready-$((40 + 2))\n");
     terminal.expect("ready-42");
     assert_eq!(manager.ctl(&["images", "-q"]).ok().lines().count(), 1);
-    let running = inspect(&manager, "eight");
+    let running = manager.inspect("eight");
     assert_eq!(running["state"], "running");
     terminal.send("tty; stty size\n");
     terminal.expect("/dev/");
@@ -126,7 +119,7 @@ fn the_eight_steps_of_run_on_a_terminal() {
     assert_eq!(terminal.exit_code(), 7);
     assert_eq!(manager.ctl(&["ps", "-q"]).ok(), "");
     let exited = eventually("the exit is on record", || {
-        let found = inspect(&manager, "eight");
+        let found = manager.inspect("eight");
         (found["state"] == "exited").then_some(found)
     });
     assert_eq!(exited["exit"]["code"], 7);
@@ -190,7 +183,7 @@ fn outputs_and_exit_codes_are_the_containers() {
         .ok();
     assert_eq!(manager.ctl(&["kill", "victim"]).ok(), "victim\n");
     assert_eq!(manager.ctl(&["wait", "victim"]).ok(), "137\n");
-    assert_eq!(inspect(&manager, "victim")["exit"]["code"], 137);
+    assert_eq!(manager.inspect("victim")["exit"]["code"], 137);
 }
 
 #[test]
@@ -398,8 +391,8 @@ fn stop_asks_first_and_kills_then() {
         .ok();
     assert_eq!(manager.ctl(&["stop", "-t", "60", "polite"]).ok(), "polite\n");
     assert_eq!(manager.ctl(&["stop", "-t", "1", "deaf"]).ok(), "deaf\n");
-    assert_eq!(inspect(&manager, "polite")["exit"]["code"], 0);
-    assert_eq!(inspect(&manager, "deaf")["exit"]["code"], 137);
+    assert_eq!(manager.inspect("polite")["exit"]["code"], 0);
+    assert_eq!(manager.inspect("deaf")["exit"]["code"], 137);
     let refused = manager.ctl(&["rm", "polite", "nobody"]);
     assert!(
         refused.code == 1 && refused.stdout == "polite\n" && refused.stderr.contains("nobody"),
@@ -420,15 +413,15 @@ fn after_kill_it_is_not_running() {
         .ctl(&["run", "-d", "--name", "again", &image, "sleep", "1000"])
         .ok();
     for _ in 0..5 {
-        let before = inspect(&manager, "again")["pid"].clone();
+        let before = manager.inspect("again")["pid"].clone();
         manager.ctl(&["kill", "again"]).ok();
-        let killed = inspect(&manager, "again");
+        let killed = manager.inspect("again");
         assert_eq!(
             (&killed["state"], &killed["exit"]["code"]),
             (&"exited".into(), &137.into())
         );
         manager.ctl(&["start", "again"]).ok();
-        let found = inspect(&manager, "again");
+        let found = manager.inspect("again");
         assert_eq!(
             (&found["state"], found["id"].as_str()),
             (&"running".into(), Some(first.trim()))

@@ -25,6 +25,7 @@ pub struct Manager {
     folder: PathBuf,
     failpoint: Option<String>,
     layers: Option<String>,
+    options: Vec<String>,
 }
 
 impl Manager {
@@ -58,7 +59,7 @@ impl Manager {
         if let Some(policy) = policy {
             fs::write(folder.join(POLICY), policy).expect("write the trust policy");
         }
-        let child = spawn(&netns, &folder, None, layers);
+        let child = spawn(&netns, &folder, None, layers, &[]);
         let mut manager = Self {
             child,
             registry,
@@ -67,6 +68,7 @@ impl Manager {
             folder,
             failpoint: None,
             layers: layers.map(str::to_owned),
+            options: Vec::new(),
         };
         manager.await_answer();
         manager
@@ -195,6 +197,11 @@ impl Manager {
         self.layers = Some(form.to_owned());
     }
 
+    /// What the next manager is told on its command line besides.
+    pub fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
+    }
+
     /// Wait until the manager has ended by itself, at a failpoint.
     pub fn await_end(&mut self) {
         eventually("the manager ends at its failpoint", || {
@@ -206,7 +213,8 @@ impl Manager {
     #[track_caller]
     pub fn start_again(&mut self) {
         let layers = self.layers.as_deref();
-        self.child = spawn(&self.netns, &self.folder, self.failpoint.as_deref(), layers);
+        let failpoint = self.failpoint.as_deref();
+        self.child = spawn(&self.netns, &self.folder, failpoint, layers, &self.options);
         self.await_answer();
     }
 
@@ -277,7 +285,13 @@ fn cgroup_exists(container_id: &str) -> bool {
         .any(|folder| folder.join("berth").join(container_id).exists())
 }
 
-fn spawn(netns: &Path, folder: &Path, failpoint: Option<&str>, layers: Option<&str>) -> Child {
+fn spawn(
+    netns: &Path,
+    folder: &Path,
+    failpoint: Option<&str>,
+    layers: Option<&str>,
+    options: &[String],
+) -> Child {
     let log = fs::File::options()
         .create(true)
         .append(true)
@@ -297,6 +311,7 @@ fn spawn(netns: &Path, folder: &Path, failpoint: Option<&str>, layers: Option<&s
     if let Some(form) = layers {
         command.arg("--layers").arg(form);
     }
+    command.args(options);
     if folder.join(POLICY).exists() {
         command.arg("--trust-policy").arg(folder.join(POLICY));
     }

@@ -3,6 +3,7 @@
 mod archives;
 mod check;
 mod containers;
+mod health;
 mod images;
 mod progress;
 mod registries;
@@ -14,11 +15,13 @@ mod translate;
 mod usage;
 
 use engine::Engine;
+use proto::v1;
 use proto::v1::containers_server::ContainersServer;
 use proto::v1::images_server::ImagesServer;
 use proto::v1::system_server::SystemServer;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 pub use stop::Stopping;
 
@@ -27,8 +30,10 @@ const REQUEST_MAX_BYTES: usize = 4 << 20;
 /// No answer is longer: the list of all containers is the longest.
 const RESPONSE_MAX_BYTES: usize = 64 << 20;
 
-/// Berth's own gRPC API, version 1, over `engine`. Who waits for something when the manager is `stopping` is told.
-pub fn grpc(engine: &Engine, stopping: &Stopping) -> Router {
+/// Berth's own gRPC API, version 1, over `engine`, added to what `server` is set up for. With it come the standard
+/// services by which tools ask for a server's health and for what it offers. Who waits for something when the manager
+/// is `stopping` is told.
+pub async fn grpc(mut server: Server, engine: &Engine, stopping: &Stopping) -> Router {
     let images = ImagesServer::new(images::Images(engine.clone(), stopping.clone()))
         .max_decoding_message_size(REQUEST_MAX_BYTES)
         .max_encoding_message_size(RESPONSE_MAX_BYTES);
@@ -38,8 +43,19 @@ pub fn grpc(engine: &Engine, stopping: &Stopping) -> Router {
     let system = SystemServer::new(system::System(engine.clone(), stopping.clone()))
         .max_decoding_message_size(REQUEST_MAX_BYTES)
         .max_encoding_message_size(RESPONSE_MAX_BYTES);
-    Server::builder()
+    server
         .add_service(images)
         .add_service(containers)
         .add_service(system)
+        .add_service(health::service(stopping).await)
+        .add_service(reflection())
+}
+
+/// [Server reflection](https://grpc.io/docs/guides/reflection/).
+fn reflection() -> ServerReflectionServer<impl ServerReflection> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("what the build has written is a set of descriptors")
 }

@@ -1,11 +1,13 @@
 //! The command line: what can be typed, and the help for it. Names and letters are docker's.
 
 mod archives;
+mod connection;
 mod leases;
 mod registries;
 mod store;
 
 pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
+pub(crate) use connection::{Connection, ContextCommand, Endpoint};
 pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
@@ -21,15 +23,8 @@ use crate::{size, time};
 #[derive(Debug, Parser)]
 #[command(name = "managerctl", version, disable_help_subcommand = true)]
 pub(crate) struct Cli {
-    /// The manager's UNIX socket
-    #[arg(
-        long,
-        global = true,
-        env = "BERTH_SOCKET",
-        value_name = "PATH",
-        default_value = "/run/berth/manager.sock"
-    )]
-    pub(crate) socket: PathBuf,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
 
     /// How to print what is asked for
     #[arg(long, global = true, value_enum)]
@@ -65,6 +60,9 @@ pub(crate) enum Command {
     /// Keep images from rmi and prune for a time
     #[command(subcommand)]
     Lease(LeaseCommand),
+    /// Give names to managers, and choose one
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Look after the whole of it
     #[command(subcommand)]
     System(SystemCommand),
@@ -145,9 +143,10 @@ impl Command {
             Self::Images(_)
                 | Self::Image(_)
                 | Self::Lease(LeaseCommand::Ls { .. })
+                | Self::Context(ContextCommand::Ls { .. })
                 | Self::History(_)
                 | Self::Search(_)
-                | Self::System(_)
+                | Self::System(SystemCommand::Df { .. } | SystemCommand::Check { .. })
                 | Self::Ps(_)
                 | Self::Top(_)
                 | Self::Inspect(_)

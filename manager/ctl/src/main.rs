@@ -7,9 +7,11 @@
 mod cli;
 mod client;
 mod commands;
+mod contexts;
 mod detach;
 mod environment;
 mod failure;
+mod host;
 mod output;
 mod progress;
 mod session;
@@ -18,6 +20,7 @@ mod size;
 mod stdio;
 mod terminal;
 mod time;
+mod tunnel;
 mod views;
 
 use clap::Parser as _;

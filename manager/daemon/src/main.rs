@@ -5,6 +5,7 @@ mod listen;
 mod lock;
 mod memory;
 mod options;
+mod remote;
 mod sys;
 
 use std::path::Path;
@@ -15,10 +16,13 @@ use clap::Parser;
 use engine::Engine;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
+use tonic::transport::Server;
 use tracing_subscriber::EnvFilter;
 
 use options::Options;
+use remote::Remote;
 
 /// Threads for waiting; what waits for the kernel has its own.
 const WORKER_THREADS: usize = 2;
@@ -75,10 +79,13 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         lock::take(&options.state, "state.lock", PREDECESSOR)?,
     );
     let socket = options.socket();
+    let group = options.socket_group.as_deref().map(listen::group).transpose()?;
+    let remote = options.remote.listen()?;
     let engine = Engine::open(config).await.context("open the engine")?;
-    let listener = listen::bind(&socket)?;
+    let listen::Listener { incoming, made } = listen::Listener::open(&socket, group)?;
     tokio::spawn(memory::give_back_when_idle());
     tracing::info!(socket = %socket.display(), root = %options.root.display(), "ready");
+    tell_systemd(&[NotifyState::Ready]);
 
     let mut stops = [
         signal(SignalKind::terminate()).context("watch SIGTERM")?,
@@ -93,11 +100,24 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping; containers run on");
+        tell_systemd(&[NotifyState::Stopping]);
         stop.send_replace(true);
     };
-    let served = api::grpc(&engine, &stopping).serve_with_incoming_shutdown(listener, at_signal);
+    let local = api::grpc(Server::builder(), &engine, &stopping)
+        .await
+        .serve_with_incoming_shutdown(incoming, at_signal);
+    let mut stopped_too = stopped.clone();
+    let far = async {
+        let Some(Remote { server, incoming }) = remote else {
+            return Ok(());
+        };
+        let at_stop = async { drop(stopped_too.wait_for(|stops| *stops).await) };
+        let router = api::grpc(server, &engine, &stopping).await;
+        router.serve_with_incoming_shutdown(incoming, at_stop).await
+    };
+    let served = async { tokio::try_join!(local, far) };
     tokio::select! {
-        served = served => served.context("serve the API")?,
+        served = served => drop(served.context("serve the API")?),
         () = async {
             let _ = stopped.wait_for(|stops| *stops).await;
             tokio::time::sleep(GRACE).await;
@@ -105,10 +125,17 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     }
     // A commit that has not ended within the grace ends with us: its container must not stay paused.
     engine.end_pauses().await;
-    listen::remove(&socket);
+    listen::remove(made.as_deref());
     // Given up by the process's end, with which the last thread stops to write.
     std::mem::forget(locks);
     Ok(())
+}
+
+/// Nothing happens where systemd has not started this process as a service of Type=notify.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd could not be told how far this service is");
+    }
 }
 
 fn make_folder(path: &Path, mode: u32) -> anyhow::Result<()> {

@@ -8,6 +8,8 @@ use clap::Parser;
 use engine::{Config, Layers, PolicyFile};
 use network::Bridge;
 
+use crate::remote::RemoteOptions;
+
 /// What fits into `sun_path` of unix(7), with the NUL behind it.
 const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Linux names of links are at most this long.
@@ -33,6 +35,11 @@ pub(crate) struct Options {
     /// Serve the API here [default: manager.sock in the state directory].
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Whose members may connect to the socket, and so do all that root may [default: root's own group].
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) socket_group: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteOptions,
     /// The shim's binary [default: `shim` beside this binary].
     #[arg(long, value_name = "PATH")]
     shim: Option<PathBuf>,

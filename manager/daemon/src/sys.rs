@@ -1,4 +1,7 @@
-//! The allocator's tuning, which no crate wraps.
+//! The allocator's tuning, and descriptors that come by number: no crate wraps these as they are needed.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// glibc would give each thread memory of its own and keep it; this process has little to do at once.
 pub(crate) fn few_arenas() {
@@ -10,4 +13,14 @@ pub(crate) fn few_arenas() {
 pub(crate) fn give_memory_back() {
     // SAFETY: takes an integer; the allocator locks its arenas itself.
     unsafe { libc::malloc_trim(0) };
+}
+
+/// The sockets that systemd has made for this process (`sd_listen_fds(3)`); to be called once.
+pub(crate) fn activated_sockets() -> io::Result<Vec<OwnedFd>> {
+    let numbers = sd_notify::listen_fds()?;
+    // SAFETY: their numbers come from who started this process, for this process by its id, and the call that found
+    // them would have failed if they were not open. Nobody else here takes them, as this is called once.
+    Ok(numbers
+        .map(|number| unsafe { OwnedFd::from_raw_fd(number) })
+        .collect())
 }

@@ -33,6 +33,9 @@ pub(crate) enum SystemCommand {
         #[arg(value_name = "IMAGE")]
         images: Vec<String>,
     },
+    /// Connect stdin and stdout to the manager; what ssh:// runs on the other machine
+    #[command(hide = true)]
+    DialStdio,
 }
 
 #[derive(Debug, Args)]

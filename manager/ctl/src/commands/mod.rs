@@ -3,7 +3,9 @@
 mod archives;
 mod check;
 mod containers;
+mod contexts;
 mod credentials;
+mod dial;
 mod exec;
 mod images;
 mod leases;
@@ -24,6 +26,7 @@ use crate::cli::{
 };
 use crate::client::Client;
 use crate::failure::{Failure, Result};
+use crate::host::Target;
 
 /// Does what was typed, and gives the exit code.
 pub(crate) async fn execute(cli: Cli) -> Result<u8> {
@@ -32,12 +35,20 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
             "--format means nothing to this command, which prints neither table nor JSON",
         ));
     }
-    let client = Client::new(&cli.socket).map_err(|failure| match cli.command {
+    let format = cli.format.unwrap_or(Format::Table);
+    let target = match cli.command {
+        // These speak to no manager, and can mend what says which one is meant.
+        Command::Context(_) | Command::Completion { .. } => Target::of_this_machine(),
+        _ => Target::find(&cli.connection),
+    };
+    let connected = target.and_then(|target| Ok((Client::new(&target)?, target)));
+    let (client, target) = connected.map_err(|failure| match cli.command {
         Command::Run(_) => failure.of_run(),
         _ => failure,
     })?;
-    let format = cli.format.unwrap_or(Format::Table);
     match cli.command {
+        Command::Context(command) => contexts::execute(command, format),
+        Command::System(SystemCommand::DialStdio) => dial::dial_stdio(&target).await,
         Command::Pull(flags) => images::pull(&client, &flags).await,
         Command::Push(flags) => registries::push(&client, &flags).await,
         Command::Images(flags) => images::list(&client, &flags, format).await,

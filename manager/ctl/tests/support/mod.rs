@@ -16,6 +16,7 @@ pub(crate) fn managerctl(socket: &std::path::Path, arguments: &[&str]) -> Comman
         .args(arguments)
         .env("BERTH_SOCKET", socket)
         .env("DOCKER_CONFIG", "/nonexistent")
+        .env_remove("BERTH_HOST")
         .env_remove("NO_COLOR");
     command
 }

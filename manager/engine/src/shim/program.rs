@@ -54,6 +54,11 @@ pub(super) async fn run(config: &Config, id: &str, command: &[&str]) -> Result<V
         .args(options)
         .args(verb)
         .current_dir(&bundle)
+        // What systemd tells the manager is not for containers, to which a runtime hands such things on.
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("LISTEN_FDS")
+        .env_remove("LISTEN_PID")
+        .env_remove("LISTEN_FDNAMES")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(words)

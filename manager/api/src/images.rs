@@ -30,6 +30,7 @@ impl Service for Images {
             platform,
             credentials: request.credentials.map(translate::credentials),
             all_platforms: request.all_platforms,
+            images_only: request.images_only,
         };
         let (progress, messages) = Progress::new();
         let engine = self.0.clone();
@@ -54,7 +55,7 @@ impl Service for Images {
         let filters = filters(&request.into_inner().filters)?;
         let images = self.0.images(filters).await.map_err(status)?;
         Ok(Response::new(v1::ListImagesResponse {
-            images: images.iter().map(translate::image).collect(),
+            images: images.iter().map(translate::kept).collect(),
         }))
     }
 
@@ -62,12 +63,8 @@ impl Service for Images {
         &self,
         request: Request<v1::InspectImageRequest>,
     ) -> Result<Response<v1::InspectImageResponse>, Status> {
-        let image = self.0.image(&request.into_inner().image).await.map_err(status)?;
-        Ok(Response::new(v1::InspectImageResponse {
-            image: Some(translate::image(&image)),
-            config_json: image.config_json,
-            layers: image.diff_ids,
-        }))
+        let found = self.0.kept(&request.into_inner().image).await.map_err(status)?;
+        Ok(Response::new(translate::inspected(&found)))
     }
 
     async fn remove(
@@ -186,7 +183,7 @@ impl Service for Images {
         let archive = archives::receive(inputs, &self.1);
         let images = self.0.load(archive, platform).await.map_err(status)?;
         Ok(Response::new(v1::LoadResponse {
-            images: images.iter().map(translate::image).collect(),
+            images: images.iter().map(translate::kept).collect(),
         }))
     }
 
@@ -249,9 +246,8 @@ impl Service for Images {
     ) -> Result<Response<v1::VerifyResponse>, Status> {
         let request = request.into_inner();
         let options = PullOptions {
-            platform: None,
-            all_platforms: false,
             credentials: request.credentials.map(translate::credentials),
+            ..PullOptions::default()
         };
         let verdict = self.0.verify(&request.reference, options).await.map_err(status)?;
         let signatures = verdict.signatures.into_iter().map(|signature| v1::Signature {

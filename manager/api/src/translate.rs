@@ -1,5 +1,9 @@
 //! Between the API's messages and the engine's types.
 
+mod artifact;
+
+pub(crate) use artifact::{inspected, kept};
+
 use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
 use image::{Credentials, Lease, LeasedImage, Secret};
 use proto::v1;
@@ -165,12 +169,13 @@ pub(crate) fn image(image: &image::Image) -> v1::Image {
         repo_digests: image.repo_digests.clone(),
         unpacked_bytes: image.unpacked_bytes,
         labels: labels.cloned().unwrap_or_default(),
+        artifact_type: String::new(),
     }
 }
 
 pub(crate) fn pulled(pulled: image::Pulled) -> v1::PullProgress {
     let pulled = v1::Pulled {
-        image: Some(image(&pulled.image)),
+        image: Some(kept(&pulled.kept)),
         name: pulled.name,
         digest: pulled.digest,
     };

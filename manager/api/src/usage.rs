@@ -13,7 +13,7 @@ pub(crate) fn disk_usage(
             .images
             .iter()
             .map(|of_image| v1::disk_usage_response::Image {
-                image: Some(translate::image(&of_image.image)),
+                image: Some(translate::kept(&of_image.kept)),
                 shared_bytes: of_image.shared_bytes,
                 unique_bytes: of_image.unique_bytes,
                 content_bytes: of_image.content_bytes,

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use image::{Description, FileChange, Image, Platform, apply_instructions};
+use image::{Description, FileChange, Image, Kept, Platform, apply_instructions};
 use serde_json::json;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -67,21 +67,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Take the images of an archive. Of an index, the image for `platform` is unpacked.
+    /// Take the images and artifacts of an archive. Of an index, the image for `platform` is unpacked.
     pub async fn load(
         &self,
         archive: impl Read + Send + 'static,
         platform: Option<Platform>,
-    ) -> Result<Vec<Image>, Error> {
+    ) -> Result<Vec<Kept>, Error> {
         let engine = Arc::clone(&self.0);
-        let images = with_client(move || Ok(engine.images.load(archive, platform.as_ref())?)).await?;
-        for image in &images {
-            let attributes = image.names.iter().map(|name| ("name".to_owned(), name.clone()));
+        let all = with_client(move || Ok(engine.images.load(archive, platform.as_ref())?)).await?;
+        for kept in &all {
+            let attributes = kept.names().iter().map(|name| ("name".to_owned(), name.clone()));
             self.0
                 .events
-                .send(Event::of_image("load", &image.id, attributes.collect()));
+                .send(Event::of_image("load", kept.id(), attributes.collect()));
         }
-        Ok(images)
+        Ok(all)
     }
 
     /// Make an image of one layer from a tar archive of a root file system.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use image::{Credentials, Filters, Image, Images, LayerProgress, PullOptions, Pulled, Removed, Verdict};
+use image::{Credentials, Filters, Images, Kept, LayerProgress, PullOptions, Pulled, Removed, Verdict};
 
 use crate::Error;
 use crate::engine::{Engine, blocking};
@@ -11,9 +11,10 @@ use crate::events::Event;
 /// Many errors name a digest or a file; who asked for an image knows neither.
 fn pull_failed(reference: &str, error: image::Error) -> Error {
     match error {
-        image::Error::Reference { .. } | image::Error::Cancelled(_) | image::Error::Refused(_) => {
-            Error::Image(error)
-        }
+        image::Error::Reference { .. }
+        | image::Error::Cancelled(_)
+        | image::Error::Refused(_)
+        | image::Error::Artifact { .. } => Error::Image(error),
         source => Error::Pull {
             reference: reference.to_owned(),
             source,
@@ -32,7 +33,7 @@ impl Engine {
         let pulled = self.0.images.pull(reference, options, progress).await;
         let pulled = pulled.map_err(|error| pull_failed(reference, error))?;
         let attributes = vec![("name".to_owned(), reference.to_owned())];
-        let event = Event::of_image("pull", &pulled.image.id, attributes);
+        let event = Event::of_image("pull", pulled.kept.id(), attributes);
         self.0.events.send(event);
         Ok(pulled)
     }
@@ -54,16 +55,16 @@ impl Engine {
         })
     }
 
-    /// The images that pass filters.
-    pub async fn images(&self, filters: Filters) -> Result<Vec<Image>, Error> {
+    /// The images and artifacts that pass filters.
+    pub async fn images(&self, filters: Filters) -> Result<Vec<Kept>, Error> {
         let engine = Arc::clone(&self.0);
         blocking(move || Ok(engine.images.list_some(&filters)?)).await
     }
 
-    /// One image, by name, id or unique prefix of an id.
-    pub async fn image(&self, name_or_id: &str) -> Result<Image, Error> {
+    /// One image or artifact, by name, id or unique prefix of an id.
+    pub async fn kept(&self, name_or_id: &str) -> Result<Kept, Error> {
         let (engine, wanted) = (Arc::clone(&self.0), name_or_id.to_owned());
-        blocking(move || Ok(engine.images.get(&wanted)?)).await
+        blocking(move || Ok(engine.images.get_kept(&wanted)?)).await
     }
 
     /// Take a name from an image, and the image away with its last one.

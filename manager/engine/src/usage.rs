@@ -86,11 +86,11 @@ impl Engine {
         let (engine, wanted, name) = (Arc::clone(&self.0), name_or_id.to_owned(), name.to_owned());
         let (name, id) = blocking(move || {
             let name = engine.images.tag(&wanted, &name)?;
-            // A name of an artifact has no image.
+            // A name of an index may have no image.
             let id = engine
                 .images
-                .get(&name)
-                .map_or_else(|_| name.clone(), |image| image.id);
+                .get_kept(&name)
+                .map_or_else(|_| name.clone(), |kept| kept.id().to_owned());
             Ok((name, id))
         })
         .await?;

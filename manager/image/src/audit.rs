@@ -23,7 +23,7 @@ use crate::images::image_id;
 use crate::manifest::{self, Layer};
 use crate::reaper::give_way;
 use crate::store::{Held, Key, Sought, Store, View};
-use crate::{Error, Image};
+use crate::{Artifact, Error, Image, Kept};
 
 /// What is hashed at once; after each it is told how far the check is.
 const PIECE_BYTES: usize = 1 << 20;
@@ -124,7 +124,7 @@ impl Audit<'_> {
         };
         for id in ids {
             if let Some(view) = self.store.view(&id)? {
-                self.image(&view)?;
+                self.kept(&view)?;
             }
         }
         for checked in std::mem::take(&mut self.layers).into_values() {
@@ -172,21 +172,42 @@ impl Audit<'_> {
         Ok(())
     }
 
-    /// Everything of one image.
-    fn image(&mut self, view: &View) -> Result<(), Error> {
-        let image = &view.image;
-        let name = image.names.first().unwrap_or(&image.id);
+    /// Everything of one image or artifact.
+    fn kept(&mut self, view: &View) -> Result<(), Error> {
+        let id = view.kept.id().to_owned();
+        let name = view.kept.names().first().unwrap_or(&id);
         for (row, held) in &view.contents {
             let held = held.as_ref();
             self.blob(Some(name), &row.digest, held.map(|held| held.path()))?;
         }
-        let diff_ids = self.diff_ids(name, view)?;
-        let layers = self.manifest_layers(view)?;
+        match &view.kept {
+            Kept::Image(image) => self.layers(name, image, view)?,
+            Kept::Artifact(artifact) => self.artifact(name, artifact)?,
+        }
+        self.counts.images += 1;
+        self.say(AuditEvent::Progress(self.counts))
+    }
+
+    /// An artifact has no more than its blobs, but all of them.
+    fn artifact(&mut self, name: &str, artifact: &Artifact) -> Result<(), Error> {
+        let mut rules = Vec::new();
+        if !Digest::parse(&artifact.id).is_ok_and(|id| id.is_of(artifact.manifest_json.as_bytes())) {
+            rules.push("the manifest in the database is not the one that the artifact's id is the digest of");
+        }
+        if !database::is_complete(&self.store.database(), &artifact.id)? {
+            rules.push("the database does not have all of the artifact's blobs");
+        }
+        self.broken_rules(name, &rules)
+    }
+
+    fn layers(&mut self, name: &str, image: &Image, view: &View) -> Result<(), Error> {
+        let diff_ids = self.diff_ids(name, image, view)?;
+        let layers = self.manifest_layers(image)?;
         let mut below: Vec<(Digest, Arc<Held>)> = Vec::new();
         for (position, (diff_id, (row, held))) in diff_ids.iter().zip(&view.layers).enumerate() {
             let Some(held) = held else {
                 let fault = Fault::Missing;
-                let (image, layer) = (name.clone(), diff_id.to_string());
+                let (image, layer) = (name.to_owned(), diff_id.to_string());
                 self.find(Finding::Layer { image, layer, fault })?;
                 continue;
             };
@@ -202,13 +223,11 @@ impl Audit<'_> {
             }
             below.push((chain_id.clone(), Arc::clone(held)));
         }
-        self.counts.images += 1;
-        self.say(AuditEvent::Progress(self.counts))
+        Ok(())
     }
 
     /// The layers' diffIDs by the config, if the database says the same of them.
-    fn diff_ids(&mut self, name: &str, view: &View) -> Result<Vec<Digest>, Error> {
-        let image: &Image = &view.image;
+    fn diff_ids(&mut self, name: &str, image: &Image, view: &View) -> Result<Vec<Digest>, Error> {
         let mut rules = Vec::new();
         let is_config = Digest::parse(&image.id).is_ok_and(|id| id.is_of(image.config_json.as_bytes()));
         if !is_config {
@@ -225,17 +244,22 @@ impl Audit<'_> {
         if !is_same {
             rules.push("the layers in the database are not those of the image's config");
         }
-        for rule in &rules {
+        self.broken_rules(name, &rules)?;
+        Ok(if is_same { diff_ids } else { Vec::new() })
+    }
+
+    fn broken_rules(&mut self, name: &str, rules: &[&str]) -> Result<(), Error> {
+        for rule in rules {
             let image = Some(name.to_owned());
             let rule = (*rule).to_owned();
             self.find(Finding::Record { image, rule })?;
         }
-        Ok(if is_same { diff_ids } else { Vec::new() })
+        Ok(())
     }
 
     /// As the manifest says, base first; none if it is not whole.
-    fn manifest_layers(&self, view: &View) -> Result<Vec<Layer>, Error> {
-        let digest = Digest::parse(&view.image.manifest_digest).ok();
+    fn manifest_layers(&self, image: &Image) -> Result<Vec<Layer>, Error> {
+        let digest = Digest::parse(&image.manifest_digest).ok();
         let Some(digest) = digest.filter(|digest| self.is_whole(digest)) else {
             return Ok(Vec::new());
         };

@@ -88,6 +88,17 @@ pub enum Error {
         /// What it leads to.
         media_type: String,
     },
+    /// A name that leads to an artifact, where a container image is needed.
+    #[error(
+        "{name} is an artifact of type {artifact_type}, not a container image: no container can be made of it (image \
+         inspect tells what it has)"
+    )]
+    Artifact {
+        /// The name as asked for.
+        name: String,
+        /// Its type.
+        artifact_type: String,
+    },
     /// A filter of a list or prune that is not known, or not well formed.
     #[error("invalid filter {filter:?}: {rule}")]
     Filter {
@@ -427,6 +438,7 @@ impl Error {
             | Error::Mapped { .. }
             | Error::AmbiguousId(_)
             | Error::NotAnImage { .. }
+            | Error::Artifact { .. }
             | Error::Filter { .. }
             | Error::Document { .. }
             | Error::Digest { .. }

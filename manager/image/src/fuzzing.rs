@@ -35,6 +35,12 @@ pub fn manifest(content: &[u8]) {
                 let layers = manifest.layers.iter().map(|layer| &layer.descriptor);
                 layers.chain([&manifest.config]).collect()
             }
+            Document::Artifact(artifact) => artifact
+                .layers
+                .iter()
+                .chain([&artifact.config])
+                .map(|part| &part.descriptor)
+                .collect(),
         };
         let linked = links::read(content).expect("what is pulled can be kept");
         for descriptor in wanted {

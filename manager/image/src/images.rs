@@ -3,6 +3,7 @@
 mod filter;
 mod find;
 mod history;
+mod kept;
 mod lease;
 mod measure;
 mod names;
@@ -11,6 +12,7 @@ mod usage;
 
 pub use filter::{Filters, LabelFilter, moment, read_filters};
 pub use history::Step;
+pub use kept::{Artifact, Blob, Kept};
 pub use lease::{Lease, LeasedImage};
 pub use measure::tree_bytes;
 pub use usage::{ImageUsage, Usage};
@@ -51,6 +53,8 @@ pub struct PullOptions {
     pub platform: Option<Platform>,
     /// Keep all platforms of an index, so that it can be pushed and saved as it is. One is unpacked.
     pub all_platforms: bool,
+    /// Refuse an artifact before any of its blobs comes: this is for a container.
+    pub images_only: bool,
     /// What the client has for this registry.
     pub credentials: Option<Credentials>,
 }
@@ -87,18 +91,7 @@ pub struct Image {
 impl Image {
     /// The image of this id.
     pub(crate) fn read(connection: &Connection, id: &str) -> Result<Image, Error> {
-        Image::find(connection, id)?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))
-    }
-
-    /// Like [`Image::read`]; `None` if it is not here any more.
-    pub(crate) fn find(connection: &Connection, id: &str) -> Result<Option<Image>, Error> {
-        let Some(row) = database::image(connection, id)? else {
-            return Ok(None);
-        };
-        let repo_digests = database::repo_digests(connection, id)?;
-        let layers = database::image_layers(connection, id)?;
-        let unpacked_bytes = layers.iter().filter_map(|layer| layer.unpacked_bytes).sum();
-        Image::from_row(row, repo_digests, unpacked_bytes).map(Some)
+        Kept::read(connection, id)?.into_image(id)
     }
 
     fn from_row(row: ImageRow, repo_digests: Vec<String>, unpacked_bytes: u64) -> Result<Image, Error> {
@@ -166,8 +159,8 @@ pub struct Pulled {
     pub name: String,
     /// Digest of what the name points to at its registry: an index, or the image's own manifest.
     pub digest: String,
-    /// The image of the wanted platform.
-    pub image: Image,
+    /// The image of the wanted platform, or the artifact.
+    pub kept: Kept,
 }
 
 /// The state of one layer of a pull.
@@ -232,7 +225,8 @@ impl Images {
         Images::open_under(root, config, PolicyFile::Nowhere).await
     }
 
-    /// Pull an image: everything fetched, verified and unpacked, durable when this returns.
+    /// Pull an image: everything fetched, verified and unpacked, durable when this returns. Of an artifact there is
+    /// nothing to unpack.
     ///
     /// `progress` is called with the state of each layer whenever it has changed, some times a second. Dropping the
     /// future gives the pull up; what it made is removed. Fails as a whole, leaving nothing that was not here before.
@@ -251,11 +245,16 @@ impl Images {
         registry::login(registry, &credentials, self.pulls.config()).await
     }
 
-    /// An image by name (short forms as in docker), by id or by an unambiguous beginning of its id.
-    pub fn get(&self, name_or_id: &str) -> Result<Image, Error> {
+    /// An image or artifact by name (short forms as in docker), by id or by an unambiguous beginning of its id.
+    pub fn get_kept(&self, name_or_id: &str) -> Result<Kept, Error> {
         let connection = self.store.database();
         let id = find::image_id(&connection, name_or_id)?;
-        Image::read(&connection, &id)
+        Kept::read(&connection, &id)
+    }
+
+    /// Like [`Images::get_kept`], of what a container can be made of.
+    pub fn get(&self, name_or_id: &str) -> Result<Image, Error> {
+        self.get_kept(name_or_id)?.into_image(name_or_id)
     }
 
     /// The image that a name or id has for a platform. Of an index whose platforms were all kept, the layers are
@@ -267,30 +266,31 @@ impl Images {
             Found::Name(reference) => self.pulls.unpack_here(reference, platform).await,
             Found::Image(id) => {
                 let images = self.clone();
-                let image = crate::blocking(move || Image::read(&images.store.database(), &id)).await?;
+                let kept = crate::blocking(move || Kept::read(&images.store.database(), &id)).await?;
+                let image = kept.into_image(name_or_id)?;
                 image.check_platform(name_or_id, &platform)?;
                 Ok(image)
             }
         }
     }
 
-    /// All images, in the order of their ids.
-    pub fn list(&self) -> Result<Vec<Image>, Error> {
+    /// All images and artifacts, in the order of their ids.
+    pub fn list(&self) -> Result<Vec<Kept>, Error> {
         self.list_some(&Filters::default())
     }
 
-    /// The images that pass filters, in the order of their ids, with those of their names that do.
-    pub fn list_some(&self, filters: &Filters) -> Result<Vec<Image>, Error> {
+    /// The images and artifacts that pass filters, in the order of their ids, with those of their names that do.
+    pub fn list_some(&self, filters: &Filters) -> Result<Vec<Kept>, Error> {
         let connection = self.store.database();
         let ready = filters.ready(&connection)?;
-        let mut images = Vec::new();
+        let mut all = Vec::new();
         for id in database::image_ids(&connection)? {
-            let mut image = Image::read(&connection, &id)?;
-            if ready.pass(&mut image) {
-                images.push(image);
+            let mut kept = Kept::read(&connection, &id)?;
+            if ready.pass(&mut kept) {
+                all.push(kept);
             }
         }
-        Ok(images)
+        Ok(all)
     }
 
     /// How an image was built, base first.
@@ -403,7 +403,7 @@ impl Images {
     /// Take the images of an archive, whole: an OCI image layout or a docker archive, or both in one; plain or in
     /// gzip, zstd, xz or bzip2. Of an index, the image for `platform` is unpacked. The images tell only the names that they have in
     /// the archive.
-    pub fn load(&self, archive: impl Read, platform: Option<&Platform>) -> Result<Vec<Image>, Error> {
+    pub fn load(&self, archive: impl Read, platform: Option<&Platform>) -> Result<Vec<Kept>, Error> {
         load::load(&self.store, archive, platform)
     }
 

@@ -68,8 +68,8 @@ pub use database::is_full as database_is_full;
 pub use error::{Error, Kind, Refusal};
 pub use idmap::{IdMap, IdRange, Owners};
 pub use images::{
-    Filters, Image, ImageUsage, Images, LabelFilter, LayerProgress, Lease, LeasedImage, Phase, PullOptions,
-    Pulled, Removed, Step, Usage, moment, read_filters, tree_bytes,
+    Artifact, Blob, Filters, Image, ImageUsage, Images, Kept, LabelFilter, LayerProgress, Lease, LeasedImage,
+    Phase, PullOptions, Pulled, Removed, Step, Usage, moment, read_filters, tree_bytes,
 };
 pub use instruction::apply as apply_instructions;
 pub use layers::Layers;

@@ -150,7 +150,7 @@ fn descriptor(raw: RawDescriptor) -> Result<Descriptor, String> {
     })
 }
 
-fn check_media_type(media_type: &str) -> Result<(), String> {
+pub(crate) fn check_media_type(media_type: &str) -> Result<(), String> {
     if media_type.len() <= MEDIA_TYPE_LENGTH_MAX && media_type.bytes().all(|b| b.is_ascii_graphic()) {
         Ok(())
     } else {

@@ -13,33 +13,45 @@ mod legacy;
 use std::io::Read;
 use std::sync::Arc;
 
+use crate::database::ImageRow;
 use crate::digest::Digest;
 use crate::local::{Base, Documents, Index, LocalLayer, Prepared, commit, manifest_json, place, prepare};
 use crate::reference::Reference;
-use crate::store::Store;
-use crate::{Error, Image, Platform};
+use crate::store::{Held, Store};
+use crate::{Error, Kept, Platform};
 use files::Files;
 
 /// Images in one archive.
 const IMAGES_MAX: usize = 1000;
 
-/// An image of the archive: its documents are checked, its layers are not.
+/// An image or artifact of the archive, by its documents, which are checked.
 struct Planned {
     names: Vec<Reference>,
-    /// `None`: the archive has none, so it is made of the config and the layers.
-    manifest: Option<Vec<u8>>,
-    config: String,
-    layers: Vec<LocalLayer>,
+    content: Content,
     /// What it was chosen from.
     index: Option<Index>,
 }
 
-/// Read the archive to its end, and make its images ready.
+enum Content {
+    Image {
+        /// `None`: the archive has none, so it is made of the config and the layers.
+        manifest: Option<Vec<u8>>,
+        config: String,
+        /// They are not checked yet.
+        layers: Vec<LocalLayer>,
+    },
+    Artifact {
+        row: ImageRow,
+        blobs: Vec<Arc<Held>>,
+    },
+}
+
+/// Read the archive to its end, and make its images and artifacts ready.
 pub(crate) fn load(
     store: &Arc<Store>,
     archive: impl Read,
     platform: Option<&Platform>,
-) -> Result<Vec<Image>, Error> {
+) -> Result<Vec<Kept>, Error> {
     let files = Files::read(store, archive)?;
     failpoint::reach("load.read");
     let planned = if files.has("index.json") && files.has("oci-layout") {
@@ -55,46 +67,57 @@ pub(crate) fn load(
         ));
     };
     let mut ready = Vec::new();
-    for image in planned {
-        ready.push((image.names.clone(), image.prepare(store)?));
+    for planned in planned {
+        ready.push((planned.names.clone(), planned.prepare(store)?));
     }
     failpoint::reach("load.prepared");
-    let mut images = Vec::new();
+    let mut all = Vec::new();
     for (names, prepared) in &ready {
-        let mut image = commit(store, prepared, names.first())?;
+        commit(store, prepared, names.first())?;
         for name in names.iter().skip(1) {
-            image = commit(store, prepared, Some(name))?;
+            commit(store, prepared, Some(name))?;
         }
+        let mut kept = Kept::read(&store.database(), prepared.id())?;
         // It may have others here; these are the archive's.
-        image.names = names.iter().map(Reference::name).collect();
-        images.push(image);
+        *kept.names_mut() = names.iter().map(Reference::name).collect();
+        all.push(kept);
     }
-    Ok(images)
+    Ok(all)
 }
 
 impl Planned {
     fn prepare(self, store: &Arc<Store>) -> Result<Prepared, Error> {
-        let layers: Vec<_> = self.layers.iter().map(|local| local.layer.clone()).collect();
-        let manifest = if let Some(manifest) = self.manifest {
+        let (manifest, config, local) = match self.content {
+            Content::Image {
+                manifest,
+                config,
+                layers,
+            } => (manifest, config, layers),
+            Content::Artifact { row, blobs } => {
+                return Ok(Prepared::artifact(row, blobs, self.index.as_ref()));
+            }
+        };
+        let layers: Vec<_> = local.iter().map(|local| local.layer.clone()).collect();
+        let manifest = if let Some(manifest) = manifest {
             manifest
         } else {
             // Where the same image was pulled, its own manifest is the better one: it can be pushed as it was.
-            let id = Digest::of(self.config.as_bytes()).to_string();
+            let id = Digest::of(config.as_bytes()).to_string();
             if let Ok(base) = Base::hold(store, &id) {
                 let documents = Documents {
                     manifest: &base.manifest_json,
-                    config: &self.config,
+                    config: &config,
                     layers: &base.manifest.layers,
                     index: None,
                 };
                 return prepare(store, &documents, base.placed);
             }
-            manifest_json(&self.config, &layers).into_bytes()
+            manifest_json(&config, &layers).into_bytes()
         };
-        let placed = place(store, self.layers, Vec::new(), Vec::new())?;
+        let placed = place(store, local, Vec::new(), Vec::new())?;
         let documents = Documents {
             manifest: &manifest,
-            config: &self.config,
+            config: &config,
             layers: &layers,
             index: self.index.as_ref(),
         };

@@ -2,6 +2,7 @@
 //!
 //! Pure: bytes in, checked values out. Nothing here is fetched or stored.
 
+mod artifact;
 pub(crate) mod referrers;
 
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use serde::Deserialize;
 
 use crate::digest::{Digest, quote};
 use crate::{Error, Platform};
+pub(crate) use artifact::{Artifact, Part};
 pub use referrers::Referrer;
 
 /// Bound of a manifest, index or config; what the OCI distribution spec asks registries to accept at least.
@@ -95,6 +97,7 @@ pub(crate) struct IndexEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Document {
     Manifest(Manifest),
+    Artifact(Artifact),
     Index(Vec<IndexEntry>),
 }
 
@@ -109,6 +112,20 @@ struct RawDocument {
     manifests: Option<Vec<RawDescriptor>>,
     #[serde(rename = "fsLayers")]
     fs_layers: Option<serde::de::IgnoredAny>,
+    /// A field of image configs.
+    rootfs: Option<serde::de::IgnoredAny>,
+    annotations: Option<serde_json::Value>,
+}
+
+impl RawDocument {
+    /// Whether its config is one that no container can be made by.
+    fn is_artifact(&self) -> bool {
+        let media_type = self
+            .config
+            .as_ref()
+            .and_then(|config| config.media_type.as_deref());
+        media_type.is_some_and(|media_type| media_type != OCI_CONFIG && media_type != DOCKER_CONFIG)
+    }
 }
 
 #[derive(Deserialize)]
@@ -147,13 +164,39 @@ pub(crate) fn parse(content: &[u8], content_type: &str, digest: &str) -> Result<
     })
 }
 
-/// A manifest that was checked when it was stored; it may not tell its own media type.
+/// An image's manifest that was checked when it was stored.
 pub(crate) fn parse_stored(content: &[u8]) -> Option<Manifest> {
-    let raw: RawDocument = serde_json::from_slice(content).ok()?;
-    match parse_document(content, raw.media_type.as_deref().unwrap_or(OCI_MANIFEST)).ok()? {
+    match parse_again(content)? {
         Document::Manifest(manifest) => Some(manifest),
-        Document::Index(_) => None,
+        Document::Artifact(_) | Document::Index(_) => None,
     }
+}
+
+/// An artifact's manifest that was checked when it was stored.
+pub(crate) fn parse_stored_artifact(content: &[u8]) -> Option<Artifact> {
+    match parse_again(content)? {
+        Document::Artifact(artifact) => Some(artifact),
+        Document::Manifest(_) | Document::Index(_) => None,
+    }
+}
+
+/// What a pull by this manifest shows of its progress: an image's layers, an artifact's blobs.
+pub(crate) fn stored_blobs(content: &[u8]) -> Vec<Descriptor> {
+    match parse_again(content) {
+        Some(Document::Manifest(manifest)) => manifest
+            .layers
+            .into_iter()
+            .map(|layer| layer.descriptor)
+            .collect(),
+        Some(Document::Artifact(artifact)) => artifact.blobs(),
+        Some(Document::Index(_)) | None => Vec::new(),
+    }
+}
+
+/// What was announced with another media type than it tells was refused; it may not tell any.
+fn parse_again(content: &[u8]) -> Option<Document> {
+    let raw: RawDocument = serde_json::from_slice(content).ok()?;
+    parse_document(content, raw.media_type.as_deref().unwrap_or(OCI_MANIFEST)).ok()
 }
 
 /// Read a document and check what is true of all kinds.
@@ -186,13 +229,10 @@ fn parse_document(content: &[u8], content_type: &str) -> Result<Document, String
     }
     let document = match content_type {
         OCI_INDEX | DOCKER_INDEX => index(raw.manifests.ok_or("it has no `manifests`")?),
+        OCI_MANIFEST | DOCKER_MANIFEST if raw.is_artifact() => artifact::parse(raw).map(Document::Artifact),
         OCI_MANIFEST | DOCKER_MANIFEST => {
             let config = raw.config.ok_or("it has no `config`")?;
-            manifest(
-                config,
-                raw.layers.ok_or("it has no `layers`")?,
-                raw.artifact_type.as_deref(),
-            )
+            manifest(config, raw.layers.ok_or("it has no `layers`")?)
         }
         other => Err(format!(
             "media type {} is not one of an image manifest or index",
@@ -234,19 +274,8 @@ fn index(entries: Vec<RawDescriptor>) -> Result<Document, String> {
     Ok(Document::Index(checked))
 }
 
-fn manifest(
-    config: RawDescriptor,
-    layers: Vec<RawDescriptor>,
-    artifact_type: Option<&str>,
-) -> Result<Document, String> {
+fn manifest(config: RawDescriptor, layers: Vec<RawDescriptor>) -> Result<Document, String> {
     let config = descriptor(config, "config", DOCUMENT_BYTES_MAX)?;
-    if config.media_type != OCI_CONFIG && config.media_type != DOCKER_CONFIG {
-        return Err(format!(
-            "it is not a container image: its config has media type {}, its artifact type is {}",
-            quote(&config.media_type),
-            quote(artifact_type.unwrap_or("unset"))
-        ));
-    }
     if layers.len() > LAYERS_MAX {
         return Err(format!("it has {} layers, more than {LAYERS_MAX}", layers.len()));
     }
@@ -337,7 +366,8 @@ fn compression(media_type: &str) -> Option<Compression> {
 
 /// Whether layers of this type are not for registries to have: their publisher gives them out.
 pub(crate) fn is_foreign(media_type: &str) -> bool {
-    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
+    media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
+        || media_type.starts_with("application/vnd.docker.image.rootfs.foreign.")
 }
 
 /// Whether this is the media type of docker's first manifests, signed or not.
@@ -472,9 +502,15 @@ mod tests {
             (r#"{"schemaVersion":1,"fsLayers":[]}"#.to_owned(), "version 1"),
             (r#"{"schemaVersion":2}"#.to_owned(), "config"),
             (
-                manifest_json("application/vnd.wasm.config.v0+json", ""),
-                "not a container image",
+                manifest_json("a/b", "").replacen('{', r#"{"rootfs":{},"#, 1),
+                "image config",
             ),
+            (manifest_json("", ""), "empty"),
+            (
+                manifest_json("a/b", &layer_json("", 2)),
+                "layers[0].mediaType is empty",
+            ),
+            (manifest_json("a/b", &layer_json("c/d", 3)), "two sizes"),
             (
                 manifest_json(OCI_CONFIG, &layer_json("text/plain", 1)),
                 "layers[0].mediaType",
@@ -506,6 +542,27 @@ mod tests {
         }
         assert!(refusal(&manifest_json(OCI_CONFIG, ""), "text/html").contains("media type"));
         assert!(refusal(&manifest_json(OCI_CONFIG, ""), OCI_INDEX).contains("no `manifests`"));
+    }
+
+    #[test]
+    fn what_has_no_images_config_is_an_artifact() {
+        let artifact = |json: &str| match parse(json.as_bytes(), OCI_MANIFEST, D).unwrap() {
+            Document::Artifact(artifact) => artifact,
+            other => panic!("{other:?}"),
+        };
+        let chart = artifact(&manifest_json("application/vnd.cncf.helm.config.v1+json", ""));
+        assert_eq!(chart.kind, "application/vnd.cncf.helm.config.v1+json");
+        // The empty config, told twice.
+        let empty = manifest_json("application/vnd.oci.empty.v1+json", &layer_json("a/b", 2));
+        let empty = artifact(&empty.replacen('{', r#"{"artifactType":"c/d","#, 1));
+        assert_eq!((empty.kind.as_str(), empty.blobs().len()), ("c/d", 1));
+        let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+        let other = manifest_json("a/b", &layer_json(foreign, 9).replace("e3b0", "e3b1"));
+        assert_eq!(
+            artifact(&other).blobs().len(),
+            1,
+            "the rest is not for registries to have"
+        );
     }
 
     fn entry(platform: &str) -> IndexEntry {

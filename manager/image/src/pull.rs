@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::credentials::Credentials;
-use crate::database::{self, ImageRow};
+use crate::database;
 use crate::digest::{Digest, chain_ids};
 use crate::manifest;
 use crate::patience::Config;
@@ -29,7 +29,7 @@ use crate::reference::Reference;
 use crate::registry::Sources;
 use crate::store::{Parts, Store};
 use crate::trust::{self, Gate, Origin};
-use crate::{Error, Image, LayerProgress, Phase, Platform, PullOptions, Pulled, blocking};
+use crate::{Error, Kept, LayerProgress, Phase, Platform, PullOptions, Pulled, blocking};
 use layer::{Below, LayerJob, Placed};
 use local::Known;
 use plan::Plan;
@@ -122,6 +122,7 @@ struct Pull {
     reference: Reference,
     wanted: Option<Platform>,
     all_platforms: bool,
+    images_only: bool,
     credentials: Option<Credentials>,
     cancelled: CancellationToken,
     flight: Arc<Flight>,
@@ -135,6 +136,7 @@ impl Pull {
             reference,
             wanted: options.platform,
             all_platforms: options.all_platforms,
+            images_only: options.images_only,
             credentials: options.credentials,
             cancelled: CancellationToken::new(),
         }
@@ -187,8 +189,8 @@ impl Pull {
         };
         failpoint::reach("pull.planned");
         let (name, target) = (self.reference.name(), plan.target.target_digest.clone());
-        let image = self.make(Some((&registry, origin)), plan, Some(name)).await?;
-        Ok(self.pulled(target, image))
+        let kept = self.make(Some((&registry, origin)), plan, Some(name)).await?;
+        self.pulled(target, kept)
     }
 
     /// Whether the name still points to what it has here.
@@ -203,12 +205,14 @@ impl Pull {
         Ok(now.as_ref() == Some(&known.target))
     }
 
-    fn pulled(&self, digest: String, image: Image) -> Pulled {
-        Pulled {
-            name: self.reference.to_string(),
-            digest,
-            image,
-        }
+    fn pulled(&self, digest: String, kept: Kept) -> Result<Pulled, Error> {
+        let name = self.reference.to_string();
+        let kept = if self.images_only {
+            Kept::Image(Box::new(kept.into_image(&name)?))
+        } else {
+            kept
+        };
+        Ok(Pulled { name, digest, kept })
     }
 
     /// Make what is planned, and commit it. `from`: the registry, and what was found there to judge it by, unless all
@@ -218,17 +222,13 @@ impl Pull {
         from: Option<(&Sources, Origin)>,
         plan: Plan,
         name: Option<String>,
-    ) -> Result<Image, Error> {
+    ) -> Result<Kept, Error> {
         let (registry, origin) = from.unzip();
         let counters = |descriptor: &manifest::Descriptor| {
             Arc::new(Counters::new(descriptor.digest.to_string(), descriptor.size))
         };
-        let unpacked: Vec<_> = plan
-            .manifest
-            .layers
-            .iter()
-            .map(|layer| counters(&layer.descriptor))
-            .collect();
+        let layers = plan.layers.iter();
+        let unpacked: Vec<_> = layers.map(|(layer, _)| counters(&layer.descriptor)).collect();
         let kept: Vec<_> = plan.others.iter().map(counters).collect();
         self.flight.board.set([unpacked.clone(), kept.clone()].concat());
         let placed = self.layers(registry, &plan, unpacked).await;
@@ -254,16 +254,9 @@ impl Pull {
                 .chain(others)
                 .chain(signatures)
                 .collect();
-            let id = plan.manifest.config.digest.to_string();
-            let row = ImageRow {
-                id: id.clone(),
-                manifest_digest: plan.manifest_digest.to_string(),
-                size_bytes: plan.size_bytes,
-                config_json: plan.config_json,
-                names: Vec::new(),
-            };
+            let id = plan.row.id.clone();
             let parts = Parts {
-                row,
+                row: plan.row,
                 name: name.map(|name| (name, plan.target.clone())),
                 layers,
                 blobs,
@@ -314,33 +307,26 @@ impl Pull {
         };
         let store = Arc::clone(&self.shared.store);
         let found = blocking(move || {
-            let Some(image) = Image::find(&store.database(), &id)? else {
+            let Some(kept) = Kept::find(&store.database(), &id)? else {
                 return Ok(None);
             };
-            let digest = Digest::parse(&image.manifest_digest).ok();
+            let digest = Digest::parse(kept.manifest_digest()).ok();
             let content = digest.map_or(Ok(None), |digest| store.document(&digest))?;
-            Ok(Some((
-                image,
-                manifest::parse_stored(&content.unwrap_or_default()),
-            )))
+            Ok(Some((kept, manifest::stored_blobs(&content.unwrap_or_default()))))
         })
         .await?;
-        let Some((image, manifest)) = found else {
+        let Some((kept, blobs)) = found else {
             return Ok(None);
         };
-        let layers = manifest.into_iter().flat_map(|manifest| manifest.layers);
-        let counters = layers.map(|layer| {
-            Arc::new(Counters::new(
-                layer.descriptor.digest.to_string(),
-                layer.descriptor.size,
-            ))
-        });
+        let counters = blobs
+            .into_iter()
+            .map(|blob| Arc::new(Counters::new(blob.digest.to_string(), blob.size)));
         let counters: Vec<_> = counters.collect();
-        for layer in &counters {
-            layer.enter(Phase::Present);
+        for blob in &counters {
+            blob.enter(Phase::Present);
         }
         self.flight.board.set(counters);
-        Ok(Some(self.pulled(known.target.to_string(), image)))
+        self.pulled(known.target.to_string(), kept).map(Some)
     }
 
     async fn connect(&self) -> Result<Sources, Error> {
@@ -358,14 +344,8 @@ impl Pull {
         let (first, mut below) = oneshot::channel();
         let _ = first.send(Below::new());
         let mut jobs = Vec::new();
-        let chain = chain_ids(&plan.diff_ids);
-        let layers = plan
-            .manifest
-            .layers
-            .iter()
-            .zip(&plan.diff_ids)
-            .zip(chain)
-            .zip(counters);
+        let diff_ids: Vec<Digest> = plan.layers.iter().map(|(_, diff_id)| diff_id.clone()).collect();
+        let layers = plan.layers.iter().zip(chain_ids(&diff_ids)).zip(counters);
         for (((layer, diff_id), chain_id), counters) in layers {
             let (above, next) = oneshot::channel();
             let job = LayerJob {
@@ -409,6 +389,6 @@ async fn removed_on_a_blocking_thread<T: Send + 'static>(made: T, error: Error) 
     removal.await.err().unwrap_or(error)
 }
 
-fn read(store: &Store, id: &str) -> Result<Image, Error> {
-    Image::read(&store.database(), id)
+fn read(store: &Store, id: &str) -> Result<Kept, Error> {
+    Kept::read(&store.database(), id)
 }

@@ -20,7 +20,7 @@ use crate::manifest::OCI_INDEX;
 use crate::pack::Packer;
 use crate::reference::Reference;
 use crate::store::{Held, Store};
-use crate::{Error, database};
+use crate::{Error, Kept, database};
 
 /// All that goes into the archive, held until it is written.
 #[derive(Default)]
@@ -39,7 +39,7 @@ pub(crate) fn save(store: &Arc<Store>, names_or_ids: &[String], archive: impl Wr
         let found = find(&store.database(), wanted)?;
         match found {
             Found::Image(id) => {
-                let manifest = plan.add_image(store, &id, None)?;
+                let manifest = plan.add_kept(store, &id, None)?;
                 plan.add(store, &manifest, None)?;
             }
             Found::Name(reference) => plan.add_name(store, &reference)?,
@@ -62,7 +62,7 @@ impl Plan {
             (database::name(&connection, &name)?, target)
         };
         let manifest = match image {
-            Some(row) => Some(self.add_image(store, &row.image_id, Some(&name))?),
+            Some(row) => Some(self.add_kept(store, &row.image_id, Some(&name))?),
             None => None,
         };
         let target = target.or(manifest).ok_or_else(|| Error::Incomplete {
@@ -72,7 +72,26 @@ impl Plan {
         self.add(store, &target, Some(reference))
     }
 
-    /// Add an image to manifest.json. Gives its manifest, all of which is here.
+    /// Add what manifest.json is to have of an image or artifact. Gives its manifest, all of which is here.
+    fn add_kept(&mut self, store: &Arc<Store>, id: &str, name: Option<&str>) -> Result<Digest, Error> {
+        let artifact = {
+            let connection = store.database();
+            match Kept::read(&connection, id)? {
+                Kept::Image(_) => None,
+                Kept::Artifact(_) => Some(database::is_complete(&connection, id)?),
+            }
+        };
+        let Some(is_complete) = artifact else {
+            return self.add_image(store, id, name);
+        };
+        // Docker's archives know images only.
+        let digest = Digest::parse(id).ok().filter(|_| is_complete);
+        digest.ok_or_else(|| Error::Incomplete {
+            image: id.to_owned(),
+            what: "blobs".to_owned(),
+        })
+    }
+
     fn add_image(&mut self, store: &Arc<Store>, id: &str, name: Option<&str>) -> Result<Digest, Error> {
         let base = Base::hold(store, id)?;
         let entry = self.docker.entry(id.to_owned()).or_insert_with(|| {

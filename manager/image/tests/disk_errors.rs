@@ -87,11 +87,16 @@ async fn pull(images: &Images, image: Made) -> Result<Image, image::Error> {
     let registry = Server::with(image);
     let reference = registry.reference();
     let pulled = images.pull(&reference, PullOptions::default(), &|_| {});
-    Ok(pulled.await?.image)
+    Ok(fixture::image_of(pulled.await?))
 }
 
 fn ids(images: &Images) -> Vec<String> {
-    images.list().unwrap().into_iter().map(|image| image.id).collect()
+    images
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|kept| kept.id().to_owned())
+        .collect()
 }
 
 fn image_of(bytes: usize, seed: u64) -> Made {

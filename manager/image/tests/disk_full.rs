@@ -70,7 +70,7 @@ async fn refused_then_fine(disk: &SmallDisk, too_much: made::Made) {
         Packing::Gzip,
     )]);
     let fits = Server::with(fits);
-    let image = pull(&fits.reference()).await.unwrap().image;
+    let image = fixture::image_of(pull(&fits.reference()).await.unwrap());
     images.prepare(&image, "c").unwrap();
 }
 

@@ -39,7 +39,7 @@ async fn pull_as(place: &Place, registry: &Server, credentials: Credentials) -> 
     };
     let reference = registry.reference();
     let pulled = place.images.pull(&reference, options, &|_| {});
-    Ok(pulled.await?.image)
+    Ok(fixture::image_of(pulled.await?))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,7 +271,7 @@ async fn a_blob_of_another_platform_that_a_mirror_has_wrong_comes_from_the_regis
             ..PullOptions::default()
         };
         let pulled = place.images.pull(&registry.reference(), options, &|_| {}).await;
-        assert_eq!(pulled.unwrap().image.id, own.id, "{wrong}");
+        assert_eq!(pulled.unwrap().kept.id(), own.id, "{wrong}");
         assert_eq!(mirror.count("GET", &other.layers[0]), 1, "{wrong}");
         assert_eq!(registry.count("GET", &other.layers[0]), 1, "{wrong}");
         let hex = other.layers[0].strip_prefix("sha256:").unwrap();

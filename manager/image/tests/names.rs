@@ -20,7 +20,7 @@ fn ids(place: &Place, filters: &[&str]) -> Vec<String> {
         .images
         .list_some(&Filters::parse(&filters).unwrap())
         .unwrap();
-    images.into_iter().map(|image| image.id).collect()
+    images.into_iter().map(|kept| kept.id().to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

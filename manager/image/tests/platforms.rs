@@ -26,7 +26,7 @@ async fn pull(place: &Place, reference: &str, platform: &str, all_platforms: boo
         ..PullOptions::default()
     };
     let pulled = place.images.pull(reference, options, &|_| {}).await;
-    pulled.unwrap().image
+    fixture::image_of(pulled.unwrap())
 }
 
 fn blob(place: &Place, digest: &str) -> Option<Vec<u8>> {
@@ -68,7 +68,7 @@ async fn one_platform_keeps_the_index_as_it_was_published_and_its_own_content_on
             .list()
             .unwrap()
             .iter()
-            .all(|image| image.names == [server.reference()])
+            .all(|kept| kept.names() == [server.reference()])
     );
     let removed = place.images.remove(&server.reference(), false).unwrap();
     assert_eq!(removed.deleted.len(), 2);

@@ -461,7 +461,7 @@ async fn a_push_of_an_image_that_is_removed_meanwhile_is_done() {
         if head.is("PUT", "/manifests/") {
             let images = doomed.get().unwrap();
             for image in images.list().unwrap() {
-                images.remove(&image.id, true).unwrap();
+                images.remove(image.id(), true).unwrap();
             }
         }
         None

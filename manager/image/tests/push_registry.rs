@@ -7,7 +7,7 @@ use std::process::Command;
 use fixture::docker_registry::Registry;
 use fixture::made::{self, Entry, Made, OCI_MANIFEST, Packing};
 use fixture::{Place, password};
-use image::{BlobPhase, Image, PullOptions};
+use image::{BlobPhase, Image, Kept, PullOptions};
 use serde_json::{Value, json};
 
 const PASSWORD_FILE: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
@@ -50,7 +50,7 @@ async fn pull_all(place: &Place, reference: &str) -> Image {
         ..PullOptions::default()
     };
     let pulled = place.images.pull(reference, options, &|_| {}).await;
-    pulled.unwrap().image
+    fixture::image_of(pulled.unwrap())
 }
 
 /// Give what is at `from` the name `to`, and push it.
@@ -197,13 +197,14 @@ async fn an_artifact_in_an_index_is_listed_with_its_subject() {
     let listed: Value =
         serde_json::from_slice(&raw(&registry.reference(&format!("ours/signed:{tag}")))).unwrap();
     assert_eq!(listed["manifests"][0]["digest"], json!(artifact));
-    // An artifact is no image to run.
+    // It came along with the index, and is known by its own name once that is asked for.
     let alone = format!("{}@{artifact}", registry.reference("ours/signed"));
-    let error = place.pull(&alone).await.unwrap_err().to_string();
-    assert!(
-        error.contains("not a container image") && error.contains("vnd.example.sbom"),
-        "{error}"
-    );
+    let pulled = place.images.pull(&alone, PullOptions::default(), &|_| {}).await;
+    let Kept::Artifact(kept) = pulled.unwrap().kept else {
+        panic!("it is no image");
+    };
+    assert_eq!(kept.subject.as_deref(), Some(subject.top.as_str()));
+    assert_eq!(kept.artifact_type, "application/vnd.example.sbom");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,7 @@ async fn pull_as(server: &Server, secret: Option<Secret>) -> Result<Image, Error
     };
     let reference = server.reference();
     let pulled = place.images.pull(&reference, options, &|_| {});
-    Ok(pulled.await?.image)
+    Ok(fixture::image_of(pulled.await?))
 }
 
 fn asked(server: &Server) -> Vec<Request> {

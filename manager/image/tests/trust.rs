@@ -1109,7 +1109,7 @@ async fn a_policy_that_was_there_does_not_end_by_its_files_going() {
     let reference = server.reference();
     let pull = async |images: &Images| {
         let pulled = images.pull(&reference, PullOptions::default(), &|_| {}).await;
-        pulled.map(|pulled| pulled.image)
+        pulled.map(fixture::image_of)
     };
     let pulled = pull(&images).await.unwrap();
     std::fs::write(&file, policy(&json!([{"type": "reject"}])).to_string()).unwrap();

@@ -145,7 +145,7 @@ pub(crate) fn is_complete(connection: &Connection, digest: &str) -> Result<bool,
         .map_err(doing("look for content"))
 }
 
-/// The manifests that a target has for an image: itself, or entries of an index.
+/// The manifests that a target has for an image: itself, or entries of an index. An artifact's id is its manifest's.
 pub(crate) fn manifests_of(
     connection: &Connection,
     target: &str,
@@ -154,7 +154,8 @@ pub(crate) fn manifests_of(
     let sql = "WITH RECURSIVE below (digest) AS (
             VALUES (?1)
             UNION SELECT child FROM links JOIN below ON parent = digest WHERE kind = 'manifest'
-        ) SELECT DISTINCT parent FROM links JOIN below ON parent = digest WHERE kind = 'config' AND child = ?2";
+        ) SELECT DISTINCT parent FROM links JOIN below ON parent = digest
+        WHERE parent = ?2 OR (kind = 'config' AND child = ?2)";
     strings(connection, sql, [target, image_id]).map_err(doing("look for manifests"))
 }
 

@@ -1,4 +1,4 @@
-//! Images that are unpacked here, the names that lead to them, and where they came from.
+//! Images that are unpacked here, artifacts, the names that lead to them, and where they came from.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -11,7 +11,10 @@ pub(crate) struct ImageRow {
     pub(crate) id: String,
     pub(crate) manifest_digest: String,
     pub(crate) size_bytes: u64,
+    /// An artifact's manifest, which takes the config's place.
     pub(crate) config_json: String,
+    /// `None`: it is a container image.
+    pub(crate) artifact_type: Option<String>,
     pub(crate) names: Vec<String>,
 }
 
@@ -28,7 +31,7 @@ pub(crate) fn image_ids(connection: &Connection) -> Result<Vec<String>, Error> {
 }
 
 pub(crate) fn image(connection: &Connection, id: &str) -> Result<Option<ImageRow>, Error> {
-    let sql = "SELECT id, manifest_digest, size_bytes, config_json FROM images WHERE id = ?";
+    let sql = "SELECT id, manifest_digest, size_bytes, config_json, artifact_type FROM images WHERE id = ?";
     let row = connection
         .query_row(sql, [id], |row| {
             Ok(ImageRow {
@@ -36,6 +39,7 @@ pub(crate) fn image(connection: &Connection, id: &str) -> Result<Option<ImageRow
                 manifest_digest: row.get(1)?,
                 size_bytes: row.get::<_, i64>(2)?.cast_unsigned(),
                 config_json: row.get(3)?,
+                artifact_type: row.get(4)?,
                 names: Vec::new(),
             })
         })
@@ -132,15 +136,16 @@ pub(crate) fn insert_image(
 ) -> Result<(), Error> {
     let insert = || -> rusqlite::Result<()> {
         transaction.execute(
-            "INSERT INTO images (id, manifest_digest, size_bytes, config_json, target_digest)
-                VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO images (id, manifest_digest, size_bytes, config_json, target_digest, artifact_type)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                 ON CONFLICT (id) DO UPDATE SET manifest_digest = ?2, size_bytes = ?3, target_digest = ?5",
             params![
                 row.id,
                 row.manifest_digest,
                 row.size_bytes.cast_signed(),
                 row.config_json,
-                target_digest
+                target_digest,
+                row.artifact_type
             ],
         )?;
         for (position, layer) in layers.iter().enumerate() {

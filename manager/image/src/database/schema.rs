@@ -17,7 +17,7 @@ struct Step {
     complete: fn(&Transaction<'_>, &Path) -> Result<(), Error>,
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step {
         script: include_str!("schema/1.sql"),
         complete: |_, _| Ok(()),
@@ -36,6 +36,10 @@ const STEPS: [Step; 5] = [
     },
     Step {
         script: include_str!("schema/5.sql"),
+        complete: |_, _| Ok(()),
+    },
+    Step {
+        script: include_str!("schema/6.sql"),
         complete: |_, _| Ok(()),
     },
 ];

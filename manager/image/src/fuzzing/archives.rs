@@ -137,8 +137,8 @@ pub fn archive(content: &[u8], root: &Path) {
         let opened = runtime.expect("a runtime").block_on(Images::open(root));
         (opened.expect("open a store"), stored(root))
     });
-    for image in images.load(content, None).unwrap_or_default() {
-        images.remove(&image.id, true).expect("remove what was loaded");
+    for kept in images.load(content, None).unwrap_or_default() {
+        images.remove(kept.id(), true).expect("remove what was loaded");
     }
     images.settle_removals();
     assert_eq!(stored(root), *empty, "an archive left something");

@@ -3,7 +3,7 @@
 use glob::{MatchOptions, Pattern};
 use rusqlite::Connection;
 
-use super::{Image, find};
+use super::{Kept, find};
 use crate::Error;
 
 /// In one request. More are a mistake.
@@ -110,7 +110,7 @@ impl Filters {
                 .iter()
                 .map(|name| {
                     let id = find::image_id(connection, name)?;
-                    Ok(Image::read(connection, &id)?.created_unix_seconds)
+                    Ok(Kept::read(connection, &id)?.created_unix_seconds())
                 })
                 .collect()
         };
@@ -123,27 +123,26 @@ impl Filters {
 }
 
 impl Ready<'_> {
-    /// Whether an image passes. Its names are cut down to those that were asked for.
-    pub(super) fn pass(&self, image: &mut Image) -> bool {
+    /// Whether an image or artifact passes. Its names are cut down to those that were asked for.
+    pub(super) fn pass(&self, kept: &mut Kept) -> bool {
         let filters = self.filters;
-        let created = image.created_unix_seconds;
+        let created = kept.created_unix_seconds();
         let passes = filters
             .dangling
-            .is_none_or(|dangling| dangling == image.names.is_empty())
+            .is_none_or(|dangling| dangling == kept.names().is_empty())
             && filters.until_unix_seconds.is_none_or(|until| created < until)
             && self.since.iter().all(|since| created > *since)
             && self.before.iter().all(|before| created < *before)
             && filters
                 .labels
                 .iter()
-                .all(|label| label.pass(label_of(image, label.key())));
+                .all(|label| label.pass(kept.label(label.key())));
         if !passes || filters.references.is_empty() {
             return passes;
         }
-        image
-            .names
-            .retain(|name| filters.references.iter().any(|pattern| matches(pattern, name)));
-        !image.names.is_empty()
+        let names = kept.names_mut();
+        names.retain(|name| filters.references.iter().any(|pattern| matches(pattern, name)));
+        !names.is_empty()
     }
 }
 
@@ -171,11 +170,6 @@ impl LabelFilter {
         let found = value.is_some_and(|value| self.value.as_ref().is_none_or(|wanted| wanted == value));
         found != self.is_unwanted
     }
-}
-
-fn label_of<'a>(image: &'a Image, key: &str) -> Option<&'a str> {
-    let config = image.config.config().as_ref()?;
-    config.labels().as_ref()?.get(key).map(String::as_str)
 }
 
 /// A pattern may leave out the tag, and what people leave out of names of docker's own registry.

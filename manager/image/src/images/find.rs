@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::Image;
+use super::Kept;
 use crate::database;
 use crate::reference::Reference;
 use crate::{Error, Platform, digest::Digest};
@@ -80,7 +80,7 @@ fn of_repository(connection: &Connection, repository: &str, digest: &str) -> Res
 fn by_manifest(connection: &Connection, digest: &str) -> Result<Option<String>, Error> {
     let ids = database::ids_by_manifest(connection, digest)?;
     for id in &ids {
-        if Image::read(connection, id)?.is_for(&Platform::host()) {
+        if Kept::read(connection, id)?.is_for(&Platform::host()) {
             return Ok(Some(id.clone()));
         }
     }

@@ -1,6 +1,6 @@
 //! How an image was built: the steps that its config tells, each with the layer that it made.
 
-use super::{Image, find, measure::tree_bytes};
+use super::{Kept, find, measure::tree_bytes};
 use crate::database::{self, LayerRow};
 use crate::store::{Key, Store};
 use crate::{Error, digest::Digest};
@@ -30,7 +30,7 @@ pub(super) fn history(store: &std::sync::Arc<Store>, name_or_id: &str) -> Result
         let connection = store.database();
         let id = find::image_id(&connection, name_or_id)?;
         (
-            Image::read(&connection, &id)?,
+            Kept::read(&connection, &id)?.into_image(name_or_id)?,
             database::image_layers(&connection, &id)?,
         )
     };

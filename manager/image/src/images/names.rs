@@ -7,7 +7,7 @@
 use rusqlite::Transaction;
 
 use super::find::{Found, find};
-use super::{Image, Removed};
+use super::{Kept, Removed};
 use crate::Error;
 use crate::database;
 use crate::reference::Reference;
@@ -138,7 +138,7 @@ pub(super) fn remove_by_id(
         removed.deleted.push(id.to_owned());
         for name in shared {
             if let Some(other) = database::images_of(transaction, &name)?.first() {
-                let platform = Image::read(transaction, other)?.platform().to_string();
+                let platform = Kept::read(transaction, other)?.platform();
                 database::repoint_name(transaction, &name, other, &platform)?;
             }
         }

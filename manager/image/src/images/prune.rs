@@ -3,7 +3,7 @@
 use rusqlite::Transaction;
 
 use super::filter::Filters;
-use super::{Image, Removed, names};
+use super::{Kept, Removed, names};
 use crate::{Error, database};
 
 /// Remove the images that pass `filters` and that neither a container nor a lease needs: those without a name, or
@@ -12,9 +12,9 @@ pub(super) fn prune(transaction: &Transaction<'_>, all: bool, filters: &Filters)
     let ready = filters.ready(transaction)?;
     let mut removed = Removed::default();
     for id in database::image_ids(transaction)? {
-        let mut image = Image::read(transaction, &id)?;
-        if (!all && !image.names.is_empty())
-            || !ready.pass(&mut image)
+        let mut kept = Kept::read(transaction, &id)?;
+        if (!all && !kept.names().is_empty())
+            || !ready.pass(&mut kept)
             || database::user_of(transaction, &id)?.is_some()
         {
             continue;

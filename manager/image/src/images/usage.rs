@@ -3,15 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Image, history};
+use super::{Kept, history};
 use crate::database::{self, LayerRow};
 use crate::{Error, store::Store};
 
-/// What one image takes.
+/// What one image or artifact takes.
 #[derive(Debug, Clone)]
 pub struct ImageUsage {
-    /// The image.
-    pub image: Image,
+    /// Which one.
+    pub kept: Kept,
     /// Unpacked layers that other images have too.
     pub shared_bytes: u64,
     /// Unpacked layers that no other image has.
@@ -37,7 +37,7 @@ pub struct Usage {
 
 /// One image with what it is made of.
 struct Made {
-    image: Image,
+    kept: Kept,
     layers: Vec<LayerRow>,
     contents: Vec<database::ContentRow>,
     containers: u32,
@@ -55,13 +55,13 @@ pub(super) fn usage(store: &Arc<Store>) -> Result<Usage, Error> {
         let connection = store.database();
         let mut made = Vec::new();
         for id in database::image_ids(&connection)? {
-            let image = Image::read(&connection, &id)?;
+            let kept = Kept::read(&connection, &id)?;
             made.push(Made {
                 layers: database::image_layers(&connection, &id)?,
-                contents: database::contents_of(&connection, &image.manifest_digest)?,
+                contents: database::contents_of(&connection, kept.manifest_digest())?,
                 containers: database::containers_of(&connection, &id)?,
                 is_needed: database::user_of(&connection, &id)?.is_some(),
-                image,
+                kept,
             });
         }
         (made, database::all_contents(&connection)?)
@@ -75,7 +75,7 @@ pub(super) fn usage(store: &Arc<Store>) -> Result<Usage, Error> {
     let images: Vec<ImageUsage> = made
         .iter()
         .map(|made| ImageUsage {
-            image: made.image.clone(),
+            kept: made.kept.clone(),
             shared_bytes: made.layers.iter().filter(is_shared).map(size).sum(),
             unique_bytes: made
                 .layers

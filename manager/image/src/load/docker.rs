@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use super::files::Files;
-use super::{IMAGES_MAX, Planned, refuse};
+use super::{Content, IMAGES_MAX, Planned, refuse};
 use crate::Error;
 use crate::digest::{Digest, quote};
 use crate::local::LocalLayer;
@@ -60,9 +60,11 @@ fn image(files: &Files, item: Item) -> Result<Planned, Error> {
         .collect();
     Ok(Planned {
         names: names?,
-        manifest: None,
-        config,
-        layers,
+        content: Content::Image {
+            manifest: None,
+            config,
+            layers,
+        },
         index: None,
     })
 }

@@ -7,14 +7,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::files::Files;
-use super::{IMAGES_MAX, Planned, refuse};
+use super::{Content, IMAGES_MAX, Planned, refuse};
 use crate::digest::{Digest, quote};
 use crate::links::{self, LinkKind};
 use crate::local::{Index, LocalLayer};
 use crate::manifest::{self, Descriptor, Document, IndexEntry, Manifest, OCI_INDEX};
 use crate::reference::Reference;
 use crate::store::Held;
-use crate::{Error, Platform};
+use crate::{Artifact, Error, Platform};
 
 /// Indexes that point to indexes, as in a pull.
 const INDEX_DEPTH_MAX: usize = 3;
@@ -23,7 +23,7 @@ const FULL_NAME: &str = "io.containerd.image.name";
 /// The spec's own. Docker and containerd put the tag alone here, skopeo and podman what they were told.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// The images that index.json names.
+/// The images and artifacts that index.json names.
 pub(super) fn plan(files: &Files, platform: &Platform) -> Result<Vec<Planned>, Error> {
     check_version(&files.document("oci-layout")?)?;
     let content = files.document("index.json")?;
@@ -36,7 +36,7 @@ pub(super) fn plan(files: &Files, platform: &Platform) -> Result<Vec<Planned>, E
         if entry.is_attestation {
             continue;
         }
-        planned.push(image(files, entry, name, platform)?);
+        planned.push(plan_entry(files, entry, name, platform)?);
     }
     if planned.is_empty() {
         return Err(refuse("its index.json names no image"));
@@ -104,7 +104,7 @@ fn names(index: &[u8]) -> Result<Vec<Option<Reference>>, Error> {
     index.manifests.into_iter().map(of_entry).collect()
 }
 
-fn image(
+fn plan_entry(
     files: &Files,
     entry: &IndexEntry,
     name: Option<Reference>,
@@ -113,10 +113,11 @@ fn image(
     let mut descriptor = entry.descriptor.clone();
     let mut content = document(files, &descriptor)?;
     let mut indexes = 0;
-    let manifest = loop {
+    let planned = loop {
         let digest = descriptor.digest.to_string();
         match manifest::parse(&content, &descriptor.media_type, &digest)? {
-            Document::Manifest(manifest) => break manifest,
+            Document::Manifest(manifest) => break image(files, content, &manifest)?,
+            Document::Artifact(manifest) => break artifact(files, &descriptor, content, &manifest)?,
             Document::Index(_) if indexes == INDEX_DEPTH_MAX => {
                 return Err(refuse(format!(
                     "its indexes are nested more than {INDEX_DEPTH_MAX} deep"
@@ -131,13 +132,6 @@ fn image(
             }
         }
     };
-    let config = document(files, &manifest.config)?;
-    let config = String::from_utf8(config).map_err(|_| Error::Document {
-        what: "image config",
-        digest: manifest.config.digest.to_string(),
-        rule: "it is not UTF-8".into(),
-    })?;
-    let layers = layers(files, &manifest, &config)?;
     let index = match indexes {
         0 => None,
         _ => Some(Index {
@@ -148,10 +142,40 @@ fn image(
     };
     Ok(Planned {
         names: name.into_iter().collect(),
+        content: planned,
+        index,
+    })
+}
+
+fn image(files: &Files, content: Vec<u8>, manifest: &Manifest) -> Result<Content, Error> {
+    let config = document(files, &manifest.config)?;
+    let config = String::from_utf8(config).map_err(|_| Error::Document {
+        what: "image config",
+        digest: manifest.config.digest.to_string(),
+        rule: "it is not UTF-8".into(),
+    })?;
+    Ok(Content::Image {
+        layers: layers(files, manifest, &config)?,
         manifest: Some(content),
         config,
-        layers,
-        index,
+    })
+}
+
+fn artifact(
+    files: &Files,
+    descriptor: &Descriptor,
+    content: Vec<u8>,
+    manifest: &manifest::Artifact,
+) -> Result<Content, Error> {
+    let mut blobs = Vec::new();
+    for descriptor in std::iter::once(descriptor).chain(&manifest.blobs()) {
+        let kept = files.find(&path(&descriptor.digest))?;
+        check_size(descriptor, kept.size)?;
+        blobs.push(files.blob(kept)?);
+    }
+    Ok(Content::Artifact {
+        row: Artifact::row(&descriptor.digest, content, manifest)?,
+        blobs,
     })
 }
 

@@ -9,7 +9,7 @@ use std::io::Read;
 use serde_json::{Map, Value, json};
 
 use super::files::Files;
-use super::{IMAGES_MAX, Planned, docker, refuse};
+use super::{Content, IMAGES_MAX, Planned, docker, refuse};
 use crate::Error;
 use crate::digest::{Digest, quote};
 use crate::inflate::{Format, Inflated};
@@ -71,9 +71,11 @@ fn image(files: &Files, id: &str, names: Vec<Reference>) -> Result<Planned, Erro
     config.insert("history".into(), history.into());
     Ok(Planned {
         names,
-        manifest: None,
-        config: Value::Object(config).to_string(),
-        layers,
+        content: Content::Image {
+            manifest: None,
+            config: Value::Object(config).to_string(),
+            layers,
+        },
         index: None,
     })
 }

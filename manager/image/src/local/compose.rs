@@ -67,7 +67,8 @@ pub(crate) fn compose(
         index: None,
     };
     let prepared = prepare(store, &documents, placed)?;
-    commit(store, &prepared, name.as_ref())
+    commit(store, &prepared, name.as_ref())?;
+    Image::read(&store.database(), prepared.id())
 }
 
 /// The config, but for its `rootfs`. Fields that we do not know stay as the base has them.

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::manifest::{self, Layer};
 use crate::reference::Reference;
 use crate::store::{Held, Parts, Store};
-use crate::{Error, Image, Platform};
+use crate::{Error, Platform};
 
 /// What says what an image is.
 pub(crate) struct Documents<'a> {
@@ -28,7 +28,7 @@ pub(crate) struct Index {
     pub(crate) blobs: Vec<Arc<Held>>,
 }
 
-/// An image of which all is here and held, but nothing says so yet.
+/// An image or artifact of which all is here and held, but nothing says so yet.
 pub(crate) struct Prepared {
     row: ImageRow,
     target: NameRow,
@@ -59,39 +59,64 @@ pub(crate) fn prepare(
         manifest_digest: manifest_digest.to_string(),
         size_bytes: sizes + (manifest.len() + config.len()) as u64,
         config_json: (*config).to_owned(),
+        artifact_type: None,
         names: Vec::new(),
     };
-    let mut target = NameRow {
-        image_id: row.id.clone(),
-        target_digest: row.manifest_digest.clone(),
-        platform: platform_of(&parsed).to_string(),
-    };
-    if let Some(index) = index {
-        target.target_digest = index.digest.to_string();
-        target.platform = index.platform.to_string();
-        blobs.extend(index.blobs.iter().cloned());
-    }
-    Ok(Prepared {
+    let mut prepared = Prepared {
+        target: NameRow {
+            image_id: row.id.clone(),
+            target_digest: row.manifest_digest.clone(),
+            platform: platform_of(&parsed).to_string(),
+        },
         row,
-        target,
         layers: layer_holds,
         blobs,
-    })
+    };
+    if let Some(index) = index {
+        prepared.choose_from(index);
+    }
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// An artifact with all of its blobs, its manifest among them.
+    pub(crate) fn artifact(row: ImageRow, blobs: Vec<Arc<Held>>, index: Option<&Index>) -> Prepared {
+        let mut prepared = Prepared {
+            target: NameRow {
+                image_id: row.id.clone(),
+                target_digest: row.manifest_digest.clone(),
+                platform: String::new(),
+            },
+            row,
+            layers: Vec::new(),
+            blobs,
+        };
+        if let Some(index) = index {
+            prepared.choose_from(index);
+        }
+        prepared
+    }
+
+    /// What its name points to is an index.
+    fn choose_from(&mut self, index: &Index) {
+        self.target.target_digest = index.digest.to_string();
+        self.target.platform = index.platform.to_string();
+        self.blobs.extend(index.blobs.iter().cloned());
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.row.id
+    }
 }
 
 /// Make an image ready, and point a name to it if it has one.
-pub(crate) fn commit(
-    store: &Arc<Store>,
-    prepared: &Prepared,
-    name: Option<&Reference>,
-) -> Result<Image, Error> {
+pub(crate) fn commit(store: &Arc<Store>, prepared: &Prepared, name: Option<&Reference>) -> Result<(), Error> {
     store.commit(&Parts {
         row: prepared.row.clone(),
         name: name.map(|name| (name.name(), prepared.target.clone())),
         layers: prepared.layers.clone(),
         blobs: prepared.blobs.clone(),
-    })?;
-    Image::read(&store.database(), &prepared.row.id)
+    })
 }
 
 fn platform_of(config: &oci_spec::image::ImageConfiguration) -> Platform {

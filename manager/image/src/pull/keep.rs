@@ -1,4 +1,5 @@
-//! Blobs of other platforms, and of layers that are here unpacked: streamed and verified like layers, but kept packed.
+//! Blobs of artifacts, of other platforms, and of layers that are here unpacked: streamed and verified like layers, but
+//! kept packed.
 
 use std::sync::Arc;
 
@@ -60,6 +61,12 @@ impl Pull {
         counters: &Arc<Counters>,
     ) -> Result<Arc<Held>, Error> {
         if let Some(here) = self.blob_here(&blob.digest).await? {
+            let size = here
+                .path()
+                .metadata()
+                .map_err(|e| Error::io("look at", here.path(), e))?
+                .len();
+            check_size(size, blob)?;
             counters.enter(Phase::Present);
             return Ok(here);
         }
@@ -107,12 +114,7 @@ fn write_verified(
         hasher.update(&bytes);
         writer.write(&bytes)?;
     }
-    if taken != descriptor.size {
-        return Err(Error::Layer {
-            layer: descriptor.digest.to_string(),
-            rule: format!("it is not {} bytes long, as its manifest says", descriptor.size),
-        });
-    }
+    check_size(taken, descriptor)?;
     let actual = hasher.finish();
     if actual != descriptor.digest {
         return Err(Error::Digest {
@@ -122,4 +124,14 @@ fn write_verified(
         });
     }
     Ok(writer)
+}
+
+fn check_size(size: u64, descriptor: &Descriptor) -> Result<(), Error> {
+    if size == descriptor.size {
+        return Ok(());
+    }
+    Err(Error::Layer {
+        layer: descriptor.digest.to_string(),
+        rule: format!("it is not {} bytes long, as its manifest says", descriptor.size),
+    })
 }

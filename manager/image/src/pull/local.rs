@@ -10,7 +10,7 @@ use crate::database;
 use crate::digest::{Digest, chain_ids};
 use crate::reference::Reference;
 use crate::store::{Held, Key, Store};
-use crate::{Error, Image, Platform, blocking, joined};
+use crate::{Error, Image, Kept, Platform, blocking, joined};
 
 /// What a name points to here.
 pub(super) struct Known {
@@ -54,8 +54,8 @@ fn known(store: &Arc<Store>, name: &str, platform: &Platform, all: bool) -> Resu
     let mut image = row.map(|row| row.image_id);
     if let Some(id) = &image {
         // What a name stands for may change without its platform's being asked for.
-        let wanted = read(store, id).ok().filter(|image| image.is_for(platform));
-        let layers = wanted.map(|image| hold_layers(store, &image)).transpose()?;
+        let wanted = read(store, id).ok().filter(|kept| kept.is_for(platform));
+        let layers = wanted.map(|kept| hold_layers(store, &kept)).transpose()?;
         match layers.flatten() {
             Some(layers) => {
                 let packed = store.hold_contents(&target)?;
@@ -84,8 +84,11 @@ fn is_complete(connection: &Connection, target: &str, image: &str, all: bool) ->
     Ok(false)
 }
 
-/// Holds on all layers of an image, unless it has lost one.
-fn hold_layers(store: &Arc<Store>, image: &Image) -> Result<Option<Vec<Arc<Held>>>, Error> {
+/// Holds on all layers of an image, unless it has lost one. An artifact has none.
+fn hold_layers(store: &Arc<Store>, kept: &Kept) -> Result<Option<Vec<Arc<Held>>>, Error> {
+    let Kept::Image(image) = kept else {
+        return Ok(Some(Vec::new()));
+    };
     let diff_ids: Result<Vec<Digest>, String> = image.diff_ids.iter().map(|d| Digest::parse(d)).collect();
     let Ok(diff_ids) = diff_ids else { return Ok(None) };
     chain_ids(&diff_ids)
@@ -116,6 +119,7 @@ impl Pulls {
             reference,
             wanted: Some(platform),
             all_platforms: false,
+            images_only: true,
             credentials: None,
             cancelled,
             flight: Arc::new(Flight::default()),
@@ -123,21 +127,19 @@ impl Pulls {
         // In a task of its own, as a pull is: it cleans up behind a caller who has gone away.
         let task = tokio::spawn(async move {
             let plan = pull.or_cancelled(pull.plan(None, Some(&target))).await?;
-            let (store, id) = (
-                Arc::clone(&pull.shared.store),
-                plan.manifest.config.digest.to_string(),
-            );
+            let (store, id) = (Arc::clone(&pull.shared.store), plan.row.id.clone());
             let ready = blocking(move || {
-                let Ok(image) = read(&store, &id) else {
+                let Ok(kept) = read(&store, &id) else {
                     return Ok(None);
                 };
-                Ok(hold_layers(&store, &image)?.map(|_held| image))
+                Ok(hold_layers(&store, &kept)?.map(|_held| kept))
             });
-            match ready.await? {
-                Some(image) => Ok(image),
+            let kept = match ready.await? {
+                Some(kept) => kept,
                 // The name goes on to stand for what it was pulled for.
-                None => pull.make(None, plan, None).await,
-            }
+                None => pull.make(None, plan, None).await?,
+            };
+            kept.into_image(&pull.reference.to_string())
         });
         joined(task.await, || Error::Cancelled("images".into()))
     }

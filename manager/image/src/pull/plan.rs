@@ -1,4 +1,5 @@
-//! What a pull is after: from the target of its name, through indexes, to one platform's manifest and config.
+//! What a pull is after: from the target of its name, through indexes, to one platform's manifest and config, or to an
+//! artifact.
 //!
 //! A document that is here is not fetched again: its bytes were checked against its digest when it came.
 
@@ -6,13 +7,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Pull;
-use crate::database::NameRow;
+use crate::database::{ImageRow, NameRow};
 use crate::digest::Digest;
 use crate::links::{self, LinkKind};
-use crate::manifest::{self, Descriptor, Document, IndexEntry, Manifest};
+use crate::manifest::{self, Descriptor, Document, IndexEntry, Layer, Manifest};
 use crate::registry::{Fetched, Sources};
 use crate::store::{Held, Key};
-use crate::{Error, Platform, blocking};
+use crate::{Artifact, Error, Platform, blocking};
 
 /// Indexes that point to indexes.
 const INDEX_DEPTH_MAX: usize = 3;
@@ -23,16 +24,21 @@ const CONTENT_BYTES_MAX: u64 = 1 << 40;
 
 /// What documents say, fetched and checked.
 pub(super) struct Plan {
-    pub(super) manifest: Manifest,
-    pub(super) manifest_digest: Digest,
-    pub(super) config_json: String,
-    pub(super) diff_ids: Vec<Digest>,
+    pub(super) row: ImageRow,
+    /// Base first, with their diffIDs; none of an artifact.
+    pub(super) layers: Vec<(Layer, Digest)>,
     /// All that were read: indexes, manifests, configs.
     pub(super) documents: Vec<Arc<Held>>,
-    /// What is kept without being unpacked: blobs of other platforms.
+    /// What is kept without being unpacked: blobs of other platforms, and of an artifact.
     pub(super) others: Vec<Descriptor>,
-    pub(super) size_bytes: u64,
     pub(super) target: NameRow,
+}
+
+/// One image or artifact, as its manifest and config say.
+struct Chosen {
+    row: ImageRow,
+    layers: Vec<(Layer, Digest)>,
+    blobs: Vec<Descriptor>,
 }
 
 impl Pull {
@@ -47,9 +53,12 @@ impl Pull {
         let mut documents = vec![self.keep_document(&fetched).await?];
         let mut entries = Vec::new();
         let mut indexes = 0;
-        let manifest = loop {
+        let chosen = loop {
             match parse(&fetched)? {
-                Document::Manifest(manifest) => break manifest,
+                Document::Manifest(manifest) => {
+                    break self.image(registry, &fetched, manifest, &mut documents).await?;
+                }
+                Document::Artifact(artifact) => break self.artifact(fetched, &artifact)?,
                 Document::Index(_) if indexes == INDEX_DEPTH_MAX => return Err(too_deep(&fetched.digest)),
                 Document::Index(of_index) => {
                     indexes += 1;
@@ -61,6 +70,35 @@ impl Pull {
                 }
             }
         };
+        let mut others = match registry {
+            Some(registry) if self.all_platforms => {
+                self.everything(registry, &entries, &chosen, &mut documents)
+                    .await?
+            }
+            _ => Vec::new(),
+        };
+        others.extend(chosen.blobs);
+        Ok(Plan {
+            target: NameRow {
+                image_id: chosen.row.id.clone(),
+                target_digest,
+                platform: self.platform().to_string(),
+            },
+            row: chosen.row,
+            layers: chosen.layers,
+            documents,
+            others,
+        })
+    }
+
+    /// An image, by its manifest and config.
+    async fn image(
+        &self,
+        registry: Option<&Sources>,
+        fetched: &Fetched,
+        manifest: Manifest,
+        documents: &mut Vec<Arc<Held>>,
+    ) -> Result<Chosen, Error> {
         let config_json = self.config(registry, &manifest).await?;
         let config_digest = &manifest.config.digest;
         let (config, diff_ids) =
@@ -78,27 +116,32 @@ impl Pull {
             self.keep_bytes(config_digest, config_json.clone().into_bytes())
                 .await?,
         );
-        let others = match registry {
-            Some(registry) if self.all_platforms => {
-                self.everything(registry, &entries, &manifest, &mut documents)
-                    .await?
-            }
-            _ => Vec::new(),
-        };
         let layers: u64 = manifest.layers.iter().map(|layer| layer.descriptor.size).sum();
-        Ok(Plan {
-            size_bytes: layers + manifest.config.size + fetched.content.len() as u64,
-            target: NameRow {
-                image_id: config_digest.to_string(),
-                target_digest,
-                platform: self.platform().to_string(),
+        Ok(Chosen {
+            row: ImageRow {
+                id: config_digest.to_string(),
+                manifest_digest: fetched.digest.to_string(),
+                size_bytes: layers + manifest.config.size + fetched.content.len() as u64,
+                config_json,
+                artifact_type: None,
+                names: Vec::new(),
             },
-            manifest_digest: fetched.digest,
-            manifest,
-            config_json,
-            diff_ids,
-            documents,
-            others,
+            layers: manifest.layers.into_iter().zip(diff_ids).collect(),
+            blobs: Vec::new(),
+        })
+    }
+
+    fn artifact(&self, fetched: Fetched, manifest: &manifest::Artifact) -> Result<Chosen, Error> {
+        if self.images_only {
+            return Err(Error::Artifact {
+                name: self.reference.to_string(),
+                artifact_type: manifest.kind.clone(),
+            });
+        }
+        Ok(Chosen {
+            row: Artifact::row(&fetched.digest, fetched.content, manifest)?,
+            layers: Vec::new(),
+            blobs: manifest.blobs(),
         })
     }
 
@@ -201,21 +244,17 @@ impl Pull {
     }
 
     /// Fetch the documents of all platforms too; gives the blobs that they need, each once, but not those of
-    /// `unpacked`, and not those that registries do not have.
+    /// `chosen`, and not those that registries do not have.
     async fn everything(
         &self,
         registry: &Sources,
         entries: &[IndexEntry],
-        unpacked: &Manifest,
+        chosen: &Chosen,
         documents: &mut Vec<Arc<Held>>,
     ) -> Result<Vec<Descriptor>, Error> {
         let mut seen: HashSet<Digest> = documents.iter().map(|held| held.digest().clone()).collect();
-        seen.extend(
-            unpacked
-                .layers
-                .iter()
-                .map(|layer| layer.descriptor.digest.clone()),
-        );
+        let layers = chosen.layers.iter().map(|(layer, _)| &layer.descriptor);
+        seen.extend(layers.chain(&chosen.blobs).map(|blob| blob.digest.clone()));
         let mut waiting: Vec<(Descriptor, usize)> = entries
             .iter()
             .map(|entry| (entry.descriptor.clone(), 1))

@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::reference::Reference;
 use crate::registry::Sources;
 use crate::trust::{Origin, Verdict};
-use crate::{Error, Image, PullOptions, blocking};
+use crate::{Error, Kept, PullOptions, blocking};
 
 impl Pulls {
     /// Judge an image by its manifests and signatures alone.
@@ -36,7 +36,7 @@ impl Pulls {
 /// What the name points to, and the image's own manifest.
 fn digests(plan: &Plan) -> Result<Vec<Digest>, Error> {
     let target = parse(&plan.target.target_digest)?;
-    Ok(vec![target, plan.manifest_digest.clone()])
+    Ok(vec![target, parse(&plan.row.manifest_digest)?])
 }
 
 fn parse(digest: &str) -> Result<Digest, Error> {
@@ -69,24 +69,22 @@ impl Pull {
         };
         let here = |id: String| {
             let store = Arc::clone(&self.shared.store);
-            blocking(move || Image::find(&store.database(), &id))
+            blocking(move || Kept::find(&store.database(), &id))
         };
-        let Some(image) = here(id).await? else {
+        let Some(kept) = here(id.clone()).await? else {
             return Ok(false);
         };
-        let digests = vec![known.target.clone(), parse(&image.manifest_digest)?];
+        let digests = vec![known.target.clone(), parse(kept.manifest_digest())?];
         let admission = self.shared.gate.admit(registry, &self.reference, digests);
         let (_, origin) = self.or_cancelled(admission).await?;
         // Asking takes as long as the registry takes.
-        let Some(image) = here(image.id).await? else {
+        if here(id.clone()).await?.is_none() {
             return Ok(false);
-        };
+        }
         let store = Arc::clone(&self.shared.store);
         blocking(move || {
             let held = origin.hold_documents(&store)?;
-            store.add_blobs(&image.id, &held, |transaction| {
-                origin.insert(transaction, &image.id)
-            })?;
+            store.add_blobs(&id, &held, |transaction| origin.insert(transaction, &id))?;
             failpoint::reach("trust.recorded");
             Ok(true)
         })

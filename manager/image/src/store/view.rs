@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use super::{Held, Key, Store, lock};
 use crate::database::{self, ContentRow, LayerRow};
 use crate::digest::Digest;
-use crate::{Error, Image, reconcile};
+use crate::{Error, Kept, reconcile};
 
 /// What became of something that the database named.
 pub(crate) enum Sought {
@@ -18,9 +18,9 @@ pub(crate) enum Sought {
     Removed,
 }
 
-/// All of an image at one moment. It stays as long as this does; what is not there is `None`.
+/// All of an image or artifact at one moment. It stays as long as this does; what is not there is `None`.
 pub(crate) struct View {
-    pub(crate) image: Image,
+    pub(crate) kept: Kept,
     /// Base first.
     pub(crate) layers: Vec<(LayerRow, Option<Arc<Held>>)>,
     pub(crate) contents: Vec<(ContentRow, Option<Arc<Held>>)>,
@@ -37,13 +37,13 @@ impl Store {
         let (mut layers, mut contents) = (Vec::new(), Vec::new());
         // One lock over all, so that nothing is removed in between.
         let mut held = lock(&self.held);
-        let (image, layer_rows, content_rows) = {
+        let (kept, layer_rows, content_rows) = {
             let connection = self.database();
-            let Some(image) = Image::find(&connection, image_id)? else {
+            let Some(kept) = Kept::find(&connection, image_id)? else {
                 return Ok(None);
             };
             let layers = database::image_layers(&connection, image_id)?;
-            (image, layers, database::contents_of_image(&connection, image_id)?)
+            (kept, layers, database::contents_of_image(&connection, image_id)?)
         };
         let mut find = |key: Option<Key>| match key {
             Some(key) => self.hold_locked(&mut held, &key),
@@ -58,7 +58,7 @@ impl Store {
             contents.push((row, found));
         }
         Ok(Some(View {
-            image,
+            kept,
             layers,
             contents,
         }))

@@ -15,14 +15,13 @@ use crate::{size, views};
 const NONE: &str = "<none>";
 
 pub(super) async fn pull(client: &Client, flags: &Pull) -> Result<u8> {
-    let pulled = fetch(
-        client,
-        &flags.reference,
-        &flags.platform,
-        flags.all_platforms,
-        flags.quiet,
-    )
-    .await?;
+    let request = PullRequest {
+        reference: flags.reference.clone(),
+        platform: flags.platform.clone(),
+        all_platforms: flags.all_platforms,
+        ..PullRequest::default()
+    };
+    let pulled = fetch(client, request, flags.quiet).await?;
     if !flags.quiet {
         output::print_line(&format!("Digest: {}", pulled.digest))?;
     }
@@ -30,21 +29,22 @@ pub(super) async fn pull(client: &Client, flags: &Pull) -> Result<u8> {
     Ok(0)
 }
 
-/// Pulls, and shows how it goes on stderr.
-pub(super) async fn fetch(
-    client: &Client,
-    reference: &str,
-    platform: &str,
-    all_platforms: bool,
-    quiet: bool,
-) -> Result<Pulled> {
+/// Pulls what a container is to be made of.
+pub(super) async fn fetch_image(client: &Client, reference: &str, platform: &str) -> Result<()> {
     let request = PullRequest {
         reference: reference.to_owned(),
         platform: platform.to_owned(),
-        all_platforms,
-        credentials: credentials::of_registry(reference)?,
+        images_only: true,
+        ..PullRequest::default()
     };
-    let mut progress = Progress::new(reference, quiet);
+    fetch(client, request, false).await.map(drop)
+}
+
+/// Pulls with the user's credentials, and shows how it goes on stderr.
+async fn fetch(client: &Client, mut request: PullRequest, quiet: bool) -> Result<Pulled> {
+    let reference = request.reference.clone();
+    request.credentials = credentials::of_registry(&reference)?;
+    let mut progress = Progress::new(&reference, quiet);
     let reply = client
         .images()
         .pull(request)
@@ -102,23 +102,31 @@ pub(super) async fn list(client: &Client, flags: &Images, format: Format) -> Res
     Ok(0)
 }
 
-/// A row for each name of each image.
+/// A row for each name of each image. What is no image tells its type, in a column that docker's table does not have.
 fn table(images: &[Image], digests: bool, id: impl Fn(&Image) -> String) -> Table {
-    let mut table = if digests {
-        Table::new(&["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"])
-    } else {
-        Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"])
-    };
+    let types = images.iter().any(|image| !image.artifact_type.is_empty());
+    let mut header = vec!["REPOSITORY", "TAG"];
+    header.extend(digests.then_some("DIGEST"));
+    header.extend(["IMAGE ID", "CREATED", "SIZE"]);
+    header.extend(types.then_some("TYPE"));
+    let mut table = Table::new(&header);
     for image in images {
         for (repository, tag) in repositories_and_tags(&image.names) {
-            let (id, created) = (cell(id(image)), cell(ago(image.created_unix_seconds)));
-            let size = cell(size::format_bytes(image.size_bytes));
-            if digests {
-                let digest = cell(digest_of(image, &repository));
-                table.row([cell(repository), cell(tag), digest, id, created, size]);
-            } else {
-                table.row([cell(repository), cell(tag), id, created, size]);
-            }
+            let digest = digests.then(|| cell(digest_of(image, &repository)));
+            let mut row = vec![cell(repository), cell(tag)];
+            row.extend(digest);
+            row.extend([
+                cell(id(image)),
+                cell(ago(image.created_unix_seconds)),
+                cell(size::format_bytes(image.size_bytes)),
+            ]);
+            row.extend(types.then(|| {
+                cell(match image.artifact_type.as_str() {
+                    "" => "image",
+                    of_artifact => of_artifact,
+                })
+            }));
+            table.row(row);
         }
     }
     table
@@ -179,11 +187,7 @@ fn repository_and_tag(name: &str) -> (String, String) {
         None if has_digest => (name, NONE),
         None => (name, "latest"),
     };
-    let familiar = repository.strip_prefix("docker.io/").unwrap_or(repository);
-    (
-        familiar.strip_prefix("library/").unwrap_or(familiar).to_owned(),
-        tag.to_owned(),
-    )
+    (views::familiar(repository).to_owned(), tag.to_owned())
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ async fn create(
     request: CreateContainerRequest,
 ) -> Result<CreateContainerResponse> {
     if flags.pull == PullPolicy::Always {
-        images::fetch(client, &request.image, &flags.platform, false, false).await?;
+        images::fetch_image(client, &request.image, &flags.platform).await?;
     }
     match client.containers().create(request.clone()).await {
         Ok(created) => return Ok(warned(created.into_inner())),
@@ -101,7 +101,7 @@ async fn create(
         }
         Err(status) => return Err(client.failure(&status)),
     }
-    images::fetch(client, &request.image, &flags.platform, false, false).await?;
+    images::fetch_image(client, &request.image, &flags.platform).await?;
     let created = client
         .containers()
         .create(request)

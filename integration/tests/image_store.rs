@@ -27,7 +27,7 @@ fn a_name_moves_between_images_and_prune_takes_what_nobody_needs() {
     );
     let inspected = json(&manager, &["image", "inspect", "mine:1"]);
     let repository = reference.rsplit_once(':').expect("it has a tag").0;
-    let digest = inspected[0]["repoDigests"][0].as_str().expect("it was pulled");
+    let digest = inspected[0]["RepoDigests"][0].as_str().expect("it was pulled");
     assert!(digest.starts_with(&format!("{repository}@sha256:")), "{digest}");
     assert!(
         manager

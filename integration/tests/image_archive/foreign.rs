@@ -185,7 +185,7 @@ fn podman_and_we_load_what_the_other_saves() {
             "Loaded image: quay.io/a/saved:1\n"
         );
         assert_eq!(word(&manager, "quay.io/a/saved:1"), "one", "{format}");
-        assert_eq!(inspect(&manager, "quay.io/a/saved:1")["id"], id, "{format}");
+        assert_eq!(inspect(&manager, "quay.io/a/saved:1")["Id"], id, "{format}");
         let again = path_in(&sandbox, &format!("{format}-again.tar"));
         manager.ctl(&["save", "-o", &again, "quay.io/a/saved:1"]).ok();
         manager.ctl(&["rmi", "quay.io/a/saved:1"]).ok();

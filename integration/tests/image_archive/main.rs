@@ -50,7 +50,7 @@ fn word(manager: &Manager, image: &str) -> String {
 fn inspect(manager: &Manager, image: &str) -> Value {
     let shown = manager.ctl(&["inspect", "--type", "image", image]).ok();
     let mut all: Value = serde_json::from_str(&shown).expect("inspect prints JSON");
-    all[0]["repoDigests"].take();
+    all[0]["RepoDigests"].take();
     all[0].take()
 }
 
@@ -118,7 +118,7 @@ fn an_image_without_a_name_goes_by_its_id() {
     let manager = Manager::start(&sandbox);
     let name = manager.registry().push(&image("one"), "one:1");
     manager.ctl(&["pull", "-q", &name]).ok();
-    let id = inspect(&manager, &name)["id"].as_str().expect("an id").to_owned();
+    let id = inspect(&manager, &name)["Id"].as_str().expect("an id").to_owned();
     let archive = path_in(&sandbox, "one.tar");
     manager.ctl(&["save", "-o", &archive, &id]).ok();
     manager.ctl(&["rmi", &name]).ok();
@@ -145,7 +145,7 @@ fn skopeo_and_umoci_read_what_is_saved() {
 
     let raw = skopeo(&["inspect", "--raw", &format!("oci-archive:{archive}:1")]);
     let digest = format!("sha256:{}", hex::encode(Sha256::digest(raw.as_bytes())));
-    assert_eq!(digest, known["manifestDigest"].as_str().expect("a digest"));
+    assert_eq!(digest, known["Descriptor"]["digest"].as_str().expect("a digest"));
     let config = skopeo(&[
         "inspect",
         "--config",
@@ -153,7 +153,7 @@ fn skopeo_and_umoci_read_what_is_saved() {
         &format!("docker-archive:{archive}:{name}"),
     ]);
     let digest = format!("sha256:{}", hex::encode(Sha256::digest(config.as_bytes())));
-    assert_eq!(digest, known["id"].as_str().expect("an id"));
+    assert_eq!(digest, known["Id"].as_str().expect("an id"));
     // With all layers, in both forms.
     for source in [
         format!("oci-archive:{archive}"),
@@ -198,10 +198,10 @@ fn archives_of_skopeos_are_loaded_under_their_names() {
         // What was loaded can be saved again, and is still what it was.
         let again = path_in(&sandbox, &format!("{kind}-again.tar"));
         manager.ctl(&["save", "-o", &again, name]).ok();
-        let id = inspect(&manager, name)["id"].clone();
+        let id = inspect(&manager, name)["Id"].clone();
         manager.ctl(&["rmi", name]).ok();
         manager.ctl(&["load", "-i", &again]).ok();
-        assert_eq!(inspect(&manager, name)["id"], id);
+        assert_eq!(inspect(&manager, name)["Id"], id);
     }
 }
 
@@ -233,7 +233,7 @@ fn files_may_come_in_any_order_and_through_links() {
         "Loaded image: docker.io/library/box:1\nLoaded image: docker.io/library/box:2\n"
     );
     assert_eq!(word(&manager, "box:2"), "one");
-    assert_eq!(inspect(&manager, "box:1")["id"], id.as_str());
+    assert_eq!(inspect(&manager, "box:1")["Id"], id.as_str());
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn what_cannot_be_saved_leaves_no_file() {
     manager.ctl(&["pull", "-q", &name]).ok();
     // Bytes that have changed on this disk do not travel on.
     let layer = inspect(&manager, &name);
-    assert!(layer["manifestDigest"].is_string(), "{layer}");
+    assert!(layer["Descriptor"]["digest"].is_string(), "{layer}");
     let blobs = manager.root().join("images/blobs/sha256");
     let largest = fs::read_dir(&blobs)
         .unwrap()
@@ -418,7 +418,7 @@ fn an_index_keeps_all_its_platforms() {
     manager
         .ctl(&["load", "--platform", "linux/arm64", "-i", path])
         .ok();
-    assert_eq!(inspect(&manager, "quay.io/a/multi:1")["architecture"], "arm64");
+    assert_eq!(inspect(&manager, "quay.io/a/multi:1")["Architecture"], "arm64");
     let error = manager
         .ctl(&["load", "--platform", "linux/s390x", "-i", path])
         .refused();

@@ -17,7 +17,7 @@ use crate::local::{Base, Description, LayerWriter, LocalLayer, compose};
 use crate::overlay::{self, Change, Layers};
 use crate::pack::Packer;
 use crate::store::Store;
-use crate::unpack::{Limits, Tally, split};
+use crate::unpack::{Copy, Limits, Tally, split};
 use crate::{Error, Image, database, rootfs};
 
 /// Whiteouts and opaque folders in a layer: OCI image spec, layer.md, "Whiteouts".
@@ -82,6 +82,22 @@ pub(crate) fn export(
         .map(drop)
         .map_err(|failure| unreadable(container_id, failure))?;
     check_whole(store, container_id)
+}
+
+/// Copy the folder at `path` in a container's root file system into the empty folder `to`, with all that files have.
+/// False: there is no such folder.
+pub(crate) fn copy_folder(store: &Store, container_id: &str, path: &[u8], to: &Path) -> Result<bool, Error> {
+    let layers = layers(store, container_id)?;
+    let unreadable = |failure| unreadable(container_id, failure);
+    let found = overlay::folder(&layers, path).map_err(|e| unreadable((path.to_vec(), e)))?;
+    let Some(folder) = found else {
+        return Ok(false);
+    };
+    let mut copy = Copy::begin(to, &folder.path).map_err(|e| Error::io("open", to, e))?;
+    let mut put = |entry: &Entry, data: overlay::Data| copy.put(entry, data);
+    overlay::walk(&layers, folder, &CancellationToken::new(), &mut put).map_err(unreadable)?;
+    copy.finish().map_err(|e| Error::io("complete", to, e))?;
+    Ok(true)
 }
 
 /// What disappears while it is read is left out, so what was read is only whole if the container is still there: a

@@ -80,8 +80,10 @@ pub use platform::Platform;
 pub use push::{BlobPhase, BlobProgress, Pushed};
 pub use registry::{Registries, SearchResult};
 pub use remote::RemoteManifest;
+pub use removal::remove as remove_tree;
 pub use rootfs::Rootfs;
 pub use trust::{PolicyFile, Signature, Verdict};
+pub use unpack::copy_looks;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinError;

@@ -10,11 +10,14 @@ mod data;
 mod entry;
 mod links;
 mod names;
+mod resolve;
 mod tree;
 
 pub(crate) use changes::{Change, changes};
+pub(crate) use data::Data;
 pub(crate) use entry::{Item, Xattr, all_xattrs, item};
-pub(crate) use tree::export;
+pub(crate) use resolve::folder;
+pub(crate) use tree::{export, walk};
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

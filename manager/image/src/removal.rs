@@ -20,8 +20,8 @@ const LEVELS_MAX: usize = 32;
 /// What getdents64(2) fills at once, on the stack of each level.
 const LIST_BYTES: usize = 8 << 10;
 
-/// Remove a file or a folder with all in it; one that is not there is fine.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
+/// Remove a file or a folder with all in it; one that is not there is fine. What is mounted in it is an error (`EXDEV`).
+pub fn remove(path: &Path) -> io::Result<()> {
     Ok(path.into_with_c_str(|path| remove_at(CWD, path))?)
 }
 

@@ -6,6 +6,7 @@
 
 mod adopt;
 mod below;
+mod copy;
 mod image;
 mod later;
 mod lazy;
@@ -15,8 +16,10 @@ mod tally;
 mod tree;
 mod xattr;
 
-pub(crate) use adopt::{copy_looks, undated};
+pub use adopt::copy_looks;
+pub(crate) use adopt::undated;
 pub(crate) use below::modified;
+pub(crate) use copy::Copy;
 pub(crate) use name::{join, split};
 pub(crate) use tally::Tally;
 pub(crate) use tree::{beneath, is_whiteout};

@@ -1,6 +1,7 @@
-//! All that an overlay shows, as a tar stream: the export of a container.
+//! All that an overlay shows, one after the other: for the export of a container as a tar stream, and for copies of
+//! single folders.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use rustix::fs::FileType;
 use tokio_util::sync::CancellationToken;
@@ -9,31 +10,44 @@ use super::data::{Data, gone};
 use super::links::Links;
 use super::names::{NAMES_BYTES_MAX, Names};
 use super::{Failure, Folder, Layers, OpenFolder, entry, item};
+use crate::archive::Entry;
 use crate::pack::Packer;
 
-/// Write the whole merged tree. Hard links are kept; what disappears meanwhile is left out.
+/// Write the whole merged tree as a tar stream. Hard links are kept; what disappears meanwhile is left out.
 pub(crate) fn export<W: Write>(
     layers: &Layers,
     cancelled: &CancellationToken,
     stream: W,
 ) -> Result<W, Failure> {
-    let mut export = Export {
+    let mut packer = Packer::new(stream);
+    let mut put = |entry: &Entry, data: Data| packer.append(entry, data);
+    walk(layers, layers.root(), cancelled, &mut put)?;
+    packer.finish().map_err(|e| (Vec::new(), e))
+}
+
+/// Give all of a folder to `put`: itself, and what is in it, depth first, a folder before what is in it.
+pub(crate) fn walk(
+    layers: &Layers,
+    from: Folder,
+    cancelled: &CancellationToken,
+    put: &mut dyn FnMut(&Entry, Data) -> io::Result<()>,
+) -> Result<(), Failure> {
+    let mut walk = Walk {
         layers,
         cancelled,
-        packer: Packer::new(stream),
+        put,
         links: Links::default(),
     };
-    // Depth first, a folder before what is in it.
-    let mut levels: Vec<Level> = Vec::from_iter(export.begin(layers.root(), NAMES_BYTES_MAX)?);
+    let mut levels: Vec<Level> = Vec::from_iter(walk.begin(from, NAMES_BYTES_MAX)?);
     while let Some(level) = levels.last_mut() {
-        if let Some(folder) = export.go_on(level)? {
+        if let Some(folder) = walk.go_on(level)? {
             let held: usize = levels.iter().map(|level| level.names.bytes()).sum();
-            levels.extend(export.begin(folder, NAMES_BYTES_MAX - held)?);
+            levels.extend(walk.begin(folder, NAMES_BYTES_MAX - held)?);
         } else {
             levels.pop();
         }
     }
-    export.packer.finish().map_err(|e| (Vec::new(), e))
+    Ok(())
 }
 
 /// A folder on the way down.
@@ -44,15 +58,15 @@ struct Level {
     open: Option<OpenFolder>,
 }
 
-struct Export<'a, W> {
+struct Walk<'a> {
     layers: &'a Layers,
     cancelled: &'a CancellationToken,
-    packer: Packer<W>,
+    put: &'a mut dyn FnMut(&Entry, Data) -> io::Result<()>,
     links: Links,
 }
 
-impl<W: Write> Export<'_, W> {
-    /// Write a folder's own entry, and list it.
+impl Walk<'_> {
+    /// Give a folder's own entry, and list it.
     fn begin(&mut self, folder: Folder, names_bytes_max: usize) -> Result<Option<Level>, Failure> {
         let here = |e| (folder.path.clone(), e);
         if self.cancelled.is_cancelled() {
@@ -61,7 +75,7 @@ impl<W: Write> Export<'_, W> {
         let open = self.layers.enter(&folder).map_err(here)?;
         let Some(top) = open.top() else { return Ok(None) };
         let looks = entry::folder(top, folder.path.clone()).map_err(here)?;
-        self.packer.append(&looks, Data::none()).map_err(here)?;
+        (self.put)(&looks, Data::none()).map_err(here)?;
         let names = open.names(None, names_bytes_max).map_err(here)?;
         Ok(Some(Level {
             folder,
@@ -70,7 +84,7 @@ impl<W: Write> Export<'_, W> {
         }))
     }
 
-    /// Write what is in a folder, up to the next folder in it, which is given.
+    /// Give what is in a folder, up to the next folder in it, which is given.
     fn go_on(&mut self, level: &mut Level) -> Result<Option<Folder>, Failure> {
         let open = match level.open.take() {
             Some(open) => open,
@@ -94,7 +108,7 @@ impl<W: Write> Export<'_, W> {
             };
             self.links.note(&mut object).map_err(here)?;
             let data = object.open(self.cancelled).map_err(here)?;
-            self.packer.append(&object.entry, data).map_err(here)?;
+            (self.put)(&object.entry, data).map_err(here)?;
         }
         Ok(None)
     }

@@ -101,7 +101,7 @@ fn adopt_folder(root: &OwnedFd, path: &[u8], below: &[OwnedFd]) -> io::Result<()
 }
 
 /// Owner, attributes, mode and time.
-pub(crate) fn copy_looks(model: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+pub fn copy_looks(model: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     let status = rustix::fs::fstat(model)?;
     rustix::fs::fchown(
         to,

@@ -1,6 +1,7 @@
 //! The manager ends at each of its failpoints, in the middle of an operation, and is started again.
 
 use crate::archives::{COMMIT, IMPORT, LOAD};
+use crate::volumes::{COPY_UP, CREATE_VOLUME, CREATE_WITH, REMOVE_VOLUME};
 use crate::{Witness, assert_no_strays, entries, find, inspect, remove, spawn_unattended};
 use integration::{Image, Layer, Manager, Sandbox};
 use serde_json::Value;
@@ -452,6 +453,10 @@ fn no_failpoint_is_forgotten() {
         LOAD,
         IMPORT,
         COMMIT,
+        CREATE_VOLUME,
+        REMOVE_VOLUME,
+        CREATE_WITH,
+        COPY_UP,
     ]
     .concat();
     let names = tables.iter().map(|(name, _)| name).chain(EXIT).chain(ELSEWHERE);

@@ -1,13 +1,14 @@
 //! The manager dies at any moment: what it has acknowledged is so when the next one answers, what it has not is
 //! there whole or not at all, what runs goes on, and nothing is left that has no owner.
 //!
-//! `failpoints` and `archives` end it at each place between two durable states, `at_random` anywhere under load; `shim` is about
+//! `failpoints`, `archives` and `volumes` end it at each place between two durable states, `at_random` anywhere under load; `shim` is about
 //! the death of a container's shim.
 
 mod archives;
 mod at_random;
 mod failpoints;
 mod shim;
+mod volumes;
 
 use integration::{Manager, binary, run};
 use serde_json::Value;
@@ -80,6 +81,12 @@ fn strays(manager: &Manager) -> Vec<String> {
         .collect();
     let short = running.iter().map(|id| id[..12].to_owned()).collect();
     let images = manager.root().join("images");
+    let volumes = manager
+        .ctl(&["volume", "ls", "-q"])
+        .ok()
+        .lines()
+        .map(str::to_owned)
+        .collect();
     let wanted = [
         ("folders", entries(&manager.root().join("containers")), &all),
         ("writable layers", entries(&images.join("containers")), &all),
@@ -91,6 +98,7 @@ fn strays(manager: &Manager) -> Vec<String> {
         ),
         ("mounts", mounts, &running),
         ("links", links, &short),
+        ("volumes", entries(&manager.root().join("volumes")), &volumes),
         ("temporary files", entries(&images.join("tmp")), &BTreeSet::new()),
     ];
     let differ = wanted.into_iter().filter(|(_, found, owners)| found != *owners);

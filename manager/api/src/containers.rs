@@ -163,7 +163,7 @@ impl Service for Containers {
     ) -> Result<Response<v1::RemoveContainerResponse>, Status> {
         let request = request.into_inner();
         self.0
-            .remove(&request.container, request.force)
+            .remove(&request.container, request.force, request.volumes)
             .await
             .map_err(status)?;
         Ok(Response::new(v1::RemoveContainerResponse {}))
@@ -199,6 +199,12 @@ impl Service for Containers {
             bundle_config_json: inspection.bundle_config_json,
             log_path: inspection.log_path.to_string_lossy().into_owned(),
             request: Some(translate::create_message(&inspection.container.request)),
+            mounts: inspection
+                .container
+                .mounts
+                .iter()
+                .map(translate::storage::mount_message)
+                .collect(),
         }))
     }
 

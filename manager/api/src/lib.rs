@@ -13,12 +13,14 @@ mod streams;
 mod system;
 mod translate;
 mod usage;
+mod volumes;
 
 use engine::Engine;
 use proto::v1;
 use proto::v1::containers_server::ContainersServer;
 use proto::v1::images_server::ImagesServer;
 use proto::v1::system_server::SystemServer;
+use proto::v1::volumes_server::VolumesServer;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
@@ -43,10 +45,14 @@ pub async fn grpc(mut server: Server, engine: &Engine, stopping: &Stopping) -> R
     let system = SystemServer::new(system::System(engine.clone(), stopping.clone()))
         .max_decoding_message_size(REQUEST_MAX_BYTES)
         .max_encoding_message_size(RESPONSE_MAX_BYTES);
+    let volumes = VolumesServer::new(volumes::Volumes(engine.clone()))
+        .max_decoding_message_size(REQUEST_MAX_BYTES)
+        .max_encoding_message_size(RESPONSE_MAX_BYTES);
     server
         .add_service(images)
         .add_service(containers)
         .add_service(system)
+        .add_service(volumes)
         .add_service(health::service(stopping).await)
         .add_service(reflection())
 }

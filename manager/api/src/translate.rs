@@ -1,6 +1,7 @@
 //! Between the API's messages and the engine's types.
 
 mod artifact;
+pub(crate) mod storage;
 
 pub(crate) use artifact::{inspected, kept};
 
@@ -67,6 +68,11 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
         cap_drop: message.cap_drop,
         tty_columns: message.tty_columns,
         tty_rows: message.tty_rows,
+        storage: message
+            .storage
+            .map(storage::storage)
+            .transpose()?
+            .unwrap_or_default(),
     })
 }
 
@@ -107,6 +113,7 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         cap_drop: request.cap_drop,
         tty_columns: request.tty_columns,
         tty_rows: request.tty_rows,
+        storage: storage::storage_message(&request.storage),
     }
 }
 
@@ -244,6 +251,7 @@ mod tests {
             tty_rows: 24,
             stdin_once: true,
             platform: "linux/arm64".to_owned(),
+            storage: None,
         };
         assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);
     }

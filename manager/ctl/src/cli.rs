@@ -4,13 +4,17 @@ mod archives;
 mod connection;
 mod leases;
 mod registries;
+mod storage;
 mod store;
+mod volumes;
 
 pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
 pub(crate) use connection::{Connection, ContextCommand, Endpoint};
 pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
+pub(crate) use storage::StorageFlags;
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
+pub(crate) use volumes::{CreateVolume, ListVolumes, PruneVolumes, RemoveVolumes, VolumeCommand};
 
 use std::path::PathBuf;
 
@@ -111,6 +115,9 @@ pub(crate) enum Command {
     /// Look after containers
     #[command(subcommand)]
     Container(ContainerCommand),
+    /// Look after volumes: data that outlives containers
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Show the processes of a container
     Top(Top),
     /// Show what a container has written
@@ -151,6 +158,7 @@ impl Command {
                 | Self::Top(_)
                 | Self::Inspect(_)
                 | Self::Version
+                | Self::Volume(VolumeCommand::Ls(_))
                 | Self::Events
         )
     }
@@ -257,9 +265,8 @@ pub(crate) struct Create {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) process: ProcessFlags,
-    /// Show a directory or file of this machine in the container
-    #[arg(short, long, value_name = "SOURCE:TARGET[:ro]")]
-    pub(crate) volume: Vec<String>,
+    #[command(flatten)]
+    pub(crate) storage: StorageFlags,
     /// Host name of the container
     #[arg(
         short = 'h',
@@ -445,6 +452,9 @@ pub(crate) struct Remove {
     /// Remove running containers too
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// Remove their anonymous volumes too
+    #[arg(short, long)]
+    pub(crate) volumes: bool,
     #[arg(required = true, value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,
 }

@@ -2,9 +2,11 @@
 
 mod image;
 mod store;
+mod volumes;
 
 pub(crate) use image::{ImageDetails, familiar};
 pub(crate) use store::{Check, DiskUsage, Lease, Step};
+pub(crate) use volumes::Volume;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -153,6 +155,8 @@ pub(crate) struct ContainerDetails {
     #[serde(flatten)]
     container: Container,
     log_path: Option<String>,
+    /// All of them, with those of the image and of other containers.
+    mounts: Vec<volumes::Mount>,
     /// What `create` asked for.
     request: Option<Request>,
     /// config.json of the last start.
@@ -164,6 +168,7 @@ impl From<&v1::InspectContainerResponse> for ContainerDetails {
         Self {
             container: Container::from(&found.container.clone().unwrap_or_default()),
             log_path: unless_empty(&found.log_path),
+            mounts: found.mounts.iter().map(volumes::Mount::from).collect(),
             request: found.request.as_ref().map(Request::from),
             bundle_config: embedded(&found.bundle_config_json),
         }

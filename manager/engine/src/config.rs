@@ -55,6 +55,15 @@ impl Config {
         self.root.join("containers")
     }
 
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    /// What containers see of a volume.
+    pub(crate) fn volume_data(&self, name: &str) -> PathBuf {
+        self.volumes().join(name).join("_data")
+    }
+
     pub(crate) fn log(&self, id: &str) -> PathBuf {
         self.container(id).join(crate::logs::FILE_NAME)
     }
@@ -65,6 +74,11 @@ impl Config {
 
     pub(crate) fn bundle(&self, id: &str) -> PathBuf {
         self.bundles().join(id)
+    }
+
+    /// Where parts of volumes are mounted while a container is made that is to see them.
+    pub(crate) fn parts(&self) -> PathBuf {
+        self.state.join("parts")
     }
 
     /// The runtime's `--root`.

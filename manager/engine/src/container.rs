@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::request::CreateRequest;
+use crate::request::{CreateRequest, Mount};
 
 /// How a run of a container, or a process in it, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Container {
     pub stop_signal: u32,
     /// As it was asked for.
     pub request: Arc<CreateRequest>,
+    /// What it sees beside its image: as asked for, and what the image and other containers add.
+    pub mounts: Vec<Mount>,
     /// Where it is in its life.
     pub state: State,
     /// Process id of the main process; 0 when not running.
@@ -69,6 +71,10 @@ impl Container {
     /// Is its main process alive?
     pub fn is_running(&self) -> bool {
         matches!(self.state, State::Running | State::Paused)
+    }
+
+    pub(crate) fn has_volumes(&self) -> bool {
+        self.mounts.iter().any(|mount| mount.volume().is_some())
     }
 
     /// What is told about it with every event.

@@ -13,7 +13,7 @@ use crate::events::Event;
 use crate::lifecycle::Handle;
 use crate::request::{CreateRequest, Network};
 use crate::spec::{self, layers::Layers};
-use crate::{Error, names};
+use crate::{Error, names, volumes};
 
 /// Made-up names are short, so one may be taken; then another is tried.
 const NAME_ATTEMPTS: u32 = 20;
@@ -31,7 +31,7 @@ impl Engine {
         }
         let (container, warnings) = prepare(engine, request).await?;
         failpoint::reach("create.prepared");
-        match record(engine, container.clone()).await {
+        match record_with_volumes(engine, container.clone()).await {
             Ok(container) => {
                 failpoint::reach("create.recorded");
                 let handle = Handle::new(engine, container);
@@ -74,17 +74,20 @@ async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Contain
             &Layers::new(&rootfs),
             spec::process::wanted_user(&request, &image.config),
         )
-        .and_then(|_| {
+        .and_then(|_| volumes::resolve(&engine, &request, &image.config_json))
+        .and_then(|mounts| {
             let folder = engine.config.container(&id);
-            DirBuilder::new()
-                .mode(0o700)
-                .create(&folder)
-                .map_err(Error::file("make the folder", &folder))
+            let made = DirBuilder::new().mode(0o700).create(&folder);
+            made.map_err(Error::file("make the folder", &folder))?;
+            Ok(mounts)
         });
-        if let Err(error) = made {
-            release(&engine, &id);
-            return Err(error);
-        }
+        let mounts = match made {
+            Ok(mounts) => mounts,
+            Err(error) => {
+                release(&engine, &id);
+                return Err(error);
+            }
+        };
         let warnings = warnings(&image.config_json);
         let container = Container {
             id,
@@ -93,6 +96,7 @@ async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Contain
             command,
             stop_signal,
             request: Arc::new(request),
+            mounts,
             state: State::Created,
             pid: 0,
             runs: 0,
@@ -105,6 +109,24 @@ async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Contain
         Ok((container, warnings))
     })
     .await
+}
+
+/// Put it on record with its volumes; these have their folders afterwards.
+async fn record_with_volumes(engine: &Arc<Inner>, container: Container) -> Result<Container, Error> {
+    if !container.has_volumes() {
+        return record(engine, container).await;
+    }
+    let changes = engine.volumes.lock().await;
+    let container = record(engine, container).await?;
+    failpoint::reach("create.volumes-recorded");
+    let made = volumes::make_folders(engine, &container).await;
+    drop(changes);
+    if let Err(error) = made {
+        engine.store.delete(&container.id, true).await?;
+        volumes::finish_removals(engine).await;
+        return Err(error);
+    }
+    Ok(container)
 }
 
 async fn record(engine: &Inner, mut container: Container) -> Result<Container, Error> {
@@ -154,10 +176,6 @@ fn warnings(config_json: &str) -> Vec<String> {
     };
     let known = [
         (
-            "Volumes",
-            "the image declares volumes (VOLUME): they are kept in the container's writable layer, and go with it",
-        ),
-        (
             "Healthcheck",
             "the image's HEALTHCHECK is not run: this version has no health checks",
         ),
@@ -179,16 +197,12 @@ mod tests {
 
     #[test]
     fn what_an_image_asks_for_in_vain_is_told() {
-        let asks = r#"{"config":{"Volumes":{"/data":{}},"Healthcheck":{"Test":["CMD","true"]},"OnBuild":["RUN x"]}}"#;
+        let asks = r#"{"config":{"Healthcheck":{"Test":["CMD","true"]},"OnBuild":["RUN x"]}}"#;
         let told = warnings(asks).join("\n");
-        for word in ["VOLUME", "HEALTHCHECK", "ONBUILD"] {
+        for word in ["HEALTHCHECK", "ONBUILD"] {
             assert!(told.contains(word), "{told}");
         }
-        for nothing in [
-            "",
-            "{}",
-            r#"{"config":{"Volumes":{},"Healthcheck":null,"OnBuild":[]}}"#,
-        ] {
+        for nothing in ["", "{}", r#"{"config":{"Healthcheck":null,"OnBuild":[]}}"#] {
             assert!(warnings(nothing).is_empty(), "{nothing}");
         }
     }

@@ -17,6 +17,7 @@ use crate::logs::watch::Watcher;
 use crate::registry::Registry;
 use crate::signals::SIGKILL;
 use crate::store::Store;
+use crate::volumes::Volumes;
 use crate::{Error, bundle, names, owner, reconcile};
 
 /// All that operations share.
@@ -28,6 +29,7 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     pub(crate) log_watcher: Watcher,
     pub(crate) pauses: Pauses,
+    pub(crate) volumes: Volumes,
 }
 
 /// The engine. Clones share it.
@@ -54,6 +56,7 @@ impl Engine {
             config.images(),
             config.containers(),
             config.bundles(),
+            config.volumes(),
             config.runtime_root(),
         ] {
             DirBuilder::new()
@@ -77,6 +80,7 @@ impl Engine {
             events: Events::new(),
             log_watcher: Watcher::new()?,
             pauses: Pauses::default(),
+            volumes: Volumes::default(),
             config,
         });
         reconcile::all(&engine, containers).await?;
@@ -108,14 +112,15 @@ impl Engine {
         self.0.containers.find(container)?.rename(name.to_owned()).await
     }
 
-    /// Remove a container and its writable layer; one that is running only if `force` says so.
-    pub async fn remove(&self, container: &str, force: bool) -> Result<(), Error> {
+    /// Remove a container and its writable layer, with its anonymous volumes if `volumes` says so; one that is running
+    /// only if `force` does.
+    pub async fn remove(&self, container: &str, force: bool, volumes: bool) -> Result<(), Error> {
         let handle = self.0.containers.find(container)?;
         if force && let Some(shim) = handle.snapshot().shim {
             // At once, and not behind what its owner is at: a restart waits for an end as long as its client wants.
             let _ = shim.kill("", SIGKILL).await;
         }
-        handle.remove(force).await
+        handle.remove(force, volumes).await
     }
 
     /// The containers, newest first; without `all` only the running ones.

@@ -28,6 +28,42 @@ pub enum Error {
         /// The id of the container that has it.
         holder: String,
     },
+    /// No volume has this name.
+    #[error("no such volume: {0}")]
+    NoSuchVolume(String),
+    /// Containers use the volume.
+    #[error("remove {volume}: volume is in use - [{}]", containers.join(", "))]
+    VolumeInUse {
+        /// Its name.
+        volume: String,
+        /// Ids of containers, running or not.
+        containers: Vec<String>,
+    },
+    /// The volume was removed, and its folder is still there.
+    #[error("volume {0} is just being removed: try again, or choose another name")]
+    VolumeGoing(String),
+    /// What a volume's options name could not be mounted.
+    #[error("mount {device} (type {kind}) at {}: {source}", target.display())]
+    VolumeMount {
+        /// Of the file system.
+        kind: String,
+        /// What was to be mounted.
+        device: String,
+        /// The volume's folder.
+        target: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A part of a volume that a container was to see.
+    #[error("open {subpath:?} within volume {volume}: {source}")]
+    Subpath {
+        /// Its name.
+        volume: String,
+        /// The part.
+        subpath: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A field of a request breaks its rule.
     #[error("{field}: {rule}")]
     Invalid {
@@ -177,13 +213,16 @@ impl Error {
     /// The class of this error.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::NoSuchContainer(_) => Kind::NotFound,
+            Error::NoSuchContainer(_) | Error::NoSuchVolume(_) => Kind::NotFound,
             Error::NameTaken { .. } => Kind::AlreadyExists,
             Error::Ambiguous { .. } | Error::Invalid { .. } | Error::User { .. } => Kind::Invalid,
-            Error::WrongState { .. } | Error::Runtime { .. } | Error::OthersState { .. } => {
-                Kind::Precondition
-            }
-            Error::Shim { .. } | Error::ShuttingDown => Kind::Unavailable,
+            Error::WrongState { .. }
+            | Error::Runtime { .. }
+            | Error::OthersState { .. }
+            | Error::VolumeInUse { .. }
+            | Error::VolumeMount { .. }
+            | Error::Subpath { .. } => Kind::Precondition,
+            Error::Shim { .. } | Error::ShuttingDown | Error::VolumeGoing(_) => Kind::Unavailable,
             Error::NoAddress(_) | Error::Lagged(_) | Error::DiskFull { .. } => Kind::Exhausted,
             Error::Image(error) | Error::Pull { source: error, .. } | Error::Verify { source: error, .. } => {
                 image_kind(error)

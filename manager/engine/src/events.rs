@@ -16,11 +16,11 @@ const BEHIND_MAX: usize = 1024;
 pub struct Event {
     /// In nanoseconds since 1970.
     pub at_unix_nanos: i64,
-    /// `container` or `image`.
+    /// `container`, `image` or `volume`.
     pub kind: &'static str,
     /// `create`, `start`, `die`, `destroy`, `exec_start`, `pull`, `untag`, …
     pub action: &'static str,
-    /// The id of the container or image.
+    /// The id of the container or image, the name of the volume.
     pub subject: String,
     /// Name, image, exit code and labels.
     pub attributes: Vec<(String, String)>,
@@ -34,6 +34,13 @@ impl Event {
             action,
             subject: id.to_owned(),
             attributes,
+        }
+    }
+
+    pub(crate) fn of_volume(action: &'static str, name: &str, attributes: Vec<(String, String)>) -> Event {
+        Event {
+            kind: "volume",
+            ..Event::of_container(action, name, attributes)
         }
     }
 

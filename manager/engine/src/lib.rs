@@ -3,8 +3,7 @@
 //!
 //! An operation is answered after its transaction is on disk. Each container has one owner task through which
 //! its changes go (`lifecycle`); a start is told top to bottom in `run`, its end in `teardown`; what a manager
-//! that died has left is put right in `reconcile`. Data that an image declares as a volume is kept in the
-//! container's writable layer; only binds lie outside of it.
+//! that died has left is put right in `reconcile`. Data that outlives containers is in `volumes`.
 
 mod archives;
 mod attach;
@@ -41,6 +40,7 @@ mod teardown;
 mod top;
 mod usage;
 mod version;
+mod volumes;
 
 pub use archives::ImportRequest;
 pub use attach::{AttachRequest, Attachment};
@@ -55,8 +55,11 @@ pub use image::{Layers, PolicyFile};
 pub use input::{Input, Output};
 pub use logs::{LogsRequest, Record, Stream};
 pub use prune::{ContainerFilters, Pruned};
-pub use request::{Bind, CreateRequest, Network};
+pub use request::{
+    Bind, BindSource, CreateRequest, Mount, Network, Recursion, Source, Storage, TmpfsSource, VolumeSource,
+};
 pub use signals::Until;
 pub use top::Processes;
 pub use usage::ContainerUsage;
 pub use version::Version;
+pub use volumes::{Volume, VolumeFilters, VolumeRequest};

@@ -18,7 +18,7 @@ use crate::events::Event;
 use crate::logs::LogFolder;
 use crate::shim::Shim;
 use crate::signals::{KILL_TIMEOUT, SIGKILL, outlives_sigkill};
-use crate::{Error, run, teardown};
+use crate::{Error, run, teardown, volumes};
 
 /// An end that could not be put on record is tried again after this long: the disk is full, mostly.
 const RECORD_RETRY: Duration = Duration::from_secs(2);
@@ -77,6 +77,7 @@ enum Command {
     },
     Remove {
         force: bool,
+        volumes: bool,
         reply: Reply,
     },
 }
@@ -175,9 +176,14 @@ impl Handle {
         self.command(|reply| Command::Rename { name, reply }).await
     }
 
-    /// Remove it; one that is running only if `force` says so.
-    pub(crate) async fn remove(&self, force: bool) -> Result<(), Error> {
-        self.command(|reply| Command::Remove { force, reply }).await
+    /// Remove it, with its anonymous volumes if `volumes` says so; one that is running only if `force` does.
+    pub(crate) async fn remove(&self, force: bool, volumes: bool) -> Result<(), Error> {
+        self.command(|reply| Command::Remove {
+            force,
+            volumes,
+            reply,
+        })
+        .await
     }
 
     async fn command(&self, command: impl FnOnce(Reply) -> Command) -> Result<(), Error> {
@@ -243,7 +249,11 @@ impl Owner {
                 (unpaused, reply)
             }
             Command::Rename { name, reply } => (self.rename(name).await, reply),
-            Command::Remove { force, reply } => (self.remove(force).await, reply),
+            Command::Remove {
+                force,
+                volumes,
+                reply,
+            } => (self.remove(force, volumes).await, reply),
         };
         // Who asked may have gone; what is done is done.
         let _ = reply.send(result);
@@ -253,7 +263,7 @@ impl Owner {
     async fn start_or_forget(&mut self) -> Result<(), Error> {
         let started = self.start().await;
         if started.is_err() && !self.gone && self.container.request.auto_remove {
-            let _ = self.forget().await;
+            let _ = self.forget(true).await;
         }
         started
     }
@@ -384,7 +394,7 @@ impl Owner {
         }
     }
 
-    async fn remove(&mut self, force: bool) -> Result<(), Error> {
+    async fn remove(&mut self, force: bool, volumes: bool) -> Result<(), Error> {
         if self.container.is_running() {
             if !force {
                 let why = match self.container.state {
@@ -398,7 +408,7 @@ impl Owner {
         if self.gone {
             return Ok(());
         }
-        self.forget().await
+        self.forget(volumes).await
     }
 
     /// Kill the main process and see it out.
@@ -424,11 +434,11 @@ impl Owner {
     }
 
     /// Delete the record; what else there is of the container has no owner then, and goes.
-    async fn forget(&mut self) -> Result<(), Error> {
+    async fn forget(&mut self, volumes: bool) -> Result<(), Error> {
         let before = self.container.state;
         Arc::make_mut(&mut self.container).state = State::Removing;
         self.publish();
-        let mut deleted = self.engine.store.delete(&self.container.id).await;
+        let mut deleted = self.engine.store.delete(&self.container.id, volumes).await;
         if let Err(Error::DiskFull { .. }) = deleted {
             // It was not to stay, so what it has may go before its record and make room for that.
             self.remove_files().await;
@@ -438,7 +448,7 @@ impl Owner {
                 Ok(())
             })
             .await?;
-            deleted = self.engine.store.delete(&self.container.id).await;
+            deleted = self.engine.store.delete(&self.container.id, volumes).await;
         }
         if let Err(error) = deleted {
             Arc::make_mut(&mut self.container).state = before;
@@ -457,6 +467,9 @@ impl Owner {
     async fn vanish(&mut self) {
         self.gone = true;
         self.remove_files().await;
+        if self.container.has_volumes() {
+            volumes::finish_removals(&self.engine).await;
+        }
         self.engine.containers.remove(&self.container.id);
         self.publish.send_replace(Snapshot {
             container: Arc::clone(&self.container),

@@ -64,7 +64,7 @@ impl Engine {
                 continue;
             }
             let bytes = self.written_bytes(&container).await?;
-            match self.remove(&container.id, false).await {
+            match self.remove(&container.id, false, false).await {
                 Ok(()) => {
                     pruned.deleted.push(container.id.clone());
                     pruned.freed_bytes += bytes;

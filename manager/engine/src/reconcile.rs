@@ -13,7 +13,7 @@ use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
 use crate::lifecycle::Handle;
 use crate::shim::Shim;
-use crate::{Error, bundle, commit, exec, sys, teardown};
+use crate::{Error, bundle, commit, exec, sys, teardown, volumes};
 
 /// As many shims are asked at once. Each answers in well under a millisecond.
 const AT_ONCE: usize = 32;
@@ -50,6 +50,7 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
     }
     failpoint::reach("reconcile.settled");
     remove_bundles(engine, &needed).await;
+    volumes::reconcile::all(engine).await?;
     let engine = Arc::clone(engine);
     blocking(move || {
         remove_links(&engine, &running);
@@ -169,7 +170,7 @@ async fn take_over(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
 }
 
 async fn forget(engine: &Arc<Inner>, container: Container) -> Option<Settled> {
-    match engine.store.delete(&container.id).await {
+    match engine.store.delete(&container.id, true).await {
         // Its layer and folder go with those that have no owner.
         Ok(()) => None,
         Err(error) => {

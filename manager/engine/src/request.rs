@@ -1,6 +1,7 @@
 //! What a client asks for when it makes a container.
 
 mod rules;
+pub(crate) mod storage;
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-pub(crate) use rules::{check_env, check_strings, check_working_dir};
+pub(crate) use rules::{check_env, check_labels, check_strings, check_working_dir};
+pub use storage::{BindSource, Mount, Recursion, Source, Storage, TmpfsSource, VolumeSource};
 
 /// What a container is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +68,8 @@ pub struct CreateRequest {
     pub tty_columns: u32,
     /// First size of the terminal; 0: not known.
     pub tty_rows: u32,
+    /// Volumes, file systems in memory, and what of the host it sees.
+    pub storage: Storage,
 }
 
 /// A directory or file of the host that a container sees.

@@ -1,9 +1,8 @@
 //! The start of a container, from its record to a running process. Read top to bottom. What a step made is
 //! undone when a later one does not work; only the address stays, until the container is removed.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use crate::engine::{Inner, blocking};
 use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, layers::Layers};
+use crate::volumes::{self, Prepared};
 use crate::{Error, bundle, etc_files, sys, teardown};
 
 /// A run that has begun, and is on record.
@@ -41,7 +41,10 @@ pub(crate) async fn start(engine: &Arc<Inner>, container: &Container) -> Result<
 
 async fn steps(engine: &Arc<Inner>, container: &Container) -> Result<Started, Error> {
     let id = &container.id;
-    let rootfs = write_files(engine, container).await?;
+    let prepared = volumes::prepare(engine, container).await?;
+    failpoint::reach("start.volumes-ready");
+
+    let rootfs = write_files(engine, container, &prepared).await?;
     failpoint::reach("start.files-written");
 
     let shim = Shim::launch(&engine.config, id).await?;
@@ -50,6 +53,7 @@ async fn steps(engine: &Arc<Inner>, container: &Container) -> Result<Started, Er
     let pid = shim
         .create(&engine.config, &rootfs, streams(engine, container))
         .await?;
+    drop(prepared);
     failpoint::reach("start.created");
 
     connect_network(engine, container, pid).await?;
@@ -68,17 +72,19 @@ async fn steps(engine: &Arc<Inner>, container: &Container) -> Result<Started, Er
     })
 }
 
-/// The bundle, the container's own files in /etc, and the host's side of its binds.
-async fn write_files(engine: &Arc<Inner>, container: &Container) -> Result<image::Rootfs, Error> {
+/// The bundle, and the container's own files in /etc.
+async fn write_files(
+    engine: &Arc<Inner>,
+    container: &Container,
+    prepared: &Prepared,
+) -> Result<image::Rootfs, Error> {
     let (engine, container) = (Arc::clone(engine), container.clone());
+    let sources = prepared.sources.clone();
     blocking(move || {
         let image = engine.images.get(&container.image_id)?;
         let rootfs = engine.images.rootfs(&container.id)?;
         let wanted = spec::process::wanted_user(&container.request, &image.config);
         let user = spec::user::resolve(&Layers::new(&rootfs), wanted)?;
-        for bind in &container.request.binds {
-            make_source(Path::new(&bind.source))?;
-        }
         let etc = engine.config.container(&container.id);
         etc_files::write(
             &etc,
@@ -86,7 +92,7 @@ async fn write_files(engine: &Arc<Inner>, container: &Container) -> Result<image
             container.address,
             container.request.network,
         )?;
-        let config = spec::config(&container, &image.config, &user, &etc);
+        let config = spec::config(&container, &image.config, &user, &etc, &sources);
         bundle::write(
             &engine.config.bundle(&container.id),
             &config,
@@ -95,20 +101,6 @@ async fn write_files(engine: &Arc<Inner>, container: &Container) -> Result<image
         Ok(rootfs)
     })
     .await
-}
-
-/// As docker does for `-v`: a source that is not there becomes a directory.
-fn make_source(source: &Path) -> Result<(), Error> {
-    if fs::symlink_metadata(source).is_ok() {
-        return Ok(());
-    }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(source)
-        // Whatever umask this process has: the container's users are to find it open.
-        .and_then(|()| fs::set_permissions(source, Permissions::from_mode(0o755)))
-        .map_err(Error::file("make the source of a bind", source))
 }
 
 fn streams(engine: &Inner, container: &Container) -> Streams {

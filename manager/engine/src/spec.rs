@@ -8,10 +8,11 @@ mod memory;
 mod mounts;
 pub(crate) mod process;
 mod seccomp;
+mod storage;
 pub(crate) mod user;
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::image::ImageConfiguration;
 use serde_json::{Value, json};
@@ -49,8 +50,15 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// The config.json of `container`. `etc` holds its own hosts, hostname and resolv.conf.
-pub(crate) fn config(container: &Container, image: &ImageConfiguration, user: &User, etc: &Path) -> Value {
+/// The config.json of `container`. `etc` holds its own hosts, hostname and resolv.conf; `sources` are those of its mounts,
+/// where these have any.
+pub(crate) fn config(
+    container: &Container,
+    image: &ImageConfiguration,
+    user: &User,
+    etc: &Path,
+    sources: &[PathBuf],
+) -> Value {
     let request = &*container.request;
     let capabilities = held_capabilities(request);
     let mut linux = json!({
@@ -77,7 +85,7 @@ pub(crate) fn config(container: &Container, image: &ImageConfiguration, user: &U
         "process": process::main(container, image, user, &capabilities),
         "root": {"path": "rootfs", "readonly": request.read_only},
         "hostname": hostname(container),
-        "mounts": mounts::all(request, etc),
+        "mounts": mounts::all(request, &storage::mounts(&container.mounts, sources), etc),
         "linux": linux,
     })
 }

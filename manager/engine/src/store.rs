@@ -7,7 +7,9 @@
 mod ballast;
 mod rows;
 mod schema;
+mod volumes;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -17,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::container::{Container, Exit};
+use crate::volumes::Volume;
 
 pub(crate) use ballast::Ballast;
 
@@ -131,11 +134,58 @@ impl Store {
         .await
     }
 
-    /// Forget a container; its name and address are free again.
-    pub(crate) async fn delete(&self, id: &str) -> Result<(), Error> {
+    /// Forget a container; its name and address are free again. With `volumes`, its anonymous volumes are removed, but
+    /// for what is left to `volumes::finish_removals`.
+    pub(crate) async fn delete(&self, id: &str, volumes: bool) -> Result<(), Error> {
         let id = id.to_owned();
         self.write("delete a container", Room::SetAside, move |connection| {
-            rows::delete(connection, &id)
+            rows::delete(connection, &id, volumes)
+        })
+        .await
+    }
+
+    /// Remember a volume. False: there is one of its name already.
+    pub(crate) async fn insert_volume(&self, volume: Volume) -> Result<bool, Error> {
+        self.write("insert a volume", Room::Needed, move |connection| {
+            volumes::insert(connection, &volume)
+        })
+        .await
+    }
+
+    /// All volumes, by name.
+    pub(crate) async fn volumes(&self) -> Result<Vec<Volume>, Error> {
+        self.write("read the volumes", Room::SetAside, volumes::all).await
+    }
+
+    /// The options of a volume.
+    pub(crate) async fn volume_options(&self, name: &str) -> Result<BTreeMap<String, String>, Error> {
+        let name = name.to_owned();
+        self.write("read a volume", Room::SetAside, move |connection| {
+            volumes::options(connection, &name)
+        })
+        .await
+    }
+
+    /// Begin the removal of a volume that nobody uses.
+    pub(crate) async fn mark_volume(&self, name: &str) -> Result<(), Error> {
+        let name = name.to_owned();
+        self.write("remove a volume", Room::SetAside, move |connection| {
+            volumes::mark(connection, &name)
+        })
+        .await
+    }
+
+    /// Volumes whose removal is not finished.
+    pub(crate) async fn marked_volumes(&self) -> Result<Vec<String>, Error> {
+        self.write("read the volumes", Room::SetAside, volumes::marked)
+            .await
+    }
+
+    /// The removal of a volume is finished.
+    pub(crate) async fn forget_volume(&self, name: &str) -> Result<(), Error> {
+        let name = name.to_owned();
+        self.write("forget a volume", Room::SetAside, move |connection| {
+            volumes::forget(connection, &name)
         })
         .await
     }
@@ -251,12 +301,17 @@ fn transact(connection: &Connection, batch: &mut [Box<dyn Write>]) -> Result<(),
 
 fn commit(connection: &Connection, batch: &mut [Box<dyn Write>]) -> Result<(), rusqlite::Error> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
+    let before = connection.total_changes();
     for write in batch {
         connection.execute_batch("SAVEPOINT one")?;
         if !write.run(connection) {
             connection.execute_batch("ROLLBACK TO one")?;
         }
         connection.execute_batch("RELEASE one")?;
+    }
+    if connection.total_changes() == before {
+        // It was only read: nothing is to become durable.
+        return connection.execute_batch("COMMIT");
     }
     failpoint::reach("store.before-commit");
     connection.execute_batch("COMMIT")?;

@@ -53,6 +53,22 @@ pub(crate) fn with_usual_umask(command: &mut tokio::process::Command) {
     }
 }
 
+/// Whether the kernel has `mount_setattr`.
+pub(crate) fn has_mount_setattr() -> bool {
+    // SAFETY: the path ends with NUL, and no other memory is passed: a kernel that knows the call refuses a size of 0.
+    let tried = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            -1,
+            c"".as_ptr(),
+            0,
+            std::ptr::null::<u8>(),
+            0,
+        )
+    };
+    Errno::result(tried) != Err(Errno::ENOSYS)
+}
+
 /// A descriptor of a process, which no other process that gets its number can be mistaken for.
 pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes two integers and makes a new descriptor.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::container::{Container, Exit, now_unix_nanos};
 use crate::engine::{Inner, blocking};
 use crate::shim::{self, Shim};
-use crate::{Error, bundle};
+use crate::{Error, bundle, volumes};
 
 /// Nobody saw how it ended; docker tells it so too.
 const UNKNOWN: u32 = 255;
@@ -37,7 +37,7 @@ pub(crate) async fn record(
     removes_itself: bool,
 ) -> Result<(), Error> {
     if removes_itself {
-        engine.store.delete(&container.id).await
+        engine.store.delete(&container.id, true).await
     } else {
         engine.store.exited(&container.id, exit, error).await
     }
@@ -92,8 +92,9 @@ pub(crate) async fn discard(engine: &Arc<Inner>, id: &str) {
     remove_bundle(engine, id).await;
 }
 
-/// Remove the bundle; the exit is on record.
+/// Remove the bundle; the exit is on record. The run's volumes are needed no longer.
 pub(crate) async fn remove_bundle(engine: &Arc<Inner>, id: &str) {
+    volumes::release(engine, id).await;
     let folder = engine.config.bundle(id);
     report(id, blocking(move || bundle::remove(&folder)).await);
 }

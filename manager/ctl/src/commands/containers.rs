@@ -203,13 +203,14 @@ pub(super) async fn wait(client: &Client, flags: Wait) -> Result<u8> {
 }
 
 pub(super) async fn remove(client: &Client, flags: Remove) -> Result<u8> {
-    let force = flags.force;
+    let (force, volumes) = (flags.force, flags.volumes);
     each(client, flags.containers, async |client, container| {
         client
             .containers()
             .remove(RemoveContainerRequest {
                 container: container.clone(),
                 force,
+                volumes,
             })
             .await?;
         Ok(container)

@@ -11,18 +11,19 @@ mod images;
 mod leases;
 mod login;
 mod logs;
-mod mounts;
 mod prune;
 mod registries;
 mod run;
+mod storage;
 mod store;
 mod system;
 mod top;
 mod verify;
+mod volumes;
 
 use crate::cli::{
     Cli, Command, ContainerCommand, Format, ImageCommand, Inspect, Kind, LeaseCommand, Manifest,
-    SystemCommand,
+    SystemCommand, VolumeCommand,
 };
 use crate::client::Client;
 use crate::failure::{Failure, Result};
@@ -84,6 +85,11 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Pause(flags) => containers::pause(&client, flags.containers).await,
         Command::Unpause(flags) => containers::unpause(&client, flags.containers).await,
         Command::Container(ContainerCommand::Prune(flags)) => prune::containers(&client, flags).await,
+        Command::Volume(VolumeCommand::Create(flags)) => volumes::create(&client, flags).await,
+        Command::Volume(VolumeCommand::Ls(flags)) => volumes::list(&client, flags, format).await,
+        Command::Volume(VolumeCommand::Inspect { names }) => volumes::inspect(&client, names).await,
+        Command::Volume(VolumeCommand::Rm(flags)) => volumes::remove(&client, flags).await,
+        Command::Volume(VolumeCommand::Prune(flags)) => prune::volumes(&client, flags).await,
         Command::Top(flags) => top::top(&client, flags, format).await,
         Command::Wait(flags) => containers::wait(&client, flags).await,
         Command::Rename(flags) => containers::rename(&client, flags).await,

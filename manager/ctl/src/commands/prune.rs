@@ -1,10 +1,10 @@
-//! `image prune`, `container prune`.
+//! `image prune`, `container prune`, `volume prune`.
 
 use std::io::{self, BufRead, Read};
 
-use proto::v1::{PruneContainersRequest, PruneImagesRequest};
+use proto::v1::{PruneContainersRequest, PruneImagesRequest, PruneVolumesRequest};
 
-use crate::cli::{PruneContainers, PruneImages};
+use crate::cli::{PruneContainers, PruneImages, PruneVolumes};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 use crate::output;
@@ -33,6 +33,25 @@ pub(super) async fn containers(client: &Client, flags: PruneContainers) -> Resul
     let pruned = client.containers().prune(request).await;
     let pruned = pruned.map_err(|status| client.failure(&status))?.into_inner();
     let deleted = pruned.deleted.iter().map(|id| format!("{id}\n"));
+    tell(deleted, pruned.freed_bytes)
+}
+
+pub(super) async fn volumes(client: &Client, flags: PruneVolumes) -> Result<u8> {
+    let question = if flags.all {
+        "Remove all volumes that no container uses?"
+    } else {
+        "Remove all anonymous volumes that no container uses?"
+    };
+    if !flags.force && !agrees(question)? {
+        return Ok(0);
+    }
+    let request = PruneVolumesRequest {
+        all: flags.all,
+        filters: flags.filters,
+    };
+    let pruned = client.volumes().prune(request).await;
+    let pruned = pruned.map_err(|status| client.failure(&status))?.into_inner();
+    let deleted = pruned.deleted.iter().map(|name| format!("{name}\n"));
     tell(deleted, pruned.freed_bytes)
 }
 

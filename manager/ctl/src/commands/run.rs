@@ -6,7 +6,7 @@ use proto::v1::{
 };
 use tonic::Code;
 
-use super::{images, mounts};
+use super::{images, storage};
 use crate::cli::{Create, PullPolicy, Run};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
@@ -75,6 +75,7 @@ async fn remove_if_not_started(client: &Client, id: &str) {
     let request = RemoveContainerRequest {
         container: id.to_owned(),
         force: false,
+        volumes: true,
     };
     let _ = client.containers().remove(request).await;
 }
@@ -142,11 +143,8 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         tty: flags.tty,
         open_stdin: flags.interactive,
         auto_remove: flags.rm,
-        binds: flags
-            .volume
-            .iter()
-            .map(|argument| mounts::parse(argument))
-            .collect::<Result<_>>()?,
+        binds: Vec::new(),
+        storage: storage::gather(&flags.storage)?,
         network: flags.network.clone(),
         memory_bytes: flags.memory.unwrap_or(0),
         cpu_quota_millis: flags.cpus.unwrap_or(0),

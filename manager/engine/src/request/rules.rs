@@ -34,6 +34,7 @@ impl CreateRequest {
         check_strings("user", std::slice::from_ref(&self.user))?;
         check_hostname(&self.hostname)?;
         self.check_binds()?;
+        self.storage.check()?;
         self.check_limits()?;
         check_labels(&self.labels)?;
         if !self.stop_signal.is_empty() {
@@ -162,7 +163,7 @@ pub(crate) fn check_working_dir(path: &str) -> Result<(), Error> {
     }
 }
 
-fn check_absolute(field: &'static str, path: &str) -> Result<(), Error> {
+pub(super) fn check_absolute(field: &'static str, path: &str) -> Result<(), Error> {
     check_strings(field, &[path.to_owned()])?;
     if !path.starts_with('/') {
         return Err(Error::invalid(
@@ -192,7 +193,7 @@ fn check_hostname(hostname: &str) -> Result<(), Error> {
     }
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
     if labels.len() > LABELS_MAX {
         return Err(Error::invalid("labels", format!("more than {LABELS_MAX}")));
     }

@@ -14,11 +14,16 @@ const SHM_BYTES: u64 = 64 << 20;
 const ETC_FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
 
 /// All mounts in the order in which they are made: the kernel's file systems, the container's own files in
-/// /etc, then the binds, those higher up in the tree first.
-pub(super) fn all(request: &CreateRequest, etc: &Path) -> Value {
-    let mut binds: Vec<_> = request.binds.iter().collect();
-    binds.sort_by_key(|bind| depth(&bind.target));
-    let replaced = |target: &str| binds.iter().any(|bind| normal(&bind.target).eq(normal(target)));
+/// /etc, then what was asked for, those higher up in the tree first.
+pub(super) fn all(request: &CreateRequest, wanted: &[Value], etc: &Path) -> Value {
+    let target = |mount: &Value| mount["destination"].as_str().unwrap_or_default().to_owned();
+    let mut wanted: Vec<_> = wanted.iter().collect();
+    wanted.sort_by_key(|mount| depth(&target(mount)));
+    let replaced = |place: &str| {
+        wanted
+            .iter()
+            .any(|mount| normal(&target(mount)).eq(normal(place)))
+    };
 
     let mut mounts = kernel_file_systems(request.privileged);
     for name in ETC_FILES {
@@ -29,11 +34,7 @@ pub(super) fn all(request: &CreateRequest, etc: &Path) -> Value {
         ));
     }
     mounts.retain(|mount| !mount["destination"].as_str().is_some_and(replaced));
-    mounts.extend(
-        binds
-            .iter()
-            .map(|wanted| bind(&wanted.source, &wanted.target, wanted.read_only)),
-    );
+    mounts.extend(wanted.into_iter().cloned());
     Value::Array(mounts)
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::*;
 use crate::container::State;
 use crate::exec::ExecRequest;
-use crate::request::Bind;
+use crate::request::{Bind, Mount, Source};
+use crate::volumes;
 
 fn image(config: &Value) -> ImageConfiguration {
     serde_json::from_value(json!({
@@ -23,6 +24,7 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         image_id: String::new(),
         command: process::command(&request, &image).unwrap(),
         stop_signal: 15,
+        mounts: volumes::own_mounts(&request),
         request: Arc::new(request),
         state: State::Created,
         pid: 0,
@@ -37,7 +39,12 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         home: "/root".to_owned(),
         ..User::default()
     };
-    super::config(&container, &image, &user, Path::new("/c"))
+    let source = |mount: &Mount| match &mount.source {
+        Source::Bind(bind) => PathBuf::from(&bind.path),
+        _ => PathBuf::from("/volume"),
+    };
+    let sources: Vec<_> = container.mounts.iter().map(source).collect();
+    super::config(&container, &image, &user, Path::new("/c"), &sources)
 }
 
 fn request() -> CreateRequest {

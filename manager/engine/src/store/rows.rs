@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 
-use super::Subnet;
+use super::{Subnet, volumes};
 use crate::Error;
 use crate::container::{Container, Exit, State};
+use crate::volumes::own_mounts;
 
 /// All containers, oldest first.
 pub(super) fn load(connection: &Connection) -> Result<Vec<Container>, Error> {
@@ -16,7 +17,7 @@ pub(super) fn load(connection: &Connection) -> Result<Vec<Container>, Error> {
         connection
             .prepare(
                 "SELECT id, name, image_id, request, command, stop_signal, created_ns, state, runs, pid, started_ns,
-                        exit_code, exit_ns, oom_killed, error, address
+                        exit_code, exit_ns, oom_killed, error, address, mounts
                  FROM containers LEFT JOIN addresses ON container = id ORDER BY created_ns",
             )?
             .query_map([], container)?
@@ -37,11 +38,17 @@ fn container(row: &Row<'_>) -> Result<Container, rusqlite::Error> {
         }),
         _ => None,
     };
+    let request = json(row, "request")?;
+    let mounts = match row.get::<_, Option<String>>("mounts")? {
+        Some(_) => json(row, "mounts")?,
+        None => own_mounts(&request),
+    };
     Ok(Container {
         id: row.get("id")?,
         name: row.get("name")?,
         image_id: row.get("image_id")?,
-        request: Arc::new(json(row, "request")?),
+        request: Arc::new(request),
+        mounts,
         command: json(row, "command")?,
         stop_signal: row.get("stop_signal")?,
         state: match row.get::<_, String>("state")?.as_str() {
@@ -59,7 +66,10 @@ fn container(row: &Row<'_>) -> Result<Container, rusqlite::Error> {
     })
 }
 
-fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T, rusqlite::Error> {
+pub(super) fn json<T: serde::de::DeserializeOwned>(
+    row: &Row<'_>,
+    column: &str,
+) -> Result<T, rusqlite::Error> {
     let text: String = row.get(column)?;
     serde_json::from_str(&text).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
@@ -67,26 +77,30 @@ fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T
 }
 
 pub(super) fn insert(connection: &Connection, container: &Container) -> Result<(), Error> {
-    let text = |value: Result<String, serde_json::Error>| {
-        value.map_err(|error| Error::Database {
-            what: "write a request",
-            why: error.to_string(),
-        })
-    };
     let inserted = connection.execute(
-        "INSERT INTO containers (id, name, image_id, request, command, stop_signal, created_ns, state)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'created')",
+        "INSERT INTO containers (id, name, image_id, request, command, stop_signal, created_ns, mounts, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'created')",
         params![
             container.id,
             container.name,
             container.image_id,
-            text(serde_json::to_string(&*container.request))?,
-            text(serde_json::to_string(&container.command))?,
+            text(&*container.request)?,
+            text(&container.command)?,
             container.stop_signal,
             container.created_unix_nanos,
+            text(&container.mounts)?,
         ],
     );
-    named(connection, "insert a container", &container.name, inserted)
+    named(connection, "insert a container", &container.name, inserted)?;
+    volumes::insert_of(connection, container)
+}
+
+/// A value as JSON.
+pub(super) fn text(value: &impl serde::Serialize) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|error| Error::Database {
+        what: "write a record",
+        why: error.to_string(),
+    })
 }
 
 pub(super) fn rename(connection: &Connection, id: &str, name: &str) -> Result<(), Error> {
@@ -202,7 +216,11 @@ pub(super) fn exited(connection: &Connection, id: &str, exit: Exit, error: &str)
     Ok(())
 }
 
-pub(super) fn delete(connection: &Connection, id: &str) -> Result<(), Error> {
+/// Forget a container, and with `volumes` begin the removal of its anonymous volumes.
+pub(super) fn delete(connection: &Connection, id: &str, volumes: bool) -> Result<(), Error> {
+    if volumes {
+        volumes::mark_of(connection, id)?;
+    }
     connection
         .execute("DELETE FROM containers WHERE id = ?1", [id])
         .map_err(Error::database("delete a container"))?;

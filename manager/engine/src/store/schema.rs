@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Step `n` brings a database from version `n` to `n + 1`.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
     CREATE TABLE containers (
         id          TEXT PRIMARY KEY,
@@ -32,6 +32,25 @@ const STEPS: [&str; 2] = [
     "
     CREATE TABLE root (id TEXT NOT NULL) STRICT;    -- one row
     INSERT INTO root VALUES (lower(hex(randomblob(8))));
+",
+    "
+    CREATE TABLE volumes (
+        name        TEXT PRIMARY KEY,
+        driver      TEXT NOT NULL,
+        labels      TEXT NOT NULL,              -- JSON object
+        options     TEXT NOT NULL,              -- JSON object
+        anonymous   INTEGER NOT NULL,
+        created_ns  INTEGER NOT NULL,
+        removed     INTEGER NOT NULL DEFAULT 0  -- only its folder may still be there
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE container_volumes (
+        container   TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
+        volume      TEXT NOT NULL REFERENCES volumes (name),
+        anonymous   INTEGER NOT NULL,           -- it may go with the container
+        PRIMARY KEY (container, volume)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX container_volumes_by_volume ON container_volumes (volume);
+    ALTER TABLE containers ADD COLUMN mounts TEXT;  -- JSON; of an older manager's containers: none but their binds
 ",
 ];
 

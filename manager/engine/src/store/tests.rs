@@ -10,6 +10,7 @@ fn container(id: &str, name: &str) -> Container {
     Container {
         id: id.to_owned(),
         name: name.to_owned(),
+        mounts: Vec::new(),
         image_id: "sha256:1".to_owned(),
         command: vec!["true".to_owned()],
         stop_signal: 15,
@@ -83,7 +84,7 @@ async fn a_deleted_container_gives_its_name_and_address_back() {
     for _ in 0..3 {
         let address = store.insert(container("a1", "one"), SUBNET).await.unwrap();
         assert_eq!(address, Some(Ipv4Addr::new(10, 0, 0, 2)));
-        store.delete("a1").await.unwrap();
+        store.delete("a1", false).await.unwrap();
     }
 }
 

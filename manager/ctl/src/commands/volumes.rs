@@ -1,0 +1,79 @@
+//! `volume create`, `volume ls`, `volume inspect`, `volume rm`.
+
+use proto::v1::{CreateVolumeRequest, InspectVolumeRequest, ListVolumesRequest, RemoveVolumeRequest};
+
+use super::containers::each;
+use crate::cli::{CreateVolume, Format, ListVolumes, RemoveVolumes};
+use crate::client::Client;
+use crate::failure::Result;
+use crate::output::{self, Table, cell};
+use crate::{environment, views};
+
+pub(super) async fn create(client: &Client, flags: CreateVolume) -> Result<u8> {
+    let request = CreateVolumeRequest {
+        name: flags.name,
+        driver: flags.driver,
+        labels: environment::labels(&flags.label)?,
+        options: environment::labels(&flags.options)?,
+    };
+    let reply = client.volumes().create(request).await;
+    let reply = reply.map_err(|status| client.failure(&status))?;
+    output::print_line(&reply.into_inner().volume.unwrap_or_default().name)?;
+    Ok(0)
+}
+
+pub(super) async fn list(client: &Client, flags: ListVolumes, format: Format) -> Result<u8> {
+    let request = ListVolumesRequest {
+        filters: flags.filters,
+    };
+    let reply = client.volumes().list(request).await;
+    let volumes = reply
+        .map_err(|status| client.failure(&status))?
+        .into_inner()
+        .volumes;
+    if flags.quiet {
+        let names = volumes.iter().map(|volume| volume.name.clone() + "\n");
+        output::print(&names.collect::<String>())?;
+    } else if format == Format::Json {
+        output::print_json(&volumes.iter().map(views::Volume::from).collect::<Vec<_>>())?;
+    } else {
+        let mut table = Table::new(&["DRIVER", "VOLUME NAME"]);
+        for volume in &volumes {
+            table.row([cell(&volume.driver), cell(&volume.name)]);
+        }
+        table.print()?;
+    }
+    Ok(0)
+}
+
+/// What is there is shown, even if something else that was asked for is not.
+pub(super) async fn inspect(client: &Client, names: Vec<String>) -> Result<u8> {
+    let mut found = Vec::new();
+    let mut code = 0;
+    for name in names {
+        match client.volumes().inspect(InspectVolumeRequest { name }).await {
+            Ok(reply) => found.push(views::Volume::from(
+                &reply.into_inner().volume.unwrap_or_default(),
+            )),
+            Err(status) => {
+                client.failure(&status).report();
+                code = 1;
+            }
+        }
+    }
+    output::print_json(&found)?;
+    Ok(code)
+}
+
+pub(super) async fn remove(client: &Client, flags: RemoveVolumes) -> Result<u8> {
+    let force = flags.force;
+    each(client, flags.names, async |client, name| {
+        let request = RemoveVolumeRequest {
+            name: name.clone(),
+            force,
+        };
+        client.volumes().remove(request).await?;
+        Ok(name)
+    })
+    .await
+}

@@ -1,0 +1,55 @@
+//! Putting volumes right at the manager's start: removals are finished, folders that a row wants are made, copies that
+//! were cut off go on or begin anew, and what no running container uses is unmounted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{copy_up, finish_removals, folder, local, part, release};
+use crate::Error;
+use crate::engine::{Inner, blocking};
+
+/// Put everything right. The containers are known by now. Errors with single volumes are logged.
+pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
+    let mut in_use = BTreeSet::new();
+    for handle in engine.containers.all() {
+        let container = handle.snapshot().container;
+        if !container.is_running() {
+            continue;
+        }
+        for volume in container.mounts.iter().filter_map(|mount| mount.volume()) {
+            engine.volumes.slots.resume(&volume.name, &container.id).await;
+            in_use.insert(volume.name.clone());
+        }
+        if !handle.snapshot().container.is_running() {
+            // It has just ended, before its volumes were known to be in use.
+            release(engine, &container.id).await;
+        }
+    }
+    finish_removals(engine).await;
+    let volumes = engine.store.volumes().await?;
+    let of = Arc::clone(engine);
+    blocking(move || {
+        part::remove_all(&of.config.parts())?;
+        let root = of.config.volumes();
+        let known: BTreeSet<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+        for volume in &volumes {
+            let data = of.config.volume_data(&volume.name);
+            let is_mounted = in_use.contains(&volume.name) && !volume.options.is_empty();
+            let righted = folder::make(&root, &volume.name)
+                .and_then(|()| copy_up::resume(&data, is_mounted))
+                .and_then(|()| if is_mounted { Ok(()) } else { local::unmount(&data) });
+            if let Err(error) = righted {
+                tracing::warn!(volume = volume.name, %error, "it is not as it should be");
+            }
+        }
+        let folders = folder::all(&root)?;
+        for name in folders.iter().filter(|name| !known.contains(name.as_str())) {
+            tracing::warn!(
+                name,
+                "a folder among the volumes that is no volume: it stays as it is"
+            );
+        }
+        Ok(())
+    })
+    .await
+}

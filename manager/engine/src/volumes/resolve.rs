@@ -1,0 +1,122 @@
+//! From what was asked for, what the image declares and what other containers have, to the mounts of a container.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::engine::Inner;
+use crate::request::storage::{LOCAL, check_mounts, parse_volumes_from};
+use crate::request::{BindSource, CreateRequest, Mount, Source, VolumeSource};
+use crate::{Error, names};
+
+/// All mounts of a new container. Its own come before those of other containers, and those before the image's.
+pub(crate) fn resolve(
+    engine: &Inner,
+    request: &CreateRequest,
+    image_config: &str,
+) -> Result<Vec<Mount>, Error> {
+    let mut mounts = own_mounts(request);
+    check_mounts(&mounts)?;
+    check_sources(&mounts)?;
+    let own = mounts.len();
+    for from in &request.storage.volumes_from {
+        let (container, read_only) = parse_volumes_from(from)?;
+        let container = engine.containers.find(container)?.snapshot().container;
+        for mount in &container.mounts {
+            let mut mount = mount.clone();
+            mount.read_only |= read_only;
+            match &mut mount.source {
+                Source::Tmpfs(_) => continue,
+                // It is the other container's: that one's image fills it.
+                Source::Volume(volume) => volume.no_copy = true,
+                Source::Bind(_) => {}
+            }
+            if mounts[..own].iter().any(|other| other.has_target_of(&mount)) {
+                continue;
+            }
+            // Of two containers, the one that is named last.
+            mounts.retain(|other| !other.has_target_of(&mount));
+            mounts.push(mount);
+        }
+    }
+    for target in declared(image_config) {
+        let mount = Mount {
+            target,
+            read_only: false,
+            source: Source::Volume(VolumeSource::default()),
+        };
+        if !mounts.iter().any(|other| other.has_target_of(&mount)) {
+            mounts.push(mount);
+        }
+    }
+    // What the image declares is a stranger's text.
+    check_mounts(&mounts)?;
+    for mount in &mut mounts {
+        if let Source::Volume(volume) = &mut mount.source {
+            if volume.driver.is_empty() {
+                request.storage.volume_driver.clone_into(&mut volume.driver);
+            }
+            if volume.driver.is_empty() {
+                LOCAL.clone_into(&mut volume.driver);
+            }
+            if volume.name.is_empty() {
+                volume.name = names::random_id()?;
+                volume.anonymous = true;
+            }
+        }
+    }
+    Ok(mounts)
+}
+
+/// What a request asks for by itself.
+pub(crate) fn own_mounts(request: &CreateRequest) -> Vec<Mount> {
+    let binds = request.binds.iter().map(|bind| Mount {
+        target: bind.target.clone(),
+        read_only: bind.read_only,
+        source: Source::Bind(BindSource {
+            path: bind.source.clone(),
+            create: true,
+            ..BindSource::default()
+        }),
+    });
+    binds.chain(request.storage.mounts.iter().cloned()).collect()
+}
+
+fn check_sources(mounts: &[Mount]) -> Result<(), Error> {
+    for mount in mounts {
+        if let Source::Bind(bind) = &mount.source
+            && !bind.create
+            && !Path::new(&bind.path).exists()
+        {
+            return Err(Error::invalid(
+                "mounts.bind.source",
+                format!("bind source path does not exist: {}", bind.path),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The paths that an image's config has as `Volumes`.
+fn declared(image_config: &str) -> Vec<String> {
+    let config: Value = serde_json::from_str(image_config).unwrap_or_default();
+    let volumes = config["config"]["Volumes"].as_object();
+    volumes
+        .into_iter()
+        .flat_map(|volumes| volumes.keys().cloned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_declares_the_places_of_volumes() {
+        let config = r#"{"config":{"Volumes":{"/data":{},"/logs/":{}}}}"#;
+        assert_eq!(declared(config), ["/data", "/logs/"]);
+        for nothing in ["", "{}", r#"{"config":{"Volumes":null}}"#] {
+            assert!(declared(nothing).is_empty(), "{nothing}");
+        }
+    }
+}

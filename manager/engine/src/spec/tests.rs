@@ -197,7 +197,7 @@ fn a_bind_replaces_the_default_mount_of_its_place_and_outer_ones_come_first() {
     );
     assert_eq!(
         mounts[targets.len() - 3]["options"],
-        json!(["rbind", "rprivate", "ro"])
+        json!(["rbind", "rprivate", "rro"])
     );
 }
 

@@ -43,6 +43,15 @@ impl Part for v1::ImportInput {
     }
 }
 
+impl Part for v1::CopyInput {
+    fn data(self) -> Option<Vec<u8>> {
+        match self.kind? {
+            v1::copy_input::Kind::Start(_) => None,
+            v1::copy_input::Kind::Data(data) => Some(data),
+        }
+    }
+}
+
 /// What a client sends, for a thread to read. A client that goes away before its archive's end is an error there,
 /// and so is the manager's stop. Nothing is taken before the thread asks: it may have to wait for its turn.
 pub(crate) fn receive<M: Part>(mut messages: Streaming<M>, stopping: &Stopping) -> Receiver {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use engine::{
-    AttachRequest, CommitRequest, ContainerFilters, Engine, ExecRequest, LogsRequest, Record, Stream, Until,
+    AttachRequest, CommitRequest, ContainerFilters, CopyRequest, Engine, ExecRequest, LogsRequest, Record,
+    Stream, Until,
 };
 use proto::v1;
 use proto::v1::containers_server::Containers as Service;
@@ -312,6 +313,57 @@ impl Service for Containers {
                 |chunks| async move { engine.export(&container, archives::Sender::new(chunks)).await },
             );
         Ok(Response::new(self.1.cut(chunks)))
+    }
+
+    async fn stat_path(
+        &self,
+        request: Request<v1::StatPathRequest>,
+    ) -> Result<Response<v1::StatPathResponse>, Status> {
+        let request = request.into_inner();
+        let found = self.0.stat_path(&request.container, &request.path).await;
+        let found = found.map_err(status)?;
+        Ok(Response::new(v1::StatPathResponse {
+            name: found.name,
+            size_bytes: found.size_bytes,
+            mode: found.mode,
+            modified_unix_nanos: found.modified_unix_nanos,
+            link_target: found.link_target,
+        }))
+    }
+
+    async fn copy_from(
+        &self,
+        request: Request<v1::CopyFromRequest>,
+    ) -> Result<Response<Answers<v1::Chunk>>, Status> {
+        let (engine, request) = (self.0.clone(), request.into_inner());
+        let chunks = archives::send(|chunks| async move {
+            let sender = archives::Sender::new(chunks);
+            engine
+                .copy_from(&request.container, &request.path, request.name, sender)
+                .await
+        });
+        Ok(Response::new(self.1.cut(chunks)))
+    }
+
+    async fn copy_to(
+        &self,
+        request: Request<Streaming<v1::CopyInput>>,
+    ) -> Result<Response<v1::CopyToResponse>, Status> {
+        let mut inputs = request.into_inner();
+        let first = inputs.message().await?.and_then(|input| input.kind);
+        let Some(v1::copy_input::Kind::Start(start)) = first else {
+            return Err(Status::invalid_argument(
+                "the first input of a copy has to be `start`",
+            ));
+        };
+        let request = CopyRequest {
+            container: start.container,
+            path: start.path,
+            to_user: start.to_user,
+        };
+        let archive = archives::receive(inputs, &self.1);
+        self.0.copy_to(request, archive).await.map_err(status)?;
+        Ok(Response::new(v1::CopyToResponse {}))
     }
 
     async fn commit(

@@ -2,6 +2,7 @@
 
 mod archives;
 mod connection;
+mod cp;
 mod leases;
 mod registries;
 mod storage;
@@ -10,6 +11,7 @@ mod volumes;
 
 pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
 pub(crate) use connection::{Connection, ContextCommand, Endpoint};
+pub(crate) use cp::Copy;
 pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
 pub(crate) use storage::StorageFlags;
@@ -126,6 +128,8 @@ pub(crate) enum Command {
     Exec(Exec),
     /// Join the terminal or pipes of a running container
     Attach(Attach),
+    /// Copy files out of a container, or into it
+    Cp(Copy),
     /// Write a container's root file system as an archive
     Export(Export),
     /// Make an image of what a container has become

@@ -23,7 +23,7 @@ const ARCHIVES_AT_ONCE: usize = 16;
 static TURNS: Semaphore = Semaphore::const_new(ARCHIVES_AT_ONCE);
 
 /// Run work that waits for a client. It goes on when nobody waits for it any more, until it notices by itself.
-async fn with_client<T: Send + 'static>(
+pub(crate) async fn with_client<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let turn = TURNS.acquire().await.map_err(|_| Error::ShuttingDown)?;

@@ -76,7 +76,7 @@ impl Config {
         self.bundles().join(id)
     }
 
-    /// Where parts of volumes are mounted while a container is made that is to see them.
+    /// Where the manager mounts what nobody else is to see, for a moment: parts of volumes, containers that do not run.
     pub(crate) fn parts(&self) -> PathBuf {
         self.state.join("parts")
     }

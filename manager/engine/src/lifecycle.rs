@@ -1,6 +1,7 @@
 //! The owner of one container: a task through which every change of its state goes, one after the other. It
 //! takes commands, watches the running process, and publishes each new state, on which others wait.
 
+mod lend;
 mod pause;
 mod restart;
 
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) use lend::Loan;
 
 use crate::commit::Turn;
 use crate::container::{Container, Exit, State};
@@ -71,6 +74,8 @@ enum Command {
         run: Option<u64>,
         reply: Reply,
     },
+    /// Stand still, if it does not run, until the loan is given back.
+    Lend(oneshot::Sender<Option<Loan>>),
     Rename {
         name: String,
         reply: Reply,
@@ -235,6 +240,7 @@ impl Owner {
 
     async fn carry_out(&mut self, command: Command) {
         let (result, reply) = match command {
+            Command::Lend(lend) => return self.lend(lend).await,
             Command::Start(reply) => (self.start_or_forget().await, reply),
             Command::Restart { signal, grace, reply } => (self.restart(signal, grace).await, reply),
             Command::Pause { turn, reply } => {

@@ -139,26 +139,35 @@ async fn connect_network(engine: &Arc<Inner>, container: &Container, pid: u32) -
     .await
 }
 
-/// The network namespace of the container's main process. Its number may be another process's by now: what is
-/// opened by it counts only if the process is in the container's cgroup, and still alive afterwards.
+/// The network namespace of the container's main process.
 fn network_namespace(id: &str, pid: u32) -> Result<File, Error> {
-    let folder = Path::new("/proc").join(pid.to_string());
-    let ended = || {
+    open_of_process(id, pid, "ns/net", || {
         Error::shim(
             id,
             format!("the main process (number {pid}) ended before its start"),
         )
-    };
+    })
+}
+
+/// Open what `/proc` has of the container's main process. Its number may be another process's by now: what is opened by
+/// it counts only if the process is in the container's cgroup, and still alive afterwards.
+pub(crate) fn open_of_process(
+    id: &str,
+    pid: u32,
+    name: &str,
+    ended: impl Fn() -> Error,
+) -> Result<File, Error> {
+    let folder = Path::new("/proc").join(pid.to_string());
     let number = i32::try_from(pid).map_err(|_| ended())?;
     let process = sys::pidfd_open(number).map_err(|_| ended())?;
     let groups = fs::read_to_string(folder.join("cgroup")).map_err(|_| ended())?;
     if !groups.contains(id) {
         return Err(ended());
     }
-    let path = folder.join("ns/net");
-    let netns = File::open(&path).map_err(Error::file("open", &path))?;
+    let path = folder.join(name);
+    let opened = File::open(&path).map_err(Error::file("open", &path))?;
     match sys::pidfd_wait(process.as_fd(), Duration::ZERO) {
-        Err(error) if error.raw_os_error() == Some(libc::ETIMEDOUT) => Ok(netns),
+        Err(error) if error.raw_os_error() == Some(libc::ETIMEDOUT) => Ok(opened),
         _ => Err(ended()),
     }
 }

@@ -28,6 +28,7 @@ use crate::{Error, names};
 pub use prune::VolumeFilters;
 
 pub(crate) use local::LocalOptions;
+pub(crate) use part::MountPoint;
 pub(crate) use resolve::{own_mounts, resolve};
 pub(crate) use slots::{Prepared, Slots, prepare, release};
 

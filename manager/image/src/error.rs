@@ -320,6 +320,14 @@ pub enum Error {
         /// The rule, and the entry that breaks it.
         rule: String,
     },
+    /// There is nothing at a path of a container.
+    #[error("no such file or directory in container {container}: {path}")]
+    NoSuchPath {
+        /// The container's id.
+        container: String,
+        /// As it was asked for.
+        path: String,
+    },
     /// A file in a container that cannot be taken into an archive or image.
     #[error("container {container}: {path}: {source}")]
     Container {
@@ -426,6 +434,7 @@ impl Error {
             | Error::NoSuchLease(_)
             | Error::NoSuchClientLease(_)
             | Error::NotHere(_)
+            | Error::NoSuchPath { .. }
             | Error::NoSuchPlatform { .. }
             | Error::NotAtRegistry { .. } => Kind::NotFound,
             Error::InUse { .. } | Error::SeveralNames { .. } | Error::LeaseTaken(_) => Kind::InUse,
@@ -461,7 +470,9 @@ impl Error {
             | Error::CommitCancelled(_) => Kind::Unavailable,
             Error::Sources { kind, .. } => *kind,
             // Not the system's word, but a rule of layers that the container's file breaks.
-            Error::Container { source, .. } if source.raw_os_error().is_none() => Kind::Invalid,
+            Error::Container { source, .. } if source.raw_os_error().is_none() || is_of_path(source) => {
+                Kind::Invalid
+            }
             Error::Container { .. }
             | Error::Output(_)
             | Error::Incomplete { .. }
@@ -497,4 +508,20 @@ impl Error {
             source: source.into(),
         }
     }
+}
+
+/// Whether the system refused a path of a container for what is there, and not for a fault of its own.
+fn is_of_path(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let refusals = [
+        Errno::ACCESS,
+        Errno::EXIST,
+        Errno::ISDIR,
+        Errno::LOOP,
+        Errno::NAMETOOLONG,
+        Errno::NOTDIR,
+        Errno::ROFS,
+        Errno::XDEV,
+    ];
+    Errno::from_io_error(error).is_some_and(|error| refusals.contains(&error))
 }

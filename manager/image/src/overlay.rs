@@ -9,13 +9,15 @@ mod changes;
 mod data;
 mod entry;
 mod links;
+mod live;
 mod names;
 mod resolve;
 mod tree;
 
 pub(crate) use changes::{Change, changes};
 pub(crate) use data::Data;
-pub(crate) use entry::{Item, Xattr, all_xattrs, item};
+pub(crate) use entry::{Item, Xattr, all_xattrs, item, kernel_path, opened};
+pub(crate) use live::is_of_kernel;
 pub(crate) use resolve::folder;
 pub(crate) use tree::{export, walk};
 
@@ -43,6 +45,8 @@ pub(crate) type Failure = (Vec<u8>, io::Error);
 /// The layers of an overlay, top first.
 pub(crate) struct Layers {
     roots: Vec<OwnedFd>,
+    /// It is a container's tree with all that is mounted in it, not a layer.
+    is_live: bool,
 }
 
 /// A folder that an overlay shows, as a place in it.
@@ -80,7 +84,18 @@ impl Layers {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |path: &Path| rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
         let roots: io::Result<Vec<OwnedFd>> = paths.into_iter().map(open).collect();
-        Ok(Layers { roots: roots? })
+        Ok(Layers {
+            roots: roots?,
+            is_live: false,
+        })
+    }
+
+    /// A tree by itself, with all that is mounted in it but the kernel's own file systems.
+    pub(crate) fn of_tree(root: OwnedFd) -> Layers {
+        Layers {
+            roots: vec![root],
+            is_live: true,
+        }
     }
 
     /// The root folder, merged from all layers.
@@ -95,7 +110,7 @@ impl Layers {
     pub(crate) fn enter(&self, folder: &Folder) -> io::Result<OpenFolder> {
         let mut parts = Vec::new();
         for &layer in &folder.layers {
-            match beneath(&self.roots[layer], &folder.path) {
+            match beneath(&self.roots[layer], &folder.path, self.is_live) {
                 Ok(open) => {
                     let opaque = mark(open.as_fd(), OPAQUE);
                     parts.push(Part {
@@ -240,10 +255,13 @@ fn status(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Stat>> {
     }
 }
 
-fn beneath(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+fn beneath(root: &OwnedFd, path: &[u8], crosses_mounts: bool) -> Result<OwnedFd, Errno> {
     let path: &[u8] = if path.is_empty() { b"." } else { path };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    if !crosses_mounts {
+        resolve |= ResolveFlags::NO_XDEV;
+    }
     loop {
         match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
             // The kernel could not tell whether a concurrent rename moved a `..` out.

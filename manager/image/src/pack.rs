@@ -103,6 +103,27 @@ impl<W: Write> Packer<W> {
 }
 
 impl Entry {
+    /// The same entry of a tree whose root is called `name`. Its own path may be that of the root (`./`, or empty).
+    pub(crate) fn named_below(&self, name: &[u8]) -> Entry {
+        let below = |path: &[u8]| match path {
+            b"" => name.to_vec(),
+            b"./" => [name, b"/"].concat(),
+            path => [name, b"/", path].concat(),
+        };
+        let is_link = self.kind == Kind::HardLink;
+        Entry {
+            path: below(&self.path),
+            link: if is_link {
+                below(&self.link)
+            } else {
+                self.link.clone()
+            },
+            extents: self.extents.clone(),
+            xattrs: self.xattrs.clone(),
+            ..*self
+        }
+    }
+
     /// A regular file of root's, without a time: the same content makes the same archive.
     pub(crate) fn plain(path: &[u8], size: u64) -> Entry {
         Entry {

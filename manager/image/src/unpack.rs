@@ -20,12 +20,12 @@ pub use adopt::copy_looks;
 pub(crate) use adopt::undated;
 pub(crate) use below::modified;
 pub(crate) use copy::Copy;
-pub(crate) use name::{join, split};
+pub(crate) use name::{components, join, split};
 pub(crate) use tally::Tally;
-pub(crate) use tree::{beneath, is_whiteout};
+pub(crate) use tree::{beneath, is_whiteout, times};
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::archive::{Archive, Entry, Failure as ArchiveFailure, Kind};
@@ -139,6 +139,14 @@ struct Borrowed {
     inode: u64,
     /// Where it was made or linked to; later entries may have replaced some.
     names: Vec<Vec<u8>>,
+}
+
+/// Set attributes on an open file or folder.
+pub(crate) fn set_xattrs(object: BorrowedFd<'_>, xattrs: &[(Vec<u8>, Vec<u8>)]) -> std::io::Result<()> {
+    xattr::set_open(object, xattrs).map_err(|problem| match problem {
+        Problem::System(_, error) | Problem::Read(error) => error,
+        Problem::Rule(rule) => std::io::Error::other(rule),
+    })
 }
 
 /// What a layer is kept as.

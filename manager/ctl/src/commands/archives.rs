@@ -241,13 +241,13 @@ fn open(path: Option<&Path>) -> Result<Box<dyn Read + Send>> {
 }
 
 /// Why reading stopped, and what keeps the stream of messages open: ended, it would pass for a whole archive.
-struct Broken<M>(
-    Failure,
+pub(super) struct Broken<M>(
+    pub(super) Failure,
     #[expect(dead_code, reason = "it is dropped late")] mpsc::Sender<M>,
 );
 
 /// The messages of an archive, read by a thread of its own. The other side tells if reading fails.
-fn feed<M: Send + 'static>(
+pub(super) fn feed<M: Send + 'static>(
     start: M,
     mut source: Box<dyn Read + Send>,
     part: impl Fn(Vec<u8>) -> M + Send + 'static,

@@ -4,6 +4,7 @@ mod archives;
 mod check;
 mod containers;
 mod contexts;
+mod cp;
 mod credentials;
 mod dial;
 mod exec;
@@ -98,6 +99,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Attach(flags) => containers::attach(&client, flags).await,
         Command::Logs(flags) => logs::logs(&client, flags).await,
         Command::Exec(flags) => exec::exec(&client, flags).await,
+        Command::Cp(flags) => cp::copy(&client, flags).await,
         Command::Export(flags) => archives::export(&client, flags).await,
         Command::Commit(flags) => archives::commit(&client, flags).await,
         Command::Diff(flags) => archives::diff(&client, flags).await,

@@ -18,37 +18,55 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use super::local;
 use crate::{Error, names};
 
-/// A part that is mounted. It is unmounted when this is dropped.
-pub(crate) struct Part {
+/// A place of the manager's own to mount something at. It is unmounted, and gone, when this is dropped.
+pub(crate) struct MountPoint {
     pub(crate) place: PathBuf,
 }
 
-impl Part {
+impl MountPoint {
+    /// Make one below `folder`, by `make`.
+    pub(crate) fn make(
+        folder: &Path,
+        make: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<MountPoint, Error> {
+        let place = folder.join(names::random_id()?);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .and_then(|()| make(&place))
+            .map_err(Error::file("make the mount point", &place))?;
+        Ok(MountPoint { place })
+    }
+
     /// Mount `subpath` of the volume at `data` somewhere below `folder`.
-    pub(crate) fn mount(data: &Path, volume: &str, subpath: &str, folder: &Path) -> Result<Part, Error> {
+    pub(super) fn of_part(
+        data: &Path,
+        volume: &str,
+        subpath: &str,
+        folder: &Path,
+    ) -> Result<MountPoint, Error> {
         let part = open_beneath(data, Path::new(subpath)).map_err(|source| Error::Subpath {
             volume: volume.to_owned(),
             subpath: subpath.to_owned(),
             source,
         })?;
-        let place = folder.join(names::random_id()?);
-        make_place(&part, folder, &place).map_err(Error::file("make the mount point", &place))?;
-        let mounted = Part { place };
+        let point = MountPoint::make(folder, |place| make_place(&part, place))?;
         let source = format!("/proc/self/fd/{}", part.as_raw_fd());
         let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
         mount(
             Some(source.as_str()),
-            &mounted.place,
+            &point.place,
             None::<&str>,
             flags,
             None::<&str>,
         )
-        .map_err(|error| Error::file("mount a part of a volume at", &mounted.place)(error.into()))?;
-        Ok(mounted)
+        .map_err(|error| Error::file("mount a part of a volume at", &point.place)(error.into()))?;
+        Ok(point)
     }
 }
 
-impl Drop for Part {
+impl Drop for MountPoint {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.place) {
             tracing::warn!(%error, "left behind, until the next start of the manager");
@@ -56,7 +74,7 @@ impl Drop for Part {
     }
 }
 
-/// Take away the parts that a manager before this one has left.
+/// Take away the mount points that a manager before this one has left.
 pub(super) fn remove_all(folder: &Path) -> Result<(), Error> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -73,8 +91,7 @@ fn remove(place: &Path) -> Result<(), Error> {
         .map_err(Error::file("remove the mount point", place))
 }
 
-fn make_place(part: &OwnedFd, folder: &Path, place: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+fn make_place(part: &OwnedFd, place: &Path) -> io::Result<()> {
     let kind = SFlag::from_bits_truncate(fstat(part)?.st_mode) & SFlag::S_IFMT;
     if kind == SFlag::S_IFDIR {
         DirBuilder::new().mode(0o700).create(place)

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::local::{self, LocalOptions};
-use super::part::Part;
+use super::part::MountPoint;
 use super::{copy_up, folder};
 use crate::Error;
 use crate::container::Container;
@@ -50,7 +50,7 @@ pub(crate) struct Prepared {
     /// One for each mount of the container; empty for what has none.
     pub(crate) sources: Vec<PathBuf>,
     /// Parts of volumes.
-    parts: Vec<Part>,
+    parts: Vec<MountPoint>,
 }
 
 /// Make everything ready that `container` is to see.
@@ -78,7 +78,7 @@ async fn prepare_volume(
     container: &Container,
     mount: &Mount,
     volume: &VolumeSource,
-) -> Result<(PathBuf, Option<Part>), Error> {
+) -> Result<(PathBuf, Option<MountPoint>), Error> {
     let options = engine.store.volume_options(&volume.name).await?;
     let slot = engine.volumes.slots.of(&volume.name);
     let mut users = slot.lock_owned().await;
@@ -103,7 +103,7 @@ async fn prepare_volume(
         if subpath.is_empty() {
             return Ok((data, None));
         }
-        let part = Part::mount(&data, &name, &subpath, &engine.config.parts())?;
+        let part = MountPoint::of_part(&data, &name, &subpath, &engine.config.parts())?;
         Ok((part.place.clone(), Some(part)))
     })
     .await

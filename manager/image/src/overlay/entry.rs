@@ -45,13 +45,20 @@ impl Item {
         }
     }
 
+    /// Open its data, holes and all, as zeros.
+    pub(crate) fn open_whole(&mut self, cancelled: &CancellationToken) -> io::Result<Data> {
+        let (Kind::File, Some(object)) = (self.entry.kind, &self.object) else {
+            return Ok(Data::none());
+        };
+        Ok(Data::of(data_of(object)?, self.entry.size, None, cancelled))
+    }
+
     /// Open its data, and tell its holes in its entry. A hard link has no data of its own.
     pub(crate) fn open(&mut self, cancelled: &CancellationToken) -> io::Result<Data> {
         let (Kind::File, Some(object)) = (self.entry.kind, &self.object) else {
             return Ok(Data::none());
         };
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::open(itself(object.as_fd()), flags, Mode::empty())?);
+        let file = data_of(object)?;
         self.entry.extents = extents(&file, self.entry.size)?;
         Ok(Data::of(
             file,
@@ -73,6 +80,11 @@ pub(crate) fn item(parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> io::Resu
         Err(Errno::NOENT) => return Ok(None),
         Err(e) => return Err(e.into()),
     };
+    opened(object, path)
+}
+
+/// The same for what is open.
+pub(crate) fn opened(object: OwnedFd, path: &[u8]) -> io::Result<Option<Item>> {
     let status = rustix::fs::fstat(&object)?;
     let kind = match FileType::from_raw_mode(status.st_mode) {
         FileType::RegularFile => Kind::File,
@@ -187,6 +199,20 @@ pub(crate) fn all_xattrs(
 /// Whether an object has an attribute, whatever its value.
 pub(super) fn has_attribute(object: BorrowedFd<'_>, name: &str) -> bool {
     rustix::fs::getxattr(itself(object), name, &mut [0u8; 8]).is_ok()
+}
+
+fn data_of(object: &OwnedFd) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(
+        itself(object.as_fd()),
+        flags,
+        Mode::empty(),
+    )?))
+}
+
+/// What the kernel calls the place of an object.
+pub(crate) fn kernel_path(object: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    Ok(rustix::fs::readlink(itself(object), Vec::new())?.into_bytes())
 }
 
 /// A path for calls that take no such descriptor: it leads to the object that is open, and to no other.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::data::{Data, gone};
 use super::links::Links;
 use super::names::{NAMES_BYTES_MAX, Names};
-use super::{Failure, Folder, Layers, OpenFolder, entry, item};
+use super::{Failure, Folder, Layers, OpenFolder, entry, is_of_kernel, item};
 use crate::archive::Entry;
 use crate::pack::Packer;
 
@@ -76,7 +76,11 @@ impl Walk<'_> {
         let Some(top) = open.top() else { return Ok(None) };
         let looks = entry::folder(top, folder.path.clone()).map_err(here)?;
         (self.put)(&looks, Data::none()).map_err(here)?;
-        let names = open.names(None, names_bytes_max).map_err(here)?;
+        let names = if self.layers.is_live && is_of_kernel(top) {
+            Names::default()
+        } else {
+            open.names(None, names_bytes_max).map_err(here)?
+        };
         Ok(Some(Level {
             folder,
             names,
@@ -107,7 +111,12 @@ impl Walk<'_> {
                 continue;
             };
             self.links.note(&mut object).map_err(here)?;
-            let data = object.open(self.cancelled).map_err(here)?;
+            let data = if self.layers.is_live {
+                object.open_whole(self.cancelled)
+            } else {
+                object.open(self.cancelled)
+            }
+            .map_err(here)?;
             (self.put)(&object.entry, data).map_err(here)?;
         }
         Ok(None)

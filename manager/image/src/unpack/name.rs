@@ -27,7 +27,7 @@ pub(super) enum Role<'a> {
 }
 
 /// The components of a path from the layer's root; empty for the root itself.
-pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
+pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
     if path.is_empty() {
         return Err("its name is empty".into());
     }

@@ -23,7 +23,7 @@ impl Tally {
     }
 
     /// Count the content of an entry that is to be unpacked.
-    pub(super) fn add(&mut self, entry: &Entry) -> Result<(), String> {
+    pub(crate) fn add(&mut self, entry: &Entry) -> Result<(), String> {
         self.content_bytes = self.content_bytes.saturating_add(entry.size);
         let values = entry.xattrs.iter().map(|(_, value)| value.len() as u64);
         self.xattr_bytes += values.sum::<u64>();

@@ -542,7 +542,7 @@ fn looks(parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Problem> {
         .map_err(system("set the times of"))
 }
 
-pub(super) fn times(modified: Time) -> Timestamps {
+pub(crate) fn times(modified: Time) -> Timestamps {
     let time = Timespec {
         tv_sec: modified.seconds,
         tv_nsec: modified.nanoseconds.into(),

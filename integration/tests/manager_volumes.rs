@@ -480,6 +480,15 @@ fn an_empty_volume_gets_what_the_image_has_and_only_then() {
         .ok();
     let again = manager.ctl(&["start", "-a", "one"]).refused();
     assert!(again.contains("No such file"), "{again}");
+    // Into what its options mount, too; nothing of the copy's making is left there.
+    let mounted = "dst=/srv/data,volume-opt=type=tmpfs,volume-opt=device=tmpfs";
+    let told = sh(
+        &manager,
+        &["--mount", mounted],
+        &image,
+        "ls -A /srv/data | wc -l; cat /srv/data/sub/file",
+    );
+    assert_eq!(told, "5\nof the image\n");
     // Ownership comes even with an empty folder.
     assert_eq!(
         sh(

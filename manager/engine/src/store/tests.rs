@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::container::State;
-use crate::request::CreateRequest;
+use crate::request::{Bind, CreateRequest, Mount, Source, VolumeSource};
 
 fn container(id: &str, name: &str) -> Container {
     Container {
@@ -136,4 +136,64 @@ fn a_database_of_the_future_is_refused() {
         Store::open(&path).unwrap_err(),
         Error::SchemaTooNew { found: 99, .. }
     ));
+}
+
+#[tokio::test]
+async fn binds_of_an_older_managers_containers_are_mounts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("engine.db");
+    let (store, _) = Store::open(&path).unwrap();
+    let mut old = container("a1", "one");
+    old.request = Arc::new(CreateRequest {
+        binds: vec![Bind {
+            source: "/s".to_owned(),
+            target: "/t".to_owned(),
+            read_only: true,
+        }],
+        ..(*old.request).clone()
+    });
+    store.insert(old, None).await.unwrap();
+    // As the migration leaves them.
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .execute("UPDATE containers SET mounts = NULL", [])
+        .unwrap();
+    let (_, read) = Store::open(&path).unwrap();
+    let [mount] = &read[0].mounts[..] else { panic!() };
+    assert_eq!((mount.target.as_str(), mount.read_only), ("/t", true));
+}
+
+#[tokio::test]
+async fn a_volume_is_removed_with_its_last_user_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(&folder.path().join("engine.db")).unwrap();
+    let with = |id: &str, anonymous| {
+        let mut container = container(id, id);
+        container.mounts = vec![Mount {
+            target: "/v".to_owned(),
+            read_only: false,
+            source: Source::Volume(VolumeSource {
+                name: "vol".to_owned(),
+                anonymous,
+                ..VolumeSource::default()
+            }),
+        }];
+        container
+    };
+    store.insert(with("a1", true), None).await.unwrap();
+    store.insert(with("b2", true), None).await.unwrap();
+    let refused = store.mark_volume("vol").await.unwrap_err().to_string();
+    assert!(refused.contains("in use") && refused.contains("b2"), "{refused}");
+    store.delete("a1", true).await.unwrap();
+    assert_eq!(store.volumes().await.unwrap()[0].containers, ["b2"]);
+    store.delete("b2", true).await.unwrap();
+    assert!(store.volumes().await.unwrap().is_empty());
+    assert_eq!(store.marked_volumes().await.unwrap(), ["vol"]);
+    // Until its folder is gone, nobody gets it anew.
+    let refused = store.insert(with("c3", false), None).await.unwrap_err();
+    assert!(matches!(refused, Error::VolumeGoing(_)), "{refused}");
+    store.forget_volume("vol").await.unwrap();
+    store.insert(with("c3", false), None).await.unwrap();
+    store.delete("c3", true).await.unwrap();
+    assert_eq!(store.volumes().await.unwrap().len(), 1, "it has a name");
 }

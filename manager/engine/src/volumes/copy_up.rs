@@ -20,6 +20,11 @@ use crate::Error;
 
 const FILES: &str = "files";
 const LOOKS: &str = "looks";
+/// Never through a link: a volume may have been another container's.
+const FOLDER: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
 
 /// Where a copy is made.
 struct Aside {
@@ -100,7 +105,7 @@ fn copy(images: &Images, id: &str, target: &str, aside: &Path) -> Result<bool, E
         return Ok(false);
     }
     make(&looks)?;
-    let folder = |path: &Path| File::open(path).map(OwnedFd::from);
+    let folder = |path: &Path| open(path, FOLDER, Mode::empty()).map_err(io::Error::from);
     folder(&files)
         .and_then(|files| image::copy_looks(&files, &folder(&looks)?))
         .and_then(|()| Ok(nix::unistd::syncfs(folder(aside)?)?))
@@ -112,11 +117,13 @@ fn copy(images: &Images, id: &str, target: &str, aside: &Path) -> Result<bool, E
 pub(crate) fn resume(data: &Path, is_mounted: bool) -> Result<(), Error> {
     let aside = Aside::of(data, is_mounted);
     remove(&aside.copying())?;
-    if fs::symlink_metadata(aside.copied()).is_ok() {
+    let copied = aside.copied();
+    if copied.join(FILES).is_dir() && copied.join(LOOKS).is_dir() {
         tracing::info!(data = %data.display(), "going on with the copy of an image's files");
-        move_in(&aside, data)?;
+        return move_in(&aside, data);
     }
-    Ok(())
+    // Nothing, or what a container has made of this name in a volume that is mounted.
+    remove(&copied)
 }
 
 /// Move all that was copied into the volume, and give it the looks of the image's folder. What others have made there
@@ -130,12 +137,11 @@ fn move_in(aside: &Aside, data: &Path) -> Result<(), Error> {
 }
 
 fn move_entries(aside: &Aside, data: &Path) -> io::Result<()> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let parent = open(&aside.parent, flags, Mode::empty())?;
-    let copied = openat(parent.as_fd(), aside.copied, flags, Mode::empty())?;
-    let from = openat(copied.as_fd(), FILES, flags, Mode::empty())?;
-    let looks = openat(copied.as_fd(), LOOKS, flags, Mode::empty())?;
-    let to = open(data, flags, Mode::empty())?;
+    let parent = open(&aside.parent, FOLDER, Mode::empty())?;
+    let copied = openat(parent.as_fd(), aside.copied, FOLDER, Mode::empty())?;
+    let from = openat(copied.as_fd(), FILES, FOLDER, Mode::empty())?;
+    let looks = openat(copied.as_fd(), LOOKS, FOLDER, Mode::empty())?;
+    let to = open(data, FOLDER, Mode::empty())?;
     for entry in fs::read_dir(itself(&from))? {
         let name = entry?.file_name();
         match renameat2(

@@ -90,14 +90,16 @@ async fn prepare_volume(
         folder::make(&engine.config.volumes(), &name)?;
         let data = engine.config.volume_data(&name);
         let options = LocalOptions::parse(&options)?;
+        let is_first = users.is_empty();
         if let Some(options) = &options
-            && users.is_empty()
+            && is_first
         {
             options.mount(&data)?;
         }
         users.insert(id.clone());
         failpoint::reach("volume.mounted");
-        if copies {
+        // A copy into what is mounted is made there, where other containers would see it in the making.
+        if copies && (is_first || options.is_none()) {
             copy_up::fill(&engine.images, &id, &target, &data, options.is_some())?;
         }
         if subpath.is_empty() {

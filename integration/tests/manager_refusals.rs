@@ -225,7 +225,7 @@ fn a_wrong_request_is_named_and_leaves_no_container() {
         (&["--cap-add", "NO_SUCH"], "NO_SUCH"),
         (&["-u", "nobody-of-this-name"], "nobody-of-this-name"),
         (&["--network", "no-such-network"], "no-such-network"),
-        (&["-v", "relative:/x"], "relative"),
+        (&["-v", "relative/path:/x"], "relative"),
         (&["-v", "/tmp:relative"], "relative"),
         (&["-w", "relative"], "relative"),
         (&["-m", "1k"], "memory"),

@@ -27,6 +27,11 @@ pub(super) fn parse(argument: &str) -> Result<Mount> {
         return Err(fail("the target is not an absolute path"));
     }
     let is_path = source.starts_with(['/', '.', '~']);
+    if !is_path && source.contains('/') {
+        return Err(fail(
+            "this is no name of a volume; a directory of this machine begins with / or ./",
+        ));
+    }
     let mut read_only = false;
     let mut kind = if is_path {
         Kind::Bind(BindMount {
@@ -135,6 +140,7 @@ mod tests {
             ("data:/b:rshared", "not for volumes"),
             ("/a:/b:ro:x", "three parts"),
             (":/b", "empty"),
+            ("a/b:/c", "no name of a volume"),
         ] {
             assert!(parse(argument).unwrap_err().message.contains(word), "{argument}");
         }

@@ -78,6 +78,8 @@ const ELSEWHERE: &[&str] = &[
     "reaper.removed",
     "migrate.changed",
     "trust.recorded",
+    "policy.due",
+    "stop.held",
 ];
 
 /// Let the manager end at a failpoint in an operation, which so gets no answer, and start the next one.

@@ -8,6 +8,7 @@ mod archives;
 mod at_random;
 mod failpoints;
 mod shim;
+mod upkeep;
 
 use integration::{Manager, binary, run};
 use serde_json::Value;

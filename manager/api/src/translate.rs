@@ -1,5 +1,7 @@
 //! Between the API's messages and the engine's types.
 
+mod upkeep;
+
 use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
 use image::{Credentials, Lease, LeasedImage, Secret};
 use proto::v1;
@@ -63,6 +65,7 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
         cap_drop: message.cap_drop,
         tty_columns: message.tty_columns,
         tty_rows: message.tty_rows,
+        restart: upkeep::restart(message.restart)?,
     })
 }
 
@@ -103,6 +106,7 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         cap_drop: request.cap_drop,
         tty_columns: request.tty_columns,
         tty_rows: request.tty_rows,
+        restart: upkeep::restart_message(request.restart),
     }
 }
 
@@ -129,6 +133,7 @@ pub(crate) fn container(container: &Container, subnet_prefix: u8) -> v1::Contain
         open_stdin: request.open_stdin,
         error: container.error.clone(),
         auto_remove: request.auto_remove,
+        restart_count: container.restarts,
     }
 }
 
@@ -138,6 +143,7 @@ fn state(state: State) -> v1::container::State {
         State::Running => v1::container::State::Running,
         State::Paused => v1::container::State::Paused,
         State::Exited => v1::container::State::Exited,
+        State::Restarting => v1::container::State::Restarting,
         State::Removing => v1::container::State::Removing,
     }
 }
@@ -239,6 +245,7 @@ mod tests {
             tty_rows: 24,
             stdin_once: true,
             platform: "linux/arm64".to_owned(),
+            restart: None,
         };
         assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);
     }

@@ -5,12 +5,14 @@ mod connection;
 mod leases;
 mod registries;
 mod store;
+mod upkeep;
 
 pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
 pub(crate) use connection::{Connection, ContextCommand, Endpoint};
 pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
+pub(crate) use upkeep::UpkeepFlags;
 
 use std::path::PathBuf;
 
@@ -303,6 +305,8 @@ pub(crate) struct Create {
     /// Signal by which the container is stopped
     #[arg(long, value_name = "SIGNAL", default_value = "", hide_default_value = true)]
     pub(crate) stop_signal: String,
+    #[command(flatten)]
+    pub(crate) upkeep: UpkeepFlags,
     /// When to pull the image
     #[arg(long, value_enum, value_name = "WHEN", default_value = "missing")]
     pub(crate) pull: PullPolicy,

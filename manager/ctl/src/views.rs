@@ -119,6 +119,8 @@ pub(crate) struct Container {
     open_stdin: bool,
     error: Option<String>,
     auto_remove: bool,
+    /// By its policy, since it was last started by hand.
+    restart_count: u64,
 }
 
 impl From<&v1::Container> for Container {
@@ -146,6 +148,7 @@ impl From<&v1::Container> for Container {
             open_stdin: container.open_stdin,
             error: unless_empty(&container.error),
             auto_remove: container.auto_remove,
+            restart_count: container.restart_count,
         }
     }
 }
@@ -160,6 +163,7 @@ pub(crate) fn state_name(state: v1::container::State) -> &'static str {
         State::Paused => "paused",
         State::Exited => "exited",
         State::Removing => "removing",
+        State::Restarting => "restarting",
     }
 }
 
@@ -205,6 +209,14 @@ struct Request {
     privileged: bool,
     cap_add: Vec<String>,
     cap_drop: Vec<String>,
+    restart: Option<RestartPolicy>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RestartPolicy {
+    name: String,
+    maximum_retry_count: u32,
 }
 
 #[derive(Serialize)]
@@ -242,6 +254,10 @@ impl From<&v1::CreateContainerRequest> for Request {
             privileged: request.privileged,
             cap_add: request.cap_add.clone(),
             cap_drop: request.cap_drop.clone(),
+            restart: request.restart.clone().map(|policy| RestartPolicy {
+                name: policy.name,
+                maximum_retry_count: policy.maximum_retry_count,
+            }),
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum State {
     Running,
     /// It is alive, and stands still with all others.
     Paused,
+    /// It ran, ended, and is about to be started by its policy.
+    Restarting,
     /// It ran, and ended.
     Exited,
     /// Being removed right now.
@@ -63,12 +65,21 @@ pub struct Container {
     pub address: Option<Ipv4Addr>,
     /// Why the last start did not work; empty when it did.
     pub error: String,
+    /// How often its policy has started it since somebody last did.
+    pub restarts: u64,
+    /// Its last run was stopped or killed by somebody.
+    pub stopped_by_hand: bool,
 }
 
 impl Container {
     /// Is its main process alive?
     pub fn is_running(&self) -> bool {
         matches!(self.state, State::Running | State::Paused)
+    }
+
+    /// Does it run, or is it about to?
+    pub fn is_up(&self) -> bool {
+        self.is_running() || self.state == State::Restarting
     }
 
     /// What is told about it with every event.

@@ -101,6 +101,8 @@ async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Contain
             started_unix_nanos: 0,
             address: None,
             error: String::new(),
+            restarts: 0,
+            stopped_by_hand: false,
         };
         Ok((container, warnings))
     })

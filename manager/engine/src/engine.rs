@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use image::Images;
 use network::Bridge;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::commit::{Pauses, Turn};
 use crate::config::Config;
-use crate::container::Container;
+use crate::container::{Container, State};
 use crate::events::{Events, Listener};
 use crate::lifecycle::Handle;
 use crate::logs::watch::Watcher;
@@ -18,6 +19,9 @@ use crate::registry::Registry;
 use crate::signals::SIGKILL;
 use crate::store::Store;
 use crate::{Error, bundle, names, owner, reconcile};
+
+/// As many containers are started by their policies at once.
+const STARTS_AT_ONCE: usize = 8;
 
 /// All that operations share.
 pub(crate) struct Inner {
@@ -28,6 +32,8 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     pub(crate) log_watcher: Watcher,
     pub(crate) pauses: Pauses,
+    /// Starts that nobody waits for take turns.
+    pub(crate) starts: Semaphore,
 }
 
 /// The engine. Clones share it.
@@ -77,10 +83,24 @@ impl Engine {
             events: Events::new(),
             log_watcher: Watcher::new()?,
             pauses: Pauses::default(),
+            starts: Semaphore::new(STARTS_AT_ONCE),
             config,
         });
         reconcile::all(&engine, containers).await?;
         Ok(Engine(engine))
+    }
+
+    /// Start the containers whose restart policy says so at the manager's start. Returns at once: those who ask for
+    /// something meanwhile are answered.
+    pub fn bring_back(&self) {
+        for handle in self.0.containers.all() {
+            if handle.snapshot().container.state == State::Restarting {
+                tokio::spawn(async move {
+                    // It may be gone by now.
+                    let _ = handle.come_back().await;
+                });
+            }
+        }
     }
 
     /// Start a container. Nothing happens if it is running.
@@ -112,19 +132,20 @@ impl Engine {
     pub async fn remove(&self, container: &str, force: bool) -> Result<(), Error> {
         let handle = self.0.containers.find(container)?;
         if force && let Some(shim) = handle.snapshot().shim {
+            handle.held.set(handle.snapshot().container.runs);
             // At once, and not behind what its owner is at: a restart waits for an end as long as its client wants.
             let _ = shim.kill("", SIGKILL).await;
         }
         handle.remove(force).await
     }
 
-    /// The containers, newest first; without `all` only the running ones.
+    /// The containers, newest first; without `all` only those that run or are about to.
     pub fn list(&self, all: bool) -> Vec<Arc<Container>> {
         let handles = self.0.containers.all();
         let mut containers: Vec<_> = handles
             .iter()
             .map(|handle| handle.snapshot())
-            .filter(|snapshot| !snapshot.gone && (all || snapshot.container.is_running()))
+            .filter(|snapshot| !snapshot.gone && (all || snapshot.container.is_up()))
             .map(|snapshot| snapshot.container)
             .collect();
         containers.sort_by_key(|container| std::cmp::Reverse(container.created_unix_nanos));

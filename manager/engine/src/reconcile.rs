@@ -12,7 +12,8 @@ use futures_util::{StreamExt, stream};
 use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
 use crate::lifecycle::Handle;
-use crate::shim::Shim;
+use crate::restart::{self, Next};
+use crate::shim::{self, Shim};
 use crate::{Error, bundle, commit, exec, sys, teardown};
 
 /// As many shims are asked at once. Each answers in well under a millisecond.
@@ -66,7 +67,7 @@ struct Settled {
     /// That of a running one.
     shim: Option<Shim>,
     /// How it ended, if only its bundle keeps that.
-    unrecorded: Option<Exit>,
+    unrecorded: Option<(Exit, Next)>,
 }
 
 /// Find out what became of one container. None: it was to be removed at its end, and is.
@@ -74,7 +75,7 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
     let mut unrecorded = None;
     let removes_itself = container.request.auto_remove;
     if container.is_running() {
-        let exit = match find_shim(engine, &container).await {
+        let (exit, next) = match find_shim(engine, &container).await {
             Ok((shim, None)) => {
                 commit::resume_interrupted(engine, &container.id, &shim).await;
                 // Asked after that: what a commit had paused runs on.
@@ -92,34 +93,42 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
                 });
             }
             Ok((shim, Some(told))) => {
-                let (exit, recorded) =
-                    teardown::settle(engine, &container, &shim, told, removes_itself).await;
-                match recorded {
+                let exit = shim::with_record(&engine.config, &container.id, told);
+                let next = restart::next(&container, exit, false);
+                match teardown::settle(engine, &container, &shim, exit, next).await {
                     Ok(()) => teardown::remove_bundle(engine, &container.id).await,
                     Err(error) => {
                         tracing::error!(id = container.id, %error, "an exit is not on record");
-                        unrecorded = Some(exit);
+                        unrecorded = Some((exit, next));
                     }
                 }
-                exit
+                (exit, next)
             }
             Err(error) => {
                 tracing::info!(id = container.id, %error, "its shim is gone");
                 let exit = teardown::end(engine, &container.id).await;
-                if let Err(error) = teardown::record(engine, &container, exit, "", removes_itself).await {
+                let next = restart::next(&container, exit, false);
+                if let Err(error) = teardown::record(engine, &container, exit, "", next).await {
                     tracing::error!(id = container.id, %error, "an exit is not on record");
-                    unrecorded = Some(exit);
+                    unrecorded = Some((exit, next));
                 }
-                exit
+                (exit, next)
             }
         };
         container.state = State::Exited;
         container.pid = 0;
         container.exit = Some(exit);
+        if next == Next::Restart {
+            container.state = State::Restarting;
+            container.restarts += 1;
+        }
     }
     let is_over = container.state == State::Exited || was_starting(engine, &container);
     if removes_itself && unrecorded.is_none() && is_over {
         return forget(engine, container).await;
+    }
+    if restart::comes_back(&container) {
+        container.state = State::Restarting;
     }
     Some(Settled {
         container,

@@ -1,5 +1,6 @@
 //! What a client asks for when it makes a container.
 
+mod restart;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
+pub use restart::RestartPolicy;
 pub(crate) use rules::{check_env, check_strings, check_working_dir};
 
 /// What a container is to be.
@@ -66,6 +68,8 @@ pub struct CreateRequest {
     pub tty_columns: u32,
     /// First size of the terminal; 0: not known.
     pub tty_rows: u32,
+    /// Whether it is started again when it has ended.
+    pub restart: RestartPolicy,
 }
 
 /// A directory or file of the host that a container sees.

@@ -33,33 +33,24 @@ pub enum Until {
 
 impl Engine {
     /// Ask a container to end, by `signal` or the one it was made with, and kill it after `timeout`. Returns
-    /// when it has ended; at once when it is not running.
+    /// when it has ended, and no restart policy starts it any more; at once when it is not running.
     pub async fn stop(&self, container: &str, timeout: Option<Duration>, signal: &str) -> Result<(), Error> {
         let handle = self.0.containers.find(container)?;
         let asked = asked(signal)?;
-        let mut state = handle.watch();
-        let snapshot = handle.snapshot();
-        let Some(shim) = &snapshot.shim else { return Ok(()) };
-        let run = snapshot.container.runs;
-
         let grace = timeout.unwrap_or(STOP_TIMEOUT);
-        let attempts = [
-            (asked.unwrap_or(snapshot.container.stop_signal), grace),
-            (SIGKILL, KILL_TIMEOUT),
-        ];
-        for (number, patience) in attempts {
-            if !send(shim, number, &mut state, run).await? {
-                return Ok(());
+        loop {
+            let before = handle.snapshot().container;
+            if before.state == State::Restarting {
+                handle.hold().await?;
             }
-            let _ = tokio::time::timeout(patience, run_on(&handle, run)).await;
-            if tokio::time::timeout(patience, ended(&mut state, run))
-                .await
-                .is_ok()
-            {
+            end_run(&handle, asked, grace).await?;
+            let after = handle.snapshot().container;
+            // Its run had ended by itself a moment before, and the policy was faster.
+            let escaped = after.is_up() && after.restarts > before.restarts;
+            if !escaped {
                 return Ok(());
             }
         }
-        Err(outlives_sigkill("stop", &snapshot.container, KILL_TIMEOUT))
     }
 
     /// End a container as [`Engine::stop`] does, and start it again; one that is not running is only started.
@@ -83,8 +74,16 @@ impl Engine {
         let handle = self.0.containers.find(container)?;
         let snapshot = handle.snapshot();
         let not_running = || not_running("kill", &snapshot);
+        // As with docker: whoever asks for the end means that it is to last.
+        let is_for_good = number == SIGKILL || number == snapshot.container.stop_signal;
+        if is_for_good && snapshot.container.state == State::Restarting {
+            return handle.hold().await;
+        }
         let shim = snapshot.shim.as_ref().ok_or_else(not_running)?;
         let (mut state, run) = (handle.watch(), snapshot.container.runs);
+        if is_for_good {
+            handle.held.set(run);
+        }
         if !send(shim, number, &mut state, run).await? {
             return Err(not_running());
         }
@@ -107,6 +106,12 @@ impl Engine {
         let snapshot = handle.snapshot();
         let run = snapshot.container.runs;
         Ok(match until {
+            // Between two runs, the end of the next one is meant, unless it stays down.
+            Until::NotRunning | Until::NextExit if snapshot.container.state == State::Restarting => {
+                let over = |now: &Snapshot| now.has_ended(run + 1) || now.gone || !now.container.is_up();
+                let _ = state.wait_for(over).await;
+                state.borrow().container.exit
+            }
             Until::NotRunning => ended(&mut state, run).await,
             Until::NextExit if snapshot.container.is_running() => ended(&mut state, run).await,
             Until::NextExit => ended(&mut state, run + 1).await,
@@ -128,6 +133,30 @@ impl Engine {
     }
 }
 
+/// Ask the run of now to end, if there is one, and kill it after `grace`.
+async fn end_run(handle: &Handle, asked: Option<u32>, grace: Duration) -> Result<(), Error> {
+    let mut state = handle.watch();
+    let snapshot = handle.snapshot();
+    let Some(shim) = &snapshot.shim else { return Ok(()) };
+    let run = snapshot.container.runs;
+    handle.held.set(run);
+    let attempts = [
+        (asked.unwrap_or(snapshot.container.stop_signal), grace),
+        (SIGKILL, KILL_TIMEOUT),
+    ];
+    for (number, patience) in attempts {
+        if !send(shim, number, &mut state, run).await? {
+            return Ok(());
+        }
+        let _ = tokio::time::timeout(patience, run_on(handle, run)).await;
+        let ended = tokio::time::timeout(patience, ended(&mut state, run)).await;
+        if ended.is_ok() {
+            return Ok(());
+        }
+    }
+    Err(outlives_sigkill("stop", &snapshot.container, KILL_TIMEOUT))
+}
+
 /// What is refused while a container's processes stand still, as they would never answer.
 pub(crate) fn not_paused(action: &'static str, snapshot: &Snapshot) -> Result<(), Error> {
     if snapshot.container.state != State::Paused {
@@ -137,8 +166,12 @@ pub(crate) fn not_paused(action: &'static str, snapshot: &Snapshot) -> Result<()
     Err(Error::wrong_state(action, &snapshot.container, why))
 }
 
-fn not_running(action: &'static str, snapshot: &Snapshot) -> Error {
-    Error::wrong_state(action, &snapshot.container, "it is not running")
+pub(crate) fn not_running(action: &'static str, snapshot: &Snapshot) -> Error {
+    let why = match snapshot.container.state {
+        State::Restarting => "it is restarting; wait until it runs",
+        _ => "it is not running",
+    };
+    Error::wrong_state(action, &snapshot.container, why)
 }
 
 /// The number of a signal, if one is named.

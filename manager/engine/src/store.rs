@@ -17,6 +17,8 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::container::{Container, Exit};
+use crate::restart::Next;
+use crate::run::By;
 
 pub(crate) use ballast::Ballast;
 
@@ -105,10 +107,10 @@ impl Store {
     }
 
     /// A run has begun.
-    pub(crate) async fn started(&self, id: &str, pid: u32, at_unix_nanos: i64) -> Result<(), Error> {
+    pub(crate) async fn started(&self, id: &str, pid: u32, at_unix_nanos: i64, by: By) -> Result<(), Error> {
         let id = id.to_owned();
         self.write("record a start", Room::Needed, move |connection| {
-            rows::started(connection, &id, pid, at_unix_nanos)
+            rows::started(connection, &id, pid, at_unix_nanos, by)
         })
         .await
     }
@@ -123,10 +125,28 @@ impl Store {
     }
 
     /// A run has ended.
-    pub(crate) async fn exited(&self, id: &str, exit: Exit, error: &str) -> Result<(), Error> {
+    pub(crate) async fn exited(&self, id: &str, exit: Exit, error: &str, next: Next) -> Result<(), Error> {
         let (id, error) = (id.to_owned(), error.to_owned());
         self.write("record an exit", Room::SetAside, move |connection| {
-            rows::exited(connection, &id, exit, &error)
+            rows::exited(connection, &id, exit, &error, next)
+        })
+        .await
+    }
+
+    /// A start by the policy did not work, and this follows.
+    pub(crate) async fn restart_failed(&self, id: &str, next: Next) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write("record a failed restart", Room::SetAside, move |connection| {
+            rows::followed(connection, &id, next)
+        })
+        .await
+    }
+
+    /// One that was about to be started again was stopped by hand.
+    pub(crate) async fn held(&self, id: &str) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write("record a stop", Room::SetAside, move |connection| {
+            rows::followed(connection, &id, Next::Rest { by_hand: true })
         })
         .await
     }
@@ -265,4 +285,4 @@ fn commit(connection: &Connection, batch: &mut [Box<dyn Write>]) -> Result<(), r
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -41,7 +41,10 @@ pub(super) async fn start(client: &Client, flags: Start) -> Result<u8> {
         return Err(Failure::new("only one container can be attached to at once"));
     };
     let container = inspect(client, container).await?;
-    if matches!(container.state(), State::Running | State::Paused) {
+    if matches!(
+        container.state(),
+        State::Running | State::Paused | State::Restarting
+    ) {
         return Err(Failure::new(format!("{} is running already", container.name))
             .with_hint(format!("managerctl attach {}", container.name)));
     }
@@ -54,6 +57,7 @@ pub(super) async fn attach(client: &Client, flags: Attach) -> Result<u8> {
         let state = views::state_name(container.state());
         let hint = match container.state() {
             State::Paused => format!("managerctl unpause {}", container.name),
+            State::Restarting => format!("managerctl logs -f {}", container.name),
             _ => format!("managerctl start -a {}", container.name),
         };
         return Err(Failure::new(format!(
@@ -304,6 +308,11 @@ fn status(container: &Container) -> (String, Colour) {
     match (container.state(), &container.exit) {
         (State::Running, _) => (up(), Colour::Green),
         (State::Paused, _) => (format!("{} (Paused)", up()), Colour::Yellow),
+        (State::Restarting, exit) => {
+            let exit = exit.unwrap_or_default();
+            let ago = time::elapsed(exit.at_unix_nanos);
+            (format!("Restarting ({}) {ago} ago", exit.code), Colour::Yellow)
+        }
         (State::Exited, Some(exit)) => {
             let colour = if exit.code == 0 { Colour::None } else { Colour::Red };
             (

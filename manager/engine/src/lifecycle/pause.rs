@@ -13,6 +13,7 @@ impl Owner {
         match self.container.state {
             State::Running => self.stand(State::Paused, "pause").await,
             State::Paused => Err(self.wrong_state("pause", "it is paused already")),
+            State::Restarting => Err(self.wrong_state("pause", "it is restarting; wait until it runs")),
             _ => Err(self.wrong_state("pause", "it is not running")),
         }
     }

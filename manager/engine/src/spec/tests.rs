@@ -32,6 +32,8 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         started_unix_nanos: 0,
         address: None,
         error: String::new(),
+        restarts: 0,
+        stopped_by_hand: false,
     };
     let user = User {
         home: "/root".to_owned(),

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Step `n` brings a database from version `n` to `n + 1`.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
     CREATE TABLE containers (
         id          TEXT PRIMARY KEY,
@@ -32,6 +32,11 @@ const STEPS: [&str; 2] = [
     "
     CREATE TABLE root (id TEXT NOT NULL) STRICT;    -- one row
     INSERT INTO root VALUES (lower(hex(randomblob(8))));
+",
+    "
+    ALTER TABLE containers ADD COLUMN restarting      INTEGER NOT NULL DEFAULT 0;  -- ended, to be started by its policy
+    ALTER TABLE containers ADD COLUMN restarts        INTEGER NOT NULL DEFAULT 0;  -- by its policy, since a start by hand
+    ALTER TABLE containers ADD COLUMN stopped_by_hand INTEGER NOT NULL DEFAULT 0;
 ",
 ];
 

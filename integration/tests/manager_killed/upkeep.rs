@@ -1,0 +1,81 @@
+//! Starts by the restart policy, and what keeps a container down.
+
+use crate::failpoints::die_at;
+use crate::{assert_no_strays, inspect, remove};
+use integration::{Manager, Sandbox, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// An end, the record of it, the start that follows and the record of that: wherever it is cut off, the next manager
+/// goes on with it.
+#[test]
+fn a_restart_by_policy_goes_on_with_the_next_manager() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for point in [
+        "exit.told",
+        "store.before-commit",
+        "store.after-commit",
+        "exit.recorded",
+        "policy.due",
+        "start.created",
+        "store.before-commit:2",
+        "store.after-commit:2",
+    ] {
+        println!("{point}");
+        let run = ["run", "-d", "--restart", "on-failure:1", "--name", "one", &image];
+        manager.ctl(&[&run[..], &["sleep", "1000"]].concat()).ok();
+        let pid = inspect(&manager, "one")["pid"].as_i64().expect("a pid") as i32;
+        die_at(&mut manager, point, |_| {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).expect("end the process");
+        });
+        let again = eventually("it runs again", || {
+            let found = inspect(&manager, "one");
+            (found["state"] == "running").then_some(found)
+        });
+        assert_eq!(
+            (&again["restartCount"], &again["exit"]["code"]),
+            (&1.into(), &137.into())
+        );
+        assert_no_strays(&manager);
+        remove(&manager, "one");
+    }
+}
+
+#[test]
+fn a_stop_between_two_runs_is_on_record_or_has_not_begun() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for held in [true, false] {
+        let run = ["run", "-d", "--restart", "on-failure", "--name", "one", &image];
+        manager.ctl(&[&run[..], &["false"]].concat()).ok();
+        // Pauses begin anew with a manager; after five of them one is long enough to be met.
+        let await_pause = |manager: &Manager| {
+            let so_far = inspect(manager, "one")["restartCount"].as_u64().expect("a count");
+            eventually("it is between two runs", || {
+                let found = inspect(manager, "one");
+                let count = found["restartCount"].as_u64().expect("a count");
+                (found["state"] == "restarting" && count >= so_far + 5).then_some(())
+            });
+        };
+        await_pause(&manager);
+        if held {
+            die_at(&mut manager, "stop.held", |manager| {
+                await_pause(manager);
+                manager.ctl(&["stop", "one"]).refused();
+            });
+            assert_eq!(inspect(&manager, "one")["state"], "exited");
+        } else {
+            manager.kill();
+            manager.start_again();
+            await_pause(&manager);
+            manager.ctl(&["stop", "one"]).ok();
+            manager.kill();
+            manager.start_again();
+            assert_eq!(inspect(&manager, "one")["state"], "exited");
+        }
+        remove(&manager, "one");
+    }
+}

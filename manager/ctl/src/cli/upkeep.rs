@@ -1,0 +1,38 @@
+//! What becomes of a container once it runs.
+
+use clap::Args;
+use proto::v1::RestartPolicy;
+
+#[derive(Debug, Args)]
+pub(crate) struct UpkeepFlags {
+    /// When to start the container again: no, on-failure[:TIMES], always, unless-stopped
+    #[arg(long, value_name = "POLICY", value_parser = parse_restart)]
+    pub(crate) restart: Option<RestartPolicy>,
+}
+
+/// The name is the manager's to judge; a count goes with on-failure alone.
+fn parse_restart(text: &str) -> Result<RestartPolicy, String> {
+    let (name, count) = text.split_once(':').unwrap_or((text, "0"));
+    let maximum_retry_count = count
+        .parse()
+        .map_err(|_| format!("{count:?} is no number of times, as in on-failure:3"))?;
+    Ok(RestartPolicy {
+        name: name.to_owned(),
+        maximum_retry_count,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_has_a_name_and_may_have_a_count() {
+        let parsed = |text| parse_restart(text).map(|policy| (policy.name, policy.maximum_retry_count));
+        assert_eq!(parsed("always"), Ok(("always".to_owned(), 0)));
+        assert_eq!(parsed("on-failure:3"), Ok(("on-failure".to_owned(), 3)));
+        for text in ["on-failure:", "on-failure:-1", "on-failure:x"] {
+            assert!(parse_restart(text).is_err(), "{text}");
+        }
+    }
+}

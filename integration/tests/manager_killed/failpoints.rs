@@ -80,6 +80,8 @@ const ELSEWHERE: &[&str] = &[
     "trust.recorded",
     "policy.due",
     "stop.held",
+    "update.recorded",
+    "update.applied",
 ];
 
 /// Let the manager end at a failpoint in an operation, which so gets no answer, and start the next one.

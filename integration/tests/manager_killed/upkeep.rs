@@ -1,4 +1,4 @@
-//! Starts by the restart policy, and what keeps a container down.
+//! Starts by the restart policy, what keeps a container down, and updates.
 
 use crate::failpoints::die_at;
 use crate::{assert_no_strays, inspect, remove};
@@ -76,6 +76,42 @@ fn a_stop_between_two_runs_is_on_record_or_has_not_begun() {
             manager.start_again();
             assert_eq!(inspect(&manager, "one")["state"], "exited");
         }
+        remove(&manager, "one");
+    }
+}
+
+/// The kernel and the record agree, whichever they have.
+#[test]
+fn an_update_is_carried_out_or_has_not_begun() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for (point, on_record) in [
+        ("store.before-commit", false),
+        ("store.after-commit", true),
+        ("update.recorded", true),
+        ("update.applied", true),
+        ("store.before-commit:2", true),
+    ] {
+        println!("{point}");
+        let run = ["run", "-d", "--pids-limit", "50", "--name", "one", &image];
+        manager.ctl(&[&run[..], &["sleep", "1000"]].concat()).ok();
+        die_at(&mut manager, point, |manager| {
+            manager.ctl(&["update", "--pids-limit", "60", "one"]).refused();
+        });
+        let limit = if on_record { 60 } else { 50 };
+        let found = inspect(&manager, "one");
+        assert_eq!(
+            (&found["state"], &found["request"]["pidsLimit"]),
+            (&"running".into(), &limit.into())
+        );
+        let id = found["id"].as_str().expect("an id");
+        let groups = ["pids/berth", "berth", "unified/berth"]
+            .map(|group| format!("/sys/fs/cgroup/{group}/{id}/pids.max"));
+        let mut kernels = groups
+            .iter()
+            .filter_map(|path| std::fs::read_to_string(path).ok());
+        assert_eq!(kernels.next().expect("a limit").trim(), limit.to_string());
         remove(&manager, "one");
     }
 }

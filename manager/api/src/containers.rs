@@ -113,6 +113,15 @@ impl Service for Containers {
         }))
     }
 
+    async fn update(
+        &self,
+        request: Request<v1::UpdateContainerRequest>,
+    ) -> Result<Response<v1::UpdateContainerResponse>, Status> {
+        let (container, changes) = translate::update(request.into_inner()).map_err(status)?;
+        self.0.update(&container, changes).await.map_err(status)?;
+        Ok(Response::new(v1::UpdateContainerResponse {}))
+    }
+
     async fn rename(
         &self,
         request: Request<v1::RenameContainerRequest>,

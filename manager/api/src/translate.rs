@@ -2,6 +2,8 @@
 
 mod upkeep;
 
+pub(crate) use upkeep::update;
+
 use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
 use image::{Credentials, Lease, LeasedImage, Secret};
 use proto::v1;

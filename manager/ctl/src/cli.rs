@@ -12,7 +12,7 @@ pub(crate) use connection::{Connection, ContextCommand, Endpoint};
 pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
-pub(crate) use upkeep::UpkeepFlags;
+pub(crate) use upkeep::{Update, UpkeepFlags};
 
 use std::path::PathBuf;
 
@@ -104,6 +104,8 @@ pub(crate) enum Command {
     Unpause(Containers),
     /// Wait until containers have exited, and print their exit codes
     Wait(Wait),
+    /// Change the limits or the restart policy of containers
+    Update(Update),
     /// Give a container another name
     Rename(Rename),
     /// Remove containers

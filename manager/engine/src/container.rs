@@ -69,6 +69,8 @@ pub struct Container {
     pub restarts: u64,
     /// Its last run was stopped or killed by somebody.
     pub stopped_by_hand: bool,
+    /// What it is asked to be was changed, and a running container may not have all of it.
+    pub(crate) update_pending: bool,
 }
 
 impl Container {

@@ -103,6 +103,7 @@ async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Contain
             error: String::new(),
             restarts: 0,
             stopped_by_hand: false,
+            update_pending: false,
         };
         Ok((container, warnings))
     })

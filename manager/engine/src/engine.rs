@@ -16,6 +16,7 @@ use crate::events::{Events, Listener};
 use crate::lifecycle::Handle;
 use crate::logs::watch::Watcher;
 use crate::registry::Registry;
+use crate::request::UpdateRequest;
 use crate::signals::SIGKILL;
 use crate::store::Store;
 use crate::{Error, bundle, names, owner, reconcile};
@@ -128,6 +129,11 @@ impl Engine {
         self.0.containers.find(container)?.rename(name.to_owned()).await
     }
 
+    /// Change the limits or the restart policy of a container, running or not.
+    pub async fn update(&self, container: &str, changes: UpdateRequest) -> Result<(), Error> {
+        self.0.containers.find(container)?.update(changes).await
+    }
+
     /// Remove a container and its writable layer; one that is running only if `force` says so.
     pub async fn remove(&self, container: &str, force: bool) -> Result<(), Error> {
         let handle = self.0.containers.find(container)?;
@@ -136,7 +142,11 @@ impl Engine {
             // At once, and not behind what its owner is at: a restart waits for an end as long as its client wants.
             let _ = shim.kill("", SIGKILL).await;
         }
-        handle.remove(force).await
+        match handle.remove(force).await {
+            // It was to remove itself at its end, and has.
+            Err(Error::NoSuchContainer(_)) if force && handle.snapshot().gone => Ok(()),
+            removed => removed,
+        }
     }
 
     /// The containers, newest first; without `all` only those that run or are about to.

@@ -56,7 +56,7 @@ pub use image::{Layers, PolicyFile};
 pub use input::{Input, Output};
 pub use logs::{LogsRequest, Record, Stream};
 pub use prune::{ContainerFilters, Pruned};
-pub use request::{Bind, CreateRequest, Network, RestartPolicy};
+pub use request::{Bind, CreateRequest, Network, RestartPolicy, UpdateRequest};
 pub use signals::Until;
 pub use top::Processes;
 pub use usage::ContainerUsage;

@@ -4,6 +4,7 @@
 mod pause;
 mod policy;
 mod restart;
+mod update;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
 use crate::events::Event;
 use crate::logs::LogFolder;
+use crate::request::UpdateRequest;
 use crate::restart::{BackOff, Next};
 use crate::run::By;
 use crate::shim::{self, Shim};
@@ -94,6 +96,10 @@ enum Command {
         turn: Option<Turn>,
         /// Only during the run of this number.
         run: Option<u64>,
+        reply: Reply,
+    },
+    Update {
+        changes: UpdateRequest,
         reply: Reply,
     },
     Rename {
@@ -210,6 +216,11 @@ impl Handle {
         self.command(|reply| Command::Unpause { turn, run, reply }).await
     }
 
+    /// Change what it is asked to be.
+    pub(crate) async fn update(&self, changes: UpdateRequest) -> Result<(), Error> {
+        self.command(|reply| Command::Update { changes, reply }).await
+    }
+
     /// Give it another name.
     pub(crate) async fn rename(&self, name: String) -> Result<(), Error> {
         self.command(|reply| Command::Rename { name, reply }).await
@@ -292,6 +303,7 @@ impl Owner {
                 drop(turn);
                 (unpaused, reply)
             }
+            Command::Update { changes, reply } => (self.update(&changes).await, reply),
             Command::Rename { name, reply } => (self.rename(name).await, reply),
             Command::Remove { force, reply } => (self.remove(force).await, reply),
         };

@@ -12,9 +12,10 @@ use futures_util::{StreamExt, stream};
 use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
 use crate::lifecycle::Handle;
+use crate::request::CreateRequest;
 use crate::restart::{self, Next};
 use crate::shim::{self, Shim};
-use crate::{Error, bundle, commit, exec, sys, teardown};
+use crate::{Error, bundle, commit, exec, spec, sys, teardown};
 
 /// As many shims are asked at once. Each answers in well under a millisecond.
 const AT_ONCE: usize = 32;
@@ -166,6 +167,11 @@ async fn find_shim(engine: &Arc<Inner>, container: &Container) -> Result<(Shim, 
 
 /// Go on where the manager before this one was with a running container.
 async fn take_over(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
+    if container.update_pending
+        && let Err(error) = finish_update(engine, container, shim).await
+    {
+        tracing::warn!(id = container.id, %error, "it has what was on record before its last update, or some of both");
+    }
     let request = &container.request;
     // The client that had it open went away with the manager it was connected to.
     if request.stdin_once
@@ -175,6 +181,17 @@ async fn take_over(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
         tracing::debug!(id = container.id, %error, "standard input stays open");
     }
     exec::drain_abandoned(&engine.config.bundle(&container.id));
+}
+
+/// What is on record counts, however far an update has come.
+async fn finish_update(engine: &Inner, container: &Container, shim: &Shim) -> Result<(), Error> {
+    if let Some(resources) = spec::update(&CreateRequest::default(), &container.request) {
+        shim.update(&resources).await?;
+    }
+    engine
+        .store
+        .updated(&container.id, &container.request, false)
+        .await
 }
 
 async fn forget(engine: &Arc<Inner>, container: Container) -> Option<Settled> {

@@ -2,6 +2,7 @@
 
 mod restart;
 mod rules;
+mod update;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use crate::Error;
 
 pub use restart::RestartPolicy;
 pub(crate) use rules::{check_env, check_strings, check_working_dir};
+pub use update::UpdateRequest;
 
 /// What a container is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

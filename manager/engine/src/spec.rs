@@ -8,6 +8,7 @@ mod memory;
 mod mounts;
 pub(crate) mod process;
 mod seccomp;
+pub(crate) mod update;
 pub(crate) mod user;
 
 use std::borrow::Cow;
@@ -20,6 +21,7 @@ use crate::container::Container;
 use crate::error::short;
 use crate::request::{CreateRequest, Network};
 pub(crate) use mounts::mount_points;
+pub(crate) use update::update;
 use user::User;
 
 /// Period over which a CPU quota is counted, in microseconds: the kernel's own default.

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::container::{Container, Exit};
+use crate::request::CreateRequest;
 use crate::restart::Next;
 use crate::run::By;
 
@@ -102,6 +103,20 @@ impl Store {
         let (id, name) = (id.to_owned(), name.to_owned());
         self.write("rename a container", Room::Needed, move |connection| {
             rows::rename(connection, &id, &name)
+        })
+        .await
+    }
+
+    /// What it is asked to be has changed; `pending`: a running container has yet to become that.
+    pub(crate) async fn updated(
+        &self,
+        id: &str,
+        request: &Arc<CreateRequest>,
+        pending: bool,
+    ) -> Result<(), Error> {
+        let (id, request) = (id.to_owned(), Arc::clone(request));
+        self.write("record an update", Room::Needed, move |connection| {
+            rows::updated(connection, &id, &request, pending)
         })
         .await
     }

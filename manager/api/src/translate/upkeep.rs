@@ -1,6 +1,6 @@
-//! Restart policies.
+//! Restart policies, and updates.
 
-use engine::{Error, RestartPolicy};
+use engine::{Error, RestartPolicy, UpdateRequest};
 use proto::v1;
 
 pub(super) fn restart(message: Option<v1::RestartPolicy>) -> Result<RestartPolicy, Error> {
@@ -14,6 +14,17 @@ pub(super) fn restart_message(policy: RestartPolicy) -> Option<v1::RestartPolicy
         name: policy.name().to_owned(),
         maximum_retry_count: policy.maximum_retry_count(),
     })
+}
+
+/// The container, and what is to become of it.
+pub(crate) fn update(message: v1::UpdateContainerRequest) -> Result<(String, UpdateRequest), Error> {
+    let changes = UpdateRequest {
+        memory_bytes: message.memory_bytes,
+        cpu_quota_millis: message.cpu_quota_millis,
+        pids_limit: message.pids_limit,
+        restart: message.restart.map(|policy| restart(Some(policy))).transpose()?,
+    };
+    Ok((message.container, changes))
 }
 
 #[cfg(test)]

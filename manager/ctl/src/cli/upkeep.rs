@@ -3,11 +3,33 @@
 use clap::Args;
 use proto::v1::RestartPolicy;
 
+use crate::size;
+
 #[derive(Debug, Args)]
 pub(crate) struct UpkeepFlags {
     /// When to start the container again: no, on-failure[:TIMES], always, unless-stopped
     #[arg(long, value_name = "POLICY", value_parser = parse_restart)]
     pub(crate) restart: Option<RestartPolicy>,
+}
+
+/// What is not given stays as it is.
+#[derive(Debug, Args)]
+pub(crate) struct Update {
+    /// Limit of memory: a number and b, k, m or g; 0: none
+    #[arg(short, long, value_name = "BYTES", value_parser = size::parse_bytes)]
+    pub(crate) memory: Option<i64>,
+    /// Limit of CPU time: a number of CPUs, such as 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = size::parse_cpus)]
+    pub(crate) cpus: Option<i64>,
+    /// Limit of processes; -1: none
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i64).range(-1..))]
+    pub(crate) pids_limit: Option<i64>,
+    /// When to start the container again: no, on-failure[:TIMES], always, unless-stopped
+    #[arg(long, value_name = "POLICY", value_parser = parse_restart)]
+    pub(crate) restart: Option<RestartPolicy>,
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
 }
 
 /// The name is the manager's to judge; a count goes with on-failure alone.

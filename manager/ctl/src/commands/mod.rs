@@ -18,6 +18,7 @@ mod run;
 mod store;
 mod system;
 mod top;
+mod update;
 mod verify;
 
 use crate::cli::{
@@ -86,6 +87,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Container(ContainerCommand::Prune(flags)) => prune::containers(&client, flags).await,
         Command::Top(flags) => top::top(&client, flags, format).await,
         Command::Wait(flags) => containers::wait(&client, flags).await,
+        Command::Update(flags) => update::update(&client, flags).await,
         Command::Rename(flags) => containers::rename(&client, flags).await,
         Command::Rm(flags) => containers::remove(&client, flags).await,
         Command::Ps(flags) => containers::list(&client, &flags, format).await,

@@ -34,6 +34,7 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         error: String::new(),
         restarts: 0,
         stopped_by_hand: false,
+        update_pending: false,
     };
     let user = User {
         home: "/root".to_owned(),

@@ -8,6 +8,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 use super::Subnet;
 use crate::Error;
 use crate::container::{Container, Exit, State};
+use crate::request::CreateRequest;
 use crate::restart::Next;
 use crate::run::By;
 
@@ -18,7 +19,8 @@ pub(super) fn load(connection: &Connection) -> Result<Vec<Container>, Error> {
         connection
             .prepare(
                 "SELECT id, name, image_id, request, command, stop_signal, created_ns, state, runs, pid, started_ns,
-                        exit_code, exit_ns, oom_killed, error, restarting, restarts, stopped_by_hand, address
+                        exit_code, exit_ns, oom_killed, error, restarting, restarts, stopped_by_hand,
+                        update_pending, address
                  FROM containers LEFT JOIN addresses ON container = id ORDER BY created_ns",
             )?
             .query_map([], container)?
@@ -61,6 +63,7 @@ fn container(row: &Row<'_>) -> Result<Container, rusqlite::Error> {
         error: row.get("error")?,
         restarts: row.get::<_, i64>("restarts")?.unsigned_abs(),
         stopped_by_hand: row.get("stopped_by_hand")?,
+        update_pending: row.get("update_pending")?,
     })
 }
 
@@ -72,12 +75,6 @@ fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T
 }
 
 pub(super) fn insert(connection: &Connection, container: &Container) -> Result<(), Error> {
-    let text = |value: Result<String, serde_json::Error>| {
-        value.map_err(|error| Error::Database {
-            what: "write a request",
-            why: error.to_string(),
-        })
-    };
     let inserted = connection.execute(
         "INSERT INTO containers (id, name, image_id, request, command, stop_signal, created_ns, state)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'created')",
@@ -85,13 +82,36 @@ pub(super) fn insert(connection: &Connection, container: &Container) -> Result<(
             container.id,
             container.name,
             container.image_id,
-            text(serde_json::to_string(&*container.request))?,
-            text(serde_json::to_string(&container.command))?,
+            text(&*container.request)?,
+            text(&container.command)?,
             container.stop_signal,
             container.created_unix_nanos,
         ],
     );
     named(connection, "insert a container", &container.name, inserted)
+}
+
+fn text(value: &impl serde::Serialize) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|error| Error::Database {
+        what: "write a request",
+        why: error.to_string(),
+    })
+}
+
+/// What it is asked to be, and whether a running container has yet to become that.
+pub(super) fn updated(
+    connection: &Connection,
+    id: &str,
+    request: &CreateRequest,
+    pending: bool,
+) -> Result<(), Error> {
+    connection
+        .execute(
+            "UPDATE containers SET request = ?2, update_pending = ?3 WHERE id = ?1",
+            params![id, text(request)?, pending],
+        )
+        .map_err(Error::database("record an update"))?;
+    Ok(())
 }
 
 pub(super) fn rename(connection: &Connection, id: &str, name: &str) -> Result<(), Error> {
@@ -184,7 +204,8 @@ pub(super) fn started(
     connection
         .execute(
             "UPDATE containers SET state = 'running', pid = ?2, started_ns = ?3, runs = runs + 1, error = '',
-                 restarting = 0, stopped_by_hand = 0, restarts = CASE WHEN ?4 THEN restarts ELSE 0 END
+                 restarting = 0, stopped_by_hand = 0, update_pending = 0,
+                  restarts = CASE WHEN ?4 THEN restarts ELSE 0 END
              WHERE id = ?1",
             params![id, pid, at_unix_nanos, by == By::Policy],
         )

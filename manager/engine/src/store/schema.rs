@@ -37,6 +37,7 @@ const STEPS: [&str; 3] = [
     ALTER TABLE containers ADD COLUMN restarting      INTEGER NOT NULL DEFAULT 0;  -- ended, to be started by its policy
     ALTER TABLE containers ADD COLUMN restarts        INTEGER NOT NULL DEFAULT 0;  -- by its policy, since a start by hand
     ALTER TABLE containers ADD COLUMN stopped_by_hand INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE containers ADD COLUMN update_pending  INTEGER NOT NULL DEFAULT 0;  -- the request is newer than the run
 ",
 ];
 

@@ -27,6 +27,7 @@ pub(crate) fn container(id: &str, name: &str) -> Container {
         error: String::new(),
         restarts: 0,
         stopped_by_hand: false,
+        update_pending: false,
     }
 }
 

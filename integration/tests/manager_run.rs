@@ -515,7 +515,7 @@ fn what_an_image_asks_for_and_does_not_get_is_told_on_stderr() {
     let manager = Manager::start(&sandbox);
     let mut image = Image::busybox();
     image.config["Volumes"] = serde_json::json!({"/data": {}});
-    image.config["Healthcheck"] = serde_json::json!({"Test": ["CMD", "true"]});
+    image.config["OnBuild"] = serde_json::json!(["RUN true"]);
     let reference = manager.registry().push(&image, "asks:1");
     manager.ctl(&["pull", &reference]).ok();
     let done = manager.ctl(&["run", "--rm", &reference, "echo", "ran"]);

@@ -82,6 +82,7 @@ const ELSEWHERE: &[&str] = &[
     "stop.held",
     "update.recorded",
     "update.applied",
+    "health.probing",
 ];
 
 /// Let the manager end at a failpoint in an operation, which so gets no answer, and start the next one.

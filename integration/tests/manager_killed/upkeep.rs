@@ -1,7 +1,7 @@
 //! Starts by the restart policy, what keeps a container down, and updates.
 
 use crate::failpoints::die_at;
-use crate::{assert_no_strays, inspect, remove};
+use crate::{Witness, assert_no_strays, entries, inspect, is_alive, remove};
 use integration::{Manager, Sandbox, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -114,4 +114,41 @@ fn an_update_is_carried_out_or_has_not_begun() {
         assert_eq!(kernels.next().expect("a limit").trim(), limit.to_string());
         remove(&manager, "one");
     }
+}
+
+/// The process of a container that was called with these arguments.
+fn process(id: &str, arguments: &str) -> Option<u32> {
+    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.find(|pid| {
+        let read = |name| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        read("cgroup").contains(id) && read("cmdline").trim_end_matches('\0').replace('\0', " ") == arguments
+    })
+}
+
+#[test]
+fn a_probe_does_not_outlive_its_manager_for_long() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let witness = Witness::start(&manager, &image);
+    manager.kill();
+    manager.set_failpoint(Some("health.probing"));
+    manager.start_again();
+    let check = ["--health-cmd", "exec sleep 4321", "--health-interval", "300ms"];
+    let run = ["run", "-d", "--name", "one"];
+    manager.ctl(&[&run[..], &check, &[&image, "sleep", "1000"]].concat());
+    manager.await_end();
+    manager.set_failpoint(None);
+    let id = {
+        let bundles = entries(&manager.state().join("bundles"));
+        let is_probed = |id: &&String| process(id, "sleep 4321").is_some();
+        bundles.iter().find(is_probed).expect("a probe runs").clone()
+    };
+    let probe = process(&id, "sleep 4321").expect("a probe runs");
+    manager.start_again();
+    eventually("the probe is ended", || (!is_alive(&probe.into())).then_some(()));
+    assert_eq!(inspect(&manager, "one")["state"], "running");
+    witness.assert_whole(&manager);
+    remove(&manager, "one");
 }

@@ -68,6 +68,7 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
         tty_columns: message.tty_columns,
         tty_rows: message.tty_rows,
         restart: upkeep::restart(message.restart)?,
+        healthcheck: message.healthcheck.map(upkeep::healthcheck),
     })
 }
 
@@ -109,6 +110,7 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         tty_columns: request.tty_columns,
         tty_rows: request.tty_rows,
         restart: upkeep::restart_message(request.restart),
+        healthcheck: request.healthcheck.map(upkeep::healthcheck_message),
     }
 }
 
@@ -136,6 +138,7 @@ pub(crate) fn container(container: &Container, subnet_prefix: u8) -> v1::Contain
         error: container.error.clone(),
         auto_remove: request.auto_remove,
         restart_count: container.restarts,
+        health: container.health.as_deref().map(upkeep::health),
     }
 }
 
@@ -248,6 +251,7 @@ mod tests {
             stdin_once: true,
             platform: "linux/arm64".to_owned(),
             restart: None,
+            healthcheck: None,
         };
         assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);
     }

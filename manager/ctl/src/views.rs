@@ -1,8 +1,10 @@
 //! The API's messages in the shape that JSON output promises. Field names are a contract: they are only added.
 
 mod store;
+mod upkeep;
 
 pub(crate) use store::{Check, DiskUsage, Lease, Step};
+use upkeep::{Health, Healthcheck, RestartPolicy};
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -121,6 +123,8 @@ pub(crate) struct Container {
     auto_remove: bool,
     /// By its policy, since it was last started by hand.
     restart_count: u64,
+    /// Null: no health check.
+    health: Option<Health>,
 }
 
 impl From<&v1::Container> for Container {
@@ -149,6 +153,7 @@ impl From<&v1::Container> for Container {
             error: unless_empty(&container.error),
             auto_remove: container.auto_remove,
             restart_count: container.restart_count,
+            health: container.health.as_ref().map(Health::from),
         }
     }
 }
@@ -210,13 +215,7 @@ struct Request {
     cap_add: Vec<String>,
     cap_drop: Vec<String>,
     restart: Option<RestartPolicy>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RestartPolicy {
-    name: String,
-    maximum_retry_count: u32,
+    healthcheck: Option<Healthcheck>,
 }
 
 #[derive(Serialize)]
@@ -254,10 +253,8 @@ impl From<&v1::CreateContainerRequest> for Request {
             privileged: request.privileged,
             cap_add: request.cap_add.clone(),
             cap_drop: request.cap_drop.clone(),
-            restart: request.restart.clone().map(|policy| RestartPolicy {
-                name: policy.name,
-                maximum_retry_count: policy.maximum_retry_count,
-            }),
+            restart: request.restart.as_ref().map(RestartPolicy::from),
+            healthcheck: request.healthcheck.as_ref().map(Healthcheck::from),
         }
     }
 }

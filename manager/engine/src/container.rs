@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::health::Health;
 use crate::request::CreateRequest;
 
 /// How a run of a container, or a process in it, ended.
@@ -71,6 +72,8 @@ pub struct Container {
     pub stopped_by_hand: bool,
     /// What it is asked to be was changed, and a running container may not have all of it.
     pub(crate) update_pending: bool,
+    /// What its probes have told, if it has a health check. Not on record.
+    pub health: Option<Arc<Health>>,
 }
 
 impl Container {

@@ -11,7 +11,7 @@ use crate::container::{Container, State, now_unix_nanos};
 use crate::engine::{Engine, Inner, blocking};
 use crate::events::Event;
 use crate::lifecycle::Handle;
-use crate::request::{CreateRequest, Network};
+use crate::request::{CreateRequest, Healthcheck, Network};
 use crate::spec::{self, layers::Layers};
 use crate::{Error, names};
 
@@ -53,7 +53,7 @@ impl Engine {
 }
 
 /// Resolve all that the image decides, take its lease, and make the writable layer.
-async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Container, Vec<String>), Error> {
+async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Container, Vec<String>), Error> {
     let engine = Arc::clone(engine);
     let of_platform = match request.platform.as_str() {
         "" => None,
@@ -67,6 +67,8 @@ async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Contain
         engine.images.check_trust(&request.image, &image)?;
         let command = spec::process::command(&request, &image.config)?;
         let stop_signal = spec::process::stop_signal(&request, &image.config)?;
+        let config: Value = serde_json::from_str(&image.config_json).unwrap_or_default();
+        request.healthcheck = Healthcheck::resolve(request.healthcheck.as_ref(), &config);
         let id = names::random_id()?;
         let rootfs = engine.images.prepare(&image, &id)?;
         failpoint::reach("create.leased");
@@ -104,6 +106,7 @@ async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Contain
             restarts: 0,
             stopped_by_hand: false,
             update_pending: false,
+            health: None,
         };
         Ok((container, warnings))
     })
@@ -161,10 +164,6 @@ fn warnings(config_json: &str) -> Vec<String> {
             "the image declares volumes (VOLUME): they are kept in the container's writable layer, and go with it",
         ),
         (
-            "Healthcheck",
-            "the image's HEALTHCHECK is not run: this version has no health checks",
-        ),
-        (
             "OnBuild",
             "the image's ONBUILD instructions are for builds, which this version does not do",
         ),
@@ -182,16 +181,12 @@ mod tests {
 
     #[test]
     fn what_an_image_asks_for_in_vain_is_told() {
-        let asks = r#"{"config":{"Volumes":{"/data":{}},"Healthcheck":{"Test":["CMD","true"]},"OnBuild":["RUN x"]}}"#;
+        let asks = r#"{"config":{"Volumes":{"/data":{}},"OnBuild":["RUN x"]}}"#;
         let told = warnings(asks).join("\n");
-        for word in ["VOLUME", "HEALTHCHECK", "ONBUILD"] {
+        for word in ["VOLUME", "ONBUILD"] {
             assert!(told.contains(word), "{told}");
         }
-        for nothing in [
-            "",
-            "{}",
-            r#"{"config":{"Volumes":{},"Healthcheck":null,"OnBuild":[]}}"#,
-        ] {
+        for nothing in ["", "{}", r#"{"config":{"Volumes":{},"OnBuild":[]}}"#] {
             assert!(warnings(nothing).is_empty(), "{nothing}");
         }
     }

@@ -1,6 +1,7 @@
 //! The owner of one container: a task through which every change of its state goes, one after the other. It
 //! takes commands, watches the running process, and publishes each new state, on which others wait.
 
+mod health;
 mod pause;
 mod policy;
 mod restart;
@@ -14,11 +15,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
 
 use crate::commit::Turn;
 use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
 use crate::events::Event;
+use crate::health::Health;
 use crate::logs::LogFolder;
 use crate::request::UpdateRequest;
 use crate::restart::{BackOff, Next};
@@ -152,6 +155,8 @@ impl Handle {
             held,
             back_off: BackOff::default(),
             due: None,
+            probes: None,
+            reports: mpsc::channel(1),
             gone: false,
             publish,
             logs,
@@ -239,6 +244,9 @@ impl Handle {
     }
 }
 
+/// What probes of the run with this number have told so far.
+type Report = (u64, Arc<Health>);
+
 /// The end of the running process, as the shim tells it.
 type End = Pin<Box<dyn Future<Output = Result<Exit, Error>> + Send>>;
 
@@ -259,6 +267,9 @@ struct Owner {
     back_off: BackOff,
     /// When its policy starts it.
     due: Option<Instant>,
+    /// Ends the probes of the run.
+    probes: Option<DropGuard>,
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     /// It has been removed; nothing follows.
     gone: bool,
     publish: watch::Sender<Snapshot>,
@@ -274,6 +285,7 @@ impl Owner {
                     None => return,
                 },
                 told = &mut self.end => self.ended(told).await,
+                Some((run, health)) = self.reports.1.recv() => self.probed(run, health),
                 () = policy::until(self.due) => self.start_by_policy().await,
                 () = tokio::time::sleep(RECORD_RETRY), if self.unrecorded.is_some() => {
                     // It is tried again if that did not work.
@@ -346,6 +358,7 @@ impl Owner {
                 container.started_unix_nanos = started.at_unix_nanos;
                 container.error.clear();
                 container.stopped_by_hand = false;
+                container.health = None;
                 if by == By::Hand {
                     container.restarts = 0;
                     self.back_off = BackOff::default();
@@ -389,6 +402,7 @@ impl Owner {
         let watched = shim.clone();
         self.end = Box::pin(async move { watched.wait("").await });
         self.shim = Some(shim);
+        self.probe();
     }
 
     /// Put an end on record that could not be before.
@@ -410,6 +424,7 @@ impl Owner {
     /// The process has ended, or the shim is lost.
     async fn ended(&mut self, told: Result<Exit, Error>) {
         self.end = never();
+        self.probes = None;
         let (exit, next, error, recorded) = match (told, self.shim.take()) {
             (Ok(told), Some(shim)) => {
                 failpoint::reach("exit.told");

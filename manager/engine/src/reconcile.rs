@@ -180,7 +180,7 @@ async fn take_over(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
     {
         tracing::debug!(id = container.id, %error, "standard input stays open");
     }
-    exec::drain_abandoned(&engine.config.bundle(&container.id));
+    exec::drain_abandoned(&engine.config.bundle(&container.id), shim);
 }
 
 /// What is on record counts, however far an update has come.

@@ -1,5 +1,6 @@
 //! What a client asks for when it makes a container.
 
+mod health;
 mod restart;
 mod rules;
 mod update;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
+pub use health::Healthcheck;
 pub use restart::RestartPolicy;
 pub(crate) use rules::{check_env, check_strings, check_working_dir};
 pub use update::UpdateRequest;
@@ -72,6 +74,8 @@ pub struct CreateRequest {
     pub tty_rows: u32,
     /// Whether it is started again when it has ended.
     pub restart: RestartPolicy,
+    /// None: the image's. On record with the image's fields in it.
+    pub healthcheck: Option<Healthcheck>,
 }
 
 /// A directory or file of the host that a container sees.

@@ -1,15 +1,56 @@
 //! What becomes of a container once it runs.
 
 use clap::Args;
-use proto::v1::RestartPolicy;
+use proto::v1::{Healthcheck, RestartPolicy};
 
-use crate::size;
+use crate::{size, time};
 
 #[derive(Debug, Args)]
 pub(crate) struct UpkeepFlags {
     /// When to start the container again: no, on-failure[:TIMES], always, unless-stopped
     #[arg(long, value_name = "POLICY", value_parser = parse_restart)]
     pub(crate) restart: Option<RestartPolicy>,
+    /// Command that tells by its exit code whether the container is well
+    #[arg(long, value_name = "COMMAND")]
+    health_cmd: Option<String>,
+    /// Time between two of them, such as 1m30s; else 30s
+    #[arg(long, value_name = "DURATION", value_parser = time::parse_nanos)]
+    health_interval: Option<i64>,
+    /// Time that one may take; else 30s
+    #[arg(long, value_name = "DURATION", value_parser = time::parse_nanos)]
+    health_timeout: Option<i64>,
+    /// So many failures in a row make it unhealthy; else 3
+    #[arg(long, value_name = "NUMBER")]
+    health_retries: Option<u32>,
+    /// Time after the start in which failures do not count
+    #[arg(long, value_name = "DURATION", value_parser = time::parse_nanos)]
+    health_start_period: Option<i64>,
+    /// Time between two of them meanwhile; else 5s
+    #[arg(long, value_name = "DURATION", value_parser = time::parse_nanos)]
+    health_start_interval: Option<i64>,
+    /// Do not check the container's health, whatever the image says
+    #[arg(long, conflicts_with_all = ["health_cmd", "health_interval", "health_timeout", "health_retries", "health_start_period", "health_start_interval"])]
+    no_healthcheck: bool,
+}
+
+impl UpkeepFlags {
+    /// None: the image's.
+    pub(crate) fn healthcheck(&self) -> Option<Healthcheck> {
+        let test = match &self.health_cmd {
+            _ if self.no_healthcheck => vec!["NONE".to_owned()],
+            Some(command) => vec!["CMD-SHELL".to_owned(), command.clone()],
+            None => Vec::new(),
+        };
+        let check = Healthcheck {
+            test,
+            interval_nanos: self.health_interval.unwrap_or(0),
+            timeout_nanos: self.health_timeout.unwrap_or(0),
+            start_period_nanos: self.health_start_period.unwrap_or(0),
+            start_interval_nanos: self.health_start_interval.unwrap_or(0),
+            retries: self.health_retries.unwrap_or(0),
+        };
+        (check != Healthcheck::default()).then_some(check)
+    }
 }
 
 /// What is not given stays as it is.

@@ -306,7 +306,12 @@ fn first(text: &str, length: usize) -> String {
 fn status(container: &Container) -> (String, Colour) {
     let up = || format!("Up {}", time::elapsed(container.started_unix_nanos));
     match (container.state(), &container.exit) {
-        (State::Running, _) => (up(), Colour::Green),
+        (State::Running, _) => match container.health.as_ref().map(|health| health.status.as_str()) {
+            None => (up(), Colour::Green),
+            Some("starting") => (format!("{} (health: starting)", up()), Colour::Yellow),
+            Some("healthy") => (format!("{} (healthy)", up()), Colour::Green),
+            Some(status) => (format!("{} ({})", up(), output::clean(status)), Colour::Red),
+        },
         (State::Paused, _) => (format!("{} (Paused)", up()), Colour::Yellow),
         (State::Restarting, exit) => {
             let exit = exit.unwrap_or_default();

@@ -162,6 +162,7 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         stdin_once: false,
         platform: flags.platform.clone(),
         restart: flags.upkeep.restart.clone(),
+        healthcheck: flags.upkeep.healthcheck(),
     })
 }
 

@@ -55,6 +55,7 @@ impl Owner {
             forget_interrupted(&self.engine, &self.container.id);
         }
         Arc::make_mut(&mut self.container).state = state;
+        self.probe();
         self.publish();
         self.tell(action, &[]);
         Ok(())

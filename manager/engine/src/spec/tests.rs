@@ -35,6 +35,7 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         restarts: 0,
         stopped_by_hand: false,
         update_pending: false,
+        health: None,
     };
     let user = User {
         home: "/root".to_owned(),

@@ -64,6 +64,7 @@ fn container(row: &Row<'_>) -> Result<Container, rusqlite::Error> {
         restarts: row.get::<_, i64>("restarts")?.unsigned_abs(),
         stopped_by_hand: row.get("stopped_by_hand")?,
         update_pending: row.get("update_pending")?,
+        health: None,
     })
 }
 

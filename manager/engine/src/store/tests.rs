@@ -28,6 +28,7 @@ pub(crate) fn container(id: &str, name: &str) -> Container {
         restarts: 0,
         stopped_by_hand: false,
         update_pending: false,
+        health: None,
     }
 }
 

@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::archives;
+use crate::stats;
 use crate::status::status;
 use crate::stop::{Answers, Stopping};
 use crate::streams;
@@ -120,6 +121,15 @@ impl Service for Containers {
         let (container, changes) = translate::update(request.into_inner()).map_err(status)?;
         self.0.update(&container, changes).await.map_err(status)?;
         Ok(Response::new(v1::UpdateContainerResponse {}))
+    }
+
+    async fn stats(
+        &self,
+        request: Request<v1::StatsRequest>,
+    ) -> Result<Response<Answers<v1::StatsResponse>>, Status> {
+        let request = request.into_inner();
+        let sampler = self.0.stats(&request.containers, request.all).map_err(status)?;
+        Ok(Response::new(self.1.cut(stats::stats(sampler, request.once))))
     }
 
     async fn rename(

@@ -12,7 +12,7 @@ pub(crate) use connection::{Connection, ContextCommand, Endpoint};
 pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
-pub(crate) use upkeep::{Update, UpkeepFlags};
+pub(crate) use upkeep::{Events, Stats, Update, UpkeepFlags};
 
 use std::path::PathBuf;
 
@@ -117,6 +117,8 @@ pub(crate) enum Command {
     Container(ContainerCommand),
     /// Show the processes of a container
     Top(Top),
+    /// Show what containers use, again and again
+    Stats(Stats),
     /// Show what a container has written
     Logs(Logs),
     /// Run a command in a running container
@@ -134,7 +136,7 @@ pub(crate) enum Command {
     /// Show the versions of client and manager
     Version,
     /// Show what happens, as it happens
-    Events,
+    Events(Events),
     /// Print a script that completes this command's words
     Completion { shell: clap_complete::Shell },
 }
@@ -153,9 +155,10 @@ impl Command {
                 | Self::System(SystemCommand::Df { .. } | SystemCommand::Check { .. })
                 | Self::Ps(_)
                 | Self::Top(_)
+                | Self::Stats(_)
                 | Self::Inspect(_)
                 | Self::Version
-                | Self::Events
+                | Self::Events(_)
         )
     }
 }

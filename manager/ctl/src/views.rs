@@ -5,6 +5,7 @@ mod upkeep;
 
 pub(crate) use store::{Check, DiskUsage, Lease, Step};
 use upkeep::{Health, Healthcheck, RestartPolicy};
+pub(crate) use upkeep::{Stats, memory_percent};
 
 use std::collections::{BTreeMap, HashMap};
 

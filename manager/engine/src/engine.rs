@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::commit::{Pauses, Turn};
 use crate::config::Config;
 use crate::container::{Container, State};
-use crate::events::{Events, Listener};
+use crate::events::{Events, EventsRequest, Listener};
 use crate::lifecycle::Handle;
 use crate::logs::watch::Watcher;
 use crate::registry::Registry;
@@ -178,9 +178,9 @@ impl Engine {
         })
     }
 
-    /// What happens from now on.
-    pub fn events(&self) -> Listener {
-        self.0.events.listen()
+    /// What happens from now on, and what is kept of before.
+    pub fn events(&self, request: EventsRequest) -> Result<Listener, Error> {
+        self.0.events.listen(request)
     }
 
     /// The length of the prefix that all addresses of containers share.

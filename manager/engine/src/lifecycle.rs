@@ -20,7 +20,6 @@ use tokio_util::sync::DropGuard;
 use crate::commit::Turn;
 use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
-use crate::events::Event;
 use crate::health::Health;
 use crate::logs::LogFolder;
 use crate::request::UpdateRequest;
@@ -570,6 +569,9 @@ impl Owner {
     }
 
     fn tell_end(&self, exit: Exit) {
+        if exit.oom_killed {
+            self.tell("oom", &[]);
+        }
         self.tell("die", &[("exit_code", exit.code.to_string())]);
     }
 
@@ -582,13 +584,6 @@ impl Owner {
     }
 
     fn tell(&self, action: &'static str, more: &[(&str, String)]) {
-        let mut attributes = self.container.attributes();
-        attributes.extend(
-            more.iter()
-                .map(|(name, value)| ((*name).to_owned(), value.clone())),
-        );
-        self.engine
-            .events
-            .send(Event::of_container(action, &self.container.id, attributes));
+        self.engine.events.tell(&self.container, action, more);
     }
 }

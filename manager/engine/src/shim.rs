@@ -250,6 +250,21 @@ impl Shim {
         Ok(())
     }
 
+    /// What the container uses: the type of a message, and the message.
+    pub(crate) async fn stats(&self) -> Result<(String, Vec<u8>), Error> {
+        let request = api::StatsRequest {
+            id: self.id.clone(),
+            ..Default::default()
+        };
+        let mut told = self
+            .task
+            .stats(with_duration(CALL_TIMEOUT), &request)
+            .await
+            .map_err(self.failed("ask for statistics"))?;
+        let stats = told.take_stats();
+        Ok((stats.type_url, stats.value))
+    }
+
     /// All its processes, those of execs too.
     pub(crate) async fn pids(&self) -> Result<Vec<u32>, Error> {
         let request = api::PidsRequest {

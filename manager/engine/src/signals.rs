@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::container::{Container, Exit, State};
-use crate::engine::Engine;
+use crate::engine::{Engine, Inner};
 use crate::lifecycle::{Handle, Snapshot};
 use crate::shim::Shim;
 use crate::{Error, signal};
@@ -43,7 +43,9 @@ impl Engine {
             if before.state == State::Restarting {
                 handle.hold().await?;
             }
-            end_run(&handle, asked, grace).await?;
+            if end_run(&self.0, &handle, asked, grace).await? {
+                self.0.events.tell(&handle.snapshot().container, "stop", &[]);
+            }
             let after = handle.snapshot().container;
             // Its run had ended by itself a moment before, and the policy was faster.
             let escaped = after.is_up() && after.restarts > before.restarts;
@@ -87,6 +89,7 @@ impl Engine {
         if !send(shim, number, &mut state, run).await? {
             return Err(not_running());
         }
+        tell_signal(&self.0, &snapshot.container, number);
         if number == snapshot.container.stop_signal {
             run_on(&handle, run).await;
         }
@@ -133,11 +136,18 @@ impl Engine {
     }
 }
 
-/// Ask the run of now to end, if there is one, and kill it after `grace`.
-async fn end_run(handle: &Handle, asked: Option<u32>, grace: Duration) -> Result<(), Error> {
+/// Ask the run of now to end, if there is one, and kill it after `grace`. Whether it was there to be ended.
+async fn end_run(
+    engine: &Inner,
+    handle: &Handle,
+    asked: Option<u32>,
+    grace: Duration,
+) -> Result<bool, Error> {
     let mut state = handle.watch();
     let snapshot = handle.snapshot();
-    let Some(shim) = &snapshot.shim else { return Ok(()) };
+    let Some(shim) = &snapshot.shim else {
+        return Ok(false);
+    };
     let run = snapshot.container.runs;
     handle.held.set(run);
     let attempts = [
@@ -146,15 +156,22 @@ async fn end_run(handle: &Handle, asked: Option<u32>, grace: Duration) -> Result
     ];
     for (number, patience) in attempts {
         if !send(shim, number, &mut state, run).await? {
-            return Ok(());
+            return Ok(false);
         }
+        tell_signal(engine, &snapshot.container, number);
         let _ = tokio::time::timeout(patience, run_on(handle, run)).await;
         let ended = tokio::time::timeout(patience, ended(&mut state, run)).await;
         if ended.is_ok() {
-            return Ok(());
+            return Ok(true);
         }
     }
     Err(outlives_sigkill("stop", &snapshot.container, KILL_TIMEOUT))
+}
+
+fn tell_signal(engine: &Inner, container: &Container, number: u32) {
+    engine
+        .events
+        .tell(container, "kill", &[("signal", number.to_string())]);
 }
 
 /// What is refused while a container's processes stand still, as they would never answer.

@@ -53,6 +53,34 @@ impl UpkeepFlags {
     }
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Begin at a time, or so long ago (10m), with what is kept of that
+    #[arg(long, value_name = "TIME", value_parser = time::parse_since)]
+    pub(crate) since: Option<i64>,
+    /// End at a time, or so long ago
+    #[arg(long, value_name = "TIME", value_parser = time::parse_since)]
+    pub(crate) until: Option<i64>,
+    /// Only some: type=container, event=start, container=NAME, image=NAME, label=KEY[=VALUE]
+    #[arg(short, long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    /// Show all containers, not only those that run
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// End after the first look
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// Print IDs whole
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
 /// What is not given stays as it is.
 #[derive(Debug, Args)]
 pub(crate) struct Update {

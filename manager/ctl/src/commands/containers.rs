@@ -20,7 +20,7 @@ use crate::session::{Options, Session};
 use crate::{time, views};
 
 /// Characters of an ID that are shown.
-const SHORT_ID: usize = 12;
+pub(super) const SHORT_ID: usize = 12;
 /// Characters of a command that are shown.
 const SHORT_COMMAND: usize = 20;
 
@@ -298,7 +298,7 @@ pub(super) async fn list(client: &Client, flags: &List, format: Format) -> Resul
     Ok(0)
 }
 
-fn first(text: &str, length: usize) -> String {
+pub(super) fn first(text: &str, length: usize) -> String {
     text.chars().take(length).collect()
 }
 

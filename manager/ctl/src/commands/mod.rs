@@ -15,6 +15,7 @@ mod mounts;
 mod prune;
 mod registries;
 mod run;
+mod stats;
 mod store;
 mod system;
 mod top;
@@ -87,6 +88,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Container(ContainerCommand::Prune(flags)) => prune::containers(&client, flags).await,
         Command::Top(flags) => top::top(&client, flags, format).await,
         Command::Wait(flags) => containers::wait(&client, flags).await,
+        Command::Stats(flags) => stats::stats(&client, flags, format).await,
         Command::Update(flags) => update::update(&client, flags).await,
         Command::Rename(flags) => containers::rename(&client, flags).await,
         Command::Rm(flags) => containers::remove(&client, flags).await,
@@ -99,7 +101,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Diff(flags) => archives::diff(&client, flags).await,
         Command::Inspect(flags) => system::inspect(&client, flags, cli.format).await,
         Command::Version => system::version(&client, format).await,
-        Command::Events => system::events(&client, format).await,
+        Command::Events(flags) => system::events(&client, flags, format).await,
         Command::Completion { shell } => system::completion(shell),
     }
 }

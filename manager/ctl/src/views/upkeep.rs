@@ -1,4 +1,4 @@
-//! Restart policies, and health.
+//! Restart policies, health, and statistics.
 
 use proto::v1;
 use serde::Serialize;
@@ -77,5 +77,52 @@ impl From<&v1::Health> for Health {
             failing_streak: health.failing_streak,
             log: health.log.iter().map(probe).collect(),
         }
+    }
+}
+
+/// All but the names is null of one that does not run.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Stats {
+    id: String,
+    name: String,
+    cpu_percent: Option<f64>,
+    cpu_nanos: Option<u64>,
+    memory_bytes: Option<u64>,
+    memory_limit_bytes: Option<u64>,
+    memory_percent: Option<f64>,
+    received_bytes: Option<u64>,
+    sent_bytes: Option<u64>,
+    read_bytes: Option<u64>,
+    written_bytes: Option<u64>,
+    pids: Option<u64>,
+}
+
+impl From<&v1::stats_response::Container> for Stats {
+    fn from(container: &v1::stats_response::Container) -> Self {
+        let usage = container.usage.as_ref();
+        Self {
+            id: container.id.clone(),
+            name: container.name.clone(),
+            cpu_percent: usage.map(|_| container.cpu_percent),
+            cpu_nanos: usage.map(|usage| usage.cpu_nanos),
+            memory_bytes: usage.map(|usage| usage.memory_bytes),
+            memory_limit_bytes: usage.map(|usage| usage.memory_limit_bytes),
+            memory_percent: usage.map(memory_percent),
+            received_bytes: usage.map(|usage| usage.received_bytes),
+            sent_bytes: usage.map(|usage| usage.sent_bytes),
+            read_bytes: usage.map(|usage| usage.read_bytes),
+            written_bytes: usage.map(|usage| usage.written_bytes),
+            pids: usage.map(|usage| usage.pids),
+        }
+    }
+}
+
+/// Of its limit.
+#[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+pub(crate) fn memory_percent(usage: &v1::stats_response::Usage) -> f64 {
+    match usage.memory_limit_bytes {
+        0 => 0.0,
+        limit => usage.memory_bytes as f64 / limit as f64 * 100.0,
     }
 }

@@ -197,6 +197,7 @@ impl Service for Containers {
         let containers = containers
             .iter()
             .map(|container| translate::container(container, prefix))
+            .map(without_health_log)
             .collect();
         Ok(Response::new(v1::ListContainersResponse { containers }))
     }
@@ -348,6 +349,14 @@ impl Service for Containers {
             image: Some(translate::image(&image)),
         }))
     }
+}
+
+/// What probes wrote would make the list of many containers longer than an answer may be.
+fn without_health_log(mut container: v1::Container) -> v1::Container {
+    if let Some(health) = &mut container.health {
+        health.log.clear();
+    }
+    container
 }
 
 fn seconds(seconds: u32) -> Duration {

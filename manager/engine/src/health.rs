@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::commit::Turn;
 use crate::container::{Container, now_unix_nanos};
 use crate::engine::Inner;
 use crate::request::Healthcheck;
@@ -123,8 +124,13 @@ pub(crate) async fn watch(
         } else {
             check.interval()
         };
+        let turn = async {
+            tokio::time::sleep(pause).await;
+            // Not while a commit has the processes stand still: none would answer.
+            drop(Turn::wait(&engine, &container.id).await);
+        };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = turn => {}
             () = stopped.cancelled() => return,
         }
         let Some(probe) = probe::run(&engine, &container, &shim, &check, &stopped).await else {

@@ -51,7 +51,8 @@ impl From<&v1::Healthcheck> for Healthcheck {
 pub(super) struct Health {
     status: String,
     failing_streak: u32,
-    /// The last five, oldest first.
+    /// The last five, oldest first; not in lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     log: Vec<Probe>,
 }
 

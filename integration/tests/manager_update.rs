@@ -101,6 +101,48 @@ fn a_refused_update_changes_nothing() {
     );
 }
 
+/// The kernel of cgroup v1 refuses a limit below what is held; that of v2 would kill.
+#[test]
+fn what_the_kernel_refuses_is_as_it_was() {
+    if !Path::new("/sys/fs/cgroup/memory").is_dir() {
+        println!("skipped: a refusal of the kernel needs memory in a hierarchy of cgroup v1");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let script = "dd if=/dev/zero of=/dev/shm/held bs=1M count=40; echo held; sleep 1000";
+    let run = ["run", "-d", "--name", "one", "--pids-limit", "50", &image];
+    let id = manager
+        .ctl(&[&run[..], &["sh", "-c", script]].concat())
+        .ok()
+        .trim()
+        .to_owned();
+    eventually("it holds memory", || {
+        manager
+            .ctl(&["logs", "one"])
+            .ok()
+            .contains("held\n")
+            .then_some(())
+    });
+    let before = limits(&id);
+    let refused = manager
+        .ctl(&["update", "-m", "8m", "--pids-limit", "60", "one"])
+        .refused();
+    assert!(refused.contains("memory.limit_in_bytes"), "{refused}");
+    for _ in 0..2 {
+        assert_eq!(limits(&id), before);
+        let found = manager.inspect("one");
+        assert_eq!(found["request"]["memoryBytes"], serde_json::Value::Null);
+        assert_eq!(
+            (&found["request"]["pidsLimit"], &found["state"]),
+            (&50.into(), &"running".into())
+        );
+        manager.kill();
+        manager.start_again();
+    }
+}
+
 #[test]
 fn a_new_policy_counts_from_the_next_end_on() {
     let sandbox = Sandbox::new();

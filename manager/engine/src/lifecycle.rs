@@ -40,6 +40,8 @@ pub(crate) struct Snapshot {
     pub(crate) container: Arc<Container>,
     /// The shim, while the container runs.
     pub(crate) shim: Option<Shim>,
+    /// Its last end is known, and not on record yet.
+    pub(crate) is_unrecorded: bool,
     /// It has been removed; nothing follows.
     pub(crate) gone: bool,
 }
@@ -135,6 +137,7 @@ impl Handle {
         let (publish, state) = watch::channel(Snapshot {
             container: Arc::clone(&container),
             shim: shim.clone(),
+            is_unrecorded: unrecorded.is_some(),
             gone: false,
         });
         let handle = Handle {
@@ -416,6 +419,8 @@ impl Owner {
         teardown::discard(&self.engine, &self.container.id).await;
         if next == Next::Removal {
             self.vanish().await;
+        } else {
+            self.publish();
         }
         Ok(())
     }
@@ -548,6 +553,7 @@ impl Owner {
         self.publish.send_replace(Snapshot {
             container: Arc::clone(&self.container),
             shim: None,
+            is_unrecorded: false,
             gone: true,
         });
         self.tell("destroy", &[]);
@@ -579,6 +585,7 @@ impl Owner {
         let _ = self.publish.send_replace(Snapshot {
             container: Arc::clone(&self.container),
             shim: self.shim.clone(),
+            is_unrecorded: self.unrecorded.is_some(),
             gone: false,
         });
     }

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use crate::container::{Container, Exit, State};
 use crate::engine::{Engine, Inner};
 use crate::lifecycle::{Handle, Snapshot};
+use crate::request::RestartPolicy;
 use crate::shim::Shim;
 use crate::{Error, signal};
 
@@ -50,7 +51,7 @@ impl Engine {
             // Its run had ended by itself a moment before, and the policy was faster.
             let escaped = after.is_up() && after.restarts > before.restarts;
             if !escaped {
-                return Ok(());
+                return lasts("stop", &handle.snapshot());
             }
         }
     }
@@ -97,6 +98,7 @@ impl Engine {
             tokio::time::timeout(KILLED_TIMEOUT, ended(&mut state, run))
                 .await
                 .map_err(|_| outlives_sigkill("kill", &snapshot.container, KILLED_TIMEOUT))?;
+            return lasts("kill", &handle.snapshot());
         }
         Ok(())
     }
@@ -166,6 +168,16 @@ async fn end_run(
         }
     }
     Err(outlives_sigkill("stop", &snapshot.container, KILL_TIMEOUT))
+}
+
+/// Whether an end by hand is what the next manager will find, where that decides about a start.
+fn lasts(action: &'static str, snapshot: &Snapshot) -> Result<(), Error> {
+    if !snapshot.is_unrecorded || snapshot.container.request.restart == RestartPolicy::No {
+        return Ok(());
+    }
+    let why = "it has ended, but that could not be put on record yet: a manager that starts before it is may start \
+               the container again";
+    Err(Error::wrong_state(action, &snapshot.container, why))
 }
 
 fn tell_signal(engine: &Inner, container: &Container, number: u32) {

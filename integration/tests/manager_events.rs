@@ -82,6 +82,12 @@ fn what_happened_is_told_afterwards_as_far_as_it_was_asked_for() {
     assert!(told(&manager, &begun, &["container=nobody"]).is_empty());
     // Before the manager began to look, and with nothing asked of before.
     assert_eq!(told(&manager, "0.0", &["event=pull"]).len(), 1);
+    // What takes more memory than it may have is killed, and that is told.
+    let eats = ["dd", "if=/dev/zero", "of=/dev/shm/held", "bs=1M", "count=40"];
+    manager.ctl(&[&["run", "--name", "eats", "-m", "16m", &image][..], &eats].concat());
+    assert_eq!(manager.inspect("eats")["exit"]["oomKilled"], true);
+    let eaten = told(&manager, &begun, &["container=eats"]);
+    assert_eq!(actions(&eaten), ["create", "start", "oom", "die"]);
     let refused = manager.ctl(&["events", "--filter", "colour=red"]).refused();
     assert!(
         refused.contains("colour=red") && refused.contains("label"),

@@ -167,7 +167,14 @@ fn between_two_runs_it_counts_as_up() {
         let refused = manager.ctl(args).refused();
         assert!(refused.contains(reason), "{args:?}: {refused}");
     }
-    manager.ctl(&["container", "prune", "-f"]).ok();
+    let again = manager.ctl(&["start", "-a", "one"]).refused();
+    assert!(again.contains("one is restarting already"), "{again}");
+    assert_eq!(
+        manager.ctl(&["container", "prune", "-f"]).ok(),
+        "Total reclaimed space: 0B\n"
+    );
+    // Of what is between two runs nothing follows.
+    assert!(manager.ctl(&["logs", "-f", "one"]).ok().starts_with("ran\nran\n"));
     // Waiting means the end of the next run, or that there is none.
     assert_eq!(manager.ctl(&["wait", "one"]).ok(), "1\n");
     await_state(&manager, "one", "restarting");
@@ -293,4 +300,67 @@ fn policies_hold_over_a_reboot_and_a_restart_of_the_manager() {
             .join(manager.inspect("failure")["pid"].to_string())
             .exists()
     );
+}
+
+#[test]
+fn a_start_that_does_not_work_is_tried_again() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let folder = sandbox.path().join("shared");
+    let volume = format!("{}:/mnt", folder.join("inner").display());
+    let run = [
+        "run",
+        "-d",
+        "--restart",
+        "always",
+        "--name",
+        "one",
+        "-v",
+        &volume,
+        &image,
+    ];
+    manager.ctl(&[&run[..], &["sleep", "1000"]].concat()).ok();
+    // Its source can be no folder now.
+    let aside = sandbox.path().join("aside");
+    fs::rename(&folder, &aside).expect("take the source away");
+    fs::write(&folder, "").expect("put a file in its place");
+    end(&manager, "one");
+    let failing = eventually("two starts have failed", || {
+        let found = manager.inspect("one");
+        (found["state"] == "restarting" && found["restartCount"].as_u64() >= Some(3)).then_some(found)
+    });
+    let why = failing["error"].as_str().expect("a reason");
+    assert!(why.contains("shared"), "{why}");
+    fs::remove_file(&folder).expect("take the file away");
+    fs::rename(&aside, &folder).expect("bring the source back");
+    let runs = await_state(&manager, "one", "running");
+    assert_eq!(runs["error"], Value::Null);
+    // A shim that is lost is an end, too.
+    let id = runs["id"].as_str().expect("an id");
+    let shim = manager.state().join("bundles").join(id).join("shim.pid");
+    let shim = fs::read_to_string(shim).expect("read the shim's pid");
+    kill(
+        Pid::from_raw(shim.trim().parse().expect("a pid")),
+        Signal::SIGKILL,
+    )
+    .expect("end the shim");
+    eventually("it runs under another shim", || {
+        let found = manager.inspect("one");
+        (found["state"] == "running" && found["pid"] != runs["pid"]).then_some(())
+    });
+}
+
+#[test]
+fn a_client_in_the_foreground_sees_one_run() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let run = ["run", "--restart", "on-failure:1", "--name", "one", &image];
+    let done = manager.ctl(&[&run[..], &["sh", "-c", "echo ran; exit 3"]].concat());
+    assert_eq!((done.code, done.stdout.as_str()), (3, "ran\n"), "{done}");
+    eventually("it ran once more", || {
+        (manager.ctl(&["logs", "one"]).ok() == "ran\nran\n").then_some(())
+    });
+    await_state(&manager, "one", "exited");
 }

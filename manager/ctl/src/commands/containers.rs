@@ -45,8 +45,14 @@ pub(super) async fn start(client: &Client, flags: Start) -> Result<u8> {
         container.state(),
         State::Running | State::Paused | State::Restarting
     ) {
-        return Err(Failure::new(format!("{} is running already", container.name))
-            .with_hint(format!("managerctl attach {}", container.name)));
+        let (name, is_restarting) = (&container.name, container.state() == State::Restarting);
+        let (state, command) = if is_restarting {
+            ("restarting", "logs -f")
+        } else {
+            ("running", "attach")
+        };
+        return Err(Failure::new(format!("{name} is {state} already"))
+            .with_hint(format!("managerctl {command} {name}")));
     }
     join(client, &container, flags.interactive, flags.session, true).await
 }

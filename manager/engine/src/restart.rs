@@ -72,6 +72,8 @@ impl BackOff {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::request::CreateRequest;
     use crate::store::tests::container;
@@ -79,7 +81,7 @@ mod tests {
     fn with(restart: RestartPolicy) -> Container {
         let mut container = container("a", "one");
         container.state = State::Exited;
-        container.request = std::sync::Arc::new(CreateRequest {
+        container.request = Arc::new(CreateRequest {
             restart,
             ..CreateRequest::default()
         });

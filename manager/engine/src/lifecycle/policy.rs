@@ -1,6 +1,7 @@
 //! Starts by the restart policy: the pause after an end, the start that follows, and what keeps a container down.
 //! During the pause the container counts as up, as with docker: it is listed, waited for, and has to be stopped.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -31,7 +32,7 @@ impl Owner {
 
     /// The state after an end, and the moment of the next start.
     pub(super) fn arrange(&mut self, exit: Exit, next: Next) {
-        let container = std::sync::Arc::make_mut(&mut self.container);
+        let container = Arc::make_mut(&mut self.container);
         container.state = State::Exited;
         container.stopped_by_hand = next == Next::Rest { by_hand: true };
         if next == Next::Restart {
@@ -56,13 +57,13 @@ impl Owner {
     pub(super) async fn start_by_policy(&mut self) {
         self.due = None;
         // After a reboot they are many.
-        let engine = std::sync::Arc::clone(&self.engine);
+        let engine = Arc::clone(&self.engine);
         let _turn = engine.starts.acquire().await;
         failpoint::reach("policy.due");
         let Err(error) = self.begin(run::By::Policy).await else {
             return;
         };
-        let container = std::sync::Arc::make_mut(&mut self.container);
+        let container = Arc::make_mut(&mut self.container);
         tracing::warn!(id = container.id, %error, "not started again");
         // A machine may be short of something for a while: that counts as a run that failed at once.
         let failed = Exit {
@@ -93,7 +94,7 @@ impl Owner {
         self.engine.store.held(&self.container.id).await?;
         failpoint::reach("stop.held");
         self.due = None;
-        let container = std::sync::Arc::make_mut(&mut self.container);
+        let container = Arc::make_mut(&mut self.container);
         container.state = State::Exited;
         container.stopped_by_hand = true;
         self.publish();

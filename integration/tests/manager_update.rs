@@ -63,6 +63,14 @@ fn limits_change_in_the_kernel_and_on_record() {
     let (memory, quota, pids) = limits(&id);
     assert_eq!((memory.as_str(), pids.as_str()), ("33554432", "max"));
     assert!(quota.starts_with("50000"), "{quota}");
+    manager.ctl(&["update", "-m", "0", "one"]).ok();
+    let (memory, _, _) = limits(&id);
+    assert!(
+        memory
+            .parse()
+            .map_or(memory == "max", |bytes: u64| bytes > 1 << 60),
+        "{memory}"
+    );
 }
 
 #[test]

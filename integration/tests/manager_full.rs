@@ -57,9 +57,17 @@ const ENDS_WITH_7: &str = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1
 
 #[track_caller]
 fn start_teller(manager: &Manager, image: &str) {
-    manager
-        .ctl(&["run", "-d", "--name", "teller", image, "sh", "-c", ENDS_WITH_7])
-        .ok();
+    // A policy that would start it again, were it forgotten that somebody has ended it.
+    let run = [
+        "run",
+        "-d",
+        "--restart",
+        "unless-stopped",
+        "--name",
+        "teller",
+        image,
+    ];
+    manager.ctl(&[&run[..], &["sh", "-c", ENDS_WITH_7]].concat()).ok();
     eventually("its trap is set", || {
         manager
             .ctl(&["logs", "teller"])
@@ -92,7 +100,11 @@ fn a_full_disk_forgets_no_exit_and_is_freed_by_a_removal() {
     assert_eq!(manager.ctl(&["wait", "teller"]).ok(), "7\n");
     manager.kill();
     manager.start_again();
-    assert_eq!(manager.inspect("teller")["exit"]["code"], 7);
+    let told = manager.inspect("teller");
+    assert_eq!(
+        (&told["state"], &told["exit"]["code"]),
+        (&"exited".into(), &7.into())
+    );
     assert_eq!(manager.ctl(&["exec", "other", "echo", "alive"]).ok(), "alive\n");
 
     manager.ctl(&["rm", "-f", "filler"]).ok();
@@ -167,7 +179,8 @@ fn an_exit_that_cannot_be_recorded_is_kept_and_recorded_later() {
     let id = manager.ctl(&["ps", "-q", "--no-trunc"]).ok();
     let bundle = manager.state().join("bundles").join(id.trim());
     let held = hold_writers_off(&manager.root().join("engine.db"));
-    manager.ctl(&["kill", "-s", "TERM", "teller"]).ok();
+    let refused = manager.ctl(&["stop", "teller"]).refused();
+    assert!(refused.contains("could not be put on record"), "{refused}");
     eventually("the record fails", || {
         manager.log().contains("an exit is not on record").then_some(())
     });
@@ -177,7 +190,11 @@ fn an_exit_that_cannot_be_recorded_is_kept_and_recorded_later() {
     eventually("the exit is on record", || (!bundle.exists()).then_some(()));
     manager.kill();
     manager.start_again();
-    assert_eq!(manager.inspect("teller")["exit"]["code"], 7);
+    let told = manager.inspect("teller");
+    assert_eq!(
+        (&told["state"], &told["exit"]["code"]),
+        (&"exited".into(), &7.into())
+    );
 }
 
 #[test]

@@ -514,8 +514,7 @@ fn what_an_image_asks_for_and_does_not_get_is_told_on_stderr() {
     let sandbox = Sandbox::new();
     let manager = Manager::start(&sandbox);
     let mut image = Image::busybox();
-    image.config["OnBuild"] = serde_json::json!(["RUN x"]);
-    image.config["Healthcheck"] = serde_json::json!({"Test": ["CMD", "true"]});
+    image.config["OnBuild"] = serde_json::json!(["RUN true"]);
     let reference = manager.registry().push(&image, "asks:1");
     manager.ctl(&["pull", &reference]).ok();
     let done = manager.ctl(&["run", "--rm", &reference, "echo", "ran"]);

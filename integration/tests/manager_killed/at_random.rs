@@ -54,7 +54,8 @@ impl Client<'_> {
                 let all: Value = serde_json::from_str(&done.stdout).expect("inspect prints JSON");
                 return match all[0]["state"].as_str() {
                     Some("created") => Known::Created,
-                    Some("running") => Known::Running,
+                    // Ended unasked; its policy starts it.
+                    Some("running" | "restarting") => Known::Running,
                     Some("exited") => Known::Exited,
                     other => panic!("{} is {other:?}", self.name),
                 };
@@ -107,14 +108,16 @@ impl Client<'_> {
         let (name, image) = (self.name.as_str(), self.image.as_str());
         let mut known = Absent;
         while !self.over.load(Ordering::Relaxed) {
-            known = match (known, random.below(4)) {
+            known = match (known, random.below(5)) {
                 (Absent, 0) => {
                     let args = ["create", "--name", name, image, "sleep", "1000"];
                     self.ask(known, &args, Created, Absent)
                 }
                 (Absent, 1) => self.ask_for_end(&["run", "--rm", "--name", name, image, "true"], Absent),
                 (Absent, _) => {
-                    let args = ["run", "-d", "--name", name, image, "sleep", "1000"];
+                    // Whoever ends it by hand wants that to last, over all managers.
+                    let run = ["run", "-d", "--restart", "unless-stopped", "--name", name];
+                    let args = [&run[..], &[image, "sleep", "1000"]].concat();
                     self.ask(known, &args, Running, Created)
                 }
                 (Created | Exited, 0..=2) => self.ask(known, &["start", name], Running, known),
@@ -126,6 +129,7 @@ impl Client<'_> {
                     now
                 }
                 (Running, 2) => self.ask_for_end(&["kill", name], Exited),
+                (Running, 3) => self.ask_for_end(&["stop", "-t", "0", name], Exited),
                 (_, _) => self.ask_for_end(&["rm", "-f", name], Absent),
             };
         }

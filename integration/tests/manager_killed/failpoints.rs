@@ -79,6 +79,11 @@ const ELSEWHERE: &[&str] = &[
     "reaper.removed",
     "migrate.changed",
     "trust.recorded",
+    "policy.due",
+    "stop.held",
+    "update.recorded",
+    "update.applied",
+    "health.probing",
 ];
 
 /// Let the manager end at a failpoint in an operation, which so gets no answer, and start the next one.

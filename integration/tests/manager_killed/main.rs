@@ -8,6 +8,7 @@ mod archives;
 mod at_random;
 mod failpoints;
 mod shim;
+mod upkeep;
 mod volumes;
 
 use integration::{Manager, binary, run};

@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::archives;
+use crate::stats;
 use crate::status::status;
 use crate::stop::{Answers, Stopping};
 use crate::streams;
@@ -114,6 +115,24 @@ impl Service for Containers {
         }))
     }
 
+    async fn update(
+        &self,
+        request: Request<v1::UpdateContainerRequest>,
+    ) -> Result<Response<v1::UpdateContainerResponse>, Status> {
+        let (container, changes) = translate::update(request.into_inner()).map_err(status)?;
+        self.0.update(&container, changes).await.map_err(status)?;
+        Ok(Response::new(v1::UpdateContainerResponse {}))
+    }
+
+    async fn stats(
+        &self,
+        request: Request<v1::StatsRequest>,
+    ) -> Result<Response<Answers<v1::StatsResponse>>, Status> {
+        let request = request.into_inner();
+        let sampler = self.0.stats(&request.containers, request.all).map_err(status)?;
+        Ok(Response::new(self.1.cut(stats::stats(sampler, request.once))))
+    }
+
     async fn rename(
         &self,
         request: Request<v1::RenameContainerRequest>,
@@ -179,6 +198,7 @@ impl Service for Containers {
         let containers = containers
             .iter()
             .map(|container| translate::container(container, prefix))
+            .map(without_health_log)
             .collect();
         Ok(Response::new(v1::ListContainersResponse { containers }))
     }
@@ -387,6 +407,14 @@ impl Service for Containers {
             image: Some(translate::image(&image)),
         }))
     }
+}
+
+/// What probes wrote would make the list of many containers longer than an answer may be.
+fn without_health_log(mut container: v1::Container) -> v1::Container {
+    if let Some(health) = &mut container.health {
+        health.log.clear();
+    }
+    container
 }
 
 fn seconds(seconds: u32) -> Duration {

@@ -7,6 +7,7 @@ mod health;
 mod images;
 mod progress;
 mod registries;
+mod stats;
 mod status;
 mod stop;
 mod streams;

@@ -1,6 +1,6 @@
 //! The `System` service.
 
-use engine::Engine;
+use engine::{Engine, EventFilters, EventsRequest};
 use proto::v1;
 use proto::v1::system_server::System as Service;
 use tokio::sync::mpsc;
@@ -38,9 +38,15 @@ impl Service for System {
 
     async fn events(
         &self,
-        _request: Request<v1::EventsRequest>,
+        request: Request<v1::EventsRequest>,
     ) -> Result<Response<Answers<v1::Event>>, Status> {
-        let mut listener = self.0.events();
+        let request = request.into_inner();
+        let request = EventsRequest {
+            since_unix_nanos: request.since_unix_nanos,
+            until_unix_nanos: request.until_unix_nanos,
+            filters: EventFilters::parse(&request.filters).map_err(status)?,
+        };
+        let mut listener = self.0.events(request).map_err(status)?;
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE_MAX);
         tokio::spawn(async move {
             loop {

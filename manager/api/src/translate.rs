@@ -4,6 +4,9 @@ mod artifact;
 pub(crate) mod storage;
 
 pub(crate) use artifact::{inspected, kept};
+mod upkeep;
+
+pub(crate) use upkeep::update;
 
 use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
 use image::{Credentials, Lease, LeasedImage, Secret};
@@ -73,6 +76,8 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
             .map(storage::storage)
             .transpose()?
             .unwrap_or_default(),
+        restart: upkeep::restart(message.restart)?,
+        healthcheck: message.healthcheck.map(upkeep::healthcheck),
     })
 }
 
@@ -114,6 +119,8 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         tty_columns: request.tty_columns,
         tty_rows: request.tty_rows,
         storage: storage::storage_message(&request.storage),
+        restart: upkeep::restart_message(request.restart),
+        healthcheck: request.healthcheck.map(upkeep::healthcheck_message),
     }
 }
 
@@ -140,6 +147,8 @@ pub(crate) fn container(container: &Container, subnet_prefix: u8) -> v1::Contain
         open_stdin: request.open_stdin,
         error: container.error.clone(),
         auto_remove: request.auto_remove,
+        restart_count: container.restarts,
+        health: container.health.as_deref().map(upkeep::health),
     }
 }
 
@@ -149,6 +158,7 @@ fn state(state: State) -> v1::container::State {
         State::Running => v1::container::State::Running,
         State::Paused => v1::container::State::Paused,
         State::Exited => v1::container::State::Exited,
+        State::Restarting => v1::container::State::Restarting,
         State::Removing => v1::container::State::Removing,
     }
 }
@@ -252,6 +262,8 @@ mod tests {
             stdin_once: true,
             platform: "linux/arm64".to_owned(),
             storage: None,
+            restart: None,
+            healthcheck: None,
         };
         assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);
     }

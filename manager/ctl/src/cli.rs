@@ -7,6 +7,7 @@ mod leases;
 mod registries;
 mod storage;
 mod store;
+mod upkeep;
 mod volumes;
 
 pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
@@ -16,6 +17,7 @@ pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
 pub(crate) use storage::StorageFlags;
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
+pub(crate) use upkeep::{Events, Stats, Update, UpkeepFlags};
 pub(crate) use volumes::{CreateVolume, ListVolumes, PruneVolumes, RemoveVolumes, VolumeCommand};
 
 use std::path::PathBuf;
@@ -108,6 +110,8 @@ pub(crate) enum Command {
     Unpause(Containers),
     /// Wait until containers have exited, and print their exit codes
     Wait(Wait),
+    /// Change the limits or the restart policy of containers
+    Update(Update),
     /// Give a container another name
     Rename(Rename),
     /// Remove containers
@@ -122,6 +126,8 @@ pub(crate) enum Command {
     Volume(VolumeCommand),
     /// Show the processes of a container
     Top(Top),
+    /// Show what containers use, again and again
+    Stats(Stats),
     /// Show what a container has written
     Logs(Logs),
     /// Run a command in a running container
@@ -141,7 +147,7 @@ pub(crate) enum Command {
     /// Show the versions of client and manager
     Version,
     /// Show what happens, as it happens
-    Events,
+    Events(Events),
     /// Print a script that completes this command's words
     Completion { shell: clap_complete::Shell },
 }
@@ -160,10 +166,11 @@ impl Command {
                 | Self::System(SystemCommand::Df { .. } | SystemCommand::Check { .. })
                 | Self::Ps(_)
                 | Self::Top(_)
+                | Self::Stats(_)
                 | Self::Inspect(_)
                 | Self::Version
                 | Self::Volume(VolumeCommand::Ls(_))
-                | Self::Events
+                | Self::Events(_)
         )
     }
 }
@@ -314,6 +321,8 @@ pub(crate) struct Create {
     /// Signal by which the container is stopped
     #[arg(long, value_name = "SIGNAL", default_value = "", hide_default_value = true)]
     pub(crate) stop_signal: String,
+    #[command(flatten)]
+    pub(crate) upkeep: UpkeepFlags,
     /// When to pull the image
     #[arg(long, value_enum, value_name = "WHEN", default_value = "missing")]
     pub(crate) pull: PullPolicy,

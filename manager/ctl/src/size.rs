@@ -80,6 +80,30 @@ pub(crate) fn format_bytes(bytes: u64) -> String {
     text + UNITS[unit]
 }
 
+/// Four digits and a binary unit, as docker shows memory: `1.176MiB`.
+pub(crate) fn format_binary_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        _ if unit == 0 => 0,
+        value if value < 10.0 => 3,
+        value if value < 100.0 => 2,
+        value if value < 1000.0 => 1,
+        _ => 0,
+    };
+    let mut text = format!("{value:.decimals$}");
+    if text.contains('.') {
+        text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
+    }
+    text + UNITS[unit]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +145,14 @@ mod tests {
         for text in ["0", "0.0001", "-1", "two", ""] {
             assert!(parse_cpus(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn memory_is_shown_with_four_digits() {
+        assert_eq!(format_binary_bytes(0), "0B");
+        assert_eq!(format_binary_bytes(64 << 20), "64MiB");
+        assert_eq!(format_binary_bytes(1_233_125), "1.176MiB");
+        assert_eq!(format_binary_bytes(1023 << 10), "1023KiB");
     }
 
     #[test]

@@ -65,6 +65,15 @@ pub(crate) fn parse_ttl(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text:?} is no duration of a second or more, such as 90s, 1h30m or 24h"))
 }
 
+/// How long something lasts, in nanoseconds: `500ms`, `1m30s`.
+pub(crate) fn parse_nanos(text: &str) -> Result<i64, String> {
+    let duration = text.parse::<SignedDuration>().ok();
+    let nanos = duration.and_then(|duration| i64::try_from(duration.as_nanos()).ok());
+    nanos
+        .filter(|nanos| *nanos >= 0)
+        .ok_or_else(|| format!("{text:?} is no duration such as 500ms, 30s or 1m30s"))
+}
+
 fn absolute(text: &str) -> Option<Timestamp> {
     if let Some(time) = unix_seconds(text) {
         return Some(time);
@@ -113,6 +122,15 @@ mod tests {
         assert_eq!((now - hour_ago) / 60_000_000_000, 90);
         assert!(parse_since("yesterday").is_err());
         assert!(parse_since("").is_err());
+    }
+
+    #[test]
+    fn durations_are_dockers() {
+        assert_eq!(parse_nanos("1m30s"), Ok(90_000_000_000));
+        assert_eq!(parse_nanos("500ms"), Ok(500_000_000));
+        for text in ["", "5", "-1s", "soon"] {
+            assert!(parse_nanos(text).is_err(), "{text}");
+        }
     }
 
     #[test]

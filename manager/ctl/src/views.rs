@@ -2,10 +2,13 @@
 
 mod image;
 mod store;
+mod upkeep;
 mod volumes;
 
 pub(crate) use image::{ImageDetails, familiar};
 pub(crate) use store::{Check, DiskUsage, Lease, Step};
+use upkeep::{Health, Healthcheck, RestartPolicy};
+pub(crate) use upkeep::{Stats, memory_percent};
 pub(crate) use volumes::Volume;
 
 use std::collections::{BTreeMap, HashMap};
@@ -105,6 +108,10 @@ pub(crate) struct Container {
     open_stdin: bool,
     error: Option<String>,
     auto_remove: bool,
+    /// By its policy, since it was last started by hand.
+    restart_count: u64,
+    /// Null: no health check.
+    health: Option<Health>,
 }
 
 impl From<&v1::Container> for Container {
@@ -132,6 +139,8 @@ impl From<&v1::Container> for Container {
             open_stdin: container.open_stdin,
             error: unless_empty(&container.error),
             auto_remove: container.auto_remove,
+            restart_count: container.restart_count,
+            health: container.health.as_ref().map(Health::from),
         }
     }
 }
@@ -146,6 +155,7 @@ pub(crate) fn state_name(state: v1::container::State) -> &'static str {
         State::Paused => "paused",
         State::Exited => "exited",
         State::Removing => "removing",
+        State::Restarting => "restarting",
     }
 }
 
@@ -194,6 +204,8 @@ struct Request {
     privileged: bool,
     cap_add: Vec<String>,
     cap_drop: Vec<String>,
+    restart: Option<RestartPolicy>,
+    healthcheck: Option<Healthcheck>,
 }
 
 #[derive(Serialize)]
@@ -231,6 +243,8 @@ impl From<&v1::CreateContainerRequest> for Request {
             privileged: request.privileged,
             cap_add: request.cap_add.clone(),
             cap_drop: request.cap_drop.clone(),
+            restart: request.restart.as_ref().map(RestartPolicy::from),
+            healthcheck: request.healthcheck.as_ref().map(Healthcheck::from),
         }
     }
 }

@@ -83,6 +83,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let remote = options.remote.listen()?;
     let engine = Engine::open(config).await.context("open the engine")?;
     let listen::Listener { incoming, made } = listen::Listener::open(&socket, group)?;
+    engine.bring_back();
     tokio::spawn(memory::give_back_when_idle());
     tracing::info!(socket = %socket.display(), root = %options.root.display(), "ready");
     tell_systemd(&[NotifyState::Ready]);

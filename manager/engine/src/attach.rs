@@ -3,11 +3,12 @@
 
 use tokio::sync::{mpsc, watch};
 
+use crate::container::State;
 use crate::engine::Engine;
 use crate::input::{self, INPUT_QUEUE_MAX, Input, OUTPUT_QUEUE_MAX, Output};
 use crate::lifecycle::Snapshot;
 use crate::logs::{Follower, Position, Stream};
-use crate::signals::{ended, not_paused};
+use crate::signals::{ended, not_paused, not_running};
 use crate::{Error, bundle};
 
 /// What to attach.
@@ -39,6 +40,9 @@ impl Engine {
         let handle = self.0.containers.find(&request.container)?;
         let snapshot = handle.snapshot();
         not_paused("attach to", &snapshot)?;
+        if snapshot.container.state == State::Restarting {
+            return Err(not_running("attach to", &snapshot));
+        }
         let created = &snapshot.container.request;
         let run = snapshot.container.runs + u64::from(!snapshot.container.is_running());
         let from = if request.replay {

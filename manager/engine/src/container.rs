@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::health::Health;
 use crate::request::{CreateRequest, Mount};
 
 /// How a run of a container, or a process in it, ended.
@@ -26,6 +27,8 @@ pub enum State {
     Running,
     /// It is alive, and stands still with all others.
     Paused,
+    /// It ran, ended, and is about to be started by its policy.
+    Restarting,
     /// It ran, and ended.
     Exited,
     /// Being removed right now.
@@ -65,6 +68,14 @@ pub struct Container {
     pub address: Option<Ipv4Addr>,
     /// Why the last start did not work; empty when it did.
     pub error: String,
+    /// How often its policy has started it since somebody last did.
+    pub restarts: u64,
+    /// Its last run was stopped or killed by somebody.
+    pub stopped_by_hand: bool,
+    /// What it is asked to be was changed, and a running container may not have all of it.
+    pub(crate) update_pending: bool,
+    /// What its probes have told, if it has a health check. Not on record.
+    pub health: Option<Arc<Health>>,
 }
 
 impl Container {
@@ -75,6 +86,11 @@ impl Container {
 
     pub(crate) fn has_volumes(&self) -> bool {
         self.mounts.iter().any(|mount| mount.volume().is_some())
+    }
+
+    /// Does it run, or is it about to?
+    pub fn is_up(&self) -> bool {
+        self.is_running() || self.state == State::Restarting
     }
 
     /// What is told about it with every event.

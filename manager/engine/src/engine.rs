@@ -6,19 +6,24 @@ use std::sync::Arc;
 
 use image::Images;
 use network::Bridge;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::commit::{Pauses, Turn};
 use crate::config::Config;
-use crate::container::Container;
-use crate::events::{Events, Listener};
+use crate::container::{Container, State};
+use crate::events::{Events, EventsRequest, Listener};
 use crate::lifecycle::Handle;
 use crate::logs::watch::Watcher;
 use crate::registry::Registry;
+use crate::request::UpdateRequest;
 use crate::signals::SIGKILL;
 use crate::store::Store;
 use crate::volumes::Volumes;
 use crate::{Error, bundle, names, owner, reconcile};
+
+/// As many containers are started by their policies at once.
+const STARTS_AT_ONCE: usize = 8;
 
 /// All that operations share.
 pub(crate) struct Inner {
@@ -30,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) log_watcher: Watcher,
     pub(crate) pauses: Pauses,
     pub(crate) volumes: Volumes,
+    /// Starts that nobody waits for take turns.
+    pub(crate) starts: Semaphore,
 }
 
 /// The engine. Clones share it.
@@ -81,10 +88,24 @@ impl Engine {
             log_watcher: Watcher::new()?,
             pauses: Pauses::default(),
             volumes: Volumes::default(),
+            starts: Semaphore::new(STARTS_AT_ONCE),
             config,
         });
         reconcile::all(&engine, containers).await?;
         Ok(Engine(engine))
+    }
+
+    /// Start the containers whose restart policy says so at the manager's start. Returns at once: those who ask for
+    /// something meanwhile are answered.
+    pub fn bring_back(&self) {
+        for handle in self.0.containers.all() {
+            if handle.snapshot().container.state == State::Restarting {
+                tokio::spawn(async move {
+                    // It may be gone by now.
+                    let _ = handle.come_back().await;
+                });
+            }
+        }
     }
 
     /// Start a container. Nothing happens if it is running.
@@ -112,24 +133,34 @@ impl Engine {
         self.0.containers.find(container)?.rename(name.to_owned()).await
     }
 
+    /// Change the limits or the restart policy of a container, running or not.
+    pub async fn update(&self, container: &str, changes: UpdateRequest) -> Result<(), Error> {
+        self.0.containers.find(container)?.update(changes).await
+    }
+
     /// Remove a container and its writable layer, with its anonymous volumes if `volumes` says so; one that is running
     /// only if `force` does.
     pub async fn remove(&self, container: &str, force: bool, volumes: bool) -> Result<(), Error> {
         let handle = self.0.containers.find(container)?;
         if force && let Some(shim) = handle.snapshot().shim {
+            handle.held.set(handle.snapshot().container.runs);
             // At once, and not behind what its owner is at: a restart waits for an end as long as its client wants.
             let _ = shim.kill("", SIGKILL).await;
         }
-        handle.remove(force, volumes).await
+        match handle.remove(force, volumes).await {
+            // It was to remove itself at its end, and has.
+            Err(Error::NoSuchContainer(_)) if force && handle.snapshot().gone => Ok(()),
+            removed => removed,
+        }
     }
 
-    /// The containers, newest first; without `all` only the running ones.
+    /// The containers, newest first; without `all` only those that run or are about to.
     pub fn list(&self, all: bool) -> Vec<Arc<Container>> {
         let handles = self.0.containers.all();
         let mut containers: Vec<_> = handles
             .iter()
             .map(|handle| handle.snapshot())
-            .filter(|snapshot| !snapshot.gone && (all || snapshot.container.is_running()))
+            .filter(|snapshot| !snapshot.gone && (all || snapshot.container.is_up()))
             .map(|snapshot| snapshot.container)
             .collect();
         containers.sort_by_key(|container| std::cmp::Reverse(container.created_unix_nanos));
@@ -152,9 +183,9 @@ impl Engine {
         })
     }
 
-    /// What happens from now on.
-    pub fn events(&self) -> Listener {
-        self.0.events.listen()
+    /// What happens from now on, and what is kept of before.
+    pub fn events(&self, request: EventsRequest) -> Result<Listener, Error> {
+        self.0.events.listen(request)
     }
 
     /// The length of the prefix that all addresses of containers share.

@@ -15,10 +15,11 @@ use tokio::sync::{mpsc, watch};
 use crate::container::{Container, Exit};
 use crate::engine::{Engine, Inner, blocking};
 use crate::events::Event;
+use crate::health::is_probe;
 use crate::input::{self, INPUT_QUEUE_MAX, Input, OUTPUT_QUEUE_MAX, Output};
 use crate::request::{check_env, check_strings, check_working_dir};
 use crate::shim::{Shim, Streams};
-use crate::signals::not_paused;
+use crate::signals::{KILL_TIMEOUT, SIGKILL, not_paused};
 use crate::spec::{self, layers::Layers};
 use crate::{Error, bundle, names};
 
@@ -75,18 +76,7 @@ impl Engine {
         let (snapshot, shim) = self.running(&request.container, "exec in")?;
         not_paused("exec in", &snapshot)?;
         let exec_id = names::random_id()?;
-        let bundle = self.0.config.bundle(&snapshot.container.id);
-        let folder = folder(&bundle, &exec_id);
-
-        let process = prepare(&self.0, &snapshot.container, &request, &folder).await?;
-        let begun = begin(&shim, &exec_id, &request, &process, &folder).await;
-        let pipes = match begun {
-            Ok(pipes) => pipes,
-            Err(error) => {
-                remove(&folder).await;
-                return Err(error);
-            }
-        };
+        let process = begin(&self.0, &snapshot.container, &shim, &exec_id, &request).await?;
         let mut attributes = snapshot.container.attributes();
         attributes.push(("exec_id".to_owned(), exec_id.clone()));
         self.0.events.send(Event::of_container(
@@ -97,18 +87,10 @@ impl Engine {
 
         let (sender, output) = mpsc::channel(OUTPUT_QUEUE_MAX);
         let (input, inputs) = mpsc::channel(INPUT_QUEUE_MAX);
-        let fifo = request.stdin.then(|| folder.join("stdin"));
         let sender = (!request.detach).then_some(sender);
-        let process = Process {
-            shim,
-            exec_id: exec_id.clone(),
-            record: bundle::exec_exit(&bundle, &exec_id),
-            folder,
-            fifo,
-        };
         let (engine, id) = (Arc::clone(&self.0), snapshot.container.id.clone());
         tokio::spawn(async move {
-            if let Some(exit) = process.tend(pipes, inputs, sender).await {
+            if let Some(exit) = process.tend(inputs, sender).await {
                 attributes.push(("exit_code".to_owned(), exit.code.to_string()));
                 engine
                     .events
@@ -180,8 +162,35 @@ async fn prepare(
     .await
 }
 
+/// Begin a process in a container. It runs when this returns, and has to be tended.
+pub(crate) async fn begin(
+    engine: &Arc<Inner>,
+    container: &Arc<Container>,
+    shim: &Shim,
+    exec_id: &str,
+    request: &ExecRequest,
+) -> Result<Process, Error> {
+    let bundle = engine.config.bundle(&container.id);
+    let folder = folder(&bundle, exec_id);
+    let process = prepare(engine, container, request, &folder).await?;
+    match start(shim, exec_id, request, &process, &folder).await {
+        Ok(pipes) => Ok(Process {
+            shim: shim.clone(),
+            exec_id: exec_id.to_owned(),
+            record: bundle::exec_exit(&bundle, exec_id),
+            fifo: request.stdin.then(|| folder.join("stdin")),
+            folder,
+            pipes,
+        }),
+        Err(error) => {
+            remove(&folder).await;
+            Err(error)
+        }
+    }
+}
+
 /// Start the process. The fifos are opened for reading first, so that the shim finds them so.
-async fn begin(
+async fn start(
     shim: &Shim,
     exec_id: &str,
     request: &ExecRequest,
@@ -224,20 +233,21 @@ async fn begin(
     }
 }
 
-struct Process {
+/// A process that runs in a container.
+pub(crate) struct Process {
     shim: Shim,
     exec_id: String,
     /// Where its shim writes its exit down.
     record: PathBuf,
     folder: PathBuf,
     fifo: Option<PathBuf>,
+    pipes: Pipes,
 }
 
 impl Process {
     /// See the process through to its end. None: the shim was lost.
-    async fn tend(
+    pub(crate) async fn tend(
         self,
-        pipes: Pipes,
         inputs: mpsc::Receiver<Input>,
         sender: Option<mpsc::Sender<Result<Output, Error>>>,
     ) -> Option<Exit> {
@@ -259,8 +269,8 @@ impl Process {
                 _ = over.wait_for(|over| *over) => {}
             }
         };
-        let stdout = copy(pipes.stdout, end.clone(), sender.clone(), Output::Stdout);
-        let stderr = copy(pipes.stderr, end, sender.clone(), Output::Stderr);
+        let stdout = copy(self.pipes.stdout, end.clone(), sender.clone(), Output::Stdout);
+        let stderr = copy(self.pipes.stderr, end, sender.clone(), Output::Stderr);
         let (exit, (), (), ()) = tokio::join!(wait, input, stdout, stderr);
         if exit.is_ok()
             && let Err(error) = self.shim.delete(&self.exec_id).await
@@ -319,21 +329,32 @@ async fn remove(folder: &Path) {
 }
 
 /// After a manager has died: read the output of the processes it had started to nowhere, so that they do not
-/// wait for a reader, and remove their fifos when they end.
-pub(crate) fn drain_abandoned(bundle: &Path) {
+/// wait for a reader, and remove their fifos when they end. Probes, whose outcome nobody wants any more, are ended.
+pub(crate) fn drain_abandoned(bundle: &Path, shim: &Shim) {
     let Ok(folders) = fs::read_dir(bundle.join("exec")) else {
         return;
     };
     for folder in folders.flatten().map(|entry| entry.path()) {
         let open = |name: &str| pipe::OpenOptions::new().open_receiver(folder.join(name)).ok();
         let (stdout, stderr) = (open("stdout"), open("stderr"));
+        let name = folder.file_name().and_then(|name| name.to_str());
+        let probe = name.filter(|name| is_probe(name)).map(str::to_owned);
+        let shim = shim.clone();
         tokio::spawn(async move {
-            let (never, end) = watch::channel(false);
+            if let Some(probe) = &probe {
+                // The wait comes before the deletion, which is for what has ended.
+                let _ = shim.kill(probe, SIGKILL).await;
+                let _ = tokio::time::timeout(KILL_TIMEOUT, shim.wait(probe)).await;
+            }
+            let (never, end) = watch::channel(probe.is_some());
             tokio::join!(
                 copy(stdout, end.clone(), None, Output::Stdout),
                 copy(stderr, end, None, Output::Stderr)
             );
             drop(never);
+            if let Some(probe) = probe {
+                let _ = shim.delete(&probe).await;
+            }
             remove(&folder).await;
         });
     }

@@ -18,6 +18,7 @@ mod error;
 mod etc_files;
 mod events;
 mod exec;
+mod health;
 mod images;
 mod input;
 mod leases;
@@ -30,11 +31,13 @@ mod reconcile;
 mod registries;
 mod registry;
 mod request;
+mod restart;
 mod run;
 mod shim;
 mod signal;
 mod signals;
 mod spec;
+mod stats;
 mod store;
 mod sys;
 mod teardown;
@@ -51,16 +54,19 @@ pub use container::{Container, Exit, State};
 pub use cp::CopyRequest;
 pub use engine::{Engine, Inspection};
 pub use error::{Error, Kind};
-pub use events::{Event, Listener};
+pub use events::{Event, EventFilters, EventsRequest, Listener};
 pub use exec::{ExecAttachment, ExecRequest};
+pub use health::{Health, HealthStatus, Probe};
 pub use image::{Layers, PathStat, PolicyFile};
 pub use input::{Input, Output};
 pub use logs::{LogsRequest, Record, Stream};
 pub use prune::{ContainerFilters, Pruned};
 pub use request::{
-    Bind, BindSource, CreateRequest, Mount, Network, Recursion, Source, Storage, TmpfsSource, VolumeSource,
+    Bind, BindSource, CreateRequest, Healthcheck, Mount, Network, Recursion, RestartPolicy, Source, Storage,
+    TmpfsSource, UpdateRequest, VolumeSource,
 };
 pub use signals::Until;
+pub use stats::{INTERVAL as STATS_INTERVAL, Sampler, Stats, Usage};
 pub use top::Processes;
 pub use usage::ContainerUsage;
 pub use version::Version;

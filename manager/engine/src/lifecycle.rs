@@ -1,25 +1,34 @@
 //! The owner of one container: a task through which every change of its state goes, one after the other. It
 //! takes commands, watches the running process, and publishes each new state, on which others wait.
 
+mod health;
 mod lend;
 mod pause;
+mod policy;
 mod restart;
+mod update;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
 
 pub(crate) use lend::Loan;
 
 use crate::commit::Turn;
 use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
-use crate::events::Event;
+use crate::health::Health;
 use crate::logs::LogFolder;
-use crate::shim::Shim;
+use crate::request::UpdateRequest;
+use crate::restart::{BackOff, Next};
+use crate::run::By;
+use crate::shim::{self, Shim};
 use crate::signals::{KILL_TIMEOUT, SIGKILL, outlives_sigkill};
 use crate::{Error, run, teardown, volumes};
 
@@ -34,6 +43,8 @@ pub(crate) struct Snapshot {
     pub(crate) container: Arc<Container>,
     /// The shim, while the container runs.
     pub(crate) shim: Option<Shim>,
+    /// Its last end is known, and not on record yet.
+    pub(crate) is_unrecorded: bool,
     /// It has been removed; nothing follows.
     pub(crate) gone: bool,
 }
@@ -52,12 +63,32 @@ pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<Snapshot>,
     pub(crate) logs: Arc<LogFolder>,
+    pub(crate) held: Arc<Held>,
+}
+
+/// The number of the last run whose end somebody wants for good: no policy starts the container after it. Set before
+/// the signal goes out, so that the owner finds it at the end however busy it is meanwhile.
+#[derive(Default)]
+pub(crate) struct Held(AtomicU64);
+
+impl Held {
+    pub(crate) fn set(&self, run: u64) {
+        self.0.fetch_max(run, Ordering::SeqCst);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 type Reply = oneshot::Sender<Result<(), Error>>;
 
 enum Command {
     Start(Reply),
+    /// By its policy, now that the manager is there.
+    ComeBack(Reply),
+    /// It is to stay down, should it be between two runs.
+    Hold(Reply),
     Restart {
         signal: Option<u32>,
         grace: Duration,
@@ -76,6 +107,10 @@ enum Command {
     },
     /// Stand still, if it does not run, until the loan is given back.
     Lend(oneshot::Sender<Option<Loan>>),
+    Update {
+        changes: UpdateRequest,
+        reply: Reply,
+    },
     Rename {
         name: String,
         reply: Reply,
@@ -99,14 +134,16 @@ impl Handle {
         engine: &Arc<Inner>,
         container: Container,
         shim: Option<Shim>,
-        unrecorded: Option<Exit>,
+        unrecorded: Option<(Exit, Next)>,
     ) -> Arc<Handle> {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let logs = Arc::new(LogFolder::new(engine.config.container(&container.id)));
+        let held = Arc::new(Held::default());
         let container = Arc::new(container);
         let (publish, state) = watch::channel(Snapshot {
             container: Arc::clone(&container),
             shim: shim.clone(),
+            is_unrecorded: unrecorded.is_some(),
             gone: false,
         });
         let handle = Handle {
@@ -114,6 +151,7 @@ impl Handle {
             commands,
             state,
             logs: Arc::clone(&logs),
+            held: Arc::clone(&held),
         };
         let mut owner = Owner {
             engine: Arc::clone(engine),
@@ -122,6 +160,11 @@ impl Handle {
             end: never(),
             unrecorded,
             stays: false,
+            held,
+            back_off: BackOff::default(),
+            due: None,
+            probes: None,
+            reports: mpsc::channel(1),
             gone: false,
             publish,
             logs,
@@ -153,6 +196,16 @@ impl Handle {
         self.command(Command::Start).await
     }
 
+    /// Start it by its policy, if that is to be.
+    pub(crate) async fn come_back(&self) -> Result<(), Error> {
+        self.command(Command::ComeBack).await
+    }
+
+    /// Keep it down, should it be between two runs.
+    pub(crate) async fn hold(&self) -> Result<(), Error> {
+        self.command(Command::Hold).await
+    }
+
     /// End it, by `signal` or the one it was made with, and start it. One that is not running is only started.
     pub(crate) async fn restart(&self, signal: Option<u32>, grace: Duration) -> Result<(), Error> {
         self.command(|reply| Command::Restart { signal, grace, reply })
@@ -174,6 +227,11 @@ impl Handle {
     pub(crate) async fn run_on(&self, run: u64) -> Result<(), Error> {
         let (turn, run) = (None, Some(run));
         self.command(|reply| Command::Unpause { turn, run, reply }).await
+    }
+
+    /// Change what it is asked to be.
+    pub(crate) async fn update(&self, changes: UpdateRequest) -> Result<(), Error> {
+        self.command(|reply| Command::Update { changes, reply }).await
     }
 
     /// Give it another name.
@@ -199,6 +257,9 @@ impl Handle {
     }
 }
 
+/// What probes of the run with this number have told so far.
+type Report = (u64, Arc<Health>);
+
 /// The end of the running process, as the shim tells it.
 type End = Pin<Box<dyn Future<Output = Result<Exit, Error>> + Send>>;
 
@@ -211,10 +272,17 @@ struct Owner {
     container: Arc<Container>,
     shim: Option<Shim>,
     end: End,
-    /// How the last run ended, while only its bundle has that on disk.
-    unrecorded: Option<Exit>,
+    /// How the last run ended and what follows, while only its bundle has the exit on disk.
+    unrecorded: Option<(Exit, Next)>,
     /// Even if it was to remove itself at its end: this end is that of a restart.
     stays: bool,
+    held: Arc<Held>,
+    back_off: BackOff,
+    /// When its policy starts it.
+    due: Option<Instant>,
+    /// Ends the probes of the run.
+    probes: Option<DropGuard>,
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     /// It has been removed; nothing follows.
     gone: bool,
     publish: watch::Sender<Snapshot>,
@@ -230,6 +298,8 @@ impl Owner {
                     None => return,
                 },
                 told = &mut self.end => self.ended(told).await,
+                Some((run, health)) = self.reports.1.recv() => self.probed(run, health),
+                () = policy::until(self.due) => self.start_by_policy().await,
                 () = tokio::time::sleep(RECORD_RETRY), if self.unrecorded.is_some() => {
                     // It is tried again if that did not work.
                     let _ = self.record_end().await;
@@ -241,7 +311,12 @@ impl Owner {
     async fn carry_out(&mut self, command: Command) {
         let (result, reply) = match command {
             Command::Lend(lend) => return self.lend(lend).await,
-            Command::Start(reply) => (self.start_or_forget().await, reply),
+            Command::Start(reply) => (self.start().await, reply),
+            Command::ComeBack(reply) => {
+                self.come_back();
+                (Ok(()), reply)
+            }
+            Command::Hold(reply) => (self.hold().await, reply),
             Command::Restart { signal, grace, reply } => (self.restart(signal, grace).await, reply),
             Command::Pause { turn, reply } => {
                 let paused = self.pause().await;
@@ -254,6 +329,7 @@ impl Owner {
                 drop(turn);
                 (unpaused, reply)
             }
+            Command::Update { changes, reply } => (self.update(&changes).await, reply),
             Command::Rename { name, reply } => (self.rename(name).await, reply),
             Command::Remove {
                 force,
@@ -266,8 +342,8 @@ impl Owner {
     }
 
     /// As with docker: what was to go at its end does not stay when it cannot even begin.
-    async fn start_or_forget(&mut self) -> Result<(), Error> {
-        let started = self.start().await;
+    async fn begin_or_forget(&mut self) -> Result<(), Error> {
+        let started = self.begin(By::Hand).await;
         if started.is_err() && !self.gone && self.container.request.auto_remove {
             let _ = self.forget(true).await;
         }
@@ -276,16 +352,22 @@ impl Owner {
 
     async fn start(&mut self) -> Result<(), Error> {
         match self.container.state {
-            State::Running => return Ok(()),
+            // As with docker: one that comes back by itself needs no help.
+            State::Running | State::Restarting => return Ok(()),
             State::Paused => return Err(self.wrong_state("start", "it is paused; unpause it")),
             _ => {}
         }
+        self.begin_or_forget().await
+    }
+
+    /// Begin a run.
+    async fn begin(&mut self, by: By) -> Result<(), Error> {
         // Before its bundle makes place for the next run's.
         self.record_end().await?;
         if self.gone {
             return Err(Error::NoSuchContainer(self.container.name.clone()));
         }
-        match run::start(&self.engine, &self.container).await {
+        match run::start(&self.engine, &self.container, by).await {
             Ok(started) => {
                 let container = Arc::make_mut(&mut self.container);
                 container.state = State::Running;
@@ -293,6 +375,13 @@ impl Owner {
                 container.runs += 1;
                 container.started_unix_nanos = started.at_unix_nanos;
                 container.error.clear();
+                container.stopped_by_hand = false;
+                container.health = None;
+                if by == By::Hand {
+                    container.restarts = 0;
+                    self.back_off = BackOff::default();
+                }
+                self.due = None;
                 self.watch(started.shim);
                 self.publish();
                 self.tell("start", &[]);
@@ -326,30 +415,28 @@ impl Owner {
         Ok(())
     }
 
-    /// Whether its record goes with the end of its run.
-    fn removes_itself(&self) -> bool {
-        self.container.request.auto_remove && !self.stays
-    }
-
     /// Wait for the end of the process that `shim` watches.
     fn watch(&mut self, shim: Shim) {
         let watched = shim.clone();
         self.end = Box::pin(async move { watched.wait("").await });
         self.shim = Some(shim);
+        self.probe();
     }
 
     /// Put an end on record that could not be before.
     async fn record_end(&mut self) -> Result<(), Error> {
-        let Some(exit) = self.unrecorded else {
+        let Some((exit, next)) = self.unrecorded else {
             return Ok(());
         };
-        let (container, removes_itself) = (&self.container, self.removes_itself());
-        teardown::record(&self.engine, container, exit, &container.error, removes_itself).await?;
+        let container = &self.container;
+        teardown::record(&self.engine, container, exit, &container.error, next).await?;
         self.unrecorded = None;
         tracing::info!(id = self.container.id, "the exit is on record now");
         teardown::discard(&self.engine, &self.container.id).await;
-        if removes_itself {
+        if next == Next::Removal {
             self.vanish().await;
+        } else {
+            self.publish();
         }
         Ok(())
     }
@@ -357,43 +444,44 @@ impl Owner {
     /// The process has ended, or the shim is lost.
     async fn ended(&mut self, told: Result<Exit, Error>) {
         self.end = never();
-        let removes_itself = self.removes_itself();
-        let (exit, error, recorded) = match (told, self.shim.take()) {
+        self.probes = None;
+        let (exit, next, error, recorded) = match (told, self.shim.take()) {
             (Ok(told), Some(shim)) => {
                 failpoint::reach("exit.told");
-                let (exit, recorded) =
-                    teardown::settle(&self.engine, &self.container, &shim, told, removes_itself).await;
-                (exit, String::new(), recorded)
+                let exit = shim::with_record(&self.engine.config, &self.container.id, told);
+                let next = self.next(exit);
+                let recorded = teardown::settle(&self.engine, &self.container, &shim, exit, next).await;
+                (exit, next, String::new(), recorded)
             }
             (told, _) => {
                 let why = told.err().map(|error| error.to_string()).unwrap_or_default();
                 tracing::warn!(id = self.container.id, why, "lost the shim; ending the container");
                 let exit = teardown::end(&self.engine, &self.container.id).await;
                 let error = format!("the shim was lost: {why}");
-                let recorded =
-                    teardown::record(&self.engine, &self.container, exit, &error, removes_itself).await;
-                (exit, error, recorded)
+                let next = self.next(exit);
+                let recorded = teardown::record(&self.engine, &self.container, exit, &error, next).await;
+                (exit, next, error, recorded)
             }
         };
         failpoint::reach("exit.recorded");
         let container = Arc::make_mut(&mut self.container);
-        container.state = State::Exited;
         container.pid = 0;
         container.exit = Some(exit);
         container.error = error;
+        self.arrange(exit, next);
         match recorded {
             Ok(()) => teardown::remove_bundle(&self.engine, &self.container.id).await,
             // The bundle is left: in it is the exit, for a later attempt or the next start of the manager.
             Err(error) => {
                 tracing::error!(id = self.container.id, %error, "an exit is not on record");
-                self.unrecorded = Some(exit);
+                self.unrecorded = Some((exit, next));
                 self.publish();
                 self.tell_end(exit);
                 return;
             }
         }
         self.tell_end(exit);
-        if removes_itself {
+        if next == Next::Removal {
             self.vanish().await;
         } else {
             self.publish();
@@ -413,6 +501,10 @@ impl Owner {
         }
         if self.gone {
             return Ok(());
+        }
+        if self.container.state == State::Restarting && !force {
+            let why = "it is restarting; stop it first, or force the removal";
+            return Err(self.wrong_state("remove", why));
         }
         self.forget(volumes).await
     }
@@ -480,6 +572,7 @@ impl Owner {
         self.publish.send_replace(Snapshot {
             container: Arc::clone(&self.container),
             shim: None,
+            is_unrecorded: false,
             gone: true,
         });
         self.tell("destroy", &[]);
@@ -501,6 +594,9 @@ impl Owner {
     }
 
     fn tell_end(&self, exit: Exit) {
+        if exit.oom_killed {
+            self.tell("oom", &[]);
+        }
         self.tell("die", &[("exit_code", exit.code.to_string())]);
     }
 
@@ -508,18 +604,12 @@ impl Owner {
         let _ = self.publish.send_replace(Snapshot {
             container: Arc::clone(&self.container),
             shim: self.shim.clone(),
+            is_unrecorded: self.unrecorded.is_some(),
             gone: false,
         });
     }
 
     fn tell(&self, action: &'static str, more: &[(&str, String)]) {
-        let mut attributes = self.container.attributes();
-        attributes.extend(
-            more.iter()
-                .map(|(name, value)| ((*name).to_owned(), value.clone())),
-        );
-        self.engine
-            .events
-            .send(Event::of_container(action, &self.container.id, attributes));
+        self.engine.events.tell(&self.container, action, more);
     }
 }

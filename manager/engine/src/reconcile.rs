@@ -12,8 +12,10 @@ use futures_util::{StreamExt, stream};
 use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
 use crate::lifecycle::Handle;
-use crate::shim::Shim;
-use crate::{Error, bundle, commit, exec, sys, teardown, volumes};
+use crate::request::CreateRequest;
+use crate::restart::{self, Next};
+use crate::shim::{self, Shim};
+use crate::{Error, bundle, commit, exec, spec, sys, teardown, volumes};
 
 /// As many shims are asked at once. Each answers in well under a millisecond.
 const AT_ONCE: usize = 32;
@@ -67,7 +69,7 @@ struct Settled {
     /// That of a running one.
     shim: Option<Shim>,
     /// How it ended, if only its bundle keeps that.
-    unrecorded: Option<Exit>,
+    unrecorded: Option<(Exit, Next)>,
 }
 
 /// Find out what became of one container. None: it was to be removed at its end, and is.
@@ -75,7 +77,7 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
     let mut unrecorded = None;
     let removes_itself = container.request.auto_remove;
     if container.is_running() {
-        let exit = match find_shim(engine, &container).await {
+        let (exit, next) = match find_shim(engine, &container).await {
             Ok((shim, None)) => {
                 commit::resume_interrupted(engine, &container.id, &shim).await;
                 // Asked after that: what a commit had paused runs on.
@@ -93,34 +95,42 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
                 });
             }
             Ok((shim, Some(told))) => {
-                let (exit, recorded) =
-                    teardown::settle(engine, &container, &shim, told, removes_itself).await;
-                match recorded {
+                let exit = shim::with_record(&engine.config, &container.id, told);
+                let next = restart::next(&container, exit, false);
+                match teardown::settle(engine, &container, &shim, exit, next).await {
                     Ok(()) => teardown::remove_bundle(engine, &container.id).await,
                     Err(error) => {
                         tracing::error!(id = container.id, %error, "an exit is not on record");
-                        unrecorded = Some(exit);
+                        unrecorded = Some((exit, next));
                     }
                 }
-                exit
+                (exit, next)
             }
             Err(error) => {
                 tracing::info!(id = container.id, %error, "its shim is gone");
                 let exit = teardown::end(engine, &container.id).await;
-                if let Err(error) = teardown::record(engine, &container, exit, "", removes_itself).await {
+                let next = restart::next(&container, exit, false);
+                if let Err(error) = teardown::record(engine, &container, exit, "", next).await {
                     tracing::error!(id = container.id, %error, "an exit is not on record");
-                    unrecorded = Some(exit);
+                    unrecorded = Some((exit, next));
                 }
-                exit
+                (exit, next)
             }
         };
         container.state = State::Exited;
         container.pid = 0;
         container.exit = Some(exit);
+        if next == Next::Restart {
+            container.state = State::Restarting;
+            container.restarts += 1;
+        }
     }
     let is_over = container.state == State::Exited || was_starting(engine, &container);
     if removes_itself && unrecorded.is_none() && is_over {
         return forget(engine, container).await;
+    }
+    if restart::comes_back(&container) {
+        container.state = State::Restarting;
     }
     Some(Settled {
         container,
@@ -158,6 +168,11 @@ async fn find_shim(engine: &Arc<Inner>, container: &Container) -> Result<(Shim, 
 
 /// Go on where the manager before this one was with a running container.
 async fn take_over(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
+    if container.update_pending
+        && let Err(error) = finish_update(engine, container, shim).await
+    {
+        tracing::warn!(id = container.id, %error, "it has what was on record before its last update, or some of both");
+    }
     let request = &container.request;
     // The client that had it open went away with the manager it was connected to.
     if request.stdin_once
@@ -166,7 +181,18 @@ async fn take_over(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
     {
         tracing::debug!(id = container.id, %error, "standard input stays open");
     }
-    exec::drain_abandoned(&engine.config.bundle(&container.id));
+    exec::drain_abandoned(&engine.config.bundle(&container.id), shim);
+}
+
+/// What is on record counts, however far an update has come.
+async fn finish_update(engine: &Inner, container: &Container, shim: &Shim) -> Result<(), Error> {
+    if let Some(resources) = spec::update(&CreateRequest::default(), &container.request) {
+        shim.update(&resources).await?;
+    }
+    engine
+        .store
+        .updated(&container.id, &container.request, false)
+        .await
 }
 
 async fn forget(engine: &Arc<Inner>, container: Container) -> Option<Settled> {

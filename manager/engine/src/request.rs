@@ -1,7 +1,10 @@
 //! What a client asks for when it makes a container.
 
+mod health;
+mod restart;
 mod rules;
 pub(crate) mod storage;
+mod update;
 
 use std::collections::BTreeMap;
 
@@ -9,8 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
+pub use health::Healthcheck;
+pub use restart::RestartPolicy;
 pub(crate) use rules::{check_env, check_labels, check_strings, check_working_dir};
 pub use storage::{BindSource, Mount, Recursion, Source, Storage, TmpfsSource, VolumeSource};
+pub use update::UpdateRequest;
 
 /// What a container is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +76,10 @@ pub struct CreateRequest {
     pub tty_rows: u32,
     /// Volumes, file systems in memory, and what of the host it sees.
     pub storage: Storage,
+    /// Whether it is started again when it has ended.
+    pub restart: RestartPolicy,
+    /// None: the image's. On record with the image's fields in it.
+    pub healthcheck: Option<Healthcheck>,
 }
 
 /// A directory or file of the host that a container sees.

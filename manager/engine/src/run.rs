@@ -24,13 +24,20 @@ pub(crate) struct Started {
     pub(crate) at_unix_nanos: i64,
 }
 
+/// Who has asked for a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    Hand,
+    Policy,
+}
+
 /// Start `container`, which is not running.
-pub(crate) async fn start(engine: &Arc<Inner>, container: &Container) -> Result<Started, Error> {
+pub(crate) async fn start(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Started, Error> {
     if engine.config.bundle(&container.id).exists() {
         // An end that could not be put on record has left it.
         teardown::discard(engine, &container.id).await;
     }
-    match steps(engine, container).await {
+    match steps(engine, container, by).await {
         Ok(started) => Ok(started),
         Err(error) => {
             teardown::discard(engine, &container.id).await;
@@ -39,7 +46,7 @@ pub(crate) async fn start(engine: &Arc<Inner>, container: &Container) -> Result<
     }
 }
 
-async fn steps(engine: &Arc<Inner>, container: &Container) -> Result<Started, Error> {
+async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Started, Error> {
     let id = &container.id;
     let prepared = volumes::prepare(engine, container).await?;
     failpoint::reach("start.volumes-ready");
@@ -63,7 +70,7 @@ async fn steps(engine: &Arc<Inner>, container: &Container) -> Result<Started, Er
     let at_unix_nanos = now_unix_nanos();
     failpoint::reach("start.process-started");
 
-    engine.store.started(id, pid, at_unix_nanos).await?;
+    engine.store.started(id, pid, at_unix_nanos, by).await?;
     failpoint::reach("start.recorded");
     Ok(Started {
         shim,

@@ -28,6 +28,7 @@ pub(crate) use program::clean_up;
 const RUN_TIMEOUT: Duration = Duration::from_mins(2);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const OPTIONS_TYPE: &str = "containerd.runc.v1.Options";
+const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const SIGKILL: u32 = 9;
 
@@ -233,6 +234,35 @@ impl Shim {
             .await
             .map_err(self.failed("resume the container"))?;
         Ok(())
+    }
+
+    /// Change the limits of the container, described as `linux.resources` in config.json.
+    pub(crate) async fn update(&self, resources: &serde_json::Value) -> Result<(), Error> {
+        let request = api::UpdateTaskRequest {
+            id: self.id.clone(),
+            resources: any(RESOURCES_TYPE, resources.to_string().into_bytes()),
+            ..Default::default()
+        };
+        self.task
+            .update(with_duration(RUN_TIMEOUT), &request)
+            .await
+            .map_err(self.failed("update the container"))?;
+        Ok(())
+    }
+
+    /// What the container uses: the type of a message, and the message.
+    pub(crate) async fn stats(&self) -> Result<(String, Vec<u8>), Error> {
+        let request = api::StatsRequest {
+            id: self.id.clone(),
+            ..Default::default()
+        };
+        let mut told = self
+            .task
+            .stats(with_duration(CALL_TIMEOUT), &request)
+            .await
+            .map_err(self.failed("ask for statistics"))?;
+        let stats = told.take_stats();
+        Ok((stats.type_url, stats.value))
     }
 
     /// All its processes, those of execs too.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::container::{Container, Exit, State};
-use crate::engine::Engine;
+use crate::engine::{Engine, Inner};
 use crate::lifecycle::{Handle, Snapshot};
+use crate::request::RestartPolicy;
 use crate::shim::Shim;
 use crate::{Error, signal};
 
@@ -33,33 +34,26 @@ pub enum Until {
 
 impl Engine {
     /// Ask a container to end, by `signal` or the one it was made with, and kill it after `timeout`. Returns
-    /// when it has ended; at once when it is not running.
+    /// when it has ended, and no restart policy starts it any more; at once when it is not running.
     pub async fn stop(&self, container: &str, timeout: Option<Duration>, signal: &str) -> Result<(), Error> {
         let handle = self.0.containers.find(container)?;
         let asked = asked(signal)?;
-        let mut state = handle.watch();
-        let snapshot = handle.snapshot();
-        let Some(shim) = &snapshot.shim else { return Ok(()) };
-        let run = snapshot.container.runs;
-
         let grace = timeout.unwrap_or(STOP_TIMEOUT);
-        let attempts = [
-            (asked.unwrap_or(snapshot.container.stop_signal), grace),
-            (SIGKILL, KILL_TIMEOUT),
-        ];
-        for (number, patience) in attempts {
-            if !send(shim, number, &mut state, run).await? {
-                return Ok(());
+        loop {
+            let before = handle.snapshot().container;
+            if before.state == State::Restarting {
+                handle.hold().await?;
             }
-            let _ = tokio::time::timeout(patience, run_on(&handle, run)).await;
-            if tokio::time::timeout(patience, ended(&mut state, run))
-                .await
-                .is_ok()
-            {
-                return Ok(());
+            if end_run(&self.0, &handle, asked, grace).await? {
+                self.0.events.tell(&handle.snapshot().container, "stop", &[]);
+            }
+            let after = handle.snapshot().container;
+            // Its run had ended by itself a moment before, and the policy was faster.
+            let escaped = after.is_up() && after.restarts > before.restarts;
+            if !escaped {
+                return lasts("stop", &handle.snapshot());
             }
         }
-        Err(outlives_sigkill("stop", &snapshot.container, KILL_TIMEOUT))
     }
 
     /// End a container as [`Engine::stop`] does, and start it again; one that is not running is only started.
@@ -83,11 +77,20 @@ impl Engine {
         let handle = self.0.containers.find(container)?;
         let snapshot = handle.snapshot();
         let not_running = || not_running("kill", &snapshot);
+        // As with docker: whoever asks for the end means that it is to last.
+        let is_for_good = number == SIGKILL || number == snapshot.container.stop_signal;
+        if is_for_good && snapshot.container.state == State::Restarting {
+            return handle.hold().await;
+        }
         let shim = snapshot.shim.as_ref().ok_or_else(not_running)?;
         let (mut state, run) = (handle.watch(), snapshot.container.runs);
+        if is_for_good {
+            handle.held.set(run);
+        }
         if !send(shim, number, &mut state, run).await? {
             return Err(not_running());
         }
+        tell_signal(&self.0, &snapshot.container, number);
         if number == snapshot.container.stop_signal {
             run_on(&handle, run).await;
         }
@@ -95,6 +98,7 @@ impl Engine {
             tokio::time::timeout(KILLED_TIMEOUT, ended(&mut state, run))
                 .await
                 .map_err(|_| outlives_sigkill("kill", &snapshot.container, KILLED_TIMEOUT))?;
+            return lasts("kill", &handle.snapshot());
         }
         Ok(())
     }
@@ -107,6 +111,12 @@ impl Engine {
         let snapshot = handle.snapshot();
         let run = snapshot.container.runs;
         Ok(match until {
+            // Between two runs, the end of the next one is meant, unless it stays down.
+            Until::NotRunning | Until::NextExit if snapshot.container.state == State::Restarting => {
+                let over = |now: &Snapshot| now.has_ended(run + 1) || now.gone || !now.container.is_up();
+                let _ = state.wait_for(over).await;
+                state.borrow().container.exit
+            }
             Until::NotRunning => ended(&mut state, run).await,
             Until::NextExit if snapshot.container.is_running() => ended(&mut state, run).await,
             Until::NextExit => ended(&mut state, run + 1).await,
@@ -128,6 +138,54 @@ impl Engine {
     }
 }
 
+/// Ask the run of now to end, if there is one, and kill it after `grace`. Whether it was there to be ended.
+async fn end_run(
+    engine: &Inner,
+    handle: &Handle,
+    asked: Option<u32>,
+    grace: Duration,
+) -> Result<bool, Error> {
+    let mut state = handle.watch();
+    let snapshot = handle.snapshot();
+    let Some(shim) = &snapshot.shim else {
+        return Ok(false);
+    };
+    let run = snapshot.container.runs;
+    handle.held.set(run);
+    let attempts = [
+        (asked.unwrap_or(snapshot.container.stop_signal), grace),
+        (SIGKILL, KILL_TIMEOUT),
+    ];
+    for (number, patience) in attempts {
+        if !send(shim, number, &mut state, run).await? {
+            return Ok(false);
+        }
+        tell_signal(engine, &snapshot.container, number);
+        let _ = tokio::time::timeout(patience, run_on(handle, run)).await;
+        let ended = tokio::time::timeout(patience, ended(&mut state, run)).await;
+        if ended.is_ok() {
+            return Ok(true);
+        }
+    }
+    Err(outlives_sigkill("stop", &snapshot.container, KILL_TIMEOUT))
+}
+
+/// Whether an end by hand is what the next manager will find, where that decides about a start.
+fn lasts(action: &'static str, snapshot: &Snapshot) -> Result<(), Error> {
+    if !snapshot.is_unrecorded || snapshot.container.request.restart == RestartPolicy::No {
+        return Ok(());
+    }
+    let why = "it has ended, but that could not be put on record yet: a manager that starts before it is may start \
+               the container again";
+    Err(Error::wrong_state(action, &snapshot.container, why))
+}
+
+fn tell_signal(engine: &Inner, container: &Container, number: u32) {
+    engine
+        .events
+        .tell(container, "kill", &[("signal", number.to_string())]);
+}
+
 /// What is refused while a container's processes stand still, as they would never answer.
 pub(crate) fn not_paused(action: &'static str, snapshot: &Snapshot) -> Result<(), Error> {
     if snapshot.container.state != State::Paused {
@@ -137,8 +195,12 @@ pub(crate) fn not_paused(action: &'static str, snapshot: &Snapshot) -> Result<()
     Err(Error::wrong_state(action, &snapshot.container, why))
 }
 
-fn not_running(action: &'static str, snapshot: &Snapshot) -> Error {
-    Error::wrong_state(action, &snapshot.container, "it is not running")
+pub(crate) fn not_running(action: &'static str, snapshot: &Snapshot) -> Error {
+    let why = match snapshot.container.state {
+        State::Restarting => "it is restarting; wait until it runs",
+        _ => "it is not running",
+    };
+    Error::wrong_state(action, &snapshot.container, why)
 }
 
 /// The number of a signal, if one is named.

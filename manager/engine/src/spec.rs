@@ -9,6 +9,7 @@ mod mounts;
 pub(crate) mod process;
 mod seccomp;
 mod storage;
+pub(crate) mod update;
 pub(crate) mod user;
 
 use std::borrow::Cow;
@@ -21,6 +22,7 @@ use crate::container::Container;
 use crate::error::short;
 use crate::request::{CreateRequest, Network};
 pub(crate) use mounts::mount_points;
+pub(crate) use update::update;
 use user::User;
 
 /// Period over which a CPU quota is counted, in microseconds: the kernel's own default.

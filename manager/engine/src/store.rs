@@ -19,6 +19,9 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::container::{Container, Exit};
+use crate::request::CreateRequest;
+use crate::restart::Next;
+use crate::run::By;
 use crate::volumes::Volume;
 
 pub(crate) use ballast::Ballast;
@@ -107,11 +110,25 @@ impl Store {
         .await
     }
 
+    /// What it is asked to be has changed; `pending`: a running container has yet to become that.
+    pub(crate) async fn updated(
+        &self,
+        id: &str,
+        request: &Arc<CreateRequest>,
+        pending: bool,
+    ) -> Result<(), Error> {
+        let (id, request) = (id.to_owned(), Arc::clone(request));
+        self.write("record an update", Room::Needed, move |connection| {
+            rows::updated(connection, &id, &request, pending)
+        })
+        .await
+    }
+
     /// A run has begun.
-    pub(crate) async fn started(&self, id: &str, pid: u32, at_unix_nanos: i64) -> Result<(), Error> {
+    pub(crate) async fn started(&self, id: &str, pid: u32, at_unix_nanos: i64, by: By) -> Result<(), Error> {
         let id = id.to_owned();
         self.write("record a start", Room::Needed, move |connection| {
-            rows::started(connection, &id, pid, at_unix_nanos)
+            rows::started(connection, &id, pid, at_unix_nanos, by)
         })
         .await
     }
@@ -126,10 +143,28 @@ impl Store {
     }
 
     /// A run has ended.
-    pub(crate) async fn exited(&self, id: &str, exit: Exit, error: &str) -> Result<(), Error> {
+    pub(crate) async fn exited(&self, id: &str, exit: Exit, error: &str, next: Next) -> Result<(), Error> {
         let (id, error) = (id.to_owned(), error.to_owned());
         self.write("record an exit", Room::SetAside, move |connection| {
-            rows::exited(connection, &id, exit, &error)
+            rows::exited(connection, &id, exit, &error, next)
+        })
+        .await
+    }
+
+    /// A start by the policy did not work, and this follows.
+    pub(crate) async fn restart_failed(&self, id: &str, next: Next) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write("record a failed restart", Room::SetAside, move |connection| {
+            rows::followed(connection, &id, next)
+        })
+        .await
+    }
+
+    /// One that was about to be started again was stopped by hand.
+    pub(crate) async fn held(&self, id: &str) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write("record a stop", Room::SetAside, move |connection| {
+            rows::followed(connection, &id, Next::Rest { by_hand: true })
         })
         .await
     }
@@ -320,4 +355,4 @@ fn commit(connection: &Connection, batch: &mut [Box<dyn Write>]) -> Result<(), r
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::container::{Container, Exit, now_unix_nanos};
 use crate::engine::{Inner, blocking};
+use crate::restart::Next;
 use crate::shim::{self, Shim};
 use crate::{Error, bundle, volumes};
 
@@ -17,15 +18,14 @@ pub(crate) async fn settle(
     engine: &Arc<Inner>,
     container: &Container,
     shim: &Shim,
-    told: Exit,
-    removes_itself: bool,
-) -> (Exit, Result<(), Error>) {
-    let exit = shim::with_record(&engine.config, &container.id, told);
+    exit: Exit,
+    next: Next,
+) -> Result<(), Error> {
     let (recorded, ()) = tokio::join!(
-        record(engine, container, exit, "", removes_itself),
+        record(engine, container, exit, "", next),
         release(engine, container, shim)
     );
-    (exit, recorded)
+    recorded
 }
 
 /// Put an end on record; for a container that removes itself with it, that is the end of its record.
@@ -34,12 +34,11 @@ pub(crate) async fn record(
     container: &Container,
     exit: Exit,
     error: &str,
-    removes_itself: bool,
+    next: Next,
 ) -> Result<(), Error> {
-    if removes_itself {
-        engine.store.delete(&container.id, true).await
-    } else {
-        engine.store.exited(&container.id, exit, error).await
+    match next {
+        Next::Removal => engine.store.delete(&container.id, true).await,
+        next => engine.store.exited(&container.id, exit, error, next).await,
     }
 }
 

@@ -40,7 +40,7 @@ impl Inner {
         ContainerUsage {
             upper_bytes: rootfs.map_or(0, |rootfs| bytes(&rootfs.upper)),
             log_bytes: bytes(&self.config.container(&container.id)),
-            is_running: container.is_running(),
+            is_running: container.is_up(),
             id: container.id.clone(),
             name: container.name.clone(),
         }

@@ -20,7 +20,7 @@ use crate::session::{Options, Session};
 use crate::{time, views};
 
 /// Characters of an ID that are shown.
-const SHORT_ID: usize = 12;
+pub(super) const SHORT_ID: usize = 12;
 /// Characters of a command that are shown.
 const SHORT_COMMAND: usize = 20;
 
@@ -41,9 +41,18 @@ pub(super) async fn start(client: &Client, flags: Start) -> Result<u8> {
         return Err(Failure::new("only one container can be attached to at once"));
     };
     let container = inspect(client, container).await?;
-    if matches!(container.state(), State::Running | State::Paused) {
-        return Err(Failure::new(format!("{} is running already", container.name))
-            .with_hint(format!("managerctl attach {}", container.name)));
+    if matches!(
+        container.state(),
+        State::Running | State::Paused | State::Restarting
+    ) {
+        let (name, is_restarting) = (&container.name, container.state() == State::Restarting);
+        let (state, command) = if is_restarting {
+            ("restarting", "logs -f")
+        } else {
+            ("running", "attach")
+        };
+        return Err(Failure::new(format!("{name} is {state} already"))
+            .with_hint(format!("managerctl {command} {name}")));
     }
     join(client, &container, flags.interactive, flags.session, true).await
 }
@@ -54,6 +63,7 @@ pub(super) async fn attach(client: &Client, flags: Attach) -> Result<u8> {
         let state = views::state_name(container.state());
         let hint = match container.state() {
             State::Paused => format!("managerctl unpause {}", container.name),
+            State::Restarting => format!("managerctl logs -f {}", container.name),
             _ => format!("managerctl start -a {}", container.name),
         };
         return Err(Failure::new(format!(
@@ -295,7 +305,7 @@ pub(super) async fn list(client: &Client, flags: &List, format: Format) -> Resul
     Ok(0)
 }
 
-fn first(text: &str, length: usize) -> String {
+pub(super) fn first(text: &str, length: usize) -> String {
     text.chars().take(length).collect()
 }
 
@@ -303,8 +313,18 @@ fn first(text: &str, length: usize) -> String {
 fn status(container: &Container) -> (String, Colour) {
     let up = || format!("Up {}", time::elapsed(container.started_unix_nanos));
     match (container.state(), &container.exit) {
-        (State::Running, _) => (up(), Colour::Green),
+        (State::Running, _) => match container.health.as_ref().map(|health| health.status.as_str()) {
+            None => (up(), Colour::Green),
+            Some("starting") => (format!("{} (health: starting)", up()), Colour::Yellow),
+            Some("healthy") => (format!("{} (healthy)", up()), Colour::Green),
+            Some(status) => (format!("{} ({})", up(), output::clean(status)), Colour::Red),
+        },
         (State::Paused, _) => (format!("{} (Paused)", up()), Colour::Yellow),
+        (State::Restarting, exit) => {
+            let exit = exit.unwrap_or_default();
+            let ago = time::elapsed(exit.at_unix_nanos);
+            (format!("Restarting ({}) {ago} ago", exit.code), Colour::Yellow)
+        }
         (State::Exited, Some(exit)) => {
             let colour = if exit.code == 0 { Colour::None } else { Colour::Red };
             (

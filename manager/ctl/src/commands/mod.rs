@@ -15,10 +15,12 @@ mod logs;
 mod prune;
 mod registries;
 mod run;
+mod stats;
 mod storage;
 mod store;
 mod system;
 mod top;
+mod update;
 mod verify;
 mod volumes;
 
@@ -93,6 +95,8 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Volume(VolumeCommand::Prune(flags)) => prune::volumes(&client, flags).await,
         Command::Top(flags) => top::top(&client, flags, format).await,
         Command::Wait(flags) => containers::wait(&client, flags).await,
+        Command::Stats(flags) => stats::stats(&client, flags, format).await,
+        Command::Update(flags) => update::update(&client, flags).await,
         Command::Rename(flags) => containers::rename(&client, flags).await,
         Command::Rm(flags) => containers::remove(&client, flags).await,
         Command::Ps(flags) => containers::list(&client, &flags, format).await,
@@ -105,7 +109,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Diff(flags) => archives::diff(&client, flags).await,
         Command::Inspect(flags) => system::inspect(&client, flags, cli.format).await,
         Command::Version => system::version(&client, format).await,
-        Command::Events => system::events(&client, format).await,
+        Command::Events(flags) => system::events(&client, flags, format).await,
         Command::Completion { shell } => system::completion(shell),
     }
 }

@@ -159,6 +159,8 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         tty_rows: window.rows,
         stdin_once: false,
         platform: flags.platform.clone(),
+        restart: flags.upkeep.restart.clone(),
+        healthcheck: flags.upkeep.healthcheck(),
     })
 }
 

@@ -4,7 +4,7 @@ use clap::CommandFactory as _;
 use proto::v1::{EventsRequest, InspectContainerRequest, InspectImageRequest, VersionRequest};
 use tonic::Code;
 
-use crate::cli::{Cli, Format, Inspect, Kind};
+use crate::cli::{Cli, Events, Format, Inspect, Kind};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 use crate::{output, views};
@@ -107,10 +107,15 @@ fn version_text(version: &views::Version) -> String {
     lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
-pub(super) async fn events(client: &Client, format: Format) -> Result<u8> {
+pub(super) async fn events(client: &Client, flags: Events, format: Format) -> Result<u8> {
+    let request = EventsRequest {
+        since_unix_nanos: flags.since.unwrap_or(0),
+        until_unix_nanos: flags.until.unwrap_or(0),
+        filters: flags.filters,
+    };
     let reply = client
         .system()
-        .events(EventsRequest {})
+        .events(request)
         .await
         .map_err(|status| client.failure(&status))?;
     let mut events = reply.into_inner();

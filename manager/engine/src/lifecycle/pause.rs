@@ -13,6 +13,7 @@ impl Owner {
         match self.container.state {
             State::Running => self.stand(State::Paused, "pause").await,
             State::Paused => Err(self.wrong_state("pause", "it is paused already")),
+            State::Restarting => Err(self.wrong_state("pause", "it is restarting; wait until it runs")),
             _ => Err(self.wrong_state("pause", "it is not running")),
         }
     }
@@ -54,6 +55,7 @@ impl Owner {
             forget_interrupted(&self.engine, &self.container.id);
         }
         Arc::make_mut(&mut self.container).state = state;
+        self.probe();
         self.publish();
         self.tell(action, &[]);
         Ok(())

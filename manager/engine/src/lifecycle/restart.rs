@@ -21,7 +21,7 @@ impl Owner {
         self.stays = false;
         ended?;
         failpoint::reach("restart.ended");
-        self.start_or_forget().await?;
+        self.begin_or_forget().await?;
         self.tell("restart", &[]);
         Ok(())
     }

@@ -40,6 +40,10 @@ impl CreateRequest {
         if !self.stop_signal.is_empty() {
             signal::parse("stop_signal", &self.stop_signal)?;
         }
+        if let Some(check) = &self.healthcheck {
+            check.check()?;
+        }
+        self.restart.check(self.auto_remove)?;
         capabilities::effective(&self.cap_add, &self.cap_drop)?;
         Ok(())
     }

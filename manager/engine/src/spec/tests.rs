@@ -34,6 +34,10 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         started_unix_nanos: 0,
         address: None,
         error: String::new(),
+        restarts: 0,
+        stopped_by_hand: false,
+        update_pending: false,
+        health: None,
     };
     let user = User {
         home: "/root".to_owned(),

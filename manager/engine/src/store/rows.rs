@@ -8,6 +8,9 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 use super::{Subnet, volumes};
 use crate::Error;
 use crate::container::{Container, Exit, State};
+use crate::request::CreateRequest;
+use crate::restart::Next;
+use crate::run::By;
 use crate::volumes::own_mounts;
 
 /// All containers, oldest first.
@@ -17,7 +20,8 @@ pub(super) fn load(connection: &Connection) -> Result<Vec<Container>, Error> {
         connection
             .prepare(
                 "SELECT id, name, image_id, request, command, stop_signal, created_ns, state, runs, pid, started_ns,
-                        exit_code, exit_ns, oom_killed, error, address, mounts
+                        exit_code, exit_ns, oom_killed, error, restarting, restarts, stopped_by_hand,
+                        update_pending, address, mounts
                  FROM containers LEFT JOIN addresses ON container = id ORDER BY created_ns",
             )?
             .query_map([], container)?
@@ -53,6 +57,7 @@ fn container(row: &Row<'_>) -> Result<Container, rusqlite::Error> {
         stop_signal: row.get("stop_signal")?,
         state: match row.get::<_, String>("state")?.as_str() {
             "running" => State::Running,
+            "exited" if row.get("restarting")? => State::Restarting,
             "exited" => State::Exited,
             _ => State::Created,
         },
@@ -63,6 +68,10 @@ fn container(row: &Row<'_>) -> Result<Container, rusqlite::Error> {
         started_unix_nanos: row.get("started_ns")?,
         address: row.get::<_, Option<u32>>("address")?.map(Ipv4Addr::from),
         error: row.get("error")?,
+        restarts: row.get::<_, i64>("restarts")?.unsigned_abs(),
+        stopped_by_hand: row.get("stopped_by_hand")?,
+        update_pending: row.get("update_pending")?,
+        health: None,
     })
 }
 
@@ -101,6 +110,22 @@ pub(super) fn text(value: &impl serde::Serialize) -> Result<String, Error> {
         what: "write a record",
         why: error.to_string(),
     })
+}
+
+/// What it is asked to be, and whether a running container has yet to become that.
+pub(super) fn updated(
+    connection: &Connection,
+    id: &str,
+    request: &CreateRequest,
+    pending: bool,
+) -> Result<(), Error> {
+    connection
+        .execute(
+            "UPDATE containers SET request = ?2, update_pending = ?3 WHERE id = ?1",
+            params![id, text(request)?, pending],
+        )
+        .map_err(Error::database("record an update"))?;
+    Ok(())
 }
 
 pub(super) fn rename(connection: &Connection, id: &str, name: &str) -> Result<(), Error> {
@@ -183,12 +208,20 @@ fn lowest_free(subnet: Subnet, taken: &[u32]) -> Option<Ipv4Addr> {
         .map(Ipv4Addr::from)
 }
 
-pub(super) fn started(connection: &Connection, id: &str, pid: u32, at_unix_nanos: i64) -> Result<(), Error> {
+pub(super) fn started(
+    connection: &Connection,
+    id: &str,
+    pid: u32,
+    at_unix_nanos: i64,
+    by: By,
+) -> Result<(), Error> {
     connection
         .execute(
-            "UPDATE containers SET state = 'running', pid = ?2, started_ns = ?3, runs = runs + 1, error = ''
+            "UPDATE containers SET state = 'running', pid = ?2, started_ns = ?3, runs = runs + 1, error = '',
+                 restarting = 0, stopped_by_hand = 0, update_pending = 0,
+                  restarts = CASE WHEN ?4 THEN restarts ELSE 0 END
              WHERE id = ?1",
-            params![id, pid, at_unix_nanos],
+            params![id, pid, at_unix_nanos, by == By::Policy],
         )
         .map_err(Error::database("record a start"))?;
     Ok(())
@@ -204,7 +237,13 @@ pub(super) fn start_failed(connection: &Connection, id: &str, error: &str) -> Re
     Ok(())
 }
 
-pub(super) fn exited(connection: &Connection, id: &str, exit: Exit, error: &str) -> Result<(), Error> {
+pub(super) fn exited(
+    connection: &Connection,
+    id: &str,
+    exit: Exit,
+    error: &str,
+    next: Next,
+) -> Result<(), Error> {
     connection
         .execute(
             "UPDATE containers
@@ -213,6 +252,18 @@ pub(super) fn exited(connection: &Connection, id: &str, exit: Exit, error: &str)
             params![id, exit.code, exit.at_unix_nanos, exit.oom_killed, error],
         )
         .map_err(Error::database("record an exit"))?;
+    followed(connection, id, next)
+}
+
+/// What follows the last end.
+pub(super) fn followed(connection: &Connection, id: &str, next: Next) -> Result<(), Error> {
+    let by_hand = next == Next::Rest { by_hand: true };
+    connection
+        .execute(
+            "UPDATE containers SET restarting = ?2, restarts = restarts + ?2, stopped_by_hand = ?3 WHERE id = ?1",
+            params![id, next == Next::Restart, by_hand],
+        )
+        .map_err(Error::database("record what follows an end"))?;
     Ok(())
 }
 

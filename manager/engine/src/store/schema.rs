@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Step `n` brings a database from version `n` to `n + 1`.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
     CREATE TABLE containers (
         id          TEXT PRIMARY KEY,
@@ -51,6 +51,12 @@ const STEPS: [&str; 3] = [
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX container_volumes_by_volume ON container_volumes (volume);
     ALTER TABLE containers ADD COLUMN mounts TEXT;  -- JSON; of an older manager's containers: none but their binds
+",
+    "
+    ALTER TABLE containers ADD COLUMN restarting      INTEGER NOT NULL DEFAULT 0;  -- ended, to be started by its policy
+    ALTER TABLE containers ADD COLUMN restarts        INTEGER NOT NULL DEFAULT 0;  -- by its policy, since a start by hand
+    ALTER TABLE containers ADD COLUMN stopped_by_hand INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE containers ADD COLUMN update_pending  INTEGER NOT NULL DEFAULT 0;  -- the request is newer than the run
 ",
 ];
 

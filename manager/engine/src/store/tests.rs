@@ -6,7 +6,7 @@ use super::*;
 use crate::container::State;
 use crate::request::{Bind, CreateRequest, Mount, Source, VolumeSource};
 
-fn container(id: &str, name: &str) -> Container {
+pub(crate) fn container(id: &str, name: &str) -> Container {
     Container {
         id: id.to_owned(),
         name: name.to_owned(),
@@ -26,6 +26,10 @@ fn container(id: &str, name: &str) -> Container {
         started_unix_nanos: 0,
         address: None,
         error: String::new(),
+        restarts: 0,
+        stopped_by_hand: false,
+        update_pending: false,
+        health: None,
     }
 }
 
@@ -42,7 +46,7 @@ async fn what_is_acknowledged_is_there_after_a_reopen() {
     assert!(none.is_empty());
     let address = store.insert(container("a1", "one"), SUBNET).await.unwrap();
     assert_eq!(address, Some(Ipv4Addr::new(10, 0, 0, 2)));
-    store.started("a1", 42, 7).await.unwrap();
+    store.started("a1", 42, 7, By::Hand).await.unwrap();
     let (_, read) = Store::open(&path).unwrap();
     assert_eq!(
         (read[0].state, read[0].pid, read[0].runs),
@@ -55,11 +59,11 @@ async fn what_is_acknowledged_is_there_after_a_reopen() {
         at_unix_nanos: 9,
         oom_killed: true,
     };
-    store.exited("a1", exit, "").await.unwrap();
+    store.exited("a1", exit, "", Next::Restart).await.unwrap();
     let (_, read) = Store::open(&path).unwrap();
     assert_eq!(
         (read[0].state, read[0].pid, read[0].exit),
-        (State::Exited, 0, Some(exit))
+        (State::Restarting, 0, Some(exit))
     );
 }
 

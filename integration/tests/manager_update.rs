@@ -1,0 +1,173 @@
+//! Limits and policies that change after a container's creation: in the kernel at once, and on record.
+
+use integration::{Manager, Sandbox, eventually};
+use std::fs;
+use std::path::Path;
+
+/// What a file of the container's cgroup says, under its name in version 1 or 2.
+fn limit(id: &str, controller: &str, old: &str, new: &str) -> String {
+    let root = Path::new("/sys/fs/cgroup");
+    let places = [
+        root.join(controller).join("berth").join(id).join(old),
+        root.join("berth").join(id).join(new),
+        root.join("unified/berth").join(id).join(new),
+    ];
+    let mut texts = places.iter().filter_map(|path| fs::read_to_string(path).ok());
+    texts.next().expect("the group has its limits").trim().to_owned()
+}
+
+fn limits(id: &str) -> (String, String, String) {
+    (
+        limit(id, "memory", "memory.limit_in_bytes", "memory.max"),
+        limit(id, "cpu", "cpu.cfs_quota_us", "cpu.max"),
+        limit(id, "pids", "pids.max", "pids.max"),
+    )
+}
+
+#[test]
+fn limits_change_in_the_kernel_and_on_record() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let run = ["run", "-d", "--name", "one", "-m", "64m", &image, "sleep", "1000"];
+    let id = manager.ctl(&run).ok().trim().to_owned();
+    let update = [
+        "update",
+        "-m",
+        "128m",
+        "--cpus",
+        "0.5",
+        "--pids-limit",
+        "40",
+        "one",
+    ];
+    assert_eq!(manager.ctl(&update).ok(), "one\n");
+    let pid = manager.inspect("one")["pid"].clone();
+    let (memory, quota, pids) = limits(&id);
+    assert_eq!((memory.as_str(), pids.as_str()), ("134217728", "40"));
+    assert!(quota == "50000" || quota == "50000 100000", "{quota}");
+    // Less than it was, and nothing that limits any more.
+    manager
+        .ctl(&["update", "-m", "32m", "--pids-limit", "-1", "one"])
+        .ok();
+    let (memory, _, pids) = limits(&id);
+    assert_eq!((memory.as_str(), pids.as_str()), ("33554432", "max"));
+    let found = manager.inspect("one");
+    assert_eq!((&found["state"], &found["pid"]), (&"running".into(), &pid));
+    assert_eq!(found["request"]["memoryBytes"], 32 << 20);
+    assert_eq!(found["request"]["cpuQuotaMillis"], 500);
+
+    manager.kill();
+    manager.start_again();
+    manager.ctl(&["restart", "-t", "0", "one"]).ok();
+    let (memory, quota, pids) = limits(&id);
+    assert_eq!((memory.as_str(), pids.as_str()), ("33554432", "max"));
+    assert!(quota.starts_with("50000"), "{quota}");
+    manager.ctl(&["update", "-m", "0", "one"]).ok();
+    let (memory, _, _) = limits(&id);
+    assert!(
+        memory
+            .parse()
+            .map_or(memory == "max", |bytes: u64| bytes > 1 << 60),
+        "{memory}"
+    );
+}
+
+#[test]
+fn a_refused_update_changes_nothing() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "--pids-limit",
+        "50",
+        &image,
+        "sleep",
+        "1000",
+    ];
+    let id = manager.ctl(&run).ok().trim().to_owned();
+    let before = limits(&id);
+    for (flags, reason) in [
+        (&["-m", "1m"][..], "6 MiB"),
+        (&["--cpus", "100000"], "CPUs"),
+        (&["--restart", "often"], "no restart policy"),
+        (&[], "nothing is to be changed"),
+    ] {
+        let refused = manager.ctl(&[&["update"], flags, &["one"]].concat()).refused();
+        assert!(refused.contains(reason), "{flags:?}: {refused}");
+    }
+    assert_eq!(limits(&id), before);
+    let found = manager.inspect("one");
+    assert_eq!(found["request"]["memoryBytes"], serde_json::Value::Null);
+    assert_eq!(
+        (&found["request"]["pidsLimit"], &found["state"]),
+        (&50.into(), &"running".into())
+    );
+}
+
+/// The kernel of cgroup v1 refuses a limit below what is held; that of v2 would kill.
+#[test]
+fn what_the_kernel_refuses_is_as_it_was() {
+    if !Path::new("/sys/fs/cgroup/memory").is_dir() {
+        println!("skipped: a refusal of the kernel needs memory in a hierarchy of cgroup v1");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let script = "dd if=/dev/zero of=/dev/shm/held bs=1M count=40; echo held; sleep 1000";
+    let run = ["run", "-d", "--name", "one", "--pids-limit", "50", &image];
+    let id = manager
+        .ctl(&[&run[..], &["sh", "-c", script]].concat())
+        .ok()
+        .trim()
+        .to_owned();
+    eventually("it holds memory", || {
+        manager
+            .ctl(&["logs", "one"])
+            .ok()
+            .contains("held\n")
+            .then_some(())
+    });
+    let before = limits(&id);
+    let refused = manager
+        .ctl(&["update", "-m", "8m", "--pids-limit", "60", "one"])
+        .refused();
+    assert!(refused.contains("memory.limit_in_bytes"), "{refused}");
+    for _ in 0..2 {
+        assert_eq!(limits(&id), before);
+        let found = manager.inspect("one");
+        assert_eq!(found["request"]["memoryBytes"], serde_json::Value::Null);
+        assert_eq!(
+            (&found["request"]["pidsLimit"], &found["state"]),
+            (&50.into(), &"running".into())
+        );
+        manager.kill();
+        manager.start_again();
+    }
+}
+
+#[test]
+fn a_new_policy_counts_from_the_next_end_on() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    manager.ctl(&["create", "--name", "one", &image, "false"]).ok();
+    manager
+        .ctl(&["update", "--restart", "on-failure:2", "-m", "16m", "one"])
+        .ok();
+    manager.ctl(&["start", "one"]).ok();
+    let ended = eventually("it is given up", || {
+        let found = manager.inspect("one");
+        (found["state"] == "exited" && found["restartCount"] == 2).then_some(found)
+    });
+    assert_eq!(ended["request"]["memoryBytes"], 16 << 20);
+    let run = ["run", "-d", "--rm", "--name", "two", &image, "sleep", "1000"];
+    manager.ctl(&run).ok();
+    let refused = manager.ctl(&["update", "--restart", "always", "two"]).refused();
+    assert!(refused.contains("removes itself"), "{refused}");
+}

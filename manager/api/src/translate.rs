@@ -1,5 +1,7 @@
 //! Between the API's messages and the engine's types.
 
+mod ports;
+
 use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
 use image::{Credentials, Lease, LeasedImage, Secret};
 use proto::v1;
@@ -63,6 +65,7 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
         cap_drop: message.cap_drop,
         tty_columns: message.tty_columns,
         tty_rows: message.tty_rows,
+        ports: ports::ports(message.ports)?,
     })
 }
 
@@ -103,6 +106,7 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         cap_drop: request.cap_drop,
         tty_columns: request.tty_columns,
         tty_rows: request.tty_rows,
+        ports: ports::message(&request.ports),
     }
 }
 
@@ -129,6 +133,7 @@ pub(crate) fn container(container: &Container, subnet_prefix: u8) -> v1::Contain
         open_stdin: request.open_stdin,
         error: container.error.clone(),
         auto_remove: request.auto_remove,
+        ports: container.ports.iter().map(ports::published).collect(),
     }
 }
 
@@ -239,6 +244,7 @@ mod tests {
             tty_rows: 24,
             stdin_once: true,
             platform: "linux/arm64".to_owned(),
+            ..v1::CreateContainerRequest::default()
         };
         assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);
     }

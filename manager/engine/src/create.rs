@@ -85,7 +85,8 @@ async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Contain
             release(&engine, &id);
             return Err(error);
         }
-        let warnings = warnings(&image.config_json);
+        let mut warnings = warnings(&image.config_json);
+        warnings.extend(request.ports.warning(request.network));
         let container = Container {
             id,
             name: request.name.clone(),
@@ -100,6 +101,7 @@ async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Contain
             created_unix_nanos: now_unix_nanos(),
             started_unix_nanos: 0,
             address: None,
+            ports: Vec::new(),
             error: String::new(),
         };
         Ok((container, warnings))

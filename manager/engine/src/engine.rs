@@ -14,6 +14,7 @@ use crate::container::Container;
 use crate::events::{Events, Listener};
 use crate::lifecycle::Handle;
 use crate::logs::watch::Watcher;
+use crate::ports::Claims;
 use crate::registry::Registry;
 use crate::signals::SIGKILL;
 use crate::store::Store;
@@ -28,6 +29,7 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     pub(crate) log_watcher: Watcher,
     pub(crate) pauses: Pauses,
+    pub(crate) ports: Claims,
 }
 
 /// The engine. Clones share it.
@@ -77,6 +79,7 @@ impl Engine {
             events: Events::new(),
             log_watcher: Watcher::new()?,
             pauses: Pauses::default(),
+            ports: Claims::default(),
             config,
         });
         reconcile::all(&engine, containers).await?;

@@ -276,6 +276,7 @@ impl Owner {
                 container.pid = started.pid;
                 container.runs += 1;
                 container.started_unix_nanos = started.at_unix_nanos;
+                container.ports = started.ports;
                 container.error.clear();
                 self.watch(started.shim);
                 self.publish();
@@ -363,6 +364,7 @@ impl Owner {
         let container = Arc::make_mut(&mut self.container);
         container.state = State::Exited;
         container.pid = 0;
+        container.ports.clear();
         container.exit = Some(exit);
         container.error = error;
         match recorded {

@@ -53,6 +53,7 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
     let engine = Arc::clone(engine);
     blocking(move || {
         remove_links(&engine, &running);
+        engine.ports.restore(&engine.config);
         remove_layers(&engine, &known);
         remove_folders(&engine, &known);
         Ok(())
@@ -85,6 +86,7 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
                     Err(_) => tracing::warn!(id = container.id, "its shim is slow: it counts as running"),
                 }
                 take_over(engine, &container, &shim).await;
+                engine.ports.resume(&container);
                 return Some(Settled {
                     container,
                     shim: Some(shim),
@@ -115,6 +117,7 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
         };
         container.state = State::Exited;
         container.pid = 0;
+        container.ports.clear();
         container.exit = Some(exit);
     }
     let is_over = container.state == State::Exited || was_starting(engine, &container);

@@ -1,5 +1,6 @@
 //! What a client asks for when it makes a container.
 
+mod ports;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
+pub(crate) use ports::Wanted;
+pub use ports::{PortRange, Ports, Publish};
 pub(crate) use rules::{check_env, check_strings, check_working_dir};
 
 /// What a container is to be.
@@ -66,6 +69,8 @@ pub struct CreateRequest {
     pub tty_columns: u32,
     /// First size of the terminal; 0: not known.
     pub tty_rows: u32,
+    /// Which of its ports the host has.
+    pub ports: Ports,
 }
 
 /// A directory or file of the host that a container sees.

@@ -8,20 +8,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use network::Endpoint;
+use network::{Endpoint, PublishedPort};
 
 use crate::container::{Container, now_unix_nanos};
 use crate::engine::{Inner, blocking};
 use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, layers::Layers};
-use crate::{Error, bundle, etc_files, sys, teardown};
+use crate::{Error, bundle, etc_files, ports, sys, teardown};
 
 /// A run that has begun, and is on record.
 pub(crate) struct Started {
     pub(crate) shim: Shim,
     pub(crate) pid: u32,
     pub(crate) at_unix_nanos: i64,
+    pub(crate) ports: Vec<PublishedPort>,
 }
 
 /// Start `container`, which is not running.
@@ -41,6 +42,7 @@ pub(crate) async fn start(engine: &Arc<Inner>, container: &Container) -> Result<
 
 async fn steps(engine: &Arc<Inner>, container: &Container) -> Result<Started, Error> {
     let id = &container.id;
+    let ports = ports::claim(engine, container).await?;
     let rootfs = write_files(engine, container).await?;
     failpoint::reach("start.files-written");
 
@@ -55,16 +57,23 @@ async fn steps(engine: &Arc<Inner>, container: &Container) -> Result<Started, Er
     connect_network(engine, container, pid).await?;
     failpoint::reach("start.network-connected");
 
+    ports::publish(engine, id).await?;
+    failpoint::reach("start.ports-published");
+
     shim.start("").await?;
     let at_unix_nanos = now_unix_nanos();
     failpoint::reach("start.process-started");
 
-    engine.store.started(id, pid, at_unix_nanos).await?;
+    engine
+        .store
+        .started(id, pid, at_unix_nanos, ports.clone())
+        .await?;
     failpoint::reach("start.recorded");
     Ok(Started {
         shim,
         pid,
         at_unix_nanos,
+        ports,
     })
 }
 

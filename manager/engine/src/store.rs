@@ -5,6 +5,7 @@
 //! rolled back alone, by its savepoint. What frees space is tried again without the ballast when the disk is full.
 
 mod ballast;
+mod ports;
 mod rows;
 mod schema;
 
@@ -12,6 +13,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 
+use network::PublishedPort;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -47,7 +49,8 @@ impl Store {
             Err(Error::DiskFull { .. }) if ballast.throw_off() => open(path),
             other => other,
         }?;
-        let containers = rows::load(&connection)?;
+        let mut containers = rows::load(&connection)?;
+        ports::load(&connection, &mut containers)?;
         let root_id = schema::root_id(&connection)?.into();
         ballast.keep();
         let owned = Arc::clone(&ballast);
@@ -105,10 +108,17 @@ impl Store {
     }
 
     /// A run has begun.
-    pub(crate) async fn started(&self, id: &str, pid: u32, at_unix_nanos: i64) -> Result<(), Error> {
+    pub(crate) async fn started(
+        &self,
+        id: &str,
+        pid: u32,
+        at_unix_nanos: i64,
+        ports: Vec<PublishedPort>,
+    ) -> Result<(), Error> {
         let id = id.to_owned();
         self.write("record a start", Room::Needed, move |connection| {
-            rows::started(connection, &id, pid, at_unix_nanos)
+            rows::started(connection, &id, pid, at_unix_nanos)?;
+            ports::insert(connection, &id, &ports)
         })
         .await
     }
@@ -126,7 +136,8 @@ impl Store {
     pub(crate) async fn exited(&self, id: &str, exit: Exit, error: &str) -> Result<(), Error> {
         let (id, error) = (id.to_owned(), error.to_owned());
         self.write("record an exit", Room::SetAside, move |connection| {
-            rows::exited(connection, &id, exit, &error)
+            rows::exited(connection, &id, exit, &error)?;
+            ports::delete(connection, &id)
         })
         .await
     }

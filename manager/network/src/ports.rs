@@ -1,8 +1,11 @@
 //! Published ports: what comes to a port of the host is sent on to a port of a container, by the kernel alone.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::endpoint::link_name;
 use crate::netlink::{Netfilter, Route};
@@ -10,9 +13,11 @@ use crate::nft::{Element, Ruleset};
 use crate::{Error, owner, route};
 
 /// A transport protocol that has ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
+    #[default]
     Tcp,
     /// UDP.
     Udp,
@@ -96,11 +101,9 @@ impl Publisher<'_> {
             .filter(|element| owner::read(&element.comment) == Some(self.owner))
             .collect();
         let without = |these: &[Element], those: &[Element]| -> Vec<Element> {
-            these
-                .iter()
-                .filter(|this| !those.contains(this))
-                .cloned()
-                .collect()
+            let those: HashSet<&Element> = those.iter().collect();
+            let missing = these.iter().filter(|this| !those.contains(this));
+            missing.cloned().collect()
         };
         Element::exchange(
             &mut netfilter,

@@ -12,6 +12,7 @@ mod leases;
 mod login;
 mod logs;
 mod mounts;
+mod ports;
 mod prune;
 mod registries;
 mod run;
@@ -84,6 +85,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Pause(flags) => containers::pause(&client, flags.containers).await,
         Command::Unpause(flags) => containers::unpause(&client, flags.containers).await,
         Command::Container(ContainerCommand::Prune(flags)) => prune::containers(&client, flags).await,
+        Command::Port(flags) => ports::port(&client, flags).await,
         Command::Top(flags) => top::top(&client, flags, format).await,
         Command::Wait(flags) => containers::wait(&client, flags).await,
         Command::Rename(flags) => containers::rename(&client, flags).await,

@@ -6,7 +6,7 @@ use proto::v1::{
 };
 use tonic::Code;
 
-use super::{images, mounts};
+use super::{images, mounts, ports};
 use crate::cli::{Create, PullPolicy, Run};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
@@ -161,6 +161,7 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         tty_rows: window.rows,
         stdin_once: false,
         platform: flags.platform.clone(),
+        ports: ports::parse(&flags.ports)?,
     })
 }
 

@@ -35,6 +35,7 @@ impl CreateRequest {
         check_hostname(&self.hostname)?;
         self.check_binds()?;
         self.check_limits()?;
+        self.ports.check()?;
         check_labels(&self.labels)?;
         if !self.stop_signal.is_empty() {
             signal::parse("stop_signal", &self.stop_signal)?;

@@ -55,6 +55,7 @@ fn container(row: &Row<'_>) -> Result<Container, rusqlite::Error> {
         created_unix_nanos: row.get("created_ns")?,
         started_unix_nanos: row.get("started_ns")?,
         address: row.get::<_, Option<u32>>("address")?.map(Ipv4Addr::from),
+        ports: Vec::new(),
         error: row.get("error")?,
     })
 }

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Step `n` brings a database from version `n` to `n + 1`.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
     CREATE TABLE containers (
         id          TEXT PRIMARY KEY,
@@ -32,6 +32,17 @@ const STEPS: [&str; 2] = [
     "
     CREATE TABLE root (id TEXT NOT NULL) STRICT;    -- one row
     INSERT INTO root VALUES (lower(hex(randomblob(8))));
+",
+    "
+    CREATE TABLE ports (                        -- of containers that run
+        protocol       TEXT NOT NULL,
+        host_port      INTEGER NOT NULL,
+        host_address   INTEGER NOT NULL,        -- IPv4, as a number; 0: all
+        container_port INTEGER NOT NULL,
+        container      TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
+        PRIMARY KEY (protocol, host_port, host_address)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX ports_of ON ports (container);
 ",
 ];
 

@@ -39,7 +39,7 @@ pub(crate) enum MapKind {
 }
 
 /// One published port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Element {
     /// None: all addresses of the host.
     pub(crate) address: Option<Ipv4Addr>,

@@ -1,5 +1,6 @@
 //! Between the API's messages and the engine's types.
 
+mod names;
 mod ports;
 
 use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
@@ -66,6 +67,7 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
         tty_columns: message.tty_columns,
         tty_rows: message.tty_rows,
         ports: ports::ports(message.ports)?,
+        names: names::names(message.names),
     })
 }
 
@@ -107,6 +109,7 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         tty_columns: request.tty_columns,
         tty_rows: request.tty_rows,
         ports: ports::message(&request.ports),
+        names: names::message(&request.names),
     }
 }
 

@@ -3,6 +3,7 @@
 mod archives;
 mod connection;
 mod leases;
+mod names;
 mod ports;
 mod registries;
 mod store;
@@ -10,6 +11,7 @@ mod store;
 pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
 pub(crate) use connection::{Connection, ContextCommand, Endpoint};
 pub(crate) use leases::{CreateLease, LeaseCommand};
+pub(crate) use names::NameFlags;
 pub(crate) use ports::{Port, PortFlags};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
@@ -278,6 +280,8 @@ pub(crate) struct Create {
     pub(crate) network: String,
     #[command(flatten)]
     pub(crate) ports: PortFlags,
+    #[command(flatten)]
+    pub(crate) names: NameFlags,
     /// Program in place of the image's entrypoint; empty: none
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,

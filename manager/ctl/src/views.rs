@@ -1,10 +1,12 @@
 //! The API's messages in the shape that JSON output promises. Field names are a contract: they are only added.
 
+mod names;
 mod ports;
 mod store;
 
 pub(crate) use store::{Check, DiskUsage, Lease, Step};
 
+use names::Names;
 use ports::{Ports, PublishedPort};
 use std::collections::{BTreeMap, HashMap};
 
@@ -203,6 +205,7 @@ struct Request {
     binds: Vec<Bind>,
     network: Option<String>,
     ports: Option<Ports>,
+    names: Option<Names>,
     memory_bytes: Option<i64>,
     cpu_quota_millis: Option<i64>,
     pids_limit: Option<i64>,
@@ -241,6 +244,7 @@ impl From<&v1::CreateContainerRequest> for Request {
             binds: request.binds.iter().map(bind).collect(),
             network: unless_empty(&request.network),
             ports: request.ports.as_ref().map(Ports::from),
+            names: request.names.as_ref().map(Names::from),
             memory_bytes: unless_zero(request.memory_bytes),
             cpu_quota_millis: unless_zero(request.cpu_quota_millis),
             pids_limit: unless_zero(request.pids_limit),

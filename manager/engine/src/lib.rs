@@ -57,7 +57,7 @@ pub use input::{Input, Output};
 pub use logs::{LogsRequest, Record, Stream};
 pub use network::{Protocol, PublishedPort};
 pub use prune::{ContainerFilters, Pruned};
-pub use request::{Bind, CreateRequest, Network, PortRange, Ports, Publish};
+pub use request::{Bind, CreateRequest, HostEntry, Names, Network, PortRange, Ports, Publish};
 pub use signals::Until;
 pub use top::Processes;
 pub use usage::ContainerUsage;

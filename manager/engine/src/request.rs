@@ -1,5 +1,6 @@
 //! What a client asks for when it makes a container.
 
+mod names;
 mod ports;
 mod rules;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
+pub use names::{HostEntry, Names};
 pub(crate) use ports::Wanted;
 pub use ports::{PortRange, Ports, Publish};
 pub(crate) use rules::{check_env, check_strings, check_working_dir};
@@ -71,6 +73,8 @@ pub struct CreateRequest {
     pub tty_rows: u32,
     /// Which of its ports the host has.
     pub ports: Ports,
+    /// Whom it asks for names.
+    pub names: Names,
 }
 
 /// A directory or file of the host that a container sees.

@@ -93,7 +93,8 @@ async fn write_files(engine: &Arc<Inner>, container: &Container) -> Result<image
             &etc,
             &spec::hostname(&container),
             container.address,
-            container.request.network,
+            engine.config.bridge.gateway,
+            &container.request,
         )?;
         let config = spec::config(&container, &image.config, &user, &etc);
         bundle::write(

@@ -12,6 +12,7 @@ mod leases;
 mod login;
 mod logs;
 mod mounts;
+mod names;
 mod ports;
 mod prune;
 mod registries;

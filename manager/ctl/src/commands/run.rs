@@ -6,7 +6,7 @@ use proto::v1::{
 };
 use tonic::Code;
 
-use super::{images, mounts, ports};
+use super::{images, mounts, names, ports};
 use crate::cli::{Create, PullPolicy, Run};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
@@ -162,6 +162,7 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         stdin_once: false,
         platform: flags.platform.clone(),
         ports: ports::parse(&flags.ports)?,
+        names: names::parse(&flags.names)?,
     })
 }
 

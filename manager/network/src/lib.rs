@@ -21,6 +21,7 @@
 //! holds for traffic between two containers while `net.bridge.bridge-nf-call-iptables` is 1.
 
 mod bridge;
+mod conntrack;
 mod endpoint;
 mod error;
 mod namespace;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::endpoint::link_name;
 use crate::netlink::{Netfilter, Route};
 use crate::nft::{Element, Ruleset};
-use crate::{Error, owner, route};
+use crate::{Error, conntrack, owner, route};
 
 /// A transport protocol that has ports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,10 +72,11 @@ impl Publisher<'_> {
             // Somebody has flushed the host's rules.
             Err(error) if error.errno() == Some(libc::ENOENT) => {
                 Ruleset::shared().ensure(&mut netfilter)?;
-                Element::exchange(&mut netfilter, &[], &elements)
+                Element::exchange(&mut netfilter, &[], &elements)?;
             }
-            published => published,
+            published => published?,
         }
+        forget_flows(&mut netfilter, target)
     }
 
     /// Take a container's ports away; fine if they are not published.
@@ -86,10 +87,11 @@ impl Publisher<'_> {
             Err(error) if error.errno() == Some(libc::ENOENT) => {
                 let mut there = Element::list(&mut netfilter)?;
                 there.retain(|element| elements.contains(element));
-                Element::exchange(&mut netfilter, &there, &[])
+                Element::exchange(&mut netfilter, &there, &[])?;
             }
-            withdrawn => withdrawn,
+            withdrawn => withdrawn?,
         }
+        forget_flows(&mut netfilter, target)
     }
 
     /// Make the published ports of this owner those of `targets`: what is missing is added, what is too much goes.
@@ -123,6 +125,16 @@ impl Publisher<'_> {
         };
         target.ports.iter().map(element).collect()
     }
+}
+
+/// After each change: a packet that came in before may have made a flow that does not know of it.
+fn forget_flows(netfilter: &mut Netfilter, target: &Target<'_>) -> Result<(), Error> {
+    if target.ports.iter().all(|port| port.protocol == Protocol::Tcp) {
+        return Ok(());
+    }
+    let local = Route::open()?.addresses()?;
+    let local: Vec<_> = local.into_iter().map(|local| local.address).collect();
+    conntrack::forget(netfilter, target, &local)
 }
 
 impl Protocol {

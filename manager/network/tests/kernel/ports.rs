@@ -190,3 +190,41 @@ fn what_others_did_to_the_rules_is_mended() {
         .unwrap();
     assert!(host.rules().contains("172.30.0.3 . 80"));
 }
+
+/// Who goes on sending from one port has one flow for the kernel, whatever becomes of the other end.
+#[test]
+fn datagrams_reach_whoever_has_the_port_now() {
+    let (host, bridge) = host_with_bridge();
+    let (outside, first, second) = (outside_of(&host), Namespace::new(), Namespace::new());
+    let (one, two) = (id(1), id(2));
+    host.attach(&bridge, &one, FIRST, &first).unwrap();
+    host.attach(&bridge, &two, SECOND, &second).unwrap();
+    let ports = [PublishedPort {
+        protocol: Protocol::Udp,
+        ..port(Ipv4Addr::UNSPECIFIED, 53)
+    }];
+    let client = outside.run(|| UdpSocket::bind((OUTSIDE, 0)).unwrap());
+    let server = |namespace: &Namespace, port| {
+        let socket = namespace.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket
+    };
+    let of_host = server(&host, 53);
+    let servers = [server(&first, 80), server(&second, 80)];
+    let arrives = |server: &UdpSocket, text: &str| {
+        client.send_to(text.as_bytes(), (HOST, 53)).unwrap();
+        let mut buffer = [0; 32];
+        let length = server
+            .recv(&mut buffer)
+            .unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(&buffer[..length], text.as_bytes());
+    };
+    arrives(&of_host, "to the host");
+    for (id, address, server) in [(&one, FIRST, &servers[0]), (&two, SECOND, &servers[1])] {
+        let target = target(id, address, &ports);
+        host.run(|| PUBLISHER.publish(&target)).unwrap();
+        arrives(server, "to a container");
+        host.run(|| PUBLISHER.withdraw(&target)).unwrap();
+        arrives(&of_host, "to the host again");
+    }
+}

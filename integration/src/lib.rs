@@ -8,6 +8,7 @@
 //! - [`Bundle`]: a bundle with busybox as its rootfs and the default config, to be edited.
 //! - [`Runtime`]: the built `runtime` with a state folder in the sandbox.
 //! - [`Manager`]: a network namespace with a registry in it and a manager beside it; [`Manager::ctl`].
+//! - [`Outside`]: another machine, on a link of the manager's host.
 //! - [`Shim`]: the built `shim` for one bundle, and its task API.
 //! - [`Containerd`]: a containerd with our shim, or a newer one with its own shim and our runtime; driven with `ctr`.
 //! - [`Cri`]: a newer containerd's CRI service with our runtime, below its own shim or ours; driven with `crictl`.
@@ -24,6 +25,7 @@ mod containerd;
 mod cri;
 mod image;
 mod manager;
+mod outside;
 mod peers;
 mod process;
 mod random;
@@ -39,6 +41,7 @@ pub use containerd::Containerd;
 pub use cri::{Cri, Handler};
 pub use image::{Image, Layer};
 pub use manager::Manager;
+pub use outside::Outside;
 pub use peers::Peers;
 pub use process::{
     Done, adopt_orphans, binary, command_exists, eventually, finish, is_linux_since, kills, run,

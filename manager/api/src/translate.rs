@@ -1,11 +1,12 @@
 //! Between the API's messages and the engine's types.
 
 mod artifact;
+mod names;
+mod ports;
 pub(crate) mod storage;
-
-pub(crate) use artifact::{inspected, kept};
 mod upkeep;
 
+pub(crate) use artifact::{inspected, kept};
 pub(crate) use upkeep::update;
 
 use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
@@ -78,6 +79,8 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
             .unwrap_or_default(),
         restart: upkeep::restart(message.restart)?,
         healthcheck: message.healthcheck.map(upkeep::healthcheck),
+        ports: ports::ports(message.ports)?,
+        names: names::names(message.names),
     })
 }
 
@@ -121,6 +124,8 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         storage: storage::storage_message(&request.storage),
         restart: upkeep::restart_message(request.restart),
         healthcheck: request.healthcheck.map(upkeep::healthcheck_message),
+        ports: ports::message(&request.ports),
+        names: names::message(&request.names),
     }
 }
 
@@ -149,6 +154,7 @@ pub(crate) fn container(container: &Container, subnet_prefix: u8) -> v1::Contain
         auto_remove: request.auto_remove,
         restart_count: container.restarts,
         health: container.health.as_deref().map(upkeep::health),
+        ports: container.ports.iter().map(ports::published).collect(),
     }
 }
 
@@ -261,9 +267,7 @@ mod tests {
             tty_rows: 24,
             stdin_once: true,
             platform: "linux/arm64".to_owned(),
-            storage: None,
-            restart: None,
-            healthcheck: None,
+            ..v1::CreateContainerRequest::default()
         };
         assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);
     }

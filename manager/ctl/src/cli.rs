@@ -4,6 +4,8 @@ mod archives;
 mod connection;
 mod cp;
 mod leases;
+mod names;
+mod ports;
 mod registries;
 mod storage;
 mod store;
@@ -14,6 +16,8 @@ pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
 pub(crate) use connection::{Connection, ContextCommand, Endpoint};
 pub(crate) use cp::Copy;
 pub(crate) use leases::{CreateLease, LeaseCommand};
+pub(crate) use names::NameFlags;
+pub(crate) use ports::{Port, PortFlags};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
 pub(crate) use storage::StorageFlags;
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
@@ -128,6 +132,8 @@ pub(crate) enum Command {
     Top(Top),
     /// Show what containers use, again and again
     Stats(Stats),
+    /// Show where on this machine the ports of a container are
+    Port(Port),
     /// Show what a container has written
     Logs(Logs),
     /// Run a command in a running container
@@ -290,6 +296,10 @@ pub(crate) struct Create {
     /// Network: bridge, none or host
     #[arg(long, alias = "net", value_name = "NETWORK", default_value = "bridge")]
     pub(crate) network: String,
+    #[command(flatten)]
+    pub(crate) ports: PortFlags,
+    #[command(flatten)]
+    pub(crate) names: NameFlags,
     /// Program in place of the image's entrypoint; empty: none
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
@@ -628,7 +638,6 @@ mod tests {
             "run -m 64x image",
             "run --cpus 0 image",
             "run --pids-limit=-2 image",
-            "run -p 80:80 image",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

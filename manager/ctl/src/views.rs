@@ -1,6 +1,8 @@
 //! The API's messages in the shape that JSON output promises. Field names are a contract: they are only added.
 
 mod image;
+mod names;
+mod ports;
 mod store;
 mod upkeep;
 mod volumes;
@@ -11,6 +13,8 @@ use upkeep::{Health, Healthcheck, RestartPolicy};
 pub(crate) use upkeep::{Stats, memory_percent};
 pub(crate) use volumes::Volume;
 
+use names::Names;
+use ports::{Ports, PublishedPort};
 use std::collections::{BTreeMap, HashMap};
 
 use proto::v1;
@@ -102,6 +106,8 @@ pub(crate) struct Container {
     created_at: String,
     started_at: Option<String>,
     address: Option<String>,
+    /// While it runs.
+    ports: Vec<PublishedPort>,
     network: String,
     labels: BTreeMap<String, String>,
     tty: bool,
@@ -133,6 +139,7 @@ impl From<&v1::Container> for Container {
             created_at: rfc3339(container.created_unix_nanos),
             started_at: unless_zero(container.started_unix_nanos).map(rfc3339),
             address: unless_empty(&container.address),
+            ports: container.ports.iter().map(PublishedPort::from).collect(),
             network: container.network.clone(),
             labels: sorted(&container.labels),
             tty: container.tty,
@@ -196,6 +203,8 @@ struct Request {
     hostname: Option<String>,
     binds: Vec<Bind>,
     network: Option<String>,
+    ports: Option<Ports>,
+    names: Option<Names>,
     memory_bytes: Option<i64>,
     cpu_quota_millis: Option<i64>,
     pids_limit: Option<i64>,
@@ -235,6 +244,8 @@ impl From<&v1::CreateContainerRequest> for Request {
             hostname: unless_empty(&request.hostname),
             binds: request.binds.iter().map(bind).collect(),
             network: unless_empty(&request.network),
+            ports: request.ports.as_ref().map(Ports::from),
+            names: request.names.as_ref().map(Names::from),
             memory_bytes: unless_zero(request.memory_bytes),
             cpu_quota_millis: unless_zero(request.cpu_quota_millis),
             pids_limit: unless_zero(request.pids_limit),

@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use network::PublishedPort;
+
 use crate::health::Health;
 use crate::request::{CreateRequest, Mount};
 
@@ -66,6 +68,8 @@ pub struct Container {
     pub started_unix_nanos: i64,
     /// Its address on the bridge, from creation to removal.
     pub address: Option<Ipv4Addr>,
+    /// Its ports on the host, while it runs.
+    pub ports: Vec<PublishedPort>,
     /// Why the last start did not work; empty when it did.
     pub error: String,
     /// How often its policy has started it since somebody last did.

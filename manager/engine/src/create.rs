@@ -90,7 +90,8 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
                 return Err(error);
             }
         };
-        let warnings = warnings(&image.config_json);
+        let mut warnings = warnings(&image.config_json);
+        warnings.extend(request.ports.warning(request.network));
         let container = Container {
             id,
             name: request.name.clone(),
@@ -106,6 +107,7 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
             created_unix_nanos: now_unix_nanos(),
             started_unix_nanos: 0,
             address: None,
+            ports: Vec::new(),
             error: String::new(),
             restarts: 0,
             stopped_by_hand: false,

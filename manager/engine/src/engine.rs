@@ -15,6 +15,7 @@ use crate::container::{Container, State};
 use crate::events::{Events, EventsRequest, Listener};
 use crate::lifecycle::Handle;
 use crate::logs::watch::Watcher;
+use crate::ports::Claims;
 use crate::registry::Registry;
 use crate::request::UpdateRequest;
 use crate::signals::SIGKILL;
@@ -37,6 +38,7 @@ pub(crate) struct Inner {
     pub(crate) volumes: Volumes,
     /// Starts that nobody waits for take turns.
     pub(crate) starts: Semaphore,
+    pub(crate) ports: Claims,
 }
 
 /// The engine. Clones share it.
@@ -89,6 +91,7 @@ impl Engine {
             pauses: Pauses::default(),
             volumes: Volumes::default(),
             starts: Semaphore::new(STARTS_AT_ONCE),
+            ports: Claims::default(),
             config,
         });
         reconcile::all(&engine, containers).await?;

@@ -93,6 +93,20 @@ pub enum Error {
     /// All addresses of the bridge's subnet are taken.
     #[error("the subnet {0} has no free address left: remove a container or configure a larger subnet")]
     NoAddress(String),
+    /// A port of the host cannot be had.
+    #[error("publish port {container_port}/{protocol}: Bind for {host_address}:{host_port} failed: {why}")]
+    Port {
+        /// The container's port.
+        container_port: u16,
+        /// Of both ports.
+        protocol: network::Protocol,
+        /// The host's address; 0.0.0.0: all of them.
+        host_address: std::net::Ipv4Addr,
+        /// The host's port, or its range of ports.
+        host_port: String,
+        /// What stands in the way.
+        why: String,
+    },
     /// The image store.
     #[error(transparent)]
     Image(#[from] image::Error),
@@ -221,7 +235,8 @@ impl Error {
             | Error::OthersState { .. }
             | Error::VolumeInUse { .. }
             | Error::VolumeMount { .. }
-            | Error::Subpath { .. } => Kind::Precondition,
+            | Error::Subpath { .. }
+            | Error::Port { .. } => Kind::Precondition,
             Error::Shim { .. } | Error::ShuttingDown | Error::VolumeGoing(_) => Kind::Unavailable,
             Error::NoAddress(_) | Error::Lagged(_) | Error::DiskFull { .. } => Kind::Exhausted,
             Error::Image(error) | Error::Pull { source: error, .. } | Error::Verify { source: error, .. } => {

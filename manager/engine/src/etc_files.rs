@@ -8,18 +8,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::Error;
-use crate::request::Network;
+use crate::request::{CreateRequest, Names, Network};
 
 /// systemd's stub listens on the host's loopback; behind it is the file with the real servers.
 const STUB_UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 const RESOLV_MAX_BYTES: u64 = 64 << 10;
 
-/// Write them into `folder`.
+/// Write them into `folder`. `gateway` is the host's address on the bridge.
 pub(crate) fn write(
     folder: &Path,
     hostname: &str,
     address: Option<Ipv4Addr>,
-    network: Network,
+    gateway: Ipv4Addr,
+    request: &CreateRequest,
 ) -> Result<(), Error> {
     let put = |name: &str, content: &str| {
         let path = folder.join(name);
@@ -28,17 +29,31 @@ pub(crate) fn write(
             .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o644)))
             .map_err(Error::file("write", &path))
     };
-    let host = network == Network::Host;
+    let names = &request.names;
+    let shares_network = request.network == Network::Host;
     put("hostname", &format!("{hostname}\n"))?;
-    let of_host = |path: &str| if host { read_bounded(Path::new(path)) } else { None };
-    put(
-        "hosts",
-        &of_host("/etc/hosts").unwrap_or_else(|| hosts(hostname, address)),
-    )?;
-    put(
-        "resolv.conf",
-        &of_host("/etc/resolv.conf").unwrap_or_else(resolv_conf),
-    )
+    let of_host = |path: &str| {
+        if shares_network {
+            read_bounded(Path::new(path))
+        } else {
+            None
+        }
+    };
+    let mut hosts = of_host("/etc/hosts").unwrap_or_else(|| hosts(hostname, address));
+    let of_gateway = match request.network {
+        Network::Bridge => Some(gateway.into()),
+        Network::Host => Some(Ipv4Addr::LOCALHOST.into()),
+        Network::None => None,
+    };
+    for entry in &names.hosts {
+        // Without a network there is no way to the host.
+        if let Some(address) = entry.address(of_gateway) {
+            let _ = writeln!(hosts, "{address}\t{}", entry.name);
+        }
+    }
+    put("hosts", &hosts)?;
+    let resolv = of_host("/etc/resolv.conf").unwrap_or_else(resolv_conf);
+    put("resolv.conf", &replaced(&resolv, names))
 }
 
 fn hosts(hostname: &str, address: Option<Ipv4Addr>) -> String {
@@ -51,6 +66,31 @@ fn hosts(hostname: &str, address: Option<Ipv4Addr>) -> String {
         .to_owned();
     if let Some(address) = address {
         let _ = writeln!(text, "{address}\t{hostname}");
+    }
+    text
+}
+
+/// `resolv` with what `names` has in the place of its lines of the same kind.
+fn replaced(resolv: &str, names: &Names) -> String {
+    let replacing = |word: &str| match word {
+        "nameserver" => !names.servers.is_empty(),
+        "search" | "domain" => !names.search.is_empty(),
+        "options" => !names.options.is_empty(),
+        _ => false,
+    };
+    let kept = resolv
+        .lines()
+        .filter(|line| !line.split_whitespace().next().is_some_and(replacing));
+    let mut text: String = kept.flat_map(|line| [line, "\n"]).collect();
+    for server in &names.servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    // A single dot is docker's word for none.
+    if !names.search.is_empty() && names.search != ["."] {
+        let _ = writeln!(text, "search {}", names.search.join(" "));
+    }
+    if !names.options.is_empty() {
+        let _ = writeln!(text, "options {}", names.options.join(" "));
     }
     text
 }
@@ -105,6 +145,24 @@ mod tests {
             Some("search example.org\nnameserver 10.0.0.1\noptions edns0\n")
         );
         assert_eq!(reachable("nameserver 127.0.0.1\n"), None);
+    }
+
+    #[test]
+    fn what_is_asked_for_takes_the_place_of_the_hosts() {
+        let resolv = "nameserver 10.0.0.1\nsearch example.org\noptions edns0\n";
+        let mut names = Names::default();
+        assert_eq!(replaced(resolv, &names), resolv);
+        names.servers = vec!["192.0.2.1".to_owned(), "::2".to_owned()];
+        names.options = vec!["ndots:1".to_owned(), "rotate".to_owned()];
+        assert_eq!(
+            replaced(resolv, &names),
+            "search example.org\nnameserver 192.0.2.1\nnameserver ::2\noptions ndots:1 rotate\n"
+        );
+        names = Names {
+            search: vec![".".to_owned()],
+            ..Names::default()
+        };
+        assert_eq!(replaced(resolv, &names), "nameserver 10.0.0.1\noptions edns0\n");
     }
 
     #[test]

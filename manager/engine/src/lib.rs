@@ -26,6 +26,7 @@ mod lifecycle;
 mod logs;
 mod names;
 mod owner;
+mod ports;
 mod prune;
 mod reconcile;
 mod registries;
@@ -60,10 +61,11 @@ pub use health::{Health, HealthStatus, Probe};
 pub use image::{Layers, PathStat, PolicyFile};
 pub use input::{Input, Output};
 pub use logs::{LogsRequest, Record, Stream};
+pub use network::{Protocol, PublishedPort};
 pub use prune::{ContainerFilters, Pruned};
 pub use request::{
-    Bind, BindSource, CreateRequest, Healthcheck, Mount, Network, Recursion, RestartPolicy, Source, Storage,
-    TmpfsSource, UpdateRequest, VolumeSource,
+    Bind, BindSource, CreateRequest, Healthcheck, HostEntry, Mount, Names, Network, PortRange, Ports,
+    Publish, Recursion, RestartPolicy, Source, Storage, TmpfsSource, UpdateRequest, VolumeSource,
 };
 pub use signals::Until;
 pub use stats::{INTERVAL as STATS_INTERVAL, Sampler, Stats, Usage};

@@ -374,6 +374,7 @@ impl Owner {
                 container.pid = started.pid;
                 container.runs += 1;
                 container.started_unix_nanos = started.at_unix_nanos;
+                container.ports = started.ports;
                 container.error.clear();
                 container.stopped_by_hand = false;
                 container.health = None;
@@ -466,6 +467,7 @@ impl Owner {
         failpoint::reach("exit.recorded");
         let container = Arc::make_mut(&mut self.container);
         container.pid = 0;
+        container.ports.clear();
         container.exit = Some(exit);
         container.error = error;
         self.arrange(exit, next);

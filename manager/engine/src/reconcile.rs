@@ -56,6 +56,7 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
     let engine = Arc::clone(engine);
     blocking(move || {
         remove_links(&engine, &running);
+        engine.ports.restore(&engine.config);
         remove_layers(&engine, &known);
         remove_folders(&engine, &known);
         Ok(())
@@ -88,6 +89,7 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
                     Err(_) => tracing::warn!(id = container.id, "its shim is slow: it counts as running"),
                 }
                 take_over(engine, &container, &shim).await;
+                engine.ports.resume(&container);
                 return Some(Settled {
                     container,
                     shim: Some(shim),
@@ -119,6 +121,7 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
         };
         container.state = State::Exited;
         container.pid = 0;
+        container.ports.clear();
         container.exit = Some(exit);
         if next == Next::Restart {
             container.state = State::Restarting;

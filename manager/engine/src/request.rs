@@ -1,6 +1,8 @@
 //! What a client asks for when it makes a container.
 
 mod health;
+mod names;
+mod ports;
 mod restart;
 mod rules;
 pub(crate) mod storage;
@@ -13,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 pub use health::Healthcheck;
+pub use names::{HostEntry, Names};
+pub(crate) use ports::Wanted;
+pub use ports::{PortRange, Ports, Publish};
 pub use restart::RestartPolicy;
 pub(crate) use rules::{check_env, check_labels, check_strings, check_working_dir};
 pub use storage::{BindSource, Mount, Recursion, Source, Storage, TmpfsSource, VolumeSource};
@@ -80,6 +85,10 @@ pub struct CreateRequest {
     pub restart: RestartPolicy,
     /// None: the image's. On record with the image's fields in it.
     pub healthcheck: Option<Healthcheck>,
+    /// Which of its ports the host has.
+    pub ports: Ports,
+    /// Whom it asks for names.
+    pub names: Names,
 }
 
 /// A directory or file of the host that a container sees.

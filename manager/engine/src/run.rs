@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use network::Endpoint;
+use network::{Endpoint, PublishedPort};
 
 use crate::container::{Container, now_unix_nanos};
 use crate::engine::{Inner, blocking};
@@ -15,13 +15,14 @@ use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, layers::Layers};
 use crate::volumes::{self, Prepared};
-use crate::{Error, bundle, etc_files, sys, teardown};
+use crate::{Error, bundle, etc_files, ports, sys, teardown};
 
 /// A run that has begun, and is on record.
 pub(crate) struct Started {
     pub(crate) shim: Shim,
     pub(crate) pid: u32,
     pub(crate) at_unix_nanos: i64,
+    pub(crate) ports: Vec<PublishedPort>,
 }
 
 /// Who has asked for a start.
@@ -48,6 +49,7 @@ pub(crate) async fn start(engine: &Arc<Inner>, container: &Container, by: By) ->
 
 async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Started, Error> {
     let id = &container.id;
+    let ports = ports::claim(engine, container).await?;
     let prepared = volumes::prepare(engine, container).await?;
     failpoint::reach("start.volumes-ready");
 
@@ -66,16 +68,23 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     connect_network(engine, container, pid).await?;
     failpoint::reach("start.network-connected");
 
+    ports::publish(engine, id).await?;
+    failpoint::reach("start.ports-published");
+
     shim.start("").await?;
     let at_unix_nanos = now_unix_nanos();
     failpoint::reach("start.process-started");
 
-    engine.store.started(id, pid, at_unix_nanos, by).await?;
+    engine
+        .store
+        .started(id, pid, at_unix_nanos, by, ports.clone())
+        .await?;
     failpoint::reach("start.recorded");
     Ok(Started {
         shim,
         pid,
         at_unix_nanos,
+        ports,
     })
 }
 
@@ -97,7 +106,8 @@ async fn write_files(
             &etc,
             &spec::hostname(&container),
             container.address,
-            container.request.network,
+            engine.config.bridge.gateway,
+            &container.request,
         )?;
         let config = spec::config(&container, &image.config, &user, &etc, &sources);
         bundle::write(

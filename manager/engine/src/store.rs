@@ -5,6 +5,7 @@
 //! rolled back alone, by its savepoint. What frees space is tried again without the ballast when the disk is full.
 
 mod ballast;
+mod ports;
 mod rows;
 mod schema;
 mod volumes;
@@ -14,6 +15,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 
+use network::PublishedPort;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -53,7 +55,8 @@ impl Store {
             Err(Error::DiskFull { .. }) if ballast.throw_off() => open(path),
             other => other,
         }?;
-        let containers = rows::load(&connection)?;
+        let mut containers = rows::load(&connection)?;
+        ports::load(&connection, &mut containers)?;
         let root_id = schema::root_id(&connection)?.into();
         ballast.keep();
         let owned = Arc::clone(&ballast);
@@ -125,10 +128,18 @@ impl Store {
     }
 
     /// A run has begun.
-    pub(crate) async fn started(&self, id: &str, pid: u32, at_unix_nanos: i64, by: By) -> Result<(), Error> {
+    pub(crate) async fn started(
+        &self,
+        id: &str,
+        pid: u32,
+        at_unix_nanos: i64,
+        by: By,
+        ports: Vec<PublishedPort>,
+    ) -> Result<(), Error> {
         let id = id.to_owned();
         self.write("record a start", Room::Needed, move |connection| {
-            rows::started(connection, &id, pid, at_unix_nanos, by)
+            rows::started(connection, &id, pid, at_unix_nanos, by)?;
+            ports::insert(connection, &id, &ports)
         })
         .await
     }
@@ -146,7 +157,8 @@ impl Store {
     pub(crate) async fn exited(&self, id: &str, exit: Exit, error: &str, next: Next) -> Result<(), Error> {
         let (id, error) = (id.to_owned(), error.to_owned());
         self.write("record an exit", Room::SetAside, move |connection| {
-            rows::exited(connection, &id, exit, &error, next)
+            rows::exited(connection, &id, exit, &error, next)?;
+            ports::delete(connection, &id)
         })
         .await
     }

@@ -100,10 +100,12 @@ pub(crate) async fn remove_bundle(engine: &Arc<Inner>, id: &str) {
 
 async fn disconnect_network(engine: &Arc<Inner>, id: &str) {
     let (engine, owned) = (Arc::clone(engine), id.to_owned());
-    report(
-        id,
-        blocking(move || Ok(engine.config.bridge.detach(&owned)?)).await,
-    );
+    let disconnected = blocking(move || {
+        let withdrawn = engine.ports.withdraw(&engine.config, &owned);
+        engine.config.bridge.detach(&owned)?;
+        withdrawn
+    });
+    report(id, disconnected.await);
 }
 
 fn report(id: &str, result: Result<(), Error>) {

@@ -52,9 +52,12 @@ impl Bridge {
         let subnet = self.checked_subnet()?;
         let mut route = Route::open()?;
         let created = self.ensure_link(&mut route, subnet)?;
-        let result = enable_forwarding().and_then(|()| {
+        let result = enable(IP_FORWARD).and_then(|()| {
             let mut netfilter = Netfilter::open()?;
-            Ruleset::new(&self.name, subnet).ensure(&mut netfilter)
+            Ruleset::shared().ensure(&mut netfilter)?;
+            Ruleset::new(&self.name, subnet).ensure(&mut netfilter)?;
+            // After the rule that keeps others from loopback: by this its ports are reached from there.
+            enable(&format!("/proc/sys/net/ipv4/conf/{}/route_localnet", self.name))
         });
         if result.is_err() && created {
             // The first error is the one to tell.
@@ -281,15 +284,15 @@ pub(crate) fn delete_if_there(route: &mut Route, name: &str) -> Result<(), Error
     }
 }
 
-fn enable_forwarding() -> Result<(), Error> {
+fn enable(setting: &str) -> Result<(), Error> {
     let error = |verb| {
         move |source| Error::System {
-            action: format!("{verb} {IP_FORWARD}"),
+            action: format!("{verb} {setting}"),
             source,
         }
     };
-    if fs::read_to_string(IP_FORWARD).map_err(error("read"))?.trim() == "0" {
-        fs::write(IP_FORWARD, "1\n").map_err(error("write 1 to"))?;
+    if fs::read_to_string(setting).map_err(error("read"))?.trim() == "0" {
+        fs::write(setting, "1\n").map_err(error("write 1 to"))?;
     }
     Ok(())
 }

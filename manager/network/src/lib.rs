@@ -9,8 +9,8 @@
 //!   └──────────────┘          └───────────────────┘
 //! ```
 //!
-//! The engine calls [`Bridge::ensure`] when it starts, and [`Bridge::attach`] between a container's create and
-//! start. It allocates the addresses; this crate keeps no state of its own: what the kernel holds is the
+//! The engine calls [`Bridge::ensure`] when it starts, and [`Bridge::attach`] and [`Publisher::publish`] between a
+//! container's create and start. It allocates the addresses; this crate keeps no state of its own: what the kernel holds is the
 //! truth, and each object's name and alias tell whose it is. Everything is synchronous, spoken over netlink, and no
 //! program is run. IPv4 only.
 //!
@@ -21,15 +21,18 @@
 //! holds for traffic between two containers while `net.bridge.bridge-nf-call-iptables` is 1.
 
 mod bridge;
+mod conntrack;
 mod endpoint;
 mod error;
 mod namespace;
 mod netlink;
 mod nft;
 mod owner;
+mod ports;
 mod route;
 mod subnet;
 
 pub use bridge::Bridge;
 pub use endpoint::{Endpoint, link_name};
 pub use error::Error;
+pub use ports::{Protocol, PublishedPort, Publisher, Target};

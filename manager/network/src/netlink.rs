@@ -16,6 +16,7 @@ use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use nix::sys::socket::{SetSockOpt, sockopt};
 
 use crate::Error;
 use answer::{Answer, Content};
@@ -23,6 +24,8 @@ pub(crate) use answer::{each_attribute, text};
 
 /// The kernel fills a datagram of a dump up to 32 KiB (`netlink_recvmsg`); nothing asked here answers longer.
 const BUFFER_BYTES: usize = 64 << 10;
+/// For some ten thousand published ports at once. The kernel takes memory only for what is sent.
+const SEND_BUFFER_BYTES: usize = 4 << 20;
 /// How often a dump is repeated that others' changes made inconsistent.
 const DUMP_ATTEMPTS: usize = 10;
 
@@ -69,6 +72,8 @@ impl<M: NetlinkSerializable> Netlink<M> {
         let socket = Socket::new(protocol).map_err(error)?;
         // Asks for the kernel's own words beside the number of an error.
         socket.set_ext_ack(true).map_err(error)?;
+        // A transaction is one message, however many ports are in it. Who may not have it so long gets its error then.
+        let _ = sockopt::SndBufForce.set(&socket, &SEND_BUFFER_BYTES);
         Ok(Self {
             socket,
             buffer: vec![0; BUFFER_BYTES],

@@ -1,13 +1,17 @@
 //! The bridge's nftables rules: `nft list table inet berth` shows them, each with a comment.
 //!
 //! Each bridge has two base chains of its own in the one table, so bridges come and go without touching each
-//! other's rules. A change is one batch, which the kernel carries out whole or not at all.
+//! other's rules; what all of them share is in `shared`. A change is one batch, which the kernel carries out whole
+//! or not at all.
 
+mod chains;
 mod comment;
 mod expression;
-mod obstacle;
+mod map;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_NONREC};
+mod shared;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Expressions, Hook, InetHookNumber, MetaKey, NfTablesMessage, Operator,
     RuleAttribute, RuleMessage, TableAttribute, TableMessage,
@@ -18,9 +22,10 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProto
 use crate::Error;
 use crate::netlink::{Netfilter, Request, each_attribute, text};
 use crate::subnet::Subnet;
+pub(crate) use chains::dropping_forward_chains;
 use comment::{comment_of, userdata};
-use expression::{link_name, masquerade, not_answer, source_in, verdict};
-pub(crate) use obstacle::dropping_forward_chains;
+use expression::{answer, destination_rewritten, link_name, masquerade, source_in, verdict};
+pub(crate) use map::{Element, MapKind};
 
 const TABLE: &str = "berth";
 
@@ -29,6 +34,8 @@ const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SOURCE_NAT: i32 = 100;
+const PRIORITY_DESTINATION_NAT: i32 = -100;
+const PRIORITY_RAW: i32 = -300;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_USERDATA: u16 = 7;
 const NFGENMSG_BYTES: usize = 4;
@@ -48,15 +55,16 @@ struct Rule {
     expressions: Vec<Expressions>,
 }
 
-/// What the kernel should hold for one bridge.
+/// What the kernel should hold, for one bridge or for all of them.
 pub(crate) struct Ruleset {
-    chains: [Chain; 2],
+    maps: Vec<MapKind>,
+    chains: Vec<Chain>,
     rules: Vec<Rule>,
 }
 
 impl Ruleset {
     pub(crate) fn new(bridge: &str, subnet: Subnet) -> Self {
-        let chains = [
+        let chains = vec![
             Chain {
                 name: format!("{bridge}-forward"),
                 kind: "filter",
@@ -70,32 +78,55 @@ impl Ruleset {
                 priority: PRIORITY_SOURCE_NAT,
             },
         ];
-        // From elsewhere a container gets answers only. Its address is routable for every neighbour of the
-        // host once forwarding is on; nobody who runs a server in a container expects it to be open to them.
-        let answers_only = Rule {
+        // From elsewhere a container gets answers, and what its published ports let in. Its address is routable for
+        // every neighbour of the host once forwarding is on; nobody who runs a server in a container expects it to
+        // be open to them.
+        let invited_only = Rule {
             chain: chains[0].name.clone(),
-            comment: format!("from other links {bridge} gets only answers"),
+            comment: format!("from other links {bridge} gets only answers and what is published"),
             expressions: [
                 link_name(MetaKey::Oifname, Operator::Equal, bridge),
                 link_name(MetaKey::Iifname, Operator::NotEqual, bridge),
-                not_answer(),
+                answer(false),
+                destination_rewritten(false),
                 vec![verdict(NF_DROP)],
             ]
             .concat(),
         };
-        let masquerade = Rule {
+        let leaves = |subnet: Subnet, comment: String, beyond: Vec<Expressions>| Rule {
             chain: chains[1].name.clone(),
-            comment: format!("{subnet} leaves as the host"),
-            expressions: [
-                source_in(subnet),
-                link_name(MetaKey::Oifname, Operator::NotEqual, bridge),
-                vec![masquerade()],
-            ]
-            .concat(),
+            comment,
+            expressions: [source_in(subnet), beyond, vec![masquerade()]].concat(),
         };
+        // Answers have to come back through the host, which knows what they are answers to: a neighbour on the bridge
+        // would send them straight to the caller, and to the host's loopback nobody else can send them.
+        let to_published = [
+            link_name(MetaKey::Oifname, Operator::Equal, bridge),
+            destination_rewritten(true),
+        ]
+        .concat();
+        let rules = vec![
+            invited_only,
+            leaves(
+                subnet,
+                format!("{subnet} leaves as the host"),
+                link_name(MetaKey::Oifname, Operator::NotEqual, bridge),
+            ),
+            leaves(
+                subnet,
+                format!("{subnet} reaches its own published ports as the host"),
+                to_published.clone(),
+            ),
+            leaves(
+                shared::LOOPBACK,
+                format!("the host's loopback reaches ports published by {bridge} as the host"),
+                to_published,
+            ),
+        ];
         Self {
+            maps: Vec::new(),
             chains,
-            rules: vec![answers_only, masquerade],
+            rules,
         }
     }
 
@@ -105,6 +136,7 @@ impl Ruleset {
             return Ok(());
         }
         let mut changes = vec![create_table()];
+        changes.extend(self.maps.iter().map(|map| map.create()));
         for chain in &self.chains {
             changes.push(chain.create());
             changes.push(chain.flush());
@@ -113,7 +145,7 @@ impl Ruleset {
         netfilter.change(batch(changes))
     }
 
-    /// Takes the bridge's chains away, and the table when it is empty then. Fine if there are none.
+    /// Takes the bridge's chains away, and the table when no other bridge has any in it. Fine if there are none.
     pub(crate) fn remove(&self, netfilter: &mut Netfilter) -> Result<(), Error> {
         // To delete what may be missing would fail, so what is missing is made first, in the same batch.
         let mut changes = vec![create_table()];
@@ -124,14 +156,21 @@ impl Ruleset {
         }
         netfilter.change(batch(changes))?;
 
+        let left = chains::chains_of(netfilter, TABLE)?;
+        if !left.iter().all(|name| shared::is_shared(name)) {
+            return Ok(());
+        }
         let table = TableMessage {
             attributes: vec![TableAttribute::Name(TABLE.to_owned())],
         };
         let action = format!("delete nftables table inet {TABLE}");
-        let delete = request(action, NfTablesMessage::DeleteTable(table), NLM_F_NONREC);
-        match netfilter.change(batch(vec![delete])) {
-            // Another bridge has chains in it, or somebody was quicker.
-            Err(error) if matches!(error.errno(), Some(libc::EBUSY | libc::ENOENT)) => Ok(()),
+        match netfilter.change(batch(vec![request(
+            action,
+            NfTablesMessage::DeleteTable(table),
+            0,
+        )])) {
+            // Somebody was quicker.
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
             result => result,
         }
     }

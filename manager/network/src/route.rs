@@ -8,7 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -176,6 +177,20 @@ pub(crate) fn set_alias(name: &str, alias: String) -> Request<RouteNetlinkMessag
     Request {
         action: format!("set the alias of {name}"),
         message: RouteNetlinkMessage::SetLink(message),
+        flags: 0,
+    }
+}
+
+/// Lets the bridge send back by the port named `name` what came in by it.
+pub(crate) fn set_hairpin(name: &str) -> Request<RouteNetlinkMessage> {
+    let mut message = link_named(name);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+    ]));
+    Request {
+        action: format!("let the bridge port {name} send back"),
+        message: RouteNetlinkMessage::NewLink(message),
         flags: 0,
     }
 }

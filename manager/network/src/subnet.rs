@@ -25,6 +25,11 @@ impl Subnet {
         }
     }
 
+    /// A subnet whose lowest address is known.
+    pub(crate) const fn literal(network: Ipv4Addr, prefix: u8) -> Self {
+        Self { network, prefix }
+    }
+
     /// The containers' subnet with this gateway, if one can be made of it.
     pub(crate) fn of_gateway(gateway: Ipv4Addr, prefix: u8) -> Result<Self, Error> {
         if !PREFIXES.contains(&prefix) {

@@ -11,6 +11,7 @@ use proto::v1::{
 };
 use tonic::Status;
 
+use super::ports;
 use super::run::require_terminal;
 use crate::cli::{Attach, Condition, Format, Kill, List, Remove, Rename, SessionFlags, Start, Stop, Wait};
 use crate::client::Client;
@@ -282,6 +283,7 @@ pub(super) async fn list(client: &Client, flags: &List, format: Format) -> Resul
             "CREATED",
             "STATUS",
             "ADDRESS",
+            "PORTS",
             "NAMES",
         ]);
         for container in &containers {
@@ -297,6 +299,7 @@ pub(super) async fn list(client: &Client, flags: &List, format: Format) -> Resul
                 cell(format!("{} ago", time::elapsed(container.created_unix_nanos))),
                 status(container),
                 cell(address),
+                cell(ports::shown(&container.ports)),
                 cell(&container.name),
             ]);
         }

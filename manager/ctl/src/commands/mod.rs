@@ -12,6 +12,8 @@ mod images;
 mod leases;
 mod login;
 mod logs;
+mod names;
+mod ports;
 mod prune;
 mod registries;
 mod run;
@@ -93,6 +95,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Volume(VolumeCommand::Inspect { names }) => volumes::inspect(&client, names).await,
         Command::Volume(VolumeCommand::Rm(flags)) => volumes::remove(&client, flags).await,
         Command::Volume(VolumeCommand::Prune(flags)) => prune::volumes(&client, flags).await,
+        Command::Port(flags) => ports::port(&client, flags).await,
         Command::Top(flags) => top::top(&client, flags, format).await,
         Command::Wait(flags) => containers::wait(&client, flags).await,
         Command::Stats(flags) => stats::stats(&client, flags, format).await,

@@ -6,7 +6,7 @@ use proto::v1::{
 };
 use tonic::Code;
 
-use super::{images, storage};
+use super::{images, names, ports, storage};
 use crate::cli::{Create, PullPolicy, Run};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
@@ -161,6 +161,8 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         platform: flags.platform.clone(),
         restart: flags.upkeep.restart.clone(),
         healthcheck: flags.upkeep.healthcheck(),
+        ports: ports::parse(&flags.ports)?,
+        names: names::parse(&flags.names)?,
     })
 }
 

@@ -36,6 +36,8 @@ impl CreateRequest {
         self.check_binds()?;
         self.storage.check()?;
         self.check_limits()?;
+        self.ports.check()?;
+        self.names.check()?;
         check_labels(&self.labels)?;
         if !self.stop_signal.is_empty() {
             signal::parse("stop_signal", &self.stop_signal)?;

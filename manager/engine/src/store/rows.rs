@@ -67,6 +67,7 @@ fn container(row: &Row<'_>) -> Result<Container, rusqlite::Error> {
         created_unix_nanos: row.get("created_ns")?,
         started_unix_nanos: row.get("started_ns")?,
         address: row.get::<_, Option<u32>>("address")?.map(Ipv4Addr::from),
+        ports: Vec::new(),
         error: row.get("error")?,
         restarts: row.get::<_, i64>("restarts")?.unsigned_abs(),
         stopped_by_hand: row.get("stopped_by_hand")?,

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Step `n` brings a database from version `n` to `n + 1`.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     "
     CREATE TABLE containers (
         id          TEXT PRIMARY KEY,
@@ -57,6 +57,17 @@ const STEPS: [&str; 4] = [
     ALTER TABLE containers ADD COLUMN restarts        INTEGER NOT NULL DEFAULT 0;  -- by its policy, since a start by hand
     ALTER TABLE containers ADD COLUMN stopped_by_hand INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE containers ADD COLUMN update_pending  INTEGER NOT NULL DEFAULT 0;  -- the request is newer than the run
+",
+    "
+    CREATE TABLE ports (                        -- of containers that run
+        protocol       TEXT NOT NULL,
+        host_port      INTEGER NOT NULL,
+        host_address   INTEGER NOT NULL,        -- IPv4, as a number; 0: all
+        container_port INTEGER NOT NULL,
+        container      TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
+        PRIMARY KEY (protocol, host_port, host_address)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX ports_of ON ports (container);
 ",
 ];
 

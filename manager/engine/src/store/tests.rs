@@ -25,6 +25,7 @@ pub(crate) fn container(id: &str, name: &str) -> Container {
         created_unix_nanos: 1,
         started_unix_nanos: 0,
         address: None,
+        ports: Vec::new(),
         error: String::new(),
         restarts: 0,
         stopped_by_hand: false,
@@ -46,8 +47,17 @@ async fn what_is_acknowledged_is_there_after_a_reopen() {
     assert!(none.is_empty());
     let address = store.insert(container("a1", "one"), SUBNET).await.unwrap();
     assert_eq!(address, Some(Ipv4Addr::new(10, 0, 0, 2)));
-    store.started("a1", 42, 7, By::Hand).await.unwrap();
+    let port = |host_port| PublishedPort {
+        host_address: Ipv4Addr::LOCALHOST,
+        host_port,
+        protocol: network::Protocol::Udp,
+        container_port: 53,
+    };
+    let ports = vec![port(1053), port(2053)];
+    let started = store.started("a1", 42, 7, By::Hand, ports.clone());
+    started.await.unwrap();
     let (_, read) = Store::open(&path).unwrap();
+    assert_eq!(read[0].ports, ports);
     assert_eq!(
         (read[0].state, read[0].pid, read[0].runs),
         (State::Running, 42, 1)
@@ -65,6 +75,7 @@ async fn what_is_acknowledged_is_there_after_a_reopen() {
         (read[0].state, read[0].pid, read[0].exit),
         (State::Restarting, 0, Some(exit))
     );
+    assert_eq!(read[0].ports, []);
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
-    Bitwise, Cmp, DataAttribute, Expressions, Immediate, Meta, MetaKey, Operator, Payload, Register, Verdict,
-    VerdictAttribute,
+    Bitwise, Cmp, DataAttribute, Expressions, Immediate, Lookup, Meta, MetaKey, Operator, Payload, Register,
+    Verdict, VerdictAttribute,
 };
 
 use crate::subnet::Subnet;
@@ -15,7 +15,24 @@ const IPV4_SOURCE_OFFSET: u32 = 12;
 const NFTA_CT_DREG: u16 = 1;
 const NFTA_CT_KEY: u16 = 2;
 const NFT_CT_STATE: u32 = 0;
+const NFT_CT_STATUS: u32 = 2;
 const CT_ESTABLISHED_OR_RELATED: u32 = 1 << 1 | 1 << 2;
+/// `IPS_DST_NAT` of `linux/netfilter/nf_conntrack_common.h`.
+const CT_DESTINATION_NAT: u32 = 1 << 5;
+const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+const IPV4_DESTINATION_OFFSET: u32 = 16;
+const DESTINATION_PORT_OFFSET: u32 = 2;
+const NFTA_FIB_DREG: u16 = 1;
+const NFTA_FIB_RESULT: u16 = 2;
+const NFTA_FIB_FLAGS: u16 = 3;
+const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+const NFTA_FIB_F_DADDR: u32 = 1 << 1;
+const RTN_LOCAL: u32 = 2;
+const NFTA_NAT_TYPE: u16 = 1;
+const NFTA_NAT_FAMILY: u16 = 2;
+const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
+const NFT_NAT_DNAT: u32 = 1;
 
 /// `iifname` or `oifname`, compared with a whole name.
 pub(super) fn link_name(key: MetaKey, operator: Operator, name: &str) -> Vec<Expressions> {
@@ -24,36 +41,120 @@ pub(super) fn link_name(key: MetaKey, operator: Operator, name: &str) -> Vec<Exp
     vec![load_meta(key), compare(operator, padded.to_vec())]
 }
 
-/// `ip saddr`, which in a table for both families begins with a look at the family.
+/// `ip saddr`, in a table for both families.
 pub(super) fn source_in(subnet: Subnet) -> Vec<Expressions> {
+    address_in(IPV4_SOURCE_OFFSET, subnet)
+}
+
+/// `ip daddr`
+pub(super) fn destination_in(subnet: Subnet) -> Vec<Expressions> {
+    address_in(IPV4_DESTINATION_OFFSET, subnet)
+}
+
+fn address_in(offset: u32, subnet: Subnet) -> Vec<Expressions> {
+    let mut expressions = is_ipv4();
+    expressions.extend([
+        load_payload(NFT_PAYLOAD_NETWORK_HEADER, offset, 4, Register::Reg1),
+        mask(subnet.mask().octets()),
+        compare(Operator::Equal, subnet.network().octets().to_vec()),
+    ]);
+    expressions
+}
+
+pub(super) fn is_ipv4() -> Vec<Expressions> {
     vec![
         load_meta(MetaKey::Nfproto),
         compare(Operator::Equal, vec![NFPROTO_IPV4]),
-        Expressions::Payload(vec![
-            Payload::DestinationRegister(Register::Reg1),
-            Payload::Base(NFT_PAYLOAD_NETWORK_HEADER),
-            Payload::Offset(IPV4_SOURCE_OFFSET),
-            Payload::Len(4),
-        ]),
-        mask(subnet.mask().octets()),
-        compare(Operator::Equal, subnet.network().octets().to_vec()),
     ]
 }
 
-/// `ct state !established,related`
-pub(super) fn not_answer() -> Vec<Expressions> {
+/// `ct state established,related`, or its contrary.
+pub(super) fn answer(is: bool) -> Vec<Expressions> {
+    conntrack_has(NFT_CT_STATE, CT_ESTABLISHED_OR_RELATED, is)
+}
+
+/// `ct status dnat`, or its contrary: it came to another address than it goes to.
+pub(super) fn destination_rewritten(is: bool) -> Vec<Expressions> {
+    conntrack_has(NFT_CT_STATUS, CT_DESTINATION_NAT, is)
+}
+
+fn conntrack_has(key: u32, any_of: u32, is: bool) -> Vec<Expressions> {
     let load = other(
         "ct",
         vec![
-            DefaultNla::new(NFTA_CT_DREG, u32::from(Register::Reg1).to_be_bytes().to_vec()),
-            DefaultNla::new(NFTA_CT_KEY, NFT_CT_STATE.to_be_bytes().to_vec()),
+            number(NFTA_CT_DREG, u32::from(Register::Reg1)),
+            number(NFTA_CT_KEY, key),
         ],
     );
-    vec![
-        load,
-        mask(CT_ESTABLISHED_OR_RELATED.to_ne_bytes()),
-        compare(Operator::Equal, vec![0; 4]),
-    ]
+    let operator = if is { Operator::NotEqual } else { Operator::Equal };
+    vec![load, mask(any_of.to_ne_bytes()), compare(operator, vec![0; 4])]
+}
+
+/// `fib daddr type local`: it goes to an address of this machine.
+pub(super) fn destination_is_local() -> Vec<Expressions> {
+    let load = other(
+        "fib",
+        vec![
+            number(NFTA_FIB_DREG, u32::from(Register::Reg1)),
+            number(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE),
+            number(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR),
+        ],
+    );
+    vec![load, compare(Operator::Equal, RTN_LOCAL.to_ne_bytes().to_vec())]
+}
+
+/// `dnat ip to [ip daddr .] meta l4proto . th dport map @name`. What the map does not know goes on as it is.
+pub(super) fn rewrite_destination(map: &str, by_address: bool) -> Vec<Expressions> {
+    let first = Register::Reg32_00;
+    let (protocol, port) = if by_address {
+        (Register::Reg32_01, Register::Reg32_02)
+    } else {
+        (Register::Reg32_00, Register::Reg32_01)
+    };
+    let mut expressions = Vec::new();
+    if by_address {
+        expressions.push(load_payload(
+            NFT_PAYLOAD_NETWORK_HEADER,
+            IPV4_DESTINATION_OFFSET,
+            4,
+            first,
+        ));
+    }
+    expressions.extend([
+        Expressions::Meta(vec![
+            Meta::Key(MetaKey::L4Proto),
+            Meta::DestinationRegister(protocol),
+        ]),
+        load_payload(NFT_PAYLOAD_TRANSPORT_HEADER, DESTINATION_PORT_OFFSET, 2, port),
+        Expressions::Lookup(vec![
+            Lookup::Set(map.to_owned()),
+            Lookup::SourceRegister(first),
+            Lookup::DestinationRegister(first),
+        ]),
+        other(
+            "nat",
+            vec![
+                number(NFTA_NAT_TYPE, NFT_NAT_DNAT),
+                number(NFTA_NAT_FAMILY, u32::from(NFPROTO_IPV4)),
+                number(NFTA_NAT_REG_ADDR_MIN, u32::from(first)),
+                number(NFTA_NAT_REG_PROTO_MIN, u32::from(Register::Reg32_01)),
+            ],
+        ),
+    ]);
+    expressions
+}
+
+fn load_payload(base: u32, offset: u32, length: u32, register: Register) -> Expressions {
+    Expressions::Payload(vec![
+        Payload::DestinationRegister(register),
+        Payload::Base(base),
+        Payload::Offset(offset),
+        Payload::Len(length),
+    ])
+}
+
+fn number(attribute: u16, value: u32) -> DefaultNla {
+    DefaultNla::new(attribute, value.to_be_bytes().to_vec())
 }
 
 fn load_meta(key: MetaKey) -> Expressions {

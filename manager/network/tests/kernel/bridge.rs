@@ -22,7 +22,7 @@ fn the_first_start_makes_bridge_address_forwarding_and_rules() {
     for expected in [
         "table inet berth {",
         "type filter hook forward priority filter; policy accept;",
-        "oifname \"berth0\" iifname != \"berth0\" ct state ! established,related drop",
+        "oifname \"berth0\" iifname != \"berth0\" ct state ! established,related ct status ! dnat drop",
         "type nat hook postrouting priority srcnat; policy accept;",
         "ip saddr 172.30.0.0/16 oifname != \"berth0\" masquerade",
         "comment \"172.30.0.0/16 leaves as the host\"",
@@ -234,7 +234,7 @@ fn starts_at_the_same_time_agree() {
         }
     });
     assert_eq!(host.addresses("berth0"), ["172.30.0.1/16"]);
-    assert_eq!(host.rules().matches("masquerade").count(), 1);
+    assert_eq!(host.rules().matches("masquerade").count(), 3);
 }
 
 #[test]

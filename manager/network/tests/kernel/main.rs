@@ -7,4 +7,5 @@ mod attach;
 mod bridge;
 mod killed;
 mod namespace;
+mod ports;
 mod traffic;

@@ -8,14 +8,14 @@ use std::time::Duration;
 use crate::namespace::{Namespace, host_with_bridge, id};
 
 const PATIENCE: Duration = Duration::from_mins(1);
-const FIRST: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 2);
-const SECOND: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 3);
+pub(crate) const FIRST: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 2);
+pub(crate) const SECOND: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 3);
 /// The host's and the outside's addresses on the link between them.
-const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 /// A namespace behind the host which knows no route to the containers.
-fn outside_of(host: &Namespace) -> Namespace {
+pub(crate) fn outside_of(host: &Namespace) -> Namespace {
     let outside = Namespace::new();
     host.command(&format!(
         "ip link add uplink type veth peer name eth0 netns {}",

@@ -1,5 +1,5 @@
-//! Chains of others that drop what a bridge forwards: an accept of ours cannot overrule them, so the user is
-//! told.
+//! Listing chains: those of others that drop what a bridge forwards, as an accept of ours cannot overrule them and
+//! the user is told; and what is left in our own table.
 
 use netlink_packet_netfilter::nftables::{ChainMessage, InetHookNumber, NfTablesMessage};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
@@ -17,6 +17,32 @@ const NFTA_HOOK_HOOKNUM: u16 = 1;
 
 /// The base chains that drop forwarded packets of IPv4 by policy, each as `table ip filter chain FORWARD`.
 pub(crate) fn dropping_forward_chains(netfilter: &mut Netfilter) -> Result<Vec<String>, Error> {
+    let drops = |chain: Chain| {
+        let drops = chain.hook == Some(u32::from(InetHookNumber::Forward)) && chain.policy == Some(NF_DROP);
+        drops.then(|| format!("table {} {} chain {}", chain.family, chain.table, chain.name))
+    };
+    Ok(all(netfilter)?.into_iter().filter_map(drops).collect())
+}
+
+/// The names of the chains in a table of both families.
+pub(super) fn chains_of(netfilter: &mut Netfilter, table: &str) -> Result<Vec<String>, Error> {
+    let chains = all(netfilter)?.into_iter();
+    Ok(chains
+        .filter(|chain| chain.family == "inet" && chain.table == table)
+        .map(|chain| chain.name)
+        .collect())
+}
+
+/// What is read of a chain.
+struct Chain {
+    family: &'static str,
+    table: String,
+    name: String,
+    hook: Option<u32>,
+    policy: Option<u32>,
+}
+
+fn all(netfilter: &mut Netfilter) -> Result<Vec<Chain>, Error> {
     let request = || {
         let message = NfTablesMessage::GetChain(ChainMessage {
             attributes: Vec::new(),
@@ -31,7 +57,7 @@ pub(crate) fn dropping_forward_chains(netfilter: &mut Netfilter) -> Result<Vec<S
     netfilter.dump(request, read)
 }
 
-fn read(payload: &[u8]) -> Result<Option<String>, String> {
+fn read(payload: &[u8]) -> Result<Option<Chain>, String> {
     let (header, attributes) = payload
         .split_at_checked(NFGENMSG_BYTES)
         .ok_or_else(|| format!("a chain of {} bytes", payload.len()))?;
@@ -40,10 +66,10 @@ fn read(payload: &[u8]) -> Result<Option<String>, String> {
         NetfilterProtoFamily::Inet => "inet",
         _ => return Ok(None),
     };
-    let (mut table, mut chain, mut hook, mut policy) = (String::new(), String::new(), None, None);
+    let (mut table, mut name, mut hook, mut policy) = (String::new(), String::new(), None, None);
     each_attribute(attributes, |kind, value| match kind {
         NFTA_CHAIN_TABLE => table = text(value),
-        NFTA_CHAIN_NAME => chain = text(value),
+        NFTA_CHAIN_NAME => name = text(value),
         NFTA_CHAIN_POLICY => policy = as_u32(value),
         NFTA_CHAIN_HOOK => {
             // A hook that cannot be read is none that is known to drop.
@@ -55,8 +81,13 @@ fn read(payload: &[u8]) -> Result<Option<String>, String> {
         }
         _ => {}
     })?;
-    let drops = hook == Some(u32::from(InetHookNumber::Forward)) && policy == Some(NF_DROP);
-    Ok(drops.then(|| format!("table {family} {table} chain {chain}")))
+    Ok(Some(Chain {
+        family,
+        table,
+        name,
+        hook,
+        policy,
+    }))
 }
 
 fn as_u32(value: &[u8]) -> Option<u32> {

@@ -1,0 +1,317 @@
+//! Ports of the host that running containers have. They are claimed when a start begins, published when the container
+//! has its network, put on record with the start, and given back when the run is over; so a manager that dies in
+//! between leaves at most entries of the kernel's map without an owner, which the next one removes.
+
+use std::collections::{BTreeMap, btree_map};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use network::{Protocol, PublishedPort, Publisher, Target};
+
+use crate::Error;
+use crate::config::Config;
+use crate::container::Container;
+use crate::engine::{Inner, blocking};
+use crate::error::short;
+use crate::request::{Network, Wanted};
+
+/// Where the kernel's own range of ports is read, out of which a port is taken when none is named.
+const LOCAL_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+/// If it cannot be read: the range that IANA keeps free for this.
+const DYNAMIC: RangeInclusive<u16> = 49152..=65535;
+
+/// Who has which port.
+#[derive(Default)]
+pub(crate) struct Claims(Mutex<Inside>);
+
+#[derive(Default)]
+struct Inside {
+    by_container: BTreeMap<String, Claim>,
+    /// On which addresses a port is taken, and by whom.
+    holders: BTreeMap<(Protocol, u16), Vec<(Ipv4Addr, String)>>,
+    /// The port that was last taken without being named.
+    last: u16,
+}
+
+struct Claim {
+    address: Ipv4Addr,
+    ports: Vec<PublishedPort>,
+}
+
+/// Claim the ports that a container is to have, for the run that begins.
+pub(crate) async fn claim(engine: &Arc<Inner>, container: &Container) -> Result<Vec<PublishedPort>, Error> {
+    let ports = &container.request.ports;
+    let Some(address) = container.address.filter(|_| {
+        container.request.network == Network::Bridge && (!ports.publish.is_empty() || ports.publish_all)
+    }) else {
+        return Ok(Vec::new());
+    };
+    let (engine, container) = (Arc::clone(engine), container.clone());
+    blocking(move || {
+        let image = engine.images.get(&container.image_id)?;
+        let config = image.config.config().as_ref();
+        let exposed = config.and_then(|config| config.exposed_ports().as_deref());
+        let wanted = container.request.ports.wanted(exposed.unwrap_or_default())?;
+        engine.ports.claim(&container.id, address, &wanted)
+    })
+    .await
+}
+
+/// Publish what a container, which has its network now, has claimed.
+pub(crate) async fn publish(engine: &Arc<Inner>, id: &str) -> Result<(), Error> {
+    if !engine.ports.has(id) {
+        return Ok(());
+    }
+    let (engine, id) = (Arc::clone(engine), id.to_owned());
+    blocking(move || engine.ports.publish(&engine.config, &id)).await
+}
+
+impl Claims {
+    fn claim(&self, id: &str, address: Ipv4Addr, wanted: &[Wanted]) -> Result<Vec<PublishedPort>, Error> {
+        let mut inside = self.locked();
+        inside.release(id);
+        for wanted in wanted {
+            let taken = inside
+                .choose(wanted)
+                .and_then(|port| inside.take(id, address, port));
+            if let Err(error) = taken {
+                inside.release(id);
+                return Err(error);
+            }
+        }
+        let claim = inside.by_container.get(id);
+        Ok(claim.map(|claim| claim.ports.clone()).unwrap_or_default())
+    }
+
+    /// A container that runs has its ports from an earlier manager.
+    pub(crate) fn resume(&self, container: &Container) {
+        let Some(address) = container.address else { return };
+        let mut inside = self.locked();
+        for port in &container.ports {
+            if let Err(error) = inside.take(&container.id, address, *port) {
+                tracing::warn!(id = container.id, %error, "it loses a published port");
+            }
+        }
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.locked().by_container.contains_key(id)
+    }
+
+    fn publish(&self, config: &Config, id: &str) -> Result<(), Error> {
+        let inside = self.locked();
+        let Some(claim) = inside.by_container.get(id) else {
+            return Ok(());
+        };
+        Ok(publisher(config).publish(&claim.target(id))?)
+    }
+
+    /// Take a container's ports from the kernel's map, and let others have them.
+    pub(crate) fn withdraw(&self, config: &Config, id: &str) -> Result<(), Error> {
+        let mut inside = self.locked();
+        let Some(claim) = inside.by_container.get(id) else {
+            return Ok(());
+        };
+        let withdrawn = publisher(config).withdraw(&claim.target(id));
+        inside.release(id);
+        Ok(withdrawn?)
+    }
+
+    /// Make the kernel's map what the containers that run have claimed.
+    pub(crate) fn restore(&self, config: &Config) {
+        let inside = self.locked();
+        let claims = inside.by_container.iter();
+        let targets: Vec<_> = claims.map(|(id, claim)| claim.target(id)).collect();
+        if let Err(error) = publisher(config).restore(&targets) {
+            tracing::error!(%error, "published ports may not be reached");
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Inside> {
+        // A panic between two changes would leave a port taken, and nothing worse.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn publisher(config: &Config) -> Publisher<'_> {
+    Publisher {
+        owner: &config.bridge.owner,
+    }
+}
+
+impl Claim {
+    fn target<'a>(&'a self, container_id: &'a str) -> Target<'a> {
+        Target {
+            container_id,
+            address: self.address,
+            ports: &self.ports,
+        }
+    }
+}
+
+impl Inside {
+    /// A port of the host for `wanted` that neither a container nor a program of the host has.
+    fn choose(&mut self, wanted: &Wanted) -> Result<PublishedPort, Error> {
+        let published = |host_port| PublishedPort {
+            host_address: wanted.host_address,
+            host_port,
+            protocol: wanted.protocol,
+            container_port: wanted.container_port,
+        };
+        let (range, is_named) = match &wanted.host {
+            Some(range) => (range.clone(), true),
+            None => (local_range(), false),
+        };
+        if is_named && range.start() == range.end() {
+            let port = published(*range.start());
+            self.check_holders(port)?;
+            check_programs(port)?;
+            return Ok(port);
+        }
+        // From the last one on, so that a port just given back is not somebody else's at once.
+        let begin = match self.last.checked_add(1) {
+            Some(next) if !is_named && range.contains(&next) => next,
+            _ => *range.start(),
+        };
+        let found = (begin..=*range.end())
+            .chain(*range.start()..begin)
+            .map(published)
+            .find(|port| self.check_holders(*port).is_ok() && check_programs(*port).is_ok());
+        let port = found.ok_or_else(|| Error::Port {
+            container_port: wanted.container_port,
+            protocol: wanted.protocol,
+            host_address: wanted.host_address,
+            host_port: format!("{}-{}", range.start(), range.end()),
+            why: "all ports are allocated".to_owned(),
+        })?;
+        if !is_named {
+            self.last = port.host_port;
+        }
+        Ok(port)
+    }
+
+    fn check_holders(&self, port: PublishedPort) -> Result<(), Error> {
+        let holders = self.holders.get(&(port.protocol, port.host_port));
+        let overlaps = |address: &Ipv4Addr| {
+            *address == port.host_address || address.is_unspecified() || port.host_address.is_unspecified()
+        };
+        match holders
+            .into_iter()
+            .flatten()
+            .find(|(address, _)| overlaps(address))
+        {
+            Some((_, holder)) => Err(refused(
+                port,
+                format!("port is already allocated, to container {}", short(holder)),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn take(&mut self, id: &str, address: Ipv4Addr, port: PublishedPort) -> Result<(), Error> {
+        self.check_holders(port)?;
+        let holders = self.holders.entry((port.protocol, port.host_port)).or_default();
+        holders.push((port.host_address, id.to_owned()));
+        let claim = self.by_container.entry(id.to_owned()).or_insert(Claim {
+            address,
+            ports: Vec::new(),
+        });
+        claim.ports.push(port);
+        Ok(())
+    }
+
+    fn release(&mut self, id: &str) {
+        let claim = self.by_container.remove(id);
+        for port in claim.into_iter().flat_map(|claim| claim.ports) {
+            if let btree_map::Entry::Occupied(mut holders) =
+                self.holders.entry((port.protocol, port.host_port))
+            {
+                holders.get_mut().retain(|(_, holder)| holder != id);
+                if holders.get().is_empty() {
+                    holders.remove();
+                }
+            }
+        }
+    }
+}
+
+/// A program of the host that has a port would lose what comes to it, silently. Whether there is one is found out by
+/// being it for a moment.
+fn check_programs(port: PublishedPort) -> Result<(), Error> {
+    let at = (port.host_address, port.host_port);
+    let bound = match port.protocol {
+        Protocol::Tcp => TcpListener::bind(at).map(drop),
+        Protocol::Udp => UdpSocket::bind(at).map(drop),
+        // Where the host has no SCTP, no program of it can have such a port.
+        Protocol::Sctp => Ok(()),
+    };
+    bound.map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "address already in use: a program of the host has this port".to_owned()
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "cannot assign requested address: the host does not have it".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        refused(port, why)
+    })
+}
+
+fn refused(port: PublishedPort, why: String) -> Error {
+    Error::Port {
+        container_port: port.container_port,
+        protocol: port.protocol,
+        host_address: port.host_address,
+        host_port: port.host_port.to_string(),
+        why,
+    }
+}
+
+fn local_range() -> RangeInclusive<u16> {
+    let text = std::fs::read_to_string(LOCAL_RANGE).unwrap_or_default();
+    let mut numbers = text.split_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(last))) if first <= last => first..=last,
+        _ => DYNAMIC,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(host_address: [u8; 4], host_port: u16, protocol: Protocol) -> PublishedPort {
+        PublishedPort {
+            host_address: host_address.into(),
+            host_port,
+            protocol,
+            container_port: 80,
+        }
+    }
+
+    #[test]
+    fn a_port_on_all_addresses_is_taken_on_each() {
+        let mut inside = Inside::default();
+        let address = Ipv4Addr::new(172, 30, 0, 2);
+        let (all, one, other) = ([0; 4], [127, 0, 0, 1], [192, 0, 2, 1]);
+        inside.take("a", address, port(one, 80, Protocol::Tcp)).unwrap();
+        inside.take("b", address, port(other, 80, Protocol::Tcp)).unwrap();
+        inside.take("b", address, port(all, 80, Protocol::Udp)).unwrap();
+        for (taken, protocol) in [(one, Protocol::Tcp), (all, Protocol::Tcp), (one, Protocol::Udp)] {
+            let error = inside.take("c", address, port(taken, 80, protocol)).unwrap_err();
+            assert!(error.to_string().contains("port is already allocated"), "{error}");
+        }
+        inside.release("b");
+        inside
+            .take("c", address, port(all, 80, Protocol::Tcp))
+            .unwrap_err();
+        inside.release("a");
+        inside.take("c", address, port(all, 80, Protocol::Tcp)).unwrap();
+        inside.release("c");
+        assert!(inside.holders.is_empty() && inside.by_container.is_empty());
+    }
+}

@@ -1,0 +1,248 @@
+//! The maps of published ports: from protocol and port, or address, protocol and port, to a container's address and
+//! port. Each element's comment says whose it is.
+
+use std::net::Ipv4Addr;
+
+use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_netfilter::NetfilterMessage;
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, ListAttribute, NfTablesMessage, SetAttribute, SetElementAttribute, SetElementList,
+    SetElementMessage, SetFlags, SetMessage,
+};
+
+use super::comment::{comment_of, userdata};
+use super::{NFGENMSG_BYTES, TABLE, batch, request};
+use crate::Error;
+use crate::netlink::{Netfilter, Request, each_attribute};
+
+/// How `nft` numbers the types of what it shows (`enum nft_datatypes`), six bits each in a concatenation.
+const TYPE_ADDRESS: u32 = 7;
+const TYPE_PROTOCOL: u32 = 12;
+const TYPE_PORT: u32 = 13;
+/// Each part of a key or value fills a register.
+const PART_BYTES: usize = 4;
+/// An attribute is shorter than 64 KiB, and holds a list of elements that take some 150 bytes.
+const ELEMENTS_IN_A_REQUEST: usize = 300;
+
+// From linux/netfilter/nf_tables.h, for reading answers.
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_USERDATA: u16 = 6;
+const NFTA_DATA_VALUE: u16 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MapKind {
+    OneAddress,
+    AllAddresses,
+}
+
+/// One published port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Element {
+    /// None: all addresses of the host.
+    pub(crate) address: Option<Ipv4Addr>,
+    pub(crate) protocol: u8,
+    pub(crate) port: u16,
+    pub(crate) to: (Ipv4Addr, u16),
+    pub(crate) comment: String,
+}
+
+impl MapKind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::OneAddress => "ports-of-address",
+            Self::AllAddresses => "ports",
+        }
+    }
+
+    pub(super) fn create(self) -> Request<NetfilterMessage> {
+        let parts: &[u32] = match self {
+            Self::OneAddress => &[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_PORT],
+            Self::AllAddresses => &[TYPE_PROTOCOL, TYPE_PORT],
+        };
+        let concatenated = |parts: &[u32]| parts.iter().fold(0, |types, part| types << 6 | part);
+        let attributes = vec![
+            SetAttribute::Table(TABLE.to_owned()),
+            SetAttribute::Name(self.name().to_owned()),
+            SetAttribute::Flags(SetFlags::Map),
+            SetAttribute::KeyType(concatenated(parts)),
+            SetAttribute::KeyLen((parts.len() * PART_BYTES) as u32),
+            SetAttribute::DataType(concatenated(&[TYPE_ADDRESS, TYPE_PORT])),
+            SetAttribute::DataLen((2 * PART_BYTES) as u32),
+            // By which a request in the same batch could name it; none does.
+            SetAttribute::Id(self as u32 + 1),
+        ];
+        request(
+            format!("create nftables map inet {TABLE} {}", self.name()),
+            NfTablesMessage::NewSet(SetMessage { attributes }),
+            NLM_F_CREATE,
+        )
+    }
+
+    fn list(self, netfilter: &mut Netfilter) -> Result<Vec<Element>, Error> {
+        let message = || {
+            let attributes = vec![
+                SetElementList::Table(TABLE.to_owned()),
+                SetElementList::Set(self.name().to_owned()),
+            ];
+            request(
+                format!("list nftables map inet {TABLE} {}", self.name()),
+                NfTablesMessage::GetSetElement(SetElementMessage { attributes }),
+                0,
+            )
+        };
+        let found = netfilter.dump(message, |payload| self.read(payload).map(Some));
+        match found {
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
+            found => Ok(found?.concat()),
+        }
+    }
+
+    fn read(self, payload: &[u8]) -> Result<Vec<Element>, String> {
+        let attributes = payload
+            .get(NFGENMSG_BYTES..)
+            .ok_or_else(|| format!("elements of {} bytes", payload.len()))?;
+        let mut found = Vec::new();
+        let mut malformed = None;
+        each_attribute(attributes, |kind, list| {
+            if kind != NFTA_SET_ELEM_LIST_ELEMENTS {
+                return;
+            }
+            let read = each_attribute(list, |kind, element| {
+                if kind == NFTA_LIST_ELEM {
+                    match self.read_element(element) {
+                        Ok(element) => found.push(element),
+                        Err(reason) => malformed = Some(reason),
+                    }
+                }
+            });
+            if let Err(reason) = read {
+                malformed = Some(reason);
+            }
+        })?;
+        malformed.map_or(Ok(found), Err)
+    }
+
+    fn read_element(self, attributes: &[u8]) -> Result<Element, String> {
+        let (mut key, mut value, mut comment) = (Vec::new(), Vec::new(), String::new());
+        each_attribute(attributes, |kind, nested| match kind {
+            NFTA_SET_ELEM_KEY => key = data(nested),
+            NFTA_SET_ELEM_DATA => value = data(nested),
+            NFTA_SET_ELEM_USERDATA => comment = comment_of(nested),
+            _ => {}
+        })?;
+        let (address, rest) = match (self, key.split_first_chunk()) {
+            (Self::OneAddress, Some((address, rest))) => (Some(Ipv4Addr::from(*address)), rest),
+            _ => (None, key.as_slice()),
+        };
+        let (&[protocol, _, _, _, port_high, port_low, _, _], &[a, b, c, d, to_high, to_low, _, _]) =
+            (rest, value.as_slice())
+        else {
+            return Err(format!(
+                "a port with a key of {} bytes and a value of {}",
+                key.len(),
+                value.len()
+            ));
+        };
+        Ok(Element {
+            address,
+            protocol,
+            port: u16::from_be_bytes([port_high, port_low]),
+            to: (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([to_high, to_low])),
+            comment,
+        })
+    }
+}
+
+fn data(nested: &[u8]) -> Vec<u8> {
+    let mut value = Vec::new();
+    // What cannot be read has no length that fits, which is told.
+    let _ = each_attribute(nested, |kind, bytes| {
+        if kind == NFTA_DATA_VALUE {
+            value = bytes.to_vec();
+        }
+    });
+    value
+}
+
+impl Element {
+    fn map(&self) -> MapKind {
+        match self.address {
+            Some(_) => MapKind::OneAddress,
+            None => MapKind::AllAddresses,
+        }
+    }
+
+    fn key(&self) -> Vec<u8> {
+        let [high, low] = self.port.to_be_bytes();
+        let mut key = self
+            .address
+            .map_or_else(Vec::new, |address| address.octets().to_vec());
+        key.extend([self.protocol, 0, 0, 0, high, low, 0, 0]);
+        key
+    }
+
+    fn value(&self) -> Vec<u8> {
+        let [high, low] = self.to.1.to_be_bytes();
+        let mut value = self.to.0.octets().to_vec();
+        value.extend([high, low, 0, 0]);
+        value
+    }
+
+    fn new_item(&self) -> ListAttribute<SetElementAttribute> {
+        ListAttribute::Element(vec![
+            SetElementAttribute::Key(DataAttribute::Value(self.key())),
+            SetElementAttribute::Data(DataAttribute::Value(self.value())),
+            SetElementAttribute::UserData(userdata(&self.comment)),
+        ])
+    }
+
+    fn old_item(&self) -> ListAttribute<SetElementAttribute> {
+        ListAttribute::Element(vec![SetElementAttribute::Key(DataAttribute::Value(self.key()))])
+    }
+
+    /// All published ports, whoever published them.
+    pub(crate) fn list(netfilter: &mut Netfilter) -> Result<Vec<Element>, Error> {
+        let mut found = MapKind::OneAddress.list(netfilter)?;
+        found.extend(MapKind::AllAddresses.list(netfilter)?);
+        Ok(found)
+    }
+
+    /// Take `old` ports away and add `new` ones, in one transaction. All of `old` have to be there.
+    pub(crate) fn exchange(netfilter: &mut Netfilter, old: &[Self], new: &[Self]) -> Result<(), Error> {
+        if old.is_empty() && new.is_empty() {
+            return Ok(());
+        }
+        let mut changes = Vec::new();
+        for map in [MapKind::OneAddress, MapKind::AllAddresses] {
+            let of_map = |elements: &[Self], item: fn(&Self) -> ListAttribute<SetElementAttribute>| {
+                let items = elements.iter().filter(|element| element.map() == map);
+                items.map(item).collect::<Vec<_>>()
+            };
+            let message = |items: &[ListAttribute<SetElementAttribute>]| SetElementMessage {
+                attributes: vec![
+                    SetElementList::Table(TABLE.to_owned()),
+                    SetElementList::Set(map.name().to_owned()),
+                    SetElementList::Elements(items.to_vec()),
+                ],
+            };
+            for items in of_map(old, Self::old_item).chunks(ELEMENTS_IN_A_REQUEST) {
+                changes.push(request(
+                    format!("withdraw ports from nftables map inet {TABLE} {}", map.name()),
+                    NfTablesMessage::DeleteSetElement(message(items)),
+                    0,
+                ));
+            }
+            for items in of_map(new, Self::new_item).chunks(ELEMENTS_IN_A_REQUEST) {
+                changes.push(request(
+                    format!("add ports to nftables map inet {TABLE} {}", map.name()),
+                    NfTablesMessage::NewSetElement(message(items)),
+                    NLM_F_CREATE,
+                ));
+            }
+        }
+        netfilter.change(batch(changes))
+    }
+}

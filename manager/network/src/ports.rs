@@ -1,0 +1,175 @@
+//! Published ports: what comes to a port of the host is sent on to a port of a container, by the kernel alone.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::link_name;
+use crate::netlink::{Netfilter, Route};
+use crate::nft::{Element, Ruleset};
+use crate::{Error, conntrack, owner, route};
+
+/// A transport protocol that has ports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// One published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublishedPort {
+    /// The host's address on which it is published; 0.0.0.0: on all of them.
+    pub host_address: Ipv4Addr,
+    /// The host's port.
+    pub host_port: u16,
+    /// Of both ports.
+    pub protocol: Protocol,
+    /// The container's port.
+    pub container_port: u16,
+}
+
+/// The published ports of one owner's containers.
+#[derive(Debug, Clone, Copy)]
+pub struct Publisher<'a> {
+    /// Whose the ports are; see [`crate::Bridge::owner`].
+    pub owner: &'a str,
+}
+
+/// A container, as far as its ports go.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The container's id.
+    pub container_id: &'a str,
+    /// Where it is reached.
+    pub address: Ipv4Addr,
+    /// Its ports.
+    pub ports: &'a [PublishedPort],
+}
+
+impl Publisher<'_> {
+    /// Publish the ports of an attached container: all of them, or none.
+    ///
+    /// # Errors
+    /// A port that is published already, by whomever; whatever the kernel refuses.
+    pub fn publish(&self, target: &Target<'_>) -> Result<(), Error> {
+        // Where bridges hand packets to the firewall (bridge-nf-call-iptables), one that a container sends to its own
+        // published port turns round in the bridge.
+        let link = link_name(target.container_id);
+        Route::open()?.change(vec![route::set_hairpin(&link)])?;
+        let mut netfilter = Netfilter::open()?;
+        let elements = self.elements(target);
+        match Element::exchange(&mut netfilter, &[], &elements) {
+            // Somebody has flushed the host's rules.
+            Err(error) if error.errno() == Some(libc::ENOENT) => {
+                Ruleset::shared().ensure(&mut netfilter)?;
+                Element::exchange(&mut netfilter, &[], &elements)?;
+            }
+            published => published?,
+        }
+        forget_flows(&mut netfilter, target)
+    }
+
+    /// Take a container's ports away; fine if they are not published.
+    pub fn withdraw(&self, target: &Target<'_>) -> Result<(), Error> {
+        let mut netfilter = Netfilter::open()?;
+        let elements = self.elements(target);
+        match Element::exchange(&mut netfilter, &elements, &[]) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => {
+                let mut there = Element::list(&mut netfilter)?;
+                there.retain(|element| elements.contains(element));
+                Element::exchange(&mut netfilter, &there, &[])?;
+            }
+            withdrawn => withdrawn?,
+        }
+        forget_flows(&mut netfilter, target)
+    }
+
+    /// Make the published ports of this owner those of `targets`: what is missing is added, what is too much goes.
+    pub fn restore(&self, targets: &[Target<'_>]) -> Result<(), Error> {
+        let mut netfilter = Netfilter::open()?;
+        let wanted: Vec<Element> = targets.iter().flat_map(|target| self.elements(target)).collect();
+        let there: Vec<Element> = Element::list(&mut netfilter)?
+            .into_iter()
+            .filter(|element| owner::read(&element.comment) == Some(self.owner))
+            .collect();
+        let without = |these: &[Element], those: &[Element]| -> Vec<Element> {
+            let those: HashSet<&Element> = those.iter().collect();
+            let missing = these.iter().filter(|this| !those.contains(this));
+            missing.cloned().collect()
+        };
+        Element::exchange(
+            &mut netfilter,
+            &without(&there, &wanted),
+            &without(&wanted, &there),
+        )
+    }
+
+    fn elements(&self, target: &Target<'_>) -> Vec<Element> {
+        let comment = owner::of_container(self.owner, target.container_id);
+        let element = |port: &PublishedPort| Element {
+            address: Some(port.host_address).filter(|address| !address.is_unspecified()),
+            protocol: port.protocol.number(),
+            port: port.host_port,
+            to: (target.address, port.container_port),
+            comment: comment.clone(),
+        };
+        target.ports.iter().map(element).collect()
+    }
+}
+
+/// After each change: a packet that came in before may have made a flow that does not know of it.
+fn forget_flows(netfilter: &mut Netfilter, target: &Target<'_>) -> Result<(), Error> {
+    if target.ports.iter().all(|port| port.protocol == Protocol::Tcp) {
+        return Ok(());
+    }
+    let local = Route::open()?.addresses()?;
+    let local: Vec<_> = local.into_iter().map(|local| local.address).collect();
+    conntrack::forget(netfilter, target, &local)
+}
+
+impl Protocol {
+    /// As IANA numbers it.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// Its name in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        [Self::Tcp, Self::Udp, Self::Sctp]
+            .into_iter()
+            .find(|protocol| protocol.name() == text)
+            .ok_or_else(|| Error::invalid("protocol", &format!("{text:?}"), "must be tcp, udp or sctp"))
+    }
+}

@@ -1,5 +1,7 @@
 //! Between the API's messages and the engine's types.
 
+mod resources;
+
 use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
 use image::{Credentials, Lease, LeasedImage, Secret};
 use proto::v1;
@@ -63,6 +65,7 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
         cap_drop: message.cap_drop,
         tty_columns: message.tty_columns,
         tty_rows: message.tty_rows,
+        resources: message.resources.map(resources::of_message).unwrap_or_default(),
     })
 }
 
@@ -103,6 +106,7 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         cap_drop: request.cap_drop,
         tty_columns: request.tty_columns,
         tty_rows: request.tty_rows,
+        resources: Some(resources::message(request.resources)),
     }
 }
 
@@ -239,6 +243,7 @@ mod tests {
             tty_rows: 24,
             stdin_once: true,
             platform: "linux/arm64".to_owned(),
+            resources: Some(v1::ContainerResources::default()),
         };
         assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);
     }

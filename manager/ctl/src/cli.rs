@@ -3,11 +3,13 @@
 mod archives;
 mod leases;
 mod registries;
+mod resources;
 mod store;
 
 pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
 pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
+pub(crate) use resources::ResourceFlags;
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
 
 use std::path::PathBuf;
@@ -286,6 +288,8 @@ pub(crate) struct Create {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(i64).range(-1..))]
     pub(crate) pids_limit: Option<i64>,
+    #[command(flatten)]
+    pub(crate) resources: ResourceFlags,
     /// Set a label
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub(crate) label: Vec<String>,

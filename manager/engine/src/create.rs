@@ -12,7 +12,7 @@ use crate::engine::{Engine, Inner, blocking};
 use crate::events::Event;
 use crate::lifecycle::Handle;
 use crate::request::{CreateRequest, Network};
-use crate::spec::{self, layers::Layers};
+use crate::spec::{self, cgroups::Cgroups, layers::Layers};
 use crate::{Error, names};
 
 /// Made-up names are short, so one may be taken; then another is tried.
@@ -67,6 +67,9 @@ async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Contain
         engine.images.check_trust(&request.image, &image)?;
         let command = spec::process::command(&request, &image.config)?;
         let stop_signal = spec::process::stop_signal(&request, &image.config)?;
+        let cgroups = Cgroups::of_this_machine();
+        spec::resources::check_here(&request.resources, &cgroups)?;
+        let (_, discarded) = spec::resources::usable(&request, &cgroups);
         let id = names::random_id()?;
         let rootfs = engine.images.prepare(&image, &id)?;
         failpoint::reach("create.leased");
@@ -85,7 +88,8 @@ async fn prepare(engine: &Arc<Inner>, request: CreateRequest) -> Result<(Contain
             release(&engine, &id);
             return Err(error);
         }
-        let warnings = warnings(&image.config_json);
+        let mut warnings = warnings(&image.config_json);
+        warnings.extend(discarded);
         let container = Container {
             id,
             name: request.name.clone(),

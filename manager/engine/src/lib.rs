@@ -55,7 +55,7 @@ pub use image::{Layers, PolicyFile};
 pub use input::{Input, Output};
 pub use logs::{LogsRequest, Record, Stream};
 pub use prune::{ContainerFilters, Pruned};
-pub use request::{Bind, CreateRequest, Network};
+pub use request::{Bind, CreateRequest, Device, DeviceValue, Network, Resources, Ulimit};
 pub use signals::Until;
 pub use top::Processes;
 pub use usage::ContainerUsage;

@@ -1,5 +1,6 @@
 //! What a client asks for when it makes a container.
 
+mod resources;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
+pub(crate) use resources::DeviceRule;
+pub use resources::{Device, DeviceValue, Resources, Ulimit};
 pub(crate) use rules::{check_env, check_strings, check_working_dir};
 
 /// What a container is to be.
@@ -66,6 +69,8 @@ pub struct CreateRequest {
     pub tty_columns: u32,
     /// First size of the terminal; 0: not known.
     pub tty_rows: u32,
+    /// What it may use of the machine.
+    pub resources: Resources,
 }
 
 /// A directory or file of the host that a container sees.

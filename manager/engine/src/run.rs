@@ -86,7 +86,7 @@ async fn write_files(engine: &Arc<Inner>, container: &Container) -> Result<image
             container.address,
             container.request.network,
         )?;
-        let config = spec::config(&container, &image.config, &user, &etc);
+        let config = spec::config(&container, &image.config, &user, &etc)?;
         bundle::write(
             &engine.config.bundle(&container.id),
             &config,

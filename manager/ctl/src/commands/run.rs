@@ -161,6 +161,7 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         tty_rows: window.rows,
         stdin_once: false,
         platform: flags.platform.clone(),
+        resources: Some(flags.resources.message()),
     })
 }
 

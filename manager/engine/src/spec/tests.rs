@@ -37,7 +37,7 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         home: "/root".to_owned(),
         ..User::default()
     };
-    super::config(&container, &image, &user, Path::new("/c"))
+    super::config(&container, &image, &user, Path::new("/c")).unwrap()
 }
 
 fn request() -> CreateRequest {

@@ -3,6 +3,7 @@
 mod artifact;
 mod names;
 mod ports;
+mod resources;
 pub(crate) mod storage;
 mod upkeep;
 
@@ -81,6 +82,7 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
         healthcheck: message.healthcheck.map(upkeep::healthcheck),
         ports: ports::ports(message.ports)?,
         names: names::names(message.names),
+        resources: message.resources.map(resources::of_message).unwrap_or_default(),
     })
 }
 
@@ -126,6 +128,7 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         healthcheck: request.healthcheck.map(upkeep::healthcheck_message),
         ports: ports::message(&request.ports),
         names: names::message(&request.names),
+        resources: Some(resources::message(request.resources)),
     }
 }
 
@@ -267,6 +270,7 @@ mod tests {
             tty_rows: 24,
             stdin_once: true,
             platform: "linux/arm64".to_owned(),
+            resources: Some(v1::ContainerResources::default()),
             ..v1::CreateContainerRequest::default()
         };
         assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);

@@ -7,6 +7,7 @@ mod leases;
 mod names;
 mod ports;
 mod registries;
+mod resources;
 mod storage;
 mod store;
 mod upkeep;
@@ -19,6 +20,7 @@ pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use names::NameFlags;
 pub(crate) use ports::{Port, PortFlags};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
+pub(crate) use resources::ResourceFlags;
 pub(crate) use storage::StorageFlags;
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
 pub(crate) use upkeep::{Events, Stats, Update, UpkeepFlags};
@@ -313,6 +315,8 @@ pub(crate) struct Create {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(i64).range(-1..))]
     pub(crate) pids_limit: Option<i64>,
+    #[command(flatten)]
+    pub(crate) resources: ResourceFlags,
     /// Set a label
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub(crate) label: Vec<String>,

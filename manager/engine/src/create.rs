@@ -12,7 +12,7 @@ use crate::engine::{Engine, Inner, blocking};
 use crate::events::Event;
 use crate::lifecycle::Handle;
 use crate::request::{CreateRequest, Healthcheck, Network};
-use crate::spec::{self, layers::Layers};
+use crate::spec::{self, cgroups::Cgroups, layers::Layers};
 use crate::{Error, names, volumes};
 
 /// Made-up names are short, so one may be taken; then another is tried.
@@ -69,6 +69,9 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
         let stop_signal = spec::process::stop_signal(&request, &image.config)?;
         let config: Value = serde_json::from_str(&image.config_json).unwrap_or_default();
         request.healthcheck = Healthcheck::resolve(request.healthcheck.as_ref(), &config);
+        let cgroups = Cgroups::of_this_machine();
+        spec::resources::check_here(&request.resources, &cgroups)?;
+        let (_, discarded) = spec::resources::usable(&request, &cgroups);
         let id = names::random_id()?;
         let rootfs = engine.images.prepare(&image, &id)?;
         failpoint::reach("create.leased");
@@ -92,6 +95,7 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
         };
         let mut warnings = warnings(&image.config_json);
         warnings.extend(request.ports.warning(request.network));
+        warnings.extend(discarded);
         let container = Container {
             id,
             name: request.name.clone(),

@@ -189,7 +189,7 @@ async fn take_over(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
 
 /// What is on record counts, however far an update has come.
 async fn finish_update(engine: &Inner, container: &Container, shim: &Shim) -> Result<(), Error> {
-    if let Some(resources) = spec::update(&CreateRequest::default(), &container.request) {
+    if let Some(resources) = spec::update(&CreateRequest::default(), &container.request)? {
         shim.update(&resources).await?;
     }
     engine

@@ -3,6 +3,7 @@
 mod health;
 mod names;
 mod ports;
+mod resources;
 mod restart;
 mod rules;
 pub(crate) mod storage;
@@ -18,6 +19,8 @@ pub use health::Healthcheck;
 pub use names::{HostEntry, Names};
 pub(crate) use ports::Wanted;
 pub use ports::{PortRange, Ports, Publish};
+pub(crate) use resources::DeviceRule;
+pub use resources::{Device, DeviceValue, Resources, Ulimit};
 pub use restart::RestartPolicy;
 pub(crate) use rules::{check_env, check_labels, check_strings, check_working_dir};
 pub use storage::{BindSource, Mount, Recursion, Source, Storage, TmpfsSource, VolumeSource};
@@ -89,6 +92,8 @@ pub struct CreateRequest {
     pub ports: Ports,
     /// Whom it asks for names.
     pub names: Names,
+    /// What it may use of the machine.
+    pub resources: Resources,
 }
 
 /// A directory or file of the host that a container sees.

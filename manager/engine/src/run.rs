@@ -109,7 +109,7 @@ async fn write_files(
             engine.config.bridge.gateway,
             &container.request,
         )?;
-        let config = spec::config(&container, &image.config, &user, &etc, &sources);
+        let config = spec::config(&container, &image.config, &user, &etc, &sources)?;
         bundle::write(
             &engine.config.bundle(&container.id),
             &config,

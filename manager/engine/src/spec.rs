@@ -1,12 +1,13 @@
 //! From what was asked for and what the image says to the runtime's config.json. Pure: it reads the layers of
-//! the root file system for users, and changes nothing.
+//! the root file system for users and the host's devices, and changes nothing.
 
 pub(crate) mod capabilities;
+pub(crate) mod cgroups;
 mod devices;
 pub(crate) mod layers;
-mod memory;
 mod mounts;
 pub(crate) mod process;
+pub(crate) mod resources;
 mod seccomp;
 mod storage;
 pub(crate) mod update;
@@ -18,15 +19,17 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::ImageConfiguration;
 use serde_json::{Value, json};
 
+use crate::Error;
 use crate::container::Container;
 use crate::error::short;
 use crate::request::{CreateRequest, Network};
+use cgroups::Cgroups;
 pub(crate) use mounts::mount_points;
 pub(crate) use update::update;
 use user::User;
 
-/// Period over which a CPU quota is counted, in microseconds: the kernel's own default.
-const CPU_PERIOD_MICROS: i64 = 100_000;
+/// The cgroup above those of containers.
+const CGROUP_PARENT: &str = "berth";
 
 /// Paths of the host's kernel that tell or do more than a container should.
 const MASKED: [&str; 12] = [
@@ -60,17 +63,19 @@ pub(crate) fn config(
     user: &User,
     etc: &Path,
     sources: &[PathBuf],
-) -> Value {
+) -> Result<Value, Error> {
     let request = &*container.request;
+    let cgroups = Cgroups::of_this_machine();
+    let (usable, _) = resources::usable(request, &cgroups);
+    let granted = devices::granted(&usable.devices, request.privileged)?;
     let capabilities = held_capabilities(request);
     let mut linux = json!({
-        "cgroupsPath": format!("/berth/{}", container.id),
+        "cgroupsPath": cgroup(container),
         "namespaces": namespaces(request.network),
-        "resources": resources(request),
+        "resources": resources::section(request, &usable, &cgroups, &granted)?,
+        "devices": devices::nodes(&granted, request.privileged),
     });
-    if request.privileged {
-        linux["devices"] = devices::of_the_host();
-    } else {
+    if !request.privileged {
         linux["maskedPaths"] = json!(MASKED);
         linux["readonlyPaths"] = json!(READ_ONLY);
         linux["seccomp"] = seccomp::default_profile(&capabilities);
@@ -82,14 +87,23 @@ pub(crate) fn config(
             "net.ipv4.ping_group_range": "0 2147483647",
         });
     }
-    json!({
+    Ok(json!({
         "ociVersion": "1.2.0",
         "process": process::main(container, image, user, &capabilities),
         "root": {"path": "rootfs", "readonly": request.read_only},
         "hostname": hostname(container),
         "mounts": mounts::all(request, &storage::mounts(&container.mounts, sources), etc),
         "linux": linux,
-    })
+    }))
+}
+
+/// Its path, from the root of each hierarchy.
+fn cgroup(container: &Container) -> String {
+    let parent = match container.request.resources.cgroup_parent.trim_matches('/') {
+        "" => CGROUP_PARENT,
+        asked => asked,
+    };
+    format!("/{parent}/{}", container.id)
 }
 
 /// The container's own name for itself.
@@ -120,20 +134,6 @@ fn namespaces(network: Network) -> Value {
         .iter()
         .filter(|&&kind| kind != "network" || network != Network::Host);
     wanted.map(|kind| json!({"type": kind})).collect()
-}
-
-fn resources(request: &CreateRequest) -> Value {
-    let mut resources = json!({"devices": devices::rules(request.privileged)});
-    if request.memory_bytes > 0 {
-        resources["memory"] = memory::limits(request.memory_bytes, memory::counts_swap());
-    }
-    if request.cpu_quota_millis > 0 {
-        resources["cpu"] = json!({"period": CPU_PERIOD_MICROS, "quota": request.cpu_quota_millis * (CPU_PERIOD_MICROS / 1000)});
-    }
-    if request.pids_limit > 0 {
-        resources["pids"] = json!({"limit": request.pids_limit});
-    }
-    resources
 }
 
 #[cfg(test)]

@@ -163,6 +163,7 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         healthcheck: flags.upkeep.healthcheck(),
         ports: ports::parse(&flags.ports)?,
         names: names::parse(&flags.names)?,
+        resources: Some(flags.resources.message()),
     })
 }
 

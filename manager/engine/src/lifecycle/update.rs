@@ -6,14 +6,16 @@ use std::sync::Arc;
 use super::Owner;
 use crate::Error;
 use crate::request::{CreateRequest, UpdateRequest};
-use crate::{shim::Shim, spec};
+use crate::shim::Shim;
+use crate::spec::{self, cgroups::Cgroups, resources};
 
 impl Owner {
     pub(super) async fn update(&mut self, changes: &UpdateRequest) -> Result<(), Error> {
         let old = Arc::clone(&self.container.request);
         let new = Arc::new(changes.applied_to(&old)?);
+        resources::check_here(&new.resources, &Cgroups::of_this_machine())?;
         match self.shim.clone() {
-            Some(shim) if spec::update(&old, &new).is_some() => {
+            Some(shim) if spec::update(&old, &new)?.is_some() => {
                 if let Err(refused) = self.carry_over(&shim, &old, &new).await {
                     // Some of it may have come about.
                     if let Err(error) = self.carry_over(&shim, &new, &old).await {
@@ -40,7 +42,7 @@ impl Owner {
         let id = self.container.id.clone();
         self.engine.store.updated(&id, new, true).await?;
         failpoint::reach("update.recorded");
-        if let Some(resources) = spec::update(old, new) {
+        if let Some(resources) = spec::update(old, new)? {
             shim.update(&resources).await?;
         }
         failpoint::reach("update.applied");

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use super::CreateRequest;
+use super::{CreateRequest, resources};
 use crate::spec::capabilities;
 use crate::{Error, names, signal};
 
 /// Below this the kernel cannot even run the runtime's own init in the group (docker has the same floor).
-const MEMORY_MIN_BYTES: i64 = 6 << 20;
+pub(super) const MEMORY_MIN_BYTES: i64 = 6 << 20;
 /// `execve` takes no single string longer than this (`MAX_ARG_STRLEN`).
 const ARGUMENT_MAX_BYTES: usize = 128 << 10;
 /// All strings of a request together; half of the kernel's usual `ARG_MAX`.
@@ -38,6 +38,7 @@ impl CreateRequest {
         self.check_limits()?;
         self.ports.check()?;
         self.names.check()?;
+        resources::check(self)?;
         check_labels(&self.labels)?;
         if !self.stop_signal.is_empty() {
             signal::parse("stop_signal", &self.stop_signal)?;

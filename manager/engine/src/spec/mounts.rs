@@ -25,7 +25,11 @@ pub(super) fn all(request: &CreateRequest, wanted: &[Value], etc: &Path) -> Valu
             .any(|mount| normal(&target(mount)).eq(normal(place)))
     };
 
-    let mut mounts = kernel_file_systems(request.privileged);
+    let shm_bytes = match request.resources.shm_bytes {
+        0 => SHM_BYTES,
+        asked => asked,
+    };
+    let mut mounts = kernel_file_systems(request.privileged, shm_bytes);
     for name in ETC_FILES {
         mounts.push(bind(
             &etc.join(name).to_string_lossy(),
@@ -41,16 +45,16 @@ pub(super) fn all(request: &CreateRequest, wanted: &[Value], etc: &Path) -> Valu
 /// Where the runtime makes files and folders in every container, to mount these things on them: from the root, and
 /// without the slash. Those of binds are not among them: as with docker, they are the container's own.
 pub(crate) fn mount_points() -> BTreeSet<Vec<u8>> {
-    let kernel = kernel_file_systems(false).into_iter();
+    let kernel = kernel_file_systems(false, SHM_BYTES).into_iter();
     let kernel = kernel.filter_map(|mount| Some(mount["destination"].as_str()?.as_bytes()[1..].to_vec()));
     let etc = ETC_FILES.iter().map(|name| format!("etc/{name}").into_bytes());
     kernel.chain(etc).collect()
 }
 
-fn kernel_file_systems(privileged: bool) -> Vec<Value> {
+fn kernel_file_systems(privileged: bool, shm_bytes: u64) -> Vec<Value> {
     let access = if privileged { "rw" } else { "ro" };
     let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": source, "options": options});
-    let shm_size = format!("size={SHM_BYTES}");
+    let shm_size = format!("size={shm_bytes}");
     vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount(

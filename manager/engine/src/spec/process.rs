@@ -101,7 +101,8 @@ pub(super) fn main(
         "env": environment(&hostname(container), request.tty, user, &[of_image, &request.env]),
         "cwd": cwd,
         "capabilities": sets(capabilities),
-        "oomScoreAdj": 0,
+        "oomScoreAdj": request.resources.oom_score_adj,
+        "rlimits": super::resources::rlimits(&request.resources.ulimits),
     });
     if request.tty && request.tty_columns > 0 && request.tty_rows > 0 {
         process["consoleSize"] = json!({"width": request.tty_columns, "height": request.tty_rows});

@@ -49,7 +49,7 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         _ => PathBuf::from("/volume"),
     };
     let sources: Vec<_> = container.mounts.iter().map(source).collect();
-    super::config(&container, &image, &user, Path::new("/c"), &sources)
+    super::config(&container, &image, &user, Path::new("/c"), &sources).unwrap()
 }
 
 fn request() -> CreateRequest {

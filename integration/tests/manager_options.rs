@@ -1,0 +1,249 @@
+//! docker run's options of resources, security, namespaces and process: read back from inside the container, and
+//! from its cgroups.
+
+use integration::{Manager, Sandbox, run};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The setting of a running container, by version 1's name or version 2's.
+#[track_caller]
+fn setting(manager: &Manager, container: &str, v1: (&str, &str), v2: &str) -> String {
+    let pid = manager.inspect(container)["pid"].to_string();
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("the container runs");
+    let path = |controller: &str| {
+        let line = groups.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            controllers
+                .split(',')
+                .any(|name| name == controller)
+                .then_some(path)
+        });
+        line.map(|path| path.trim_start_matches('/').to_owned())
+    };
+    let (controller, file) = v1;
+    let root = Path::new("/sys/fs/cgroup");
+    let file: PathBuf = match path(controller) {
+        Some(path) => root.join(controller).join(path).join(file),
+        None => root.join(path("").expect("a group of version 2")).join(v2),
+    };
+    let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    text.trim().to_owned()
+}
+
+/// `run --rm` with `flags`, and what `script` prints there.
+#[track_caller]
+fn printed(manager: &Manager, image: &str, flags: &[&str], script: &str) -> String {
+    let args = [&["run", "--rm"], flags, &[image, "sh", "-c", script]].concat();
+    manager.ctl(&args).ok()
+}
+
+/// What `create` says to flags that it refuses.
+#[track_caller]
+fn refused(manager: &Manager, image: &str, flags: &[&str]) -> String {
+    let args = [&["create"], flags, &[image, "true"]].concat();
+    let done = manager.ctl(&args);
+    assert_ne!(done.code, 0, "{flags:?}: {done}");
+    done.stderr
+}
+
+#[test]
+fn limits_are_what_the_kernel_is_told() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let flags = [
+        "run",
+        "-d",
+        "--name",
+        "limited",
+        "-m",
+        "64m",
+        "--memory-reservation",
+        "32m",
+        "-c",
+        "512",
+        "--cpu-period",
+        "50000",
+        "--cpu-quota",
+        "20000",
+        "--cpuset-cpus",
+        "0",
+        "--cpuset-mems",
+        "0",
+        "--oom-score-adj",
+        "345",
+        "--device-read-bps",
+        "/dev/null:1m",
+    ];
+    let args = [&flags[..flags.len() - 2], &[&image, "sleep", "1000"]].concat();
+    manager.ctl(&args).ok();
+    let told = |controller, v1, v2| setting(&manager, "limited", (controller, v1), v2);
+    assert_eq!(
+        told("memory", "memory.limit_in_bytes", "memory.max"),
+        (64 << 20).to_string()
+    );
+    assert_eq!(
+        told("memory", "memory.soft_limit_in_bytes", "memory.low"),
+        (32 << 20).to_string()
+    );
+    let shares = told("cpu", "cpu.shares", "cpu.weight");
+    assert!(["512", "20", "59"].contains(&shares.as_str()), "{shares}");
+    let quota = told("cpu", "cpu.cfs_quota_us", "cpu.max");
+    assert!(["20000", "20000 50000"].contains(&quota.as_str()), "{quota}");
+    assert_eq!(told("cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
+    assert_eq!(told("cpuset", "cpuset.mems", "cpuset.mems"), "0");
+    let score = manager.ctl(&["exec", "limited", "cat", "/proc/1/oom_score_adj"]);
+    assert_eq!(score.ok(), "345\n");
+
+    // A limit of a disk is one of a disk.
+    let args = [&["run", "--rm"], &flags[flags.len() - 2..], &[&image, "true"]].concat();
+    let done = manager.ctl(&args);
+    assert!(
+        done.code != 0 && done.stderr.contains("/dev/null is no block device"),
+        "{done}"
+    );
+}
+
+#[test]
+fn processes_have_their_ulimits_and_the_container_its_shm_and_cgroup_parent() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let limits = [
+        "--ulimit",
+        "nofile=100:200",
+        "--ulimit",
+        "core=0",
+        "--shm-size",
+        "5m",
+    ];
+    let script = "ulimit -S -n; ulimit -H -n; ulimit -c; df -k /dev/shm | tail -1 | awk '{print $2}'";
+    assert_eq!(printed(&manager, &image, &limits, script), "100\n200\n0\n5120\n");
+    assert_eq!(
+        printed(
+            &manager,
+            &image,
+            &["--ulimit", "nofile=9", "--ulimit", "nofile=11"],
+            "ulimit -n"
+        ),
+        "11\n",
+        "the later holds"
+    );
+    // An exec has them as well.
+    manager
+        .ctl(&[
+            "run",
+            "-d",
+            "--name",
+            "few",
+            "--ulimit",
+            "nofile=99",
+            &image,
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    assert_eq!(
+        manager.ctl(&["exec", "few", "sh", "-c", "ulimit -n"]).ok(),
+        "99\n"
+    );
+
+    let parent = format!("berth-parent-{}", sandbox.id());
+    manager
+        .ctl(&[
+            "run",
+            "-d",
+            "--name",
+            "below",
+            "--cgroup-parent",
+            &parent,
+            &image,
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    let pid = manager.inspect("below")["pid"].to_string();
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("the container runs");
+    assert!(groups.contains(&format!("/{parent}/")), "{groups}");
+    manager.ctl(&["rm", "-f", "below"]).ok();
+    // As docker leaves the parent: it is not the manager's.
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
+        let _ = fs::remove_dir(hierarchy.path().join(&parent));
+    }
+    let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&parent));
+}
+
+#[test]
+fn a_device_can_be_used_as_far_as_it_was_given() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    // A device without a driver: the kernel looks for that only after the cgroup has allowed the opening.
+    let folder = sandbox.path().join("devices");
+    fs::create_dir(&folder).expect("make a folder");
+    let node = folder.join("sample");
+    run(Command::new("mknod").arg(&node).args(["c", "42", "7"])).ok();
+    let given = |source: &Path, rest: &str| format!("{}:{rest}", source.display());
+    let open = "(: < /dev/mine) 2>&1; (: > /dev/mine) 2>&1; true";
+    let outcome =
+        |told: &str| -> Vec<bool> { told.lines().map(|line| line.contains("not permitted")).collect() };
+    let told = printed(
+        &manager,
+        &image,
+        &["--device", &given(&node, "/dev/mine:r")],
+        open,
+    );
+    assert_eq!(outcome(&told), [false, true], "{told}");
+    let told = printed(&manager, &image, &["--device", &given(&node, "/dev/mine")], open);
+    assert_eq!(outcome(&told), [false, false], "{told}");
+    let make = "mknod /dev/mine c 42 7; (: < /dev/mine) 2>&1; true";
+    assert_eq!(outcome(&printed(&manager, &image, &[], make)), [true]);
+    let by_rule = ["--device-cgroup-rule", "c 42:* r"];
+    assert_eq!(outcome(&printed(&manager, &image, &by_rule, make)), [false]);
+    // A folder stands for the devices in it.
+    run(Command::new("mknod")
+        .arg(folder.join("zero"))
+        .args(["c", "1", "5"]))
+    .ok();
+    let all = given(&folder, "/dev/all");
+    let read = "head -c 3 /dev/all/zero | wc -c; test -c /dev/all/sample && echo both";
+    assert_eq!(printed(&manager, &image, &["--device", &all], read), "3\nboth\n");
+
+    let missing = manager.ctl(&["run", "--rm", "--device", "/dev/no-such", &image, "true"]);
+    let told = missing
+        .stderr
+        .contains("gather information about device /dev/no-such: No such file");
+    assert!(missing.code != 0 && told, "{missing}");
+    assert_eq!(manager.ctl(&["ps", "-a", "-q"]).ok(), "");
+}
+
+#[test]
+fn limits_that_contradict_each_other_are_refused_before_anything_is_made() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for (flags, words) in [
+        (&["--memory-swap", "64m"][..], "always set the memory limit"),
+        (
+            &["-m", "64m", "--memory-swap", "32m"],
+            "larger than the memory limit",
+        ),
+        (
+            &["-m", "64m", "--memory-reservation", "65m"],
+            "can not be less than the reservation",
+        ),
+        (&["--cpus", "1", "--cpu-quota", "5000"], "conflicting options"),
+        (&["--cpu-period", "10"], "less than 1ms"),
+        (&["--cpuset-cpus", "0-4096"], "CPUs are not available"),
+        (&["--blkio-weight", "9"], "from 10 to 1000"),
+        (&["--oom-score-adj", "-1001"], "[-1000, 1000]"),
+        (&["--ulimit", "nofile=9:3"], "soft limit"),
+        (&["--device-cgroup-rule", "c 1"], "invalid device cgroup rule"),
+        (&["--cgroup-parent", "../up"], "no path of a cgroup"),
+    ] {
+        let told = refused(&manager, &image, flags);
+        assert!(told.contains(words), "{flags:?}: {told}");
+    }
+    assert_eq!(manager.ctl(&["ps", "-a", "-q"]).ok(), "");
+}

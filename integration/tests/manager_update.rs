@@ -109,6 +109,59 @@ fn a_refused_update_changes_nothing() {
     );
 }
 
+#[test]
+fn shares_sets_and_periods_change_too() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "-m",
+        "64m",
+        "--cpuset-cpus",
+        "0-1",
+        &image,
+    ];
+    let id = manager
+        .ctl(&[&run[..], &["sleep", "1000"]].concat())
+        .ok()
+        .trim()
+        .to_owned();
+    let shares = || limit(&id, "cpu", "cpu.shares", "cpu.weight");
+    let before = shares();
+    let update = "update -c 512 --cpu-period 50000 --cpu-quota 20000 --cpuset-cpus 0 --cpuset-mems 0";
+    let update: Vec<&str> = update.split(' ').collect();
+    manager
+        .ctl(&[&update[..], &["--memory-reservation", "32m", "one"]].concat())
+        .ok();
+    for restart in [false, true] {
+        if restart {
+            manager.kill();
+            manager.start_again();
+            manager.ctl(&["restart", "-t", "0", "one"]).ok();
+        }
+        assert_ne!(shares(), before);
+        assert_eq!(limit(&id, "cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
+        let quota = limit(&id, "cpu", "cpu.cfs_quota_us", "cpu.max");
+        assert!(quota == "20000" || quota == "20000 50000", "{quota}");
+        let kept = limit(&id, "memory", "memory.soft_limit_in_bytes", "memory.low");
+        assert_eq!(kept, (32 << 20).to_string());
+    }
+    for (flags, reason) in [
+        (&["--cpuset-cpus", "900"][..], "not available"),
+        (&["--cpus", "1"], "cannot both be set"),
+        (&["--memory-swap", "8m"], "larger than the memory limit"),
+        (&["--blkio-weight", "5"], "from 10 to 1000"),
+    ] {
+        let refused = manager.ctl(&[&["update"], flags, &["one"]].concat()).refused();
+        assert!(refused.contains(reason), "{flags:?}: {refused}");
+    }
+    assert_eq!(limit(&id, "cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
+}
+
 /// The kernel of cgroup v1 refuses a limit below what is held; that of v2 would kill.
 #[test]
 fn what_the_kernel_refuses_is_as_it_was() {

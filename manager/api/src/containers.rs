@@ -120,8 +120,8 @@ impl Service for Containers {
         request: Request<v1::UpdateContainerRequest>,
     ) -> Result<Response<v1::UpdateContainerResponse>, Status> {
         let (container, changes) = translate::update(request.into_inner()).map_err(status)?;
-        self.0.update(&container, changes).await.map_err(status)?;
-        Ok(Response::new(v1::UpdateContainerResponse {}))
+        let warnings = self.0.update(&container, changes).await.map_err(status)?;
+        Ok(Response::new(v1::UpdateContainerResponse { warnings }))
     }
 
     async fn stats(

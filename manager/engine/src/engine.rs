@@ -19,6 +19,7 @@ use crate::ports::Claims;
 use crate::registry::Registry;
 use crate::request::UpdateRequest;
 use crate::signals::SIGKILL;
+use crate::spec::{self, cgroups::Cgroups};
 use crate::store::Store;
 use crate::volumes::Volumes;
 use crate::{Error, bundle, names, owner, reconcile};
@@ -136,9 +137,21 @@ impl Engine {
         self.0.containers.find(container)?.rename(name.to_owned()).await
     }
 
-    /// Change the limits or the restart policy of a container, running or not.
-    pub async fn update(&self, container: &str, changes: UpdateRequest) -> Result<(), Error> {
-        self.0.containers.find(container)?.update(changes).await
+    /// Change the limits or the restart policy of a container, running or not. What of the changes this kernel cannot do
+    /// is told, a sentence each.
+    pub async fn update(&self, container: &str, changes: UpdateRequest) -> Result<Vec<String>, Error> {
+        let handle = self.0.containers.find(container)?;
+        let before = handle.snapshot().container;
+        handle.update(changes).await?;
+        let after = handle.snapshot().container;
+        blocking(move || {
+            let cgroups = Cgroups::of_this_machine();
+            let (_, known) = spec::resources::usable(&before.request, &cgroups);
+            let (_, mut warnings) = spec::resources::usable(&after.request, &cgroups);
+            warnings.retain(|warning| !known.contains(warning));
+            Ok(warnings)
+        })
+        .await
     }
 
     /// Remove a container and its writable layer, with its anonymous volumes if `volumes` says so; one that is running

@@ -58,6 +58,14 @@ pub(crate) fn update(message: v1::UpdateContainerRequest) -> Result<(String, Upd
         memory_bytes: message.memory_bytes,
         cpu_quota_millis: message.cpu_quota_millis,
         pids_limit: message.pids_limit,
+        memory_swap_bytes: message.memory_swap_bytes,
+        memory_reservation_bytes: message.memory_reservation_bytes,
+        cpu_shares: message.cpu_shares,
+        cpu_period_micros: message.cpu_period_micros,
+        cpu_quota_micros: message.cpu_quota_micros,
+        cpuset_cpus: message.cpuset_cpus,
+        cpuset_mems: message.cpuset_mems,
+        blkio_weight: message.blkio_weight,
         restart: message.restart.map(|policy| restart(Some(policy))).transpose()?,
     };
     Ok((message.container, changes))

@@ -127,7 +127,7 @@ impl ResourceFlags {
     }
 }
 
-fn swap_bytes(text: &str) -> Result<i64, String> {
+pub(super) fn swap_bytes(text: &str) -> Result<i64, String> {
     if text == "-1" {
         Ok(-1)
     } else {

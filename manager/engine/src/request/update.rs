@@ -12,6 +12,22 @@ pub struct UpdateRequest {
     pub cpu_quota_millis: Option<i64>,
     /// 0: no limit.
     pub pids_limit: Option<i64>,
+    /// Memory and swap together; -1: as much swap as the machine has.
+    pub memory_swap_bytes: Option<i64>,
+    /// What it keeps when the machine's memory is short.
+    pub memory_reservation_bytes: Option<i64>,
+    /// Weight against other groups.
+    pub cpu_shares: Option<u64>,
+    /// Over which a quota is counted.
+    pub cpu_period_micros: Option<u64>,
+    /// CPU time in a period; -1: no limit.
+    pub cpu_quota_micros: Option<i64>,
+    /// `0-2,4`.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes, written alike.
+    pub cpuset_mems: Option<String>,
+    /// 10 to 1000.
+    pub blkio_weight: Option<u32>,
     /// From its next end on.
     pub restart: Option<RestartPolicy>,
 }
@@ -23,12 +39,30 @@ impl UpdateRequest {
             return Err(Error::invalid("update", "nothing is to be changed"));
         }
         let mut changed = request.clone();
-        changed.memory_bytes = self.memory_bytes.unwrap_or(request.memory_bytes);
-        changed.cpu_quota_millis = self.cpu_quota_millis.unwrap_or(request.cpu_quota_millis);
-        changed.pids_limit = self.pids_limit.unwrap_or(request.pids_limit);
-        changed.restart = self.restart.unwrap_or(request.restart);
+        set(&mut changed.memory_bytes, self.memory_bytes.as_ref());
+        set(&mut changed.cpu_quota_millis, self.cpu_quota_millis.as_ref());
+        set(&mut changed.pids_limit, self.pids_limit.as_ref());
+        let resources = &mut changed.resources;
+        set(&mut resources.memory_swap_bytes, self.memory_swap_bytes.as_ref());
+        set(
+            &mut resources.memory_reservation_bytes,
+            self.memory_reservation_bytes.as_ref(),
+        );
+        set(&mut resources.cpu_shares, self.cpu_shares.as_ref());
+        set(&mut resources.cpu_period_micros, self.cpu_period_micros.as_ref());
+        set(&mut resources.cpu_quota_micros, self.cpu_quota_micros.as_ref());
+        set(&mut resources.cpuset_cpus, self.cpuset_cpus.as_ref());
+        set(&mut resources.cpuset_mems, self.cpuset_mems.as_ref());
+        set(&mut resources.blkio_weight, self.blkio_weight.as_ref());
+        set(&mut changed.restart, self.restart.as_ref());
         changed.validate()?;
         Ok(changed)
+    }
+}
+
+fn set<T: Clone>(field: &mut T, wanted: Option<&T>) {
+    if let Some(wanted) = wanted {
+        field.clone_from(wanted);
     }
 }
 

@@ -5,6 +5,7 @@ use integration::{Manager, Sandbox, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The setting of a running container, by version 1's name or version 2's.
 #[track_caller]
@@ -246,4 +247,201 @@ fn limits_that_contradict_each_other_are_refused_before_anything_is_made() {
         assert!(told.contains(words), "{flags:?}: {told}");
     }
     assert_eq!(manager.ctl(&["ps", "-a", "-q"]).ok(), "");
+}
+
+#[test]
+fn processes_are_confined_as_asked_for() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let status = "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\t' | tr '\\n' ' '";
+    let confined = |option: &str| printed(&manager, &image, &["--security-opt", option], status);
+    assert_eq!(printed(&manager, &image, &[], status), "NoNewPrivs:0 Seccomp:2 ");
+    assert_eq!(confined("no-new-privileges"), "NoNewPrivs:1 Seccomp:2 ");
+    assert_eq!(confined("seccomp=unconfined"), "NoNewPrivs:0 Seccomp:0 ");
+
+    let masked = "mount | grep -c ' on /proc/'; true";
+    assert_ne!(printed(&manager, &image, &[], masked), "0\n");
+    assert_eq!(
+        printed(
+            &manager,
+            &image,
+            &["--security-opt", "systempaths=unconfined"],
+            masked
+        ),
+        "0\n"
+    );
+
+    let groups = ["-u", "1000:1000", "--group-add", "77", "--group-add", "88"];
+    assert_eq!(printed(&manager, &image, &groups, "id -G"), "1000 77 88\n");
+    let sysctls = [
+        "--sysctl",
+        "net.ipv4.ip_forward=0",
+        "--sysctl",
+        "kernel.shmmni=99",
+    ];
+    let read = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmni";
+    assert_eq!(printed(&manager, &image, &sysctls, read), "0\n99\n");
+
+    for (flags, words) in [
+        (&["--security-opt", "fly"][..], "invalid --security-opt"),
+        (&["--security-opt", "seccomp=/profile.json"], "not done yet"),
+        (
+            &["--group-add", "no-such-group"],
+            "unable to find group no-such-group",
+        ),
+        (&["--sysctl", "kernel.panic=1"], "not allowed"),
+        (
+            &["--network", "host", "--sysctl", "net.core.somaxconn=9"],
+            "host network namespace",
+        ),
+        (
+            &["--uts", "host", "-h", "name"],
+            "conflicting options: hostname and the UTS mode",
+        ),
+        (&["--pid", "container:other"], "not done yet"),
+        (&["--ipc", "mine"], "invalid mode"),
+    ] {
+        let told = refused(&manager, &image, flags);
+        assert!(told.contains(words), "{flags:?}: {told}");
+    }
+    assert_eq!(manager.ctl(&["ps", "-a", "-q"]).ok(), "");
+}
+
+#[test]
+fn namespaces_of_the_host_are_the_hosts() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for (flag, name) in [
+        ("--pid", "pid"),
+        ("--ipc", "ipc"),
+        ("--uts", "uts"),
+        ("--cgroupns", "cgroup"),
+    ] {
+        let link = format!("/proc/{}/ns/{name}", manager.pid());
+        let of_host = fs::read_link(link)
+            .expect("the manager runs")
+            .display()
+            .to_string();
+        let script = format!("readlink /proc/self/ns/{name}");
+        assert_eq!(
+            printed(&manager, &image, &[flag, "host"], &script).trim(),
+            of_host
+        );
+        assert_ne!(
+            printed(&manager, &image, &[flag, "private"], &script).trim(),
+            of_host
+        );
+    }
+    let shm = "mount | grep -c ' on /dev/shm '; true";
+    assert_eq!(printed(&manager, &image, &[], shm), "1\n");
+    assert_eq!(printed(&manager, &image, &["--ipc", "none"], shm), "0\n");
+    let host_name = fs::read_to_string("/proc/sys/kernel/hostname").expect("the host has a name");
+    assert_eq!(
+        printed(
+            &manager,
+            &image,
+            &["--uts", "host"],
+            "hostname; cat /etc/hostname"
+        ),
+        host_name.repeat(2)
+    );
+
+    // What the container's process has left in the host's namespace ends with it.
+    let leave = "sleep 98765 & sleep 0.1";
+    printed(&manager, &image, &["--pid", "host"], leave);
+    let commands = fs::read_dir("/proc").expect("proc").flatten();
+    let mut commands = commands.filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok());
+    assert!(
+        !commands.any(|command| command == "sleep\x0098765\0"),
+        "a process was left behind"
+    );
+}
+
+#[test]
+fn a_container_is_called_as_asked_for() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let (labels, cidfile) = (sandbox.path().join("labels"), sandbox.path().join("cid"));
+    fs::write(&labels, "# of a file\none=1\ntwo=2\nHOME\n").expect("write the labels");
+    let (labels, cid) = (labels.display().to_string(), cidfile.display().to_string());
+    let flags = [
+        "create",
+        "--name",
+        "called",
+        "--domainname",
+        "realm",
+        "--label-file",
+        &labels,
+        "-l",
+        "two=over",
+        "--annotation",
+        "org.example.note=x",
+        "--cidfile",
+        &cid,
+        "--stop-timeout",
+        "1",
+        &image,
+        "sh",
+        "-c",
+        "trap '' TERM; cat /proc/sys/kernel/domainname; while :; do sleep 1; done",
+    ];
+    let id = manager.ctl(&flags).ok();
+    assert_eq!(
+        fs::read_to_string(&cidfile).expect("a file with the ID"),
+        id.trim()
+    );
+    let told = manager.inspect("called");
+    assert_eq!(
+        told["labels"],
+        serde_json::json!({"one": "1", "two": "over", "HOME": ""})
+    );
+
+    let again = manager.ctl(&["create", "--cidfile", &cid, &image, "true"]);
+    assert!(
+        again.code != 0 && again.stderr.contains("container ID file found"),
+        "{again}"
+    );
+    let missing = sandbox.path().join("none").display().to_string();
+    assert_ne!(
+        manager
+            .ctl(&[
+                "create",
+                "--cidfile",
+                &missing,
+                "--pull",
+                "never",
+                "no-image",
+                "true"
+            ])
+            .code,
+        0
+    );
+    assert!(!Path::new(&missing).exists(), "no container, no file");
+
+    manager.ctl(&["start", "called"]).ok();
+    integration::eventually("the process runs", || {
+        manager
+            .ctl(&["logs", "called"])
+            .stdout
+            .contains("realm")
+            .then_some(())
+    });
+    let config = fs::read_to_string(
+        manager
+            .state()
+            .join("bundles")
+            .join(id.trim())
+            .join("config.json"),
+    );
+    let config: serde_json::Value = serde_json::from_str(&config.expect("the bundle")).expect("JSON");
+    assert_eq!(config["annotations"]["org.example.note"], "x");
+    let asked = Instant::now();
+    manager.ctl(&["stop", "called"]).ok();
+    assert!(
+        asked.elapsed() < Duration::from_secs(8),
+        "its own patience is a second, not ten"
+    );
 }

@@ -1,6 +1,7 @@
 //! Between the API's messages and the engine's types.
 
 mod artifact;
+mod isolation;
 mod names;
 mod ports;
 mod resources;
@@ -83,6 +84,10 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
         ports: ports::ports(message.ports)?,
         names: names::names(message.names),
         resources: message.resources.map(resources::of_message).unwrap_or_default(),
+        isolation: message.isolation.map(isolation::of_message).unwrap_or_default(),
+        domainname: message.domainname,
+        annotations: message.annotations.into_iter().collect(),
+        stop_timeout_seconds: message.stop_timeout_seconds,
     })
 }
 
@@ -129,6 +134,10 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         ports: ports::message(&request.ports),
         names: names::message(&request.names),
         resources: Some(resources::message(request.resources)),
+        isolation: Some(isolation::message(request.isolation)),
+        domainname: request.domainname,
+        annotations: request.annotations.into_iter().collect(),
+        stop_timeout_seconds: request.stop_timeout_seconds,
     }
 }
 
@@ -271,6 +280,10 @@ mod tests {
             stdin_once: true,
             platform: "linux/arm64".to_owned(),
             resources: Some(v1::ContainerResources::default()),
+            isolation: Some(v1::ContainerIsolation::default()),
+            domainname: "d".to_owned(),
+            annotations: [("a".to_owned(), "b".to_owned())].into(),
+            stop_timeout_seconds: Some(0),
             ..v1::CreateContainerRequest::default()
         };
         assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);

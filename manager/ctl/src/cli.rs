@@ -3,6 +3,7 @@
 mod archives;
 mod connection;
 mod cp;
+mod isolation;
 mod leases;
 mod names;
 mod ports;
@@ -16,6 +17,7 @@ mod volumes;
 pub(crate) use archives::{Commit, Diff, Export, Import, Load, Save};
 pub(crate) use connection::{Connection, ContextCommand, Endpoint};
 pub(crate) use cp::Copy;
+pub(crate) use isolation::{IdentityFlags, IsolationFlags};
 pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use names::NameFlags;
 pub(crate) use ports::{Port, PortFlags};
@@ -317,6 +319,10 @@ pub(crate) struct Create {
     pub(crate) pids_limit: Option<i64>,
     #[command(flatten)]
     pub(crate) resources: ResourceFlags,
+    #[command(flatten)]
+    pub(crate) isolation: IsolationFlags,
+    #[command(flatten)]
+    pub(crate) identity: IdentityFlags,
     /// Set a label
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub(crate) label: Vec<String>,

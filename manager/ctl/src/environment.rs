@@ -1,7 +1,8 @@
-//! Variables and labels of a container, from `-e`, `--env-file` and `-l`.
+//! Variables and labels of a container, from `-e`, `--env-file`, `-l` and
+//! `--label-file`.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Result};
 
@@ -13,18 +14,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub(crate) fn gather(files: &[impl AsRef<Path>], arguments: &[String]) -> Result<Vec<String>> {
     let mut variables = Vec::new();
     for path in files {
-        let path = path.as_ref();
-        let fail = |what: String| Failure::new(format!("--env-file {}: {what}", path.display()));
-        let size_bytes = std::fs::metadata(path)
-            .map_err(|error| fail(error.to_string()))?
-            .len();
-        if size_bytes > FILE_BYTES_MAX {
-            return Err(fail(format!(
-                "has {size_bytes} bytes, more than {FILE_BYTES_MAX}"
-            )));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-        variables.extend(parse_file(&text, own).map_err(fail)?);
+        variables.extend(read_file("--env-file", path.as_ref(), own)?);
     }
     for argument in arguments {
         variables.extend(parse(argument, own).map_err(|what| Failure::new(format!("-e: {what}")))?);
@@ -32,8 +22,27 @@ pub(crate) fn gather(files: &[impl AsRef<Path>], arguments: &[String]) -> Result
     Ok(variables)
 }
 
-/// Labels: `key=value`, or a key alone.
-pub(crate) fn labels(arguments: &[String]) -> Result<HashMap<String, String>> {
+fn read_file(flag: &str, path: &Path, own: impl Fn(&str) -> Option<String> + Copy) -> Result<Vec<String>> {
+    let fail = |what: String| Failure::new(format!("{flag} {}: {what}", path.display()));
+    let size_bytes = std::fs::metadata(path)
+        .map_err(|error| fail(error.to_string()))?
+        .len();
+    if size_bytes > FILE_BYTES_MAX {
+        return Err(fail(format!(
+            "has {size_bytes} bytes, more than {FILE_BYTES_MAX}"
+        )));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    parse_file(&text, own).map_err(fail)
+}
+
+/// Labels: `key=value`, or a key alone. Those of files first, so that `-l` has the last word.
+pub(crate) fn labels(files: &[PathBuf], arguments: &[String]) -> Result<HashMap<String, String>> {
+    let mut lines = Vec::new();
+    for path in files {
+        // A key alone has no value, whatever this process's environment has of that name.
+        lines.extend(read_file("--label-file", path, |_| Some(String::new()))?);
+    }
     let label = |argument: &String| {
         let (key, value) = argument.split_once('=').unwrap_or((argument, ""));
         if key.is_empty() {
@@ -42,8 +51,9 @@ pub(crate) fn labels(arguments: &[String]) -> Result<HashMap<String, String>> {
             Some((key.to_owned(), value.to_owned()))
         }
     };
-    arguments
+    lines
         .iter()
+        .chain(arguments)
         .map(|argument| label(argument).ok_or_else(|| Failure::new(format!("-l {argument}: has no key"))))
         .collect()
 }
@@ -116,8 +126,8 @@ mod tests {
 
     #[test]
     fn labels_may_lack_a_value_but_not_a_key() {
-        let found = labels(&["a=b=c".to_owned(), "d".to_owned()]).unwrap();
+        let found = labels(&[], &["a=b=c".to_owned(), "d".to_owned()]).unwrap();
         assert_eq!((found["a"].as_str(), found["d"].as_str()), ("b=c", ""));
-        assert!(labels(&["=x".to_owned()]).is_err());
+        assert!(labels(&[], &["=x".to_owned()]).is_err());
     }
 }

@@ -88,7 +88,7 @@ impl Engine {
                 let image = engine.images.get(&root.container.image_id)?;
                 let wanted = spec::process::wanted_user(&root.container.request, &image.config);
                 let layers = Layers::new(&engine.images.rootfs(&root.container.id)?);
-                let found = spec::user::resolve(&layers, wanted)?;
+                let found = spec::user::resolve(&layers, wanted, &[])?;
                 (!wanted.is_empty()).then_some((found.uid, found.gid))
             } else {
                 None

@@ -78,6 +78,7 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
         let made = spec::user::resolve(
             &Layers::new(&rootfs),
             spec::process::wanted_user(&request, &image.config),
+            &request.isolation.group_add,
         )
         .and_then(|_| volumes::resolve(&engine, &request, &image.config_json))
         .and_then(|mounts| {

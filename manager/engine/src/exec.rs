@@ -138,7 +138,8 @@ async fn prepare(
             "" => None,
             wanted => {
                 let rootfs = engine.images.rootfs(&container.id)?;
-                Some(spec::user::resolve(&Layers::new(&rootfs), wanted)?)
+                let more = &container.request.isolation.group_add;
+                Some(spec::user::resolve(&Layers::new(&rootfs), wanted, more)?)
             }
         };
         let process = spec::process::exec(&config["process"], &request, user.as_ref());

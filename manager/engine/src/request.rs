@@ -1,6 +1,7 @@
 //! What a client asks for when it makes a container.
 
 mod health;
+mod isolation;
 mod names;
 mod ports;
 mod resources;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 pub use health::Healthcheck;
+pub use isolation::Isolation;
 pub use names::{HostEntry, Names};
 pub(crate) use ports::Wanted;
 pub use ports::{PortRange, Ports, Publish};
@@ -94,6 +96,14 @@ pub struct CreateRequest {
     pub names: Names,
     /// What it may use of the machine.
     pub resources: Resources,
+    /// How far it is kept apart.
+    pub isolation: Isolation,
+    /// Of NIS; empty: none.
+    pub domainname: String,
+    /// For the runtime and its hooks.
+    pub annotations: BTreeMap<String, String>,
+    /// How long a stop waits before it kills; None: 10 seconds.
+    pub stop_timeout_seconds: Option<u32>,
 }
 
 /// A directory or file of the host that a container sees.

@@ -100,7 +100,11 @@ async fn write_files(
         let image = engine.images.get(&container.image_id)?;
         let rootfs = engine.images.rootfs(&container.id)?;
         let wanted = spec::process::wanted_user(&container.request, &image.config);
-        let user = spec::user::resolve(&Layers::new(&rootfs), wanted)?;
+        let user = spec::user::resolve(
+            &Layers::new(&rootfs),
+            wanted,
+            &container.request.isolation.group_add,
+        )?;
         let etc = engine.config.container(&container.id);
         etc_files::write(
             &etc,

@@ -32,15 +32,21 @@ pub enum Until {
     Removed,
 }
 
+/// How long `container` has to end by itself, when nobody says.
+fn patience(container: &Container) -> Duration {
+    let own = container.request.stop_timeout_seconds;
+    own.map_or(STOP_TIMEOUT, |seconds| Duration::from_secs(seconds.into()))
+}
+
 impl Engine {
     /// Ask a container to end, by `signal` or the one it was made with, and kill it after `timeout`. Returns
     /// when it has ended, and no restart policy starts it any more; at once when it is not running.
     pub async fn stop(&self, container: &str, timeout: Option<Duration>, signal: &str) -> Result<(), Error> {
         let handle = self.0.containers.find(container)?;
         let asked = asked(signal)?;
-        let grace = timeout.unwrap_or(STOP_TIMEOUT);
         loop {
             let before = handle.snapshot().container;
+            let grace = timeout.unwrap_or_else(|| patience(&before));
             if before.state == State::Restarting {
                 handle.hold().await?;
             }
@@ -66,7 +72,10 @@ impl Engine {
     ) -> Result<(), Error> {
         let handle = self.0.containers.find(container)?;
         handle
-            .restart(asked(signal)?, timeout.unwrap_or(STOP_TIMEOUT))
+            .restart(
+                asked(signal)?,
+                timeout.unwrap_or_else(|| patience(&handle.snapshot().container)),
+            )
             .await
     }
 

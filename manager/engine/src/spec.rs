@@ -71,13 +71,16 @@ pub(crate) fn config(
     let capabilities = held_capabilities(request);
     let mut linux = json!({
         "cgroupsPath": cgroup(container),
-        "namespaces": namespaces(request.network),
+        "namespaces": namespaces(request),
         "resources": resources::section(request, &usable, &cgroups, &granted)?,
         "devices": devices::nodes(&granted, request.privileged),
     });
-    if !request.privileged {
+    let security = request.isolation.security()?;
+    if !request.privileged && !security.system_paths_unconfined {
         linux["maskedPaths"] = json!(MASKED);
         linux["readonlyPaths"] = json!(READ_ONLY);
+    }
+    if !request.privileged && !security.seccomp_unconfined {
         linux["seccomp"] = seccomp::default_profile(&capabilities);
     }
     if request.network != Network::Host {
@@ -87,14 +90,28 @@ pub(crate) fn config(
             "net.ipv4.ping_group_range": "0 2147483647",
         });
     }
-    Ok(json!({
+    for (name, value) in &request.isolation.sysctls {
+        linux["sysctl"][name] = json!(value);
+    }
+    let mut process = process::main(container, image, user, &capabilities);
+    process["noNewPrivileges"] = json!(security.no_new_privileges);
+    if !security.apparmor_profile.is_empty() {
+        process["apparmorProfile"] = json!(security.apparmor_profile);
+    }
+    let mut config = json!({
         "ociVersion": "1.2.0",
-        "process": process::main(container, image, user, &capabilities),
+        "process": process,
         "root": {"path": "rootfs", "readonly": request.read_only},
-        "hostname": hostname(container),
         "mounts": mounts::all(request, &storage::mounts(&container.mounts, sources), etc),
+        "annotations": request.annotations,
         "linux": linux,
-    }))
+    });
+    // Those of the host's namespace are not the container's to set.
+    if request.isolation.uts != "host" {
+        config["hostname"] = json!(hostname(container));
+        config["domainname"] = json!(request.domainname);
+    }
+    Ok(config)
 }
 
 /// Its path, from the root of each hierarchy.
@@ -115,6 +132,7 @@ pub(crate) fn hostname(container: &Container) -> Cow<'_, str> {
     // On the host's network a program is found by the host's name.
     let of_host = || nix::unistd::gethostname().ok()?.into_string().ok();
     match request.network {
+        _ if request.isolation.uts == "host" => of_host().map_or(Cow::Borrowed(""), Cow::Owned),
         Network::Host => of_host().map_or(Cow::Borrowed(short(&container.id)), Cow::Owned),
         Network::Bridge | Network::None => Cow::Borrowed(short(&container.id)),
     }
@@ -128,12 +146,19 @@ fn held_capabilities(request: &CreateRequest) -> Vec<String> {
     capabilities::effective(&request.cap_add, &request.cap_drop).unwrap_or_default()
 }
 
-fn namespaces(network: Network) -> Value {
-    let kinds = ["pid", "ipc", "uts", "mount", "cgroup", "network"];
-    let wanted = kinds
-        .iter()
-        .filter(|&&kind| kind != "network" || network != Network::Host);
-    wanted.map(|kind| json!({"type": kind})).collect()
+/// Those that are the container's own.
+fn namespaces(request: &CreateRequest) -> Value {
+    let isolation = &request.isolation;
+    let kinds = [
+        ("pid", isolation.pid == "host"),
+        ("ipc", isolation.ipc == "host"),
+        ("uts", isolation.uts == "host"),
+        ("mount", false),
+        ("cgroup", isolation.cgroup == "host"),
+        ("network", request.network == Network::Host),
+    ];
+    let own = kinds.iter().filter(|(_, of_host)| !of_host);
+    own.map(|(kind, _)| json!({"type": kind})).collect()
 }
 
 #[cfg(test)]

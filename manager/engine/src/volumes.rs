@@ -70,7 +70,7 @@ impl VolumeRequest {
             check_volume_name("name", &self.name)?;
         }
         check_driver("driver", &self.driver)?;
-        check_labels(&self.labels)?;
+        check_labels("labels", &self.labels)?;
         check_volume_options(&self.options)
     }
 }

@@ -81,7 +81,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Manifest(Manifest::Inspect(flags)) => registries::inspect_manifest(&client, &flags).await,
         Command::Login(flags) => login::login(&client, flags).await,
         Command::Logout(flags) => login::logout(&flags),
-        Command::Run(flags) => run::run(&client, flags).await.map_err(Failure::of_run),
+        Command::Run(flags) => Box::pin(run::run(&client, flags)).await.map_err(Failure::of_run),
         Command::Create(flags) => run::create_only(&client, &flags).await,
         Command::Start(flags) => containers::start(&client, flags).await,
         Command::Stop(flags) => containers::stop(&client, flags).await,

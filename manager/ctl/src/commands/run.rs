@@ -1,5 +1,8 @@
 //! `run` and `create`: from flags to a container, and to its exit.
 
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+
 use proto::v1::{
     AttachStart, CreateContainerRequest, CreateContainerResponse, Entrypoint, RemoveContainerRequest,
     StartContainerRequest, WindowSize,
@@ -86,8 +89,40 @@ pub(super) async fn create_only(client: &Client, flags: &Create) -> Result<u8> {
     Ok(0)
 }
 
-/// Creates; an image that is not here is pulled, if that is wanted.
+/// Creates, and writes the ID into the file that is wanted. That is made first: one that is there belongs to another
+/// container, which may run.
 async fn create(
+    client: &Client,
+    flags: &Create,
+    request: CreateContainerRequest,
+) -> Result<CreateContainerResponse> {
+    let Some(path) = &flags.identity.cidfile else {
+        return create_or_pull(client, flags, request).await;
+    };
+    let fail = |error: std::io::Error| {
+        let path = path.display();
+        Failure::new(match error.kind() {
+            ErrorKind::AlreadyExists => format!(
+                "container ID file found, make sure the other container isn't running or delete {path}"
+            ),
+            _ => format!("write the container ID file {path}: {error}"),
+        })
+    };
+    let mut file = File::create_new(path).map_err(fail)?;
+    match create_or_pull(client, flags, request).await {
+        Ok(created) => {
+            file.write_all(created.id.as_bytes()).map_err(fail)?;
+            Ok(created)
+        }
+        Err(error) => {
+            let _ = std::fs::remove_file(path);
+            Err(error)
+        }
+    }
+}
+
+/// Creates; an image that is not here is pulled, if that is wanted.
+async fn create_or_pull(
     client: &Client,
     flags: &Create,
     request: CreateContainerRequest,
@@ -149,7 +184,7 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         memory_bytes: flags.memory.unwrap_or(0),
         cpu_quota_millis: flags.cpus.unwrap_or(0),
         pids_limit: flags.pids_limit.unwrap_or(0).max(0),
-        labels: environment::labels(&flags.label)?,
+        labels: environment::labels(&flags.identity.label_file, &flags.label)?,
         stop_signal: flags.stop_signal.clone(),
         read_only: flags.read_only,
         privileged: flags.privileged,
@@ -164,6 +199,10 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         ports: ports::parse(&flags.ports)?,
         names: names::parse(&flags.names)?,
         resources: Some(flags.resources.message()),
+        isolation: Some(flags.isolation.message()),
+        domainname: flags.identity.domainname.clone(),
+        annotations: flags.identity.annotation.iter().cloned().collect(),
+        stop_timeout_seconds: flags.identity.stop_timeout,
     })
 }
 

@@ -13,8 +13,8 @@ pub(super) async fn create(client: &Client, flags: CreateVolume) -> Result<u8> {
     let request = CreateVolumeRequest {
         name: flags.name,
         driver: flags.driver,
-        labels: environment::labels(&flags.label)?,
-        options: environment::labels(&flags.options)?,
+        labels: environment::labels(&[], &flags.label)?,
+        options: environment::labels(&[], &flags.options)?,
     };
     let reply = client.volumes().create(request).await;
     let reply = reply.map_err(|status| client.failure(&status))?;

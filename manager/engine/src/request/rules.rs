@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use super::{CreateRequest, resources};
+use super::{CreateRequest, isolation, resources};
 use crate::spec::capabilities;
 use crate::{Error, names, signal};
 
@@ -39,7 +39,10 @@ impl CreateRequest {
         self.ports.check()?;
         self.names.check()?;
         resources::check(self)?;
-        check_labels(&self.labels)?;
+        isolation::check(self)?;
+        check_domainname(&self.domainname)?;
+        check_labels("labels", &self.labels)?;
+        check_labels("annotations", &self.annotations)?;
         if !self.stop_signal.is_empty() {
             signal::parse("stop_signal", &self.stop_signal)?;
         }
@@ -200,15 +203,26 @@ fn check_hostname(hostname: &str) -> Result<(), Error> {
     }
 }
 
-pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
+/// The kernel's field has 64 bytes, with an end.
+fn check_domainname(name: &str) -> Result<(), Error> {
+    if name.len() > HOSTNAME_MAX_BYTES || name.bytes().any(|byte| !byte.is_ascii_graphic()) {
+        return Err(Error::invalid(
+            "domainname",
+            format!("{name:?} must be up to {HOSTNAME_MAX_BYTES} visible characters"),
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_labels(field: &'static str, labels: &BTreeMap<String, String>) -> Result<(), Error> {
     if labels.len() > LABELS_MAX {
-        return Err(Error::invalid("labels", format!("more than {LABELS_MAX}")));
+        return Err(Error::invalid(field, format!("more than {LABELS_MAX}")));
     }
     if labels.keys().any(String::is_empty) {
-        return Err(Error::invalid("labels", "a label has an empty name"));
+        return Err(Error::invalid(field, "one has an empty name"));
     }
     for (key, value) in labels {
-        check_strings("labels", &[key.clone(), value.clone()])?;
+        check_strings(field, &[key.clone(), value.clone()])?;
     }
     Ok(())
 }

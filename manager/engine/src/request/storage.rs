@@ -219,7 +219,7 @@ impl VolumeSource {
             check_volume_name("mounts.volume.name", &self.name)?;
         }
         check_driver("mounts.volume.driver", &self.driver)?;
-        check_labels(&self.labels)?;
+        check_labels("labels", &self.labels)?;
         check_volume_options(&self.options)?;
         check_subpath(&self.subpath)
     }

@@ -30,6 +30,19 @@ pub(super) fn all(request: &CreateRequest, wanted: &[Value], etc: &Path) -> Valu
         asked => asked,
     };
     let mut mounts = kernel_file_systems(request.privileged, shm_bytes);
+    match request.isolation.ipc.as_str() {
+        "none" => mounts.retain(|mount| mount["destination"] != "/dev/shm"),
+        // Shared memory is a file system of its own; that of queues comes with the namespace.
+        "host" => {
+            for mount in mounts
+                .iter_mut()
+                .filter(|mount| mount["destination"] == "/dev/shm")
+            {
+                *mount = bind("/dev/shm", "/dev/shm", false);
+            }
+        }
+        _ => {}
+    }
     for name in ETC_FILES {
         mounts.push(bind(
             &etc.join(name).to_string_lossy(),

@@ -21,8 +21,8 @@ pub(crate) struct User {
     pub(crate) home: String,
 }
 
-/// Look `wanted` up (empty: root) in the file system of `layers`.
-pub(crate) fn resolve(layers: &Layers, wanted: &str) -> Result<User, Error> {
+/// Look `wanted` up (empty: root) in the file system of `layers`, and the groups that it is to be in besides.
+pub(crate) fn resolve(layers: &Layers, wanted: &str, group_add: &[String]) -> Result<User, Error> {
     let read = |path: &str| {
         let content = layers
             .read(Path::new(path), DATABASE_MAX_BYTES)
@@ -32,7 +32,26 @@ pub(crate) fn resolve(layers: &Layers, wanted: &str) -> Result<User, Error> {
             })?;
         Ok::<_, Error>(String::from_utf8_lossy(&content.unwrap_or_default()).into_owned())
     };
-    find(&read("/etc/passwd")?, &read("/etc/group")?, wanted)
+    let groups = read("/etc/group")?;
+    let mut user = find(&read("/etc/passwd")?, &groups, wanted)?;
+    for asked in group_add {
+        let gid = group_id(&groups, asked).ok_or_else(|| {
+            let rule = format!(
+                "unable to find group {asked}: it is neither an id nor in the container's /etc/group"
+            );
+            Error::invalid("group_add", rule)
+        })?;
+        if !user.additional_gids.contains(&gid) {
+            user.additional_gids.push(gid);
+        }
+    }
+    Ok(user)
+}
+
+fn group_id(groups: &str, wanted: &str) -> Option<u32> {
+    let mut entries = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let named = entries.find(|fields| fields.len() >= 3 && fields[0] == wanted);
+    named.and_then(|fields| id(fields[2])).or_else(|| id(wanted))
 }
 
 fn find(passwd: &str, group: &str, wanted: &str) -> Result<User, Error> {
@@ -77,11 +96,7 @@ fn find(passwd: &str, group: &str, wanted: &str) -> Result<User, Error> {
         .filter(|fields| fields.len() >= 3);
     if let Some(wanted_group) = group_name {
         // A group that was asked for is the only one.
-        let by_name = groups
-            .clone()
-            .find(|fields| fields[0] == wanted_group)
-            .and_then(|fields| id(fields[2]));
-        user.gid = by_name.or_else(|| id(wanted_group)).ok_or_else(|| {
+        user.gid = group_id(group, wanted_group).ok_or_else(|| {
             unknown(format!(
                 "group {wanted_group:?} not found in the container's /etc/group"
             ))

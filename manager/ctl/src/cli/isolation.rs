@@ -1,0 +1,80 @@
+//! How far a container is kept from the machine, and what it is called.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use proto::v1::ContainerIsolation;
+
+#[derive(Debug, Args)]
+pub(crate) struct IsolationFlags {
+    /// Processes that the container sees: its own (private), or the host's
+    #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
+    pid: String,
+    /// System V IPC and message queues: private, host, or none
+    #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
+    ipc: String,
+    /// Host name: private or host
+    #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
+    uts: String,
+    /// View of the tree of cgroups: private or host
+    #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
+    cgroupns: String,
+    /// User ids: host
+    #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
+    userns: String,
+    /// no-new-privileges, seccomp=unconfined, apparmor=PROFILE, systempaths=unconfined, label=disable
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<String>,
+    /// Set a kernel parameter of the container's network or IPC namespace
+    #[arg(long, value_name = "NAME=VALUE", value_parser = sysctl)]
+    sysctl: Vec<(String, String)>,
+    /// One more group of the container's process, by id or name
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+}
+
+impl IsolationFlags {
+    pub(crate) fn message(&self) -> ContainerIsolation {
+        ContainerIsolation {
+            pid: self.pid.clone(),
+            ipc: self.ipc.clone(),
+            uts: self.uts.clone(),
+            cgroup: self.cgroupns.clone(),
+            userns: self.userns.clone(),
+            security_opts: self.security_opt.clone(),
+            sysctls: self.sysctl.iter().cloned().collect(),
+            group_add: self.group_add.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdentityFlags {
+    /// Domain name of NIS
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(crate) domainname: String,
+    /// Set the labels that a file lists, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) label_file: Vec<PathBuf>,
+    /// Tell the runtime and its hooks something
+    #[arg(long, value_name = "KEY=VALUE", value_parser = annotation)]
+    pub(crate) annotation: Vec<(String, String)>,
+    /// Write the container's ID into a new file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
+    /// How long a stop waits before it kills; else 10
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) stop_timeout: Option<u32>,
+}
+
+fn sysctl(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("not of the form NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn annotation(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=').unwrap_or((text, "")) {
+        ("", _) => Err("it has no key".to_owned()),
+        (key, value) => Ok((key.to_owned(), value.to_owned())),
+    }
+}

@@ -1,0 +1,199 @@
+//! How far a container is kept from the machine and from others: namespaces that it shares with the host, what
+//! confines its processes, and sysctls. The rules, and most of their words, are docker's.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CreateRequest, Network, check_strings};
+use crate::Error;
+
+const SYSCTLS_MAX: usize = 256;
+const GROUPS_MAX: usize = 1024;
+/// Of the network's and the IPC namespace's, which are the container's own: `net.` and these.
+const IPC_SYSCTLS: [&str; 9] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+    "fs.mqueue.",
+];
+
+/// What is empty or false is as by default: namespaces of its own, and all confinement.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Isolation {
+    /// `private` or `host`, here and in the fields below.
+    pub pid: String,
+    /// And `none`: without /dev/shm.
+    pub ipc: String,
+    /// Host and domain name.
+    pub uts: String,
+    /// What it sees of the tree of cgroups.
+    pub cgroup: String,
+    /// User ids; `host`, which is the default.
+    pub userns: String,
+    /// `docker run --security-opt`: `no-new-privileges`, `seccomp=unconfined`, ...
+    pub security_opts: Vec<String>,
+    /// Names and values.
+    pub sysctls: BTreeMap<String, String>,
+    /// More groups of its main process: ids, or names in the container's /etc/group.
+    pub group_add: Vec<String>,
+}
+
+/// What [`Isolation::security_opts`] says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Security<'a> {
+    pub(crate) no_new_privileges: bool,
+    pub(crate) seccomp_unconfined: bool,
+    pub(crate) system_paths_unconfined: bool,
+    /// Empty: none.
+    pub(crate) apparmor_profile: &'a str,
+}
+
+impl Isolation {
+    /// Read the security options.
+    pub(crate) fn security(&self) -> Result<Security<'_>, Error> {
+        let mut security = Security::default();
+        for option in &self.security_opts {
+            let refuse = |why: &str| Err(Error::invalid("security_opts", format!("{option:?}: {why}")));
+            // Docker still reads the colon of its first versions.
+            let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
+            match (name, value) {
+                ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
+                ("no-new-privileges", "false") => security.no_new_privileges = false,
+                ("seccomp", "unconfined") => security.seccomp_unconfined = true,
+                ("seccomp", "builtin") => security.seccomp_unconfined = false,
+                ("seccomp", _) => {
+                    return refuse("profiles of one's own are not done yet: use unconfined or builtin");
+                }
+                ("systempaths", "unconfined") => security.system_paths_unconfined = true,
+                ("apparmor", "unconfined") => security.apparmor_profile = "",
+                ("apparmor", profile) if !profile.is_empty() && !profile.contains('\0') => {
+                    security.apparmor_profile = profile;
+                }
+                // No container has an SELinux label here.
+                ("label", "disable") => {}
+                ("label", _) => return refuse("labels of SELinux are not done yet: use label=disable"),
+                _ => return refuse("invalid --security-opt"),
+            }
+        }
+        Ok(security)
+    }
+}
+
+/// The rules of the fields that say how far `request` is kept apart.
+pub(super) fn check(request: &CreateRequest) -> Result<(), Error> {
+    let isolation = &request.isolation;
+    for (field, mode, more) in [
+        ("pid", &isolation.pid, None),
+        ("ipc", &isolation.ipc, Some("none")),
+        ("uts", &isolation.uts, None),
+        ("cgroup", &isolation.cgroup, None),
+        ("userns", &isolation.userns, None),
+    ] {
+        let private = field != "userns" && mode == "private";
+        if !mode.is_empty() && mode != "host" && !private && more != Some(mode.as_str()) {
+            let why = match mode.split_once(':') {
+                Some(("container", _)) => "the namespace of another container is not done yet",
+                _ if mode == "shareable" => "namespaces to be shared with other containers are not done yet",
+                _ => "invalid mode",
+            };
+            return Err(Error::invalid(field, format!("{mode:?}: {why}")));
+        }
+    }
+    if isolation.uts == "host" && !request.hostname.is_empty() {
+        return Err(Error::invalid(
+            "hostname",
+            "conflicting options: hostname and the UTS mode",
+        ));
+    }
+    isolation.security()?;
+    if isolation.group_add.len() > GROUPS_MAX || isolation.sysctls.len() > SYSCTLS_MAX {
+        return Err(Error::invalid("group_add or sysctls", "too many"));
+    }
+    check_strings("group_add", &isolation.group_add)?;
+    isolation
+        .sysctls
+        .iter()
+        .try_for_each(|(name, value)| check_sysctl(request, name, value))
+}
+
+fn check_sysctl(request: &CreateRequest, name: &str, value: &str) -> Result<(), Error> {
+    let refuse = |why: &str| Err(Error::invalid("sysctls", format!("sysctl {name:?} {why}")));
+    check_strings("sysctls", &[name.to_owned(), value.to_owned()])?;
+    let of_ipc = |known: &str| name == known || (known.ends_with('.') && name.starts_with(known));
+    if name.starts_with("net.") {
+        if request.network == Network::Host {
+            return refuse("not allowed in host network namespace");
+        }
+    } else if IPC_SYSCTLS.iter().any(|known| of_ipc(known)) {
+        if request.isolation.ipc == "host" {
+            return refuse("not allowed in host ipc namespace");
+        }
+    } else {
+        return refuse("is not allowed: it is the whole machine's, in no namespace of the container");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn security(options: &[&str]) -> Result<String, Error> {
+        let isolation = Isolation {
+            security_opts: options.iter().map(|&option| option.to_owned()).collect(),
+            ..Isolation::default()
+        };
+        isolation.security().map(|security| format!("{security:?}"))
+    }
+
+    #[test]
+    fn security_options_are_dockers_and_others_are_refused() {
+        let told = security(&["no-new-privileges", "seccomp=unconfined", "apparmor:mine"]).unwrap();
+        assert!(
+            told.contains("no_new_privileges: true, seccomp_unconfined: true"),
+            "{told}"
+        );
+        assert!(told.contains("apparmor_profile: \"mine\""), "{told}");
+        let default = security(&["no-new-privileges", "no-new-privileges:false", "label=disable"]);
+        assert_eq!(default.unwrap(), security(&[]).unwrap());
+        for odd in [
+            "",
+            "seccomp",
+            "seccomp={}",
+            "label=type:x",
+            "apparmor=",
+            "systempaths",
+            "fly=1",
+        ] {
+            assert!(security(&[odd]).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn sysctls_must_be_of_a_namespace_that_is_the_containers_own() {
+        let check = |name: &str, ipc: &str, network| {
+            let request = CreateRequest {
+                network,
+                isolation: Isolation {
+                    ipc: ipc.to_owned(),
+                    sysctls: [(name.to_owned(), "1".to_owned())].into(),
+                    ..Isolation::default()
+                },
+                ..CreateRequest::default()
+            };
+            check(&request).map_or_else(|error| error.to_string(), |()| String::new())
+        };
+        assert_eq!(check("net.ipv4.ip_forward", "", Network::Bridge), "");
+        assert_eq!(check("fs.mqueue.msg_max", "", Network::Host), "");
+        assert!(check("net.ipv4.ip_forward", "", Network::Host).contains("host network"));
+        assert!(check("kernel.shmmax", "host", Network::None).contains("host ipc"));
+        assert!(check("kernel.panic", "", Network::None).contains("not allowed"));
+    }
+}

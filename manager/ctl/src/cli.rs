@@ -625,6 +625,25 @@ mod tests {
     }
 
     #[test]
+    fn the_table_of_dockers_flags_tells_what_is_done() {
+        let mut command = <Cli as clap::CommandFactory>::command();
+        let run = command.find_subcommand_mut("run").expect("run is there");
+        let has: std::collections::BTreeSet<_> = run
+            .get_arguments()
+            .filter_map(|flag| flag.get_long())
+            .filter(|&flag| flag != "help")
+            .collect();
+        let rows = include_str!("../RUN.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `--"));
+        let done: std::collections::BTreeSet<_> = rows
+            .filter_map(|row| row.split_once("` | "))
+            .filter_map(|(flag, said)| said.starts_with("done |").then_some(flag))
+            .collect();
+        assert_eq!(has, done);
+    }
+
+    #[test]
     fn all_that_follows_the_image_is_the_command() {
         let parsed = run("run -it --rm -e A=1 -eB=2 image ls -la --rm -i -- -x --socket=y");
         assert!(parsed.create.interactive && parsed.create.tty && parsed.create.rm && !parsed.detach);

@@ -1,5 +1,9 @@
 //! Which manager is meant, and how it is reached.
-#![expect(clippy::doc_markdown, reason = "the flags' words are read at a terminal")]
+#![allow(
+    clippy::doc_markdown,
+    rustdoc::broken_intra_doc_links,
+    reason = "help that is read at a terminal"
+)]
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
 //! What becomes of a container once it runs.
+#![allow(rustdoc::broken_intra_doc_links, reason = "help that is read at a terminal")]
 
 use clap::Args;
 use proto::v1::{Healthcheck, RestartPolicy};

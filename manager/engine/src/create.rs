@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::container::{Container, State, now_unix_nanos};
 use crate::engine::{Engine, Inner, blocking};
-use crate::events::Event;
 use crate::lifecycle::Handle;
 use crate::request::{CreateRequest, Healthcheck, Network};
 use crate::spec::{self, cgroups::Cgroups, layers::Layers};
@@ -37,11 +36,7 @@ impl Engine {
                 let handle = Handle::new(engine, container);
                 let container = handle.snapshot().container;
                 engine.adopt(handle);
-                engine.events.send(Event::of_container(
-                    "create",
-                    &container.id,
-                    container.attributes(),
-                ));
+                engine.events.tell(&container, "create", &[]);
                 Ok((container, warnings))
             }
             Err(error) => {
@@ -80,7 +75,7 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
             spec::process::wanted_user(&request, &image.config),
             &request.isolation.group_add,
         )
-        .and_then(|_| volumes::resolve(&engine, &request, &image.config_json))
+        .and_then(|_| volumes::resolve(&engine, &request, &config))
         .and_then(|mounts| {
             let folder = engine.config.container(&id);
             let made = DirBuilder::new().mode(0o700).create(&folder);
@@ -94,7 +89,7 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
                 return Err(error);
             }
         };
-        let mut warnings = warnings(&image.config_json);
+        let mut warnings = warnings(&config);
         warnings.extend(request.ports.warning(request.network));
         warnings.extend(discarded);
         let container = Container {
@@ -180,8 +175,7 @@ fn release(engine: &Inner, id: &str) {
 }
 
 /// What an image's config asks for that is left out.
-fn warnings(config_json: &str) -> Vec<String> {
-    let config: Value = serde_json::from_str(config_json).unwrap_or_default();
+fn warnings(config: &Value) -> Vec<String> {
     let builds_on = config["config"]["OnBuild"]
         .as_array()
         .is_some_and(|steps| !steps.is_empty());
@@ -197,6 +191,7 @@ mod tests {
 
     #[test]
     fn what_an_image_asks_for_in_vain_is_told() {
+        let warnings = |text: &str| warnings(&serde_json::from_str(text).unwrap_or_default());
         let asks = r#"{"config":{"OnBuild":["RUN x"]}}"#;
         assert!(warnings(asks).join("\n").contains("ONBUILD"));
         for nothing in ["", "{}", r#"{"config":{"OnBuild":[]}}"#] {

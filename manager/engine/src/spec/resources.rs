@@ -85,12 +85,12 @@ pub(crate) fn usable(request: &CreateRequest, cgroups: &Cgroups) -> (Resources, 
         resources.oom_kill_disable = false;
     }
     let v1 = ["blkio.weight", "blkio.bfq.weight"];
-    let weighs = cgroups.offer("blkio", &v1, &["io.weight", "io.bfq.weight"]);
-    if resources.blkio_weight > 0 && without(weighs, "Block I/O weight", "Weight discarded") {
+    let weighs = || cgroups.offer("blkio", &v1, &["io.weight", "io.bfq.weight"]);
+    if resources.blkio_weight > 0 && without(weighs(), "Block I/O weight", "Weight discarded") {
         resources.blkio_weight = 0;
     }
     if !resources.blkio_weight_devices.is_empty()
-        && without(weighs, "Block I/O weight_device", "Weight-device discarded")
+        && without(weighs(), "Block I/O weight_device", "Weight-device discarded")
     {
         resources.blkio_weight_devices.clear();
     }
@@ -147,10 +147,12 @@ pub(super) fn section(
     let mut rules = devices::rules(request.privileged);
     devices::allow(&mut rules, granted, &usable.device_cgroup_rules)?;
     let mut section = json!({"devices": rules});
+    // Who asks nothing of memory has no look at the groups to pay for.
+    let counts_swap = (request.memory_bytes > 0 || usable.memory_swap_bytes != 0) && cgroups.count_swap();
     put(
         &mut section,
         "memory",
-        memory(request.memory_bytes, usable, cgroups.count_swap()),
+        memory(request.memory_bytes, usable, counts_swap),
     );
     put(&mut section, "cpu", cpu(request.cpu_quota_millis, usable));
     put(&mut section, "blockIO", block_io(usable)?);

@@ -13,7 +13,7 @@ use crate::{Error, names};
 pub(crate) fn resolve(
     engine: &Inner,
     request: &CreateRequest,
-    image_config: &str,
+    image_config: &Value,
 ) -> Result<Vec<Mount>, Error> {
     let mut mounts = own_mounts(request);
     check_mounts(&mounts)?;
@@ -98,9 +98,8 @@ fn check_sources(mounts: &[Mount]) -> Result<(), Error> {
 }
 
 /// The paths that an image's config has as `Volumes`.
-fn declared(image_config: &str) -> Vec<String> {
-    let config: Value = serde_json::from_str(image_config).unwrap_or_default();
-    let volumes = config["config"]["Volumes"].as_object();
+fn declared(image_config: &Value) -> Vec<String> {
+    let volumes = image_config["config"]["Volumes"].as_object();
     volumes
         .into_iter()
         .flat_map(|volumes| volumes.keys().cloned())
@@ -113,6 +112,7 @@ mod tests {
 
     #[test]
     fn an_image_declares_the_places_of_volumes() {
+        let declared = |text: &str| declared(&serde_json::from_str(text).unwrap_or_default());
         let config = r#"{"config":{"Volumes":{"/data":{},"/logs/":{}}}}"#;
         assert_eq!(declared(config), ["/data", "/logs/"]);
         for nothing in ["", "{}", r#"{"config":{"Volumes":null}}"#] {

@@ -69,10 +69,20 @@ impl Authority {
 
     /// The flags of a client.
     fn client(&self) -> Vec<String> {
+        self.flags("client.pem", "client.key")
+    }
+
+    /// The flags of a manager that serves at `PLACE` too.
+    fn manager(&self, key: &str) -> Vec<String> {
+        let place = ["--tcp", PLACE].map(str::to_owned);
+        [place.to_vec(), self.flags("server.pem", key)].concat()
+    }
+
+    fn flags(&self, certificate: &str, key: &str) -> Vec<String> {
         [
             ("--tlscacert", "ca.pem"),
-            ("--tlscert", "client.pem"),
-            ("--tlskey", "client.key"),
+            ("--tlscert", certificate),
+            ("--tlskey", key),
         ]
         .iter()
         .flat_map(|(flag, name)| [(*flag).to_owned(), self.file(name)])
@@ -80,21 +90,15 @@ impl Authority {
     }
 }
 
+fn words(flags: &[String]) -> Vec<&str> {
+    flags.iter().map(String::as_str).collect()
+}
+
 /// A manager that serves at `PLACE` too, with certificates of `authority`.
 fn serving(sandbox: &Sandbox, authority: &Authority) -> Manager {
     let mut manager = Manager::start(sandbox);
     manager.stop();
-    let [ca, certificate, key] = ["ca.pem", "server.pem", "server.key"].map(|name| authority.file(name));
-    manager.set_options(&[
-        "--tcp",
-        PLACE,
-        "--tlscacert",
-        &ca,
-        "--tlscert",
-        &certificate,
-        "--tlskey",
-        &key,
-    ]);
+    manager.set_options(&words(&authority.manager("server.key")));
     manager.start_again();
     manager
 }
@@ -115,7 +119,7 @@ fn over_tcp_both_sides_show_certificates() {
     fs::create_dir(&home).expect("make a home");
     let host = format!("tcp://{PLACE}");
     let with = |flags: &[String], args: &[&str]| {
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let flags = words(flags);
         ctl(&manager, &home, &[&["--host", &host][..], &flags, args].concat())
     };
 
@@ -192,18 +196,8 @@ fn a_manager_does_not_start_half_open() {
         alone.contains("--tlscacert") && alone.contains("--tlskey"),
         "{alone}"
     );
-    let [ca, certificate, key] = ["ca.pem", "server.pem", "client.pem"].map(|name| authority.file(name));
-    let unfit = start(&[
-        "--tcp",
-        PLACE,
-        "--tlscacert",
-        &ca,
-        "--tlscert",
-        &certificate,
-        "--tlskey",
-        &key,
-    ]);
-    assert!(unfit.contains(&key), "{unfit}");
+    let unfit = start(&words(&authority.manager("client.pem")));
+    assert!(unfit.contains(&authority.file("client.pem")), "{unfit}");
     let nobody = start(&["--socket-group", "no-such-group"]);
     assert!(
         nobody.contains("no-such-group") && nobody.contains("groupadd"),
@@ -220,7 +214,7 @@ fn a_context_is_a_manager_with_a_name() {
     fs::create_dir(&home).expect("make a home");
     let host = format!("tcp://{PLACE}");
     let flags = authority.client();
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let flags = words(&flags);
     let ctl = |args: &[&str]| ctl(&manager, &home, args);
 
     let create = [
@@ -492,16 +486,17 @@ fn tools_ask_a_server_for_its_health_and_what_it_offers() {
     let Some(programs) = Peers::built() else { return };
     let sandbox = Sandbox::new();
     let manager = Manager::start(&sandbox);
-    let grpcurl = |args: &[&str]| {
+    let grpcurl = |flags: &[&str], args: &[&str]| {
         let mut command = manager.inside(&programs.join("grpcurl").to_string_lossy());
         let socket = format!("unix://{}", manager.socket().display());
         run(command
             .args(["-plaintext", "-authority", "manager"])
+            .args(flags)
             .arg(socket)
             .args(args))
         .ok()
     };
-    let offered = grpcurl(&["list"]);
+    let offered = grpcurl(&[], &["list"]);
     for service in [
         "berth.v1.Images",
         "berth.v1.Containers",
@@ -510,10 +505,15 @@ fn tools_ask_a_server_for_its_health_and_what_it_offers() {
     ] {
         assert!(offered.contains(service), "{offered}");
     }
-    let described = grpcurl(&["describe", "berth.v1.StopContainerRequest"]);
+    let described = grpcurl(&[], &["describe", "berth.v1.StopContainerRequest"]);
     assert!(described.contains("timeout_seconds"), "{described}");
-    let health = grpcurl(&["grpc.health.v1.Health/Check"]);
+    for service in offered.lines().filter(|service| service.starts_with("berth.")) {
+        let question = format!("{{\"service\": \"{service}\"}}");
+        let health = grpcurl(&["-d", &question], &["grpc.health.v1.Health/Check"]);
+        assert!(health.contains("SERVING"), "{service}: {health}");
+    }
+    let health = grpcurl(&[], &["grpc.health.v1.Health/Check"]);
     assert!(health.contains("SERVING"), "{health}");
-    let version: Value = serde_json::from_str(&grpcurl(&["berth.v1.System/Version"])).expect("JSON");
+    let version: Value = serde_json::from_str(&grpcurl(&[], &["berth.v1.System/Version"])).expect("JSON");
     assert!(version["version"].is_string(), "{version}");
 }

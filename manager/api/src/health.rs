@@ -3,6 +3,7 @@
 use proto::v1::containers_server::ContainersServer;
 use proto::v1::images_server::ImagesServer;
 use proto::v1::system_server::SystemServer;
+use proto::v1::volumes_server::VolumesServer;
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -12,14 +13,16 @@ use crate::containers::Containers;
 use crate::images::Images;
 use crate::stop::Stopping;
 use crate::system::System;
+use crate::volumes::Volumes;
 
 /// The name by which the server as a whole is asked for.
 const WHOLE: &str = "";
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     WHOLE,
     ImagesServer::<Images>::NAME,
     ContainersServer::<Containers>::NAME,
     SystemServer::<System>::NAME,
+    VolumesServer::<Volumes>::NAME,
 ];
 
 /// The service. Those who watch it are told when the manager stops.

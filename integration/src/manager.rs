@@ -127,6 +127,20 @@ impl Manager {
         command
     }
 
+    /// `managerctl ARGS` in the background, with nothing to read; its end and its words are for [`crate::finish`].
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn ctl_spawned(&self, args: &[&str]) -> Child {
+        let mut command = self.ctl_command(args);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start a client")
+    }
+
     /// `managerctl ARGS` on a pseudo-terminal.
     pub fn ctl_on_terminal(&self, args: &[&str]) -> Terminal {
         Terminal::spawn(self.ctl_command(args))

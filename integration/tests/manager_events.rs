@@ -2,7 +2,6 @@
 
 use integration::{Manager, Sandbox, eventually, finish};
 use serde_json::Value;
-use std::process::Stdio;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 fn now() -> String {
@@ -122,12 +121,7 @@ fn a_stream_begins_with_the_past_and_ends_in_time() {
         "event=start",
     ];
     let clock = Instant::now();
-    let mut stream = manager.ctl_command(&args);
-    let stream = stream
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start a client");
+    let stream = manager.ctl_spawned(&args);
     manager
         .ctl(&["run", "--rm", "--name", "two", &image, "true"])
         .ok();

@@ -2,17 +2,6 @@
 
 use integration::{Manager, Sandbox, eventually, finish};
 use serde_json::Value;
-use std::process::{Child, Stdio};
-
-fn spawn(manager: &Manager, args: &[&str]) -> Child {
-    let mut command = manager.ctl_command(args);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start a client")
-}
 
 #[track_caller]
 fn look(manager: &Manager, args: &[&str]) -> Vec<Value> {
@@ -139,6 +128,10 @@ fn a_stream_goes_on_and_follows_what_comes_and_goes() {
         stream.try_wait().expect("look at the client")
     });
     manager.start_again();
-    let once = finish(spawn(&manager, &["stats", "--no-stream", "two"]), "stats".into()).ok();
+    let once = finish(
+        manager.ctl_spawned(&["stats", "--no-stream", "two"]),
+        "stats".into(),
+    )
+    .ok();
     assert!(once.contains("two"), "{once}");
 }

@@ -7,18 +7,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-fn spawn(manager: &Manager, args: &[&str]) -> Child {
-    let mut command = manager.ctl_command(args);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start a client")
-}
 
 fn pid(value: &Value) -> Pid {
     let pid = value.as_i64().expect("a pid");
@@ -178,7 +168,7 @@ fn between_two_runs_it_counts_as_up() {
     // Waiting means the end of the next run, or that there is none.
     assert_eq!(manager.ctl(&["wait", "one"]).ok(), "1\n");
     await_state(&manager, "one", "restarting");
-    let wait = spawn(&manager, &["wait", "one"]);
+    let wait = manager.ctl_spawned(&["wait", "one"]);
     manager.ctl(&["stop", "one"]).ok();
     assert_eq!(finish(wait, "wait".into()).ok(), "1\n");
     let stopped = manager.inspect("one");

@@ -22,7 +22,7 @@ pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use names::NameFlags;
 pub(crate) use ports::{Port, PortFlags};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
-pub(crate) use resources::ResourceFlags;
+pub(crate) use resources::{LimitFlags, ResourceFlags};
 pub(crate) use storage::StorageFlags;
 pub(crate) use store::{History, ImageCommand, PruneImages, SystemCommand, Tag};
 pub(crate) use upkeep::{Events, Stats, Update, UpkeepFlags};
@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::detach::DetachKeys;
-use crate::{size, time};
+use crate::time;
 
 /// Run containers, by way of the Berth manager.
 #[derive(Debug, Parser)]
@@ -307,16 +307,8 @@ pub(crate) struct Create {
     /// Program in place of the image's entrypoint; empty: none
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
-    /// Limit of memory: a number and b, k, m or g
-    #[arg(short, long, value_name = "BYTES", value_parser = size::parse_bytes)]
-    pub(crate) memory: Option<i64>,
-    /// Limit of CPU time: a number of CPUs, such as 1.5
-    #[arg(long, value_name = "NUMBER", value_parser = size::parse_cpus)]
-    pub(crate) cpus: Option<i64>,
-    /// Limit of processes; -1: none
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
-    #[arg(value_parser = clap::value_parser!(i64).range(-1..))]
-    pub(crate) pids_limit: Option<i64>,
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
     #[command(flatten)]
     pub(crate) resources: ResourceFlags,
     #[command(flatten)]
@@ -659,9 +651,9 @@ mod tests {
     #[test]
     fn limits_are_numbers_with_units() {
         let parsed = run("run -m 64m --cpus 1.5 --pids-limit -1 -h host image");
-        assert_eq!(parsed.create.memory, Some(64 << 20));
-        assert_eq!(parsed.create.cpus, Some(1500));
-        assert_eq!(parsed.create.pids_limit, Some(-1));
+        assert_eq!(parsed.create.limits.memory, Some(64 << 20));
+        assert_eq!(parsed.create.limits.cpus, Some(1500));
+        assert_eq!(parsed.create.limits.pids_limit, Some(-1));
         assert_eq!(parsed.create.hostname, "host");
         for line in [
             "run -m 64x image",

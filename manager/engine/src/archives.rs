@@ -116,11 +116,7 @@ impl Engine {
         let (engine, id) = (Arc::clone(&self.0), container.id.clone());
         let (cancelled, _guard) = until_dropped();
         with_client(move || Ok(engine.images.export(&id, &cancelled, archive)?)).await?;
-        self.0.events.send(Event::of_container(
-            "export",
-            &container.id,
-            container.attributes(),
-        ));
+        self.0.events.tell(&container, "export", &[]);
         Ok(())
     }
 

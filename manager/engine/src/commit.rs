@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use crate::archives::until_dropped;
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking, joined};
-use crate::events::Event;
 use crate::request::CreateRequest;
 use crate::{Error, spec};
 use pause::Paused;
@@ -64,11 +63,9 @@ impl Engine {
             }
             let (changes, of) = (packed?, Arc::clone(&engine));
             let image = blocking(move || Ok(of.images.commit(changes, &description)?)).await?;
-            let mut attributes = container.attributes();
-            attributes.push(("imageID".to_owned(), image.id.clone()));
             engine
                 .events
-                .send(Event::of_container("commit", &container.id, attributes));
+                .tell(&container, "commit", &[("imageID", image.id.clone())]);
             Ok(image)
         });
         joined(work).await

@@ -8,6 +8,7 @@ use network::PublishedPort;
 
 use crate::health::Health;
 use crate::request::{CreateRequest, Mount};
+use crate::restart::Next;
 
 /// How a run of a container, or a process in it, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +91,16 @@ impl Container {
 
     pub(crate) fn has_volumes(&self) -> bool {
         self.mounts.iter().any(|mount| mount.volume().is_some())
+    }
+
+    /// Its run has ended, and this follows.
+    pub(crate) fn follow(&mut self, next: Next) {
+        self.state = State::Exited;
+        self.stopped_by_hand = next == Next::Rest { by_hand: true };
+        if next == Next::Restart {
+            self.state = State::Restarting;
+            self.restarts += 1;
+        }
     }
 
     /// Does it run, or is it about to?

@@ -15,7 +15,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::Error;
 use crate::archives::{until_dropped, with_client};
 use crate::engine::{Engine, blocking};
-use crate::events::Event;
 use crate::request::check_strings;
 use crate::spec::{self, layers::Layers};
 use root::Root;
@@ -63,11 +62,7 @@ impl Engine {
                 .pack(path.as_bytes(), name.as_bytes(), &cancelled, archive)?)
         })
         .await?;
-        self.0.events.send(Event::of_container(
-            "archive-path",
-            &container.id,
-            container.attributes(),
-        ));
+        self.0.events.tell(&container, "archive-path", &[]);
         Ok(())
     }
 
@@ -96,11 +91,7 @@ impl Engine {
             Ok(root.tree().unpack(path.as_bytes(), user, &cancelled, archive)?)
         })
         .await?;
-        self.0.events.send(Event::of_container(
-            "extract-to-dir",
-            &container.id,
-            container.attributes(),
-        ));
+        self.0.events.tell(&container, "extract-to-dir", &[]);
         Ok(())
     }
 }

@@ -14,7 +14,6 @@ use tokio::sync::{mpsc, watch};
 
 use crate::container::{Container, Exit};
 use crate::engine::{Engine, Inner, blocking};
-use crate::events::Event;
 use crate::health::is_probe;
 use crate::input::{self, INPUT_QUEUE_MAX, Input, OUTPUT_QUEUE_MAX, Output};
 use crate::request::{check_env, check_strings, check_working_dir};
@@ -77,24 +76,20 @@ impl Engine {
         not_paused("exec in", &snapshot)?;
         let exec_id = names::random_id()?;
         let process = begin(&self.0, &snapshot.container, &shim, &exec_id, &request).await?;
-        let mut attributes = snapshot.container.attributes();
-        attributes.push(("exec_id".to_owned(), exec_id.clone()));
-        self.0.events.send(Event::of_container(
-            "exec_start",
-            &snapshot.container.id,
-            attributes.clone(),
-        ));
+        let container = snapshot.container;
+        let of_exec = ("exec_id", exec_id.clone());
+        self.0
+            .events
+            .tell(&container, "exec_start", std::slice::from_ref(&of_exec));
 
         let (sender, output) = mpsc::channel(OUTPUT_QUEUE_MAX);
         let (input, inputs) = mpsc::channel(INPUT_QUEUE_MAX);
         let sender = (!request.detach).then_some(sender);
-        let (engine, id) = (Arc::clone(&self.0), snapshot.container.id.clone());
+        let engine = Arc::clone(&self.0);
         tokio::spawn(async move {
             if let Some(exit) = process.tend(inputs, sender).await {
-                attributes.push(("exit_code".to_owned(), exit.code.to_string()));
-                engine
-                    .events
-                    .send(Event::of_container("exec_die", &id, attributes));
+                let of_exit = ("exit_code", exit.code.to_string());
+                engine.events.tell(&container, "exec_die", &[of_exec, of_exit]);
             }
         });
         Ok(ExecAttachment {

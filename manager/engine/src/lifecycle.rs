@@ -250,10 +250,15 @@ impl Handle {
     }
 
     async fn command(&self, command: impl FnOnce(Reply) -> Command) -> Result<(), Error> {
+        self.ask(command).await?
+    }
+
+    /// Send a command, and wait for its answer.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         let gone = || Error::NoSuchContainer(self.snapshot().container.name.clone());
         self.commands.send(command(reply)).await.map_err(|_| gone())?;
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        answer.await.map_err(|_| gone())
     }
 }
 

@@ -119,14 +119,10 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
                 (exit, next)
             }
         };
-        container.state = State::Exited;
+        container.follow(next);
         container.pid = 0;
         container.ports.clear();
         container.exit = Some(exit);
-        if next == Next::Restart {
-            container.state = State::Restarting;
-            container.restarts += 1;
-        }
     }
     let is_over = container.state == State::Exited || was_starting(engine, &container);
     if removes_itself && unrecorded.is_none() && is_over {

@@ -6,14 +6,48 @@ use proto::v1::container_resources::{Device, DeviceValue, Ulimit};
 
 use crate::size;
 
+/// Limits that a container may be given when it is made, and others later. What is not given is not asked for.
 #[derive(Debug, Args)]
-pub(crate) struct ResourceFlags {
+pub(crate) struct LimitFlags {
+    /// Limit of memory: a number and b, k, m or g; 0: none
+    #[arg(short, long, value_name = "BYTES", value_parser = size::parse_bytes)]
+    pub(crate) memory: Option<i64>,
+    /// Limit of CPU time: a number of CPUs, such as 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = size::parse_cpus)]
+    pub(crate) cpus: Option<i64>,
+    /// Limit of processes; -1: none
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i64).range(-1..))]
+    pub(crate) pids_limit: Option<i64>,
     /// Limit of memory and swap together, a number and b, k, m or g; -1: no limit of swap
     #[arg(long, value_name = "BYTES", value_parser = swap_bytes, allow_negative_numbers = true)]
-    memory_swap: Option<i64>,
+    pub(crate) memory_swap: Option<i64>,
     /// Memory that the container keeps when the machine's is short
     #[arg(long, value_name = "BYTES", value_parser = size::parse_bytes)]
-    memory_reservation: Option<i64>,
+    pub(crate) memory_reservation: Option<i64>,
+    /// Weight of CPU time against other containers; 1024 is usual
+    #[arg(short, long, value_name = "WEIGHT")]
+    pub(crate) cpu_shares: Option<u64>,
+    /// Period over which a quota of CPU time is counted
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(crate) cpu_period: Option<u64>,
+    /// CPU time in each period; -1: no limit
+    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
+    pub(crate) cpu_quota: Option<i64>,
+    /// CPUs to run on: 0-2,4
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes to use: 0-2,4
+    #[arg(long, value_name = "NODES")]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Weight of disk time against other containers (10 to 1000)
+    #[arg(long, value_name = "WEIGHT")]
+    pub(crate) blkio_weight: Option<u32>,
+}
+
+/// What can't be changed later.
+#[derive(Debug, Args)]
+pub(crate) struct ResourceFlags {
     /// How readily the container's memory is swapped out (0 to 100); -1: as the machine's
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(i64).range(-1..=100))]
@@ -25,42 +59,7 @@ pub(crate) struct ResourceFlags {
     #[arg(long, value_name = "SCORE", default_value_t = 0, hide_default_value = true)]
     #[arg(allow_negative_numbers = true)]
     oom_score_adj: i32,
-    /// Weight of CPU time against other containers; 1024 is usual
-    #[arg(
-        short,
-        long,
-        value_name = "WEIGHT",
-        default_value_t = 0,
-        hide_default_value = true
-    )]
-    cpu_shares: u64,
-    /// Period over which a quota of CPU time is counted
-    #[arg(
-        long,
-        value_name = "MICROSECONDS",
-        default_value_t = 0,
-        hide_default_value = true
-    )]
-    cpu_period: u64,
-    /// CPU time in each period; -1: no limit
-    #[arg(
-        long,
-        value_name = "MICROSECONDS",
-        default_value_t = 0,
-        hide_default_value = true
-    )]
-    #[arg(allow_negative_numbers = true)]
-    cpu_quota: i64,
-    /// CPUs to run on: 0-2,4
-    #[arg(long, value_name = "CPUS", default_value = "", hide_default_value = true)]
-    cpuset_cpus: String,
-    /// Memory nodes to use: 0-2,4
-    #[arg(long, value_name = "NODES", default_value = "", hide_default_value = true)]
-    cpuset_mems: String,
-    /// Weight of disk time against other containers (10 to 1000)
-    #[arg(long, value_name = "WEIGHT", default_value_t = 0, hide_default_value = true)]
-    blkio_weight: u32,
-    /// The same for one disk
+    /// Weight of disk time of one disk
     #[arg(long, value_name = "DEVICE:WEIGHT", value_parser = weight)]
     blkio_weight_device: Vec<DeviceValue>,
     /// Limit of bytes a second read from a disk, a number and b, k, m or g
@@ -93,7 +92,7 @@ pub(crate) struct ResourceFlags {
 }
 
 impl ResourceFlags {
-    pub(crate) fn message(&self) -> ContainerResources {
+    pub(crate) fn message(&self, limits: &LimitFlags) -> ContainerResources {
         // Of two limits of one name the later holds, as in docker.
         let mut ulimits: Vec<Ulimit> = Vec::new();
         for ulimit in &self.ulimit {
@@ -102,17 +101,17 @@ impl ResourceFlags {
         }
         let unsigned = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
         ContainerResources {
-            memory_swap_bytes: self.memory_swap.unwrap_or(0),
-            memory_reservation_bytes: self.memory_reservation.unwrap_or(0),
+            memory_swap_bytes: limits.memory_swap.unwrap_or_default(),
+            memory_reservation_bytes: limits.memory_reservation.unwrap_or_default(),
             memory_swappiness: unsigned(self.memory_swappiness),
             oom_kill_disable: self.oom_kill_disable,
             oom_score_adj: self.oom_score_adj,
-            cpu_shares: self.cpu_shares,
-            cpu_period_micros: self.cpu_period,
-            cpu_quota_micros: self.cpu_quota,
-            cpuset_cpus: self.cpuset_cpus.clone(),
-            cpuset_mems: self.cpuset_mems.clone(),
-            blkio_weight: self.blkio_weight,
+            cpu_shares: limits.cpu_shares.unwrap_or_default(),
+            cpu_period_micros: limits.cpu_period.unwrap_or_default(),
+            cpu_quota_micros: limits.cpu_quota.unwrap_or_default(),
+            cpuset_cpus: limits.cpuset_cpus.clone().unwrap_or_default(),
+            cpuset_mems: limits.cpuset_mems.clone().unwrap_or_default(),
+            blkio_weight: limits.blkio_weight.unwrap_or_default(),
             blkio_weight_devices: self.blkio_weight_device.clone(),
             read_bps: self.device_read_bps.clone(),
             write_bps: self.device_write_bps.clone(),
@@ -127,7 +126,7 @@ impl ResourceFlags {
     }
 }
 
-pub(super) fn swap_bytes(text: &str) -> Result<i64, String> {
+fn swap_bytes(text: &str) -> Result<i64, String> {
     if text == "-1" {
         Ok(-1)
     } else {

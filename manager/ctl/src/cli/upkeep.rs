@@ -4,8 +4,8 @@
 use clap::Args;
 use proto::v1::{Healthcheck, RestartPolicy};
 
-use super::resources::swap_bytes;
-use crate::{size, time};
+use super::resources::LimitFlags;
+use crate::time;
 
 #[derive(Debug, Args)]
 pub(crate) struct UpkeepFlags {
@@ -86,40 +86,8 @@ pub(crate) struct Stats {
 /// What is not given stays as it is.
 #[derive(Debug, Args)]
 pub(crate) struct Update {
-    /// Limit of memory: a number and b, k, m or g; 0: none
-    #[arg(short, long, value_name = "BYTES", value_parser = size::parse_bytes)]
-    pub(crate) memory: Option<i64>,
-    /// Limit of CPU time: a number of CPUs, such as 1.5
-    #[arg(long, value_name = "NUMBER", value_parser = size::parse_cpus)]
-    pub(crate) cpus: Option<i64>,
-    /// Limit of processes; -1: none
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
-    #[arg(value_parser = clap::value_parser!(i64).range(-1..))]
-    pub(crate) pids_limit: Option<i64>,
-    /// Limit of memory and swap together, a number and b, k, m or g; -1: no limit of swap
-    #[arg(long, value_name = "BYTES", value_parser = swap_bytes, allow_negative_numbers = true)]
-    pub(crate) memory_swap: Option<i64>,
-    /// Memory that the container keeps when the machine's is short
-    #[arg(long, value_name = "BYTES", value_parser = size::parse_bytes)]
-    pub(crate) memory_reservation: Option<i64>,
-    /// Weight of CPU time against other containers; 1024 is usual
-    #[arg(short, long, value_name = "WEIGHT")]
-    pub(crate) cpu_shares: Option<u64>,
-    /// Period over which a quota of CPU time is counted
-    #[arg(long, value_name = "MICROSECONDS")]
-    pub(crate) cpu_period: Option<u64>,
-    /// CPU time in each period; -1: no limit
-    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
-    pub(crate) cpu_quota: Option<i64>,
-    /// CPUs to run on: 0-2,4
-    #[arg(long, value_name = "CPUS")]
-    pub(crate) cpuset_cpus: Option<String>,
-    /// Memory nodes to use: 0-2,4
-    #[arg(long, value_name = "NODES")]
-    pub(crate) cpuset_mems: Option<String>,
-    /// Weight of disk time against other containers (10 to 1000)
-    #[arg(long, value_name = "WEIGHT")]
-    pub(crate) blkio_weight: Option<u32>,
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
     /// When to start the container again: no, on-failure[:TIMES], always, unless-stopped
     #[arg(long, value_name = "POLICY", value_parser = parse_restart)]
     pub(crate) restart: Option<RestartPolicy>,

@@ -9,20 +9,21 @@ use crate::failure::Result;
 use crate::output;
 
 pub(super) async fn update(client: &Client, flags: Update) -> Result<u8> {
+    let limits = flags.limits;
     let changes = UpdateContainerRequest {
         container: String::new(),
-        memory_bytes: flags.memory,
-        cpu_quota_millis: flags.cpus,
-        pids_limit: flags.pids_limit.map(|limit| limit.max(0)),
+        memory_bytes: limits.memory,
+        cpu_quota_millis: limits.cpus,
+        pids_limit: limits.pids_limit.map(|limit| limit.max(0)),
         restart: flags.restart,
-        memory_swap_bytes: flags.memory_swap,
-        memory_reservation_bytes: flags.memory_reservation,
-        cpu_shares: flags.cpu_shares,
-        cpu_period_micros: flags.cpu_period,
-        cpu_quota_micros: flags.cpu_quota,
-        cpuset_cpus: flags.cpuset_cpus,
-        cpuset_mems: flags.cpuset_mems,
-        blkio_weight: flags.blkio_weight,
+        memory_swap_bytes: limits.memory_swap,
+        memory_reservation_bytes: limits.memory_reservation,
+        cpu_shares: limits.cpu_shares,
+        cpu_period_micros: limits.cpu_period,
+        cpu_quota_micros: limits.cpu_quota,
+        cpuset_cpus: limits.cpuset_cpus,
+        cpuset_mems: limits.cpuset_mems,
+        blkio_weight: limits.blkio_weight,
     };
     each(client, flags.containers, async |client, container| {
         let request = UpdateContainerRequest {

@@ -11,11 +11,7 @@ pub(crate) struct Loan(#[expect(dead_code, reason = "its end is what counts")] o
 impl Handle {
     /// Keep the container as it is, if it does not run. None: it runs.
     pub(crate) async fn borrow(&self) -> Result<Option<Loan>, Error> {
-        let (lend, answer) = oneshot::channel();
-        let gone = || Error::NoSuchContainer(self.snapshot().container.name.clone());
-        let asked = self.commands.send(Command::Lend(lend)).await;
-        asked.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())
+        self.ask(Command::Lend).await
     }
 }
 

@@ -33,11 +33,8 @@ impl Owner {
     /// The state after an end, and the moment of the next start.
     pub(super) fn arrange(&mut self, exit: Exit, next: Next) {
         let container = Arc::make_mut(&mut self.container);
-        container.state = State::Exited;
-        container.stopped_by_hand = next == Next::Rest { by_hand: true };
+        container.follow(next);
         if next == Next::Restart {
-            container.state = State::Restarting;
-            container.restarts += 1;
             let ran = exit.at_unix_nanos.saturating_sub(container.started_unix_nanos);
             let pause = self
                 .back_off

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -28,14 +28,16 @@ pub(crate) struct Slots(Mutex<BTreeMap<String, Slot>>);
 
 impl Slots {
     fn of(&self, volume: &str) -> Slot {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(slots.entry(volume.to_owned()).or_default())
+        Arc::clone(self.locked().entry(volume.to_owned()).or_default())
     }
 
     /// The volume is no more.
     pub(super) fn forget(&self, volume: &str) {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.remove(volume);
+        self.locked().remove(volume);
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A container that runs uses the volume already.
@@ -113,16 +115,7 @@ async fn prepare_volume(
 
 /// A run of a container is over, or did not come about.
 pub(crate) async fn release(engine: &Arc<Inner>, container: &str) {
-    let slots: Vec<_> = {
-        let slots = engine
-            .volumes
-            .slots
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let slots = slots.iter().map(|(name, slot)| (name.clone(), Arc::clone(slot)));
-        slots.collect()
-    };
+    let slots = engine.volumes.slots.locked().clone();
     for (name, slot) in slots {
         let mut users = slot.lock_owned().await;
         if !users.remove(container) || !users.is_empty() {

@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 const PLACE: &str = "127.0.0.1:2376";
 /// Begins HTTP/2 in the clear there, and prints the answer's bytes.
@@ -400,6 +401,10 @@ fn systemd_makes_the_socket_and_is_told_of_the_state() {
     );
     let listener = UnixListener::bind(&socket).expect("listen as systemd does");
     let notified = UnixDatagram::bind(&told).expect("be told as systemd is");
+    // A manager that does not start says nothing at all.
+    notified
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .expect("limit the wait");
     let next = || {
         let mut buffer = [0; 256];
         let length = notified.recv(&mut buffer).expect("be told");
@@ -410,13 +415,14 @@ fn systemd_makes_the_socket_and_is_told_of_the_state() {
             "exec env LISTEN_PID=$$ LISTEN_FDS=1 \"$@\" 3<&{}",
             listener.as_raw_fd()
         );
-        let mut command = manager.inside("sh");
+        // Debian's sh takes descriptors of one digit only, and which one this is depends on the tests beside this one.
+        let mut command = manager.inside("bash");
         nix::fcntl::fcntl(
             &listener,
             nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
         )
         .expect("share it");
-        command.args(["-c", &script, "sh"]).arg(binary("manager"));
+        command.args(["-c", &script, "bash"]).arg(binary("manager"));
         command
             .arg("--root")
             .arg(manager.root())

@@ -57,7 +57,16 @@ impl FailingDisk {
 
     /// Take the disk away, give its device room, repair what its failure has left, and bring it back.
     fn mend(&self) {
-        run(Command::new("umount").arg(self.path()));
+        // What the store did in the background when it was dropped has its files open for a moment more.
+        let is_unmounted = || {
+            let ended = Command::new("umount").arg(self.path()).output();
+            ended.unwrap().status.success()
+        };
+        let begun = std::time::Instant::now();
+        while !is_unmounted() {
+            assert!(begun.elapsed().as_secs() < 30, "the disk is in use");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
         let backing = self.folder.path().join("backing");
         self.give_room();
         let repaired = Command::new("e2fsck")

@@ -12,6 +12,7 @@
 //! - [`Shim`]: the built `shim` for one bundle, and its task API.
 //! - [`Containerd`]: a containerd with our shim, or a newer one with its own shim and our runtime; driven with `ctr`.
 //! - [`Cri`]: a newer containerd's CRI service with our runtime, below its own shim or ours; driven with `crictl`.
+//! - [`Docker`]: a dockerd of the peers', with our runtime or its own.
 //! - [`Peers`]: foreign clients that hack/peers and hack/peers-go have fetched, in a network and mount namespace of the
 //!   test's own.
 //! - [`Terminal`]: a command on a pseudo-terminal, to be typed at and read.
@@ -23,6 +24,7 @@
 mod bundle;
 mod containerd;
 mod cri;
+mod docker;
 mod image;
 mod manager;
 mod outside;
@@ -39,6 +41,7 @@ mod vm;
 pub use bundle::{Bundle, Runtime, busybox_rootfs};
 pub use containerd::Containerd;
 pub use cri::{Cri, Handler};
+pub use docker::Docker;
 pub use image::{Image, Layer};
 pub use manager::Manager;
 pub use outside::Outside;

@@ -3,188 +3,11 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
-use integration::{Done, Manager, Peers, Sandbox, Terminal, binary, busybox_rootfs, eventually, finish, run};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use integration::{Docker, Manager, Peers, Sandbox, Terminal, eventually, finish, run};
 use serde_json::{Value, json};
-
-/// A dockerd with its folders in the sandbox, its bridge and rules in the peers' network namespace, and its containers'
-/// cgroups below one that has the sandbox's name.
-struct Docker {
-    daemon: Child,
-    folder: PathBuf,
-    group: String,
-    peers: Peers,
-}
-
-impl Docker {
-    /// A dockerd that has an image `box` of busybox, or nothing when hack/peers has fetched none.
-    #[track_caller]
-    fn start(sandbox: &Sandbox) -> Option<Self> {
-        Some(Self::start_with(sandbox, Peers::start(sandbox)?, &json!({})))
-    }
-
-    /// The same, with more of daemon.json.
-    #[track_caller]
-    fn start_with(sandbox: &Sandbox, peers: Peers, more: &Value) -> Self {
-        let folder = sandbox.path().join("docker");
-        fs::create_dir(&folder).expect("make dockerd's folder");
-        let mut config = json!({
-            "data-root": folder.join("data"), "exec-root": folder.join("run"), "pidfile": folder.join("pid"),
-            "hosts": [format!("unix://{}", folder.join("sock").display())], "log-level": "error",
-            "cgroup-parent": format!("/{}", sandbox.id()),
-            "runtimes": {"berth": {"path": binary("runtime")}}, "default-runtime": "berth",
-        });
-        let more = more.as_object().expect("an object").clone();
-        config.as_object_mut().expect("an object").extend(more);
-        fs::write(folder.join("daemon.json"), config.to_string()).expect("write daemon.json");
-        sandbox.owns(&folder.join("run/runtime-berth/moby"));
-        let mut docker = Self {
-            daemon: spawn(&peers, &folder),
-            folder,
-            group: sandbox.id().to_owned(),
-            peers,
-        };
-        docker.ready();
-        docker.import();
-        docker
-    }
-
-    #[track_caller]
-    fn ready(&mut self) {
-        eventually("dockerd answers", || {
-            let early = self.daemon.try_wait().expect("look at dockerd");
-            assert!(early.is_none(), "dockerd ended: {early:?}\n{}", self.log());
-            (self.call(&["version"]).code == 0).then_some(())
-        });
-    }
-
-    fn import(&self) {
-        let rootfs = self.folder.join("rootfs");
-        fs::create_dir(&rootfs).expect("make a folder");
-        busybox_rootfs(&rootfs);
-        let archive = self.folder.join("rootfs.tar");
-        let mut tar = tar::Builder::new(fs::File::create(&archive).expect("make an archive"));
-        tar.follow_symlinks(false);
-        tar.append_dir_all(".", &rootfs)
-            .and_then(|()| tar.finish())
-            .expect("archive the rootfs");
-        self.call(&["import", archive.to_str().expect("a path"), "box"])
-            .ok();
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.peers.command("docker");
-        command
-            .arg("--host")
-            .arg(format!("unix://{}", self.folder.join("sock").display()))
-            .args(arguments)
-            .env("DOCKER_CONFIG", self.folder.join("client"));
-        command
-    }
-
-    /// `docker ARGS`, to its end.
-    #[track_caller]
-    fn call(&self, arguments: &[&str]) -> Done {
-        run(&mut self.command(arguments))
-    }
-
-    /// `docker run --rm FLAGS box /bin/sh -c SCRIPT`.
-    #[track_caller]
-    fn sh(&self, flags: &[&str], script: &str) -> Done {
-        self.call(&[&["run", "--rm"], flags, &["box", "/bin/sh", "-c", script]].concat())
-    }
-
-    /// `docker run -d --name NAME FLAGS box /bin/sh -c SCRIPT`.
-    #[track_caller]
-    fn detach(&self, name: &str, flags: &[&str], script: &str) {
-        self.call(
-            &[
-                &["run", "-d", "--name", name],
-                flags,
-                &["box", "/bin/sh", "-c", script],
-            ]
-            .concat(),
-        )
-        .ok();
-    }
-
-    /// `docker exec NAME /bin/sh -c SCRIPT`.
-    #[track_caller]
-    fn exec(&self, name: &str, script: &str) -> Done {
-        self.call(&["exec", name, "/bin/sh", "-c", script])
-    }
-
-    /// One value of `docker inspect`, in Go's template language.
-    #[track_caller]
-    fn inspect(&self, name: &str, what: &str) -> String {
-        self.call(&["inspect", "--format", &format!("{{{{{what}}}}}"), name])
-            .ok()
-            .trim()
-            .to_owned()
-    }
-
-    #[track_caller]
-    fn wait_for(&self, name: &str, what: &str, value: &str) {
-        eventually(&format!("{what} of {name} is {value}"), || {
-            (self.inspect(name, what) == value).then_some(())
-        });
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        let failed = std::thread::panicking();
-        if failed {
-            eprintln!("--- log of dockerd\n{}", self.log());
-        }
-        let ids = run(&mut self.command(&["ps", "-a", "-q"]));
-        for id in ids.stdout.lines() {
-            let _ = run(&mut self.command(&["rm", "-f", "-v", id]));
-        }
-        let _ = kill(Pid::from_raw(self.daemon.id() as i32), Signal::SIGTERM);
-        eventually("dockerd ends at SIGTERM", || {
-            self.daemon.try_wait().expect("look at dockerd")
-        });
-        // Its data-root, mounted onto itself, is unmounted by the dockerd that mounted it, or by none that was killed.
-        let _ = run(self.peers.command("umount").arg(self.folder.join("data")));
-        // The parents of its containers' groups are dockerd's, which leaves them empty.
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-        for hierarchy in hierarchies
-            .map(|entry| entry.path())
-            .chain(["/sys/fs/cgroup".into()])
-        {
-            let _ = fs::remove_dir(hierarchy.join(&self.group).join("buildkit"));
-            let _ = fs::remove_dir(hierarchy.join(&self.group));
-        }
-    }
-}
-
-fn spawn(peers: &Peers, folder: &Path) -> Child {
-    let log = fs::File::options()
-        .create(true)
-        .append(true)
-        .open(folder.join("log"))
-        .expect("make dockerd's log");
-    peers
-        .command("dockerd")
-        .arg("--config-file")
-        .arg(folder.join("daemon.json"))
-        // BuildKit inside dockerd has its own way to name what runs its steps.
-        .env("DOCKER_BUILDKIT_RUNC_COMMAND", binary("runtime"))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("share the log"))
-        .stderr(log)
-        .spawn()
-        .expect("start dockerd")
-}
 
 #[test]
 fn exit_codes_and_streams_are_as_with_runc() {
@@ -620,8 +443,7 @@ fn mounts_are_where_and_as_they_were_asked() {
 
     // Read-only with all below it: docker asks `runtime features` whether rro is known, and writes it then.
     run(docker
-        .peers
-        .command("mount")
+        .inside("mount")
         .args(["-t", "tmpfs", "below"])
         .arg(shared.join("below")))
     .ok();
@@ -646,7 +468,7 @@ fn mounts_are_where_and_as_they_were_asked() {
         shown.stdout == "made\n" && shown.stderr.contains("Read-only"),
         "{shown}"
     );
-    run(docker.peers.command("umount").arg(shared.join("below"))).ok();
+    run(docker.inside("umount").arg(shared.join("below"))).ok();
 
     let flags = ["--read-only", "--tmpfs", "/scratch:size=1m,noexec,mode=1770"];
     let script = "touch /x; touch /scratch/x && stat -c %a /scratch; df -k /scratch | awk 'END { print $2 }'; cp /bin/busybox /scratch/y && /scratch/y true; echo end";
@@ -804,16 +626,12 @@ fn a_container_outlives_a_killed_dockerd() {
     );
     docker.detach("c2", &[], "sleep 1000");
     let pid = docker.inspect("c1", ".State.Pid");
-    docker.daemon.kill().expect("kill dockerd");
-    docker.daemon.wait().expect("wait for dockerd");
+    docker.kill();
     assert!(
         Path::new(&format!("/proc/{pid}")).exists(),
         "the container ended with dockerd"
     );
-    // Its containerd is killed with it, but the next dockerd takes even a zombie for a living one, and waits for its end.
-    fs::remove_file(docker.folder.join("run/containerd/containerd.pid")).expect("forget the containerd");
-    docker.daemon = spawn(&docker.peers, &docker.folder);
-    docker.ready();
+    docker.start_again();
     assert_eq!(docker.inspect("c1", ".State.Pid"), pid);
     docker.exec("c1", "touch /tmp/go").ok();
     docker.wait_for("c1", ".State.Status", "exited");

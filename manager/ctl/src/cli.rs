@@ -222,7 +222,7 @@ pub(crate) struct Images {
 
 #[derive(Debug, Args)]
 pub(crate) struct RemoveImages {
-    /// Remove an image of several names, with all of them; of one that a container or a lease needs, only the names
+    /// Remove an image of several names, with all of them; of one that a container or a lease needs, only the names. One that is not there is no failure
     #[arg(short, long)]
     pub(crate) force: bool,
     #[arg(required = true, value_name = "IMAGE")]
@@ -474,7 +474,7 @@ pub(crate) struct Rename {
 
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
-    /// Remove running containers too
+    /// Remove running containers too; one that is not there is no failure
     #[arg(short, long)]
     pub(crate) force: bool,
     /// Remove their anonymous volumes too

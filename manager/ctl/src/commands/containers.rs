@@ -9,7 +9,7 @@ use proto::v1::{
     StartContainerRequest, StopContainerRequest, UnpauseContainerRequest, WaitContainerRequest,
     wait_container_request,
 };
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::ports;
 use super::run::require_terminal;
@@ -215,7 +215,9 @@ pub(super) async fn wait(client: &Client, flags: Wait) -> Result<u8> {
 
 pub(super) async fn remove(client: &Client, flags: Remove) -> Result<u8> {
     let (force, volumes) = (flags.force, flags.volumes);
-    each(client, flags.containers, async |client, container| {
+    // With force, what is not there is as wished: it is said, and fails nothing (as docker does since version 23).
+    let is_failure = |status: &Status| !force || status.code() != Code::NotFound;
+    each_but(client, flags.containers, is_failure, async |client, container| {
         client
             .containers()
             .remove(RemoveContainerRequest {
@@ -236,6 +238,16 @@ pub(super) async fn each(
     containers: Vec<String>,
     act: impl AsyncFn(&Client, String) -> std::result::Result<String, Status>,
 ) -> Result<u8> {
+    each_but(client, containers, |_| true, act).await
+}
+
+/// The same, where not each error that is reported is a failure of the command.
+async fn each_but(
+    client: &Client,
+    containers: Vec<String>,
+    is_failure: impl Fn(&Status) -> bool,
+    act: impl AsyncFn(&Client, String) -> std::result::Result<String, Status>,
+) -> Result<u8> {
     let act = &act;
     let acts = containers.into_iter().map(|container| act(client, container));
     let mut code = 0;
@@ -244,7 +256,7 @@ pub(super) async fn each(
             Ok(line) => output::print_line(&line)?,
             Err(status) => {
                 client.failure(&status).report();
-                code = 1;
+                code = code.max(u8::from(is_failure(&status)));
             }
         }
     }

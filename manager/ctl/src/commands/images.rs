@@ -2,6 +2,7 @@
 
 use proto::v1::pull_progress::Kind;
 use proto::v1::{Image, ListImagesRequest, PullRequest, Pulled, RemoveImageRequest};
+use tonic::Code;
 
 use super::credentials;
 use super::store::ago;
@@ -158,7 +159,10 @@ pub(super) async fn remove(client: &Client, flags: RemoveImages) -> Result<u8> {
             }
             Err(status) => {
                 client.failure(&status).report();
-                code = 1;
+                // With force, what is not there is as wished.
+                if !flags.force || status.code() != Code::NotFound {
+                    code = 1;
+                }
             }
         }
     }

@@ -370,3 +370,75 @@ fn a_container_does_not_start_under_a_copy() {
     let done = integration::finish(start, "start".to_owned());
     assert_eq!(done.stdout, "whole\n");
 }
+
+/// Clients that neither take nor bring any more of a copy keep a container that does not run from nobody.
+#[test]
+fn nobody_waits_for_a_copy_whose_client_does_nothing() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for name in ["out", "in", "forced"] {
+        manager
+            .ctl(&[
+                "run",
+                "--name",
+                name,
+                &image,
+                "dd",
+                "if=/dev/zero",
+                "of=/big",
+                "bs=1M",
+                "count=32",
+            ])
+            .ok();
+    }
+    let stalled_out = |name: &str| {
+        let mut client = manager
+            .ctl_command(&["cp", &format!("{name}:/big"), "-"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start a client");
+        let mut begun = [0; 512];
+        let output = client.stdout.as_mut().expect("its output");
+        std::io::Read::read_exact(output, &mut begun).expect("the beginning of an archive");
+        client
+    };
+    let cut_off = |client: std::process::Child, what: &str| {
+        let done = integration::finish(client, what.to_owned());
+        assert_ne!(done.code, 0, "{done}");
+        assert!(done.stderr.contains("standstill"), "{done}");
+    };
+
+    let client = stalled_out("out");
+    manager.ctl(&["start", "-a", "out"]).ok();
+    cut_off(client, "a copy out");
+
+    let mut client = manager
+        .ctl_command(&["cp", "-", "in:/"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start a client");
+    let mut input = client.stdin.take().expect("its input");
+    let mut header = tar::Header::new_gnu();
+    header.set_path("file").expect("a name");
+    header.set_size(1 << 20);
+    header.set_mode(0o644);
+    header.set_cksum();
+    input.write_all(header.as_bytes()).expect("send a header");
+    let upper = manager.root().join("images/containers");
+    eventually("the copy has begun", || {
+        let mut all = fs::read_dir(&upper).expect("list").flatten();
+        all.any(|one| one.path().join("upper/file").exists())
+            .then_some(())
+    });
+    manager.ctl(&["rm", "in"]).ok();
+    cut_off(client, "a copy in");
+    drop(input);
+
+    let client = stalled_out("forced");
+    manager.ctl(&["rm", "-f", "forced"]).ok();
+    cut_off(client, "a copy out");
+}

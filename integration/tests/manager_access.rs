@@ -526,7 +526,7 @@ fn systemd_makes_the_socket_and_is_told_of_the_state() {
     let notified = UnixDatagram::bind(&told).expect("be told as systemd is");
     // A manager that does not start says nothing at all.
     notified
-        .set_read_timeout(Some(Duration::from_secs(60)))
+        .set_read_timeout(Some(Duration::from_mins(1)))
         .expect("limit the wait");
     let next = || {
         let mut buffer = [0; 256];

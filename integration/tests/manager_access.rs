@@ -2,8 +2,10 @@
 //! socket, and the services by which tools look at a server.
 
 use integration::{Done, Manager, Peers, Sandbox, binary, eventually, run};
+use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 use std::fs;
+use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -203,6 +205,127 @@ fn a_manager_does_not_start_half_open() {
     assert!(
         nobody.contains("no-such-group") && nobody.contains("groupadd"),
         "{nobody}"
+    );
+}
+
+/// Connections to `PLACE` whose clients say nothing.
+fn strangers(sandbox: &Sandbox, count: usize) -> Vec<TcpStream> {
+    let netns = format!("/run/netns/berth-{}", sandbox.id());
+    let connecting = std::thread::spawn(move || {
+        let netns = fs::File::open(netns).expect("open the manager's network namespace");
+        // This thread's alone.
+        setns(netns, CloneFlags::CLONE_NEWNET).expect("enter the manager's network namespace");
+        (0..count).map_while(|_| TcpStream::connect(PLACE).ok()).collect()
+    });
+    connecting.join().expect("the thread connects")
+}
+
+fn descriptors(manager: &Manager) -> usize {
+    let all = fs::read_dir(format!("/proc/{}/fd", manager.pid())).expect("list the manager's descriptors");
+    all.count()
+}
+
+/// Of a second's time of a processor, how many hundredths the manager takes.
+fn hundredths_of_a_second(manager: &Manager) -> u64 {
+    let ticks = || -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", manager.pid())).expect("look at the manager");
+        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+        // `utime` and `stime`, fields 14 and 15 of proc_pid_stat(5).
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let number = |index: usize| fields[index].parse::<u64>().expect("a number");
+        number(11) + number(12)
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    ticks() - before
+}
+
+#[test]
+fn strangers_take_no_more_than_their_part_of_the_manager() {
+    let sandbox = Sandbox::new();
+    let authority = Authority::new(&sandbox, "one");
+    let manager = serving(&sandbox, &authority);
+    let before = descriptors(&manager);
+    let waiting = strangers(&sandbox, 350);
+    assert_eq!(waiting.len(), 350, "the kernel takes them all");
+    eventually("as many as may are asked who they are", || {
+        (descriptors(&manager) >= before + 256).then_some(())
+    });
+    // Those that are taken out of turn would be there by now.
+    std::thread::sleep(Duration::from_millis(500));
+    let taken = descriptors(&manager) - before;
+    assert!(taken < 300, "{taken} strangers");
+    manager.ctl(&["ps"]).ok();
+    drop(waiting);
+    let host = format!("tcp://{PLACE}");
+    let flags = authority.client();
+    let home = sandbox.path();
+    ctl(
+        &manager,
+        home,
+        &[&["--host", &host][..], &words(&flags), &["ps"]].concat(),
+    )
+    .ok();
+}
+
+#[test]
+fn a_manager_without_descriptors_left_waits_for_some() {
+    let sandbox = Sandbox::new();
+    let authority = Authority::new(&sandbox, "one");
+    let manager = serving(&sandbox, &authority);
+    let limit = descriptors(&manager) + 20;
+    run(Command::new("prlimit").args([
+        format!("--pid={}", manager.pid()),
+        format!("--nofile={limit}:{limit}"),
+    ]))
+    .ok();
+    let waiting = strangers(&sandbox, 60);
+    eventually("there are none left", || {
+        (descriptors(&manager) >= limit).then_some(())
+    });
+    let busy = hundredths_of_a_second(&manager);
+    assert!(busy < 25, "{busy} hundredths of a second in one second");
+    drop(waiting);
+    manager.ctl(&["ps"]).ok();
+    assert!(
+        manager.log().contains("no room for one more client"),
+        "{}",
+        manager.log()
+    );
+}
+
+#[test]
+fn a_socket_of_systemd_is_the_one_that_is_asked_for() {
+    let sandbox = Sandbox::new();
+    let socket = sandbox.path().join("systemd.sock");
+    let listener = UnixListener::bind(&socket).expect("listen as systemd does");
+    nix::fcntl::fcntl(
+        &listener,
+        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+    )
+    .expect("share it");
+    let start = |args: &[&str]| {
+        let folder = sandbox.path().join("activated");
+        let script = format!(
+            "exec env LISTEN_PID=$$ LISTEN_FDS=1 \"$@\" 3<&{}",
+            listener.as_raw_fd()
+        );
+        let mut command = Command::new("timeout");
+        command.args(["20", "unshare", "--net", "bash", "-c", &script, "bash"]);
+        command.arg(binary("manager"));
+        command.args(["--root", &folder.join("lib").to_string_lossy()]);
+        command.args(["--state", &folder.join("run").to_string_lossy()]);
+        run(command.args(args)).refused()
+    };
+    let refused = start(&["--socket-group", "root"]);
+    assert!(
+        refused.contains("--socket-group") && refused.contains("SocketGroup=root"),
+        "{refused}"
+    );
+    let refused = start(&["--socket", "/run/elsewhere.sock"]);
+    assert!(
+        refused.contains("/run/elsewhere.sock") && refused.contains(&*socket.to_string_lossy()),
+        "{refused}"
     );
 }
 

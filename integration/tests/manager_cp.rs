@@ -370,3 +370,174 @@ fn a_container_does_not_start_under_a_copy() {
     let done = integration::finish(start, "start".to_owned());
     assert_eq!(done.stdout, "whole\n");
 }
+
+/// Clients that neither take nor bring any more of a copy keep a container that does not run from nobody.
+#[test]
+fn nobody_waits_for_a_copy_whose_client_does_nothing() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for name in ["out", "in", "forced"] {
+        manager
+            .ctl(&[
+                "run",
+                "--name",
+                name,
+                &image,
+                "dd",
+                "if=/dev/zero",
+                "of=/big",
+                "bs=1M",
+                "count=32",
+            ])
+            .ok();
+    }
+    let stalled_out = |name: &str| {
+        let mut client = manager
+            .ctl_command(&["cp", &format!("{name}:/big"), "-"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start a client");
+        let mut begun = [0; 512];
+        let output = client.stdout.as_mut().expect("its output");
+        std::io::Read::read_exact(output, &mut begun).expect("the beginning of an archive");
+        client
+    };
+    let cut_off = |client: std::process::Child, what: &str| {
+        let done = integration::finish(client, what.to_owned());
+        assert_ne!(done.code, 0, "{done}");
+        assert!(done.stderr.contains("standstill"), "{done}");
+    };
+
+    let client = stalled_out("out");
+    manager.ctl(&["start", "-a", "out"]).ok();
+    cut_off(client, "a copy out");
+
+    let mut client = manager
+        .ctl_command(&["cp", "-", "in:/"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start a client");
+    let mut input = client.stdin.take().expect("its input");
+    let mut header = tar::Header::new_gnu();
+    header.set_path("file").expect("a name");
+    header.set_size(1 << 20);
+    header.set_mode(0o644);
+    header.set_cksum();
+    input.write_all(header.as_bytes()).expect("send a header");
+    let upper = manager.root().join("images/containers");
+    eventually("the copy has begun", || {
+        let mut all = fs::read_dir(&upper).expect("list").flatten();
+        all.any(|one| one.path().join("upper/file").exists())
+            .then_some(())
+    });
+    manager.ctl(&["rm", "in"]).ok();
+    cut_off(client, "a copy in");
+    drop(input);
+
+    let client = stalled_out("forced");
+    manager.ctl(&["rm", "-f", "forced"]).ok();
+    cut_off(client, "a copy out");
+}
+
+/// Files that are written to meanwhile, have holes, or are sockets.
+#[test]
+fn a_folder_in_use_goes_in_whole() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    manager.ctl(&["create", "--name", "one", &image, "true"]).ok();
+    let folder = sandbox.path().join("folder");
+    fs::create_dir(&folder).expect("make a folder");
+    let at = |name: &str| folder.join(name);
+    fs::write(at("log"), vec![b'l'; 8 << 20]).expect("write a file");
+    for name in ["a", "z"] {
+        fs::write(at(name), format!("{name}\n")).expect("write a file");
+    }
+    let holes = fs::File::create(at("holes")).expect("make a file");
+    holes.set_len(1 << 27).expect("make it a hole");
+    std::os::unix::fs::FileExt::write_all_at(&holes, b"deep", 100 << 20).expect("write in the hole");
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).expect("listen");
+
+    let ends = std::sync::atomic::AtomicBool::new(false);
+    let copied = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut log = fs::OpenOptions::new()
+                .append(true)
+                .open(at("log"))
+                .expect("open the log");
+            while !ends.load(std::sync::atomic::Ordering::Relaxed) {
+                log.write_all(&[b'm'; 4096]).expect("write to the log");
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+        });
+        let copies: Vec<_> = (0..5)
+            .map(|_| manager.ctl(&["cp", &folder.to_string_lossy(), "one:/copy"]))
+            .collect();
+        ends.store(true, std::sync::atomic::Ordering::Relaxed);
+        copies
+    });
+    for done in copied {
+        assert_eq!(done.code, 0, "{done}");
+        assert!(done.stderr.contains("folder/socket: is a socket"), "{done}");
+    }
+    let look = "cat /copy/a /copy/z; ls /copy; stat -c %s /copy/holes; du -m /copy/holes | cut -f1; \
+                dd if=/copy/holes bs=1M skip=100 count=1 2>/dev/null | head -c 4";
+    manager.ctl(&["commit", "one", "looked:1"]).ok();
+    let found = manager.ctl(&["run", "--rm", "looked:1", "sh", "-c", look]).ok();
+    // Each copy goes into the folder that the first has made.
+    let expected = "a\nz\na\nfolder\nholes\nlog\nz\n134217728\n";
+    assert!(found.starts_with(expected) && found.ends_with("deep"), "{found}");
+    let megabytes: u64 = found[expected.len()..]
+        .lines()
+        .next()
+        .expect("a size")
+        .parse()
+        .expect("a number");
+    assert!(megabytes < 50, "{found}");
+    // And out again.
+    let out = sandbox.path().join("out");
+    fs::create_dir(&out).expect("make a folder");
+    for (path, to) in [
+        ("/copy/holes", "one-file"),
+        ("/copy/holes", ""),
+        ("/copy", "tree"),
+    ] {
+        let to = out.join(to);
+        manager
+            .ctl(&["cp", &format!("one:{path}"), &to.to_string_lossy()])
+            .ok();
+    }
+    for copy in ["one-file", "tree/holes"] {
+        let copy = fs::File::open(out.join(copy)).unwrap_or_else(|error| panic!("{copy}: {error}"));
+        let found = copy.metadata().expect("look at a copy");
+        assert_eq!(found.len(), 1 << 27);
+        let mut deep = [0; 4];
+        std::os::unix::fs::FileExt::read_exact_at(&copy, &mut deep, 100 << 20).expect("read");
+        assert_eq!(&deep, b"deep");
+    }
+}
+
+#[test]
+fn a_program_that_comes_out_has_nobody_elses_rights() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let script = "mkdir /t; cp /bin/busybox /t/as-root; chmod 6755 /t/as-root; chmod 2750 /t";
+    manager
+        .ctl(&["run", "--name", "one", &image, "sh", "-c", script])
+        .ok();
+    let to = |name: &str| sandbox.path().join(name);
+    let mode = |path: &Path| fs::metadata(path).expect("a copy").permissions().mode() & 0o7777;
+    manager
+        .ctl(&["cp", "one:/t", &to("plain").to_string_lossy()])
+        .ok();
+    assert_eq!((mode(&to("plain")), mode(&to("plain/as-root"))), (0o750, 0o755));
+    manager
+        .ctl(&["cp", "-a", "one:/t", &to("all").to_string_lossy()])
+        .ok();
+    assert_eq!((mode(&to("all")), mode(&to("all/as-root"))), (0o2750, 0o6755));
+}

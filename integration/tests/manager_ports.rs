@@ -227,6 +227,17 @@ fn exposed_ports_get_free_ones_and_ranges_their_like() {
     manager.ctl(&["rm", "-f", "many"]).ok();
     assert!(!rules(&manager).contains("11000"));
 
+    // What cannot be published is told before there is a container.
+    exposing.config["ExposedPorts"] = json!({"http/tcp": {}});
+    let wrong = manager.registry().push(&exposing, "exposing:2");
+    manager.ctl(&["pull", &wrong]).ok();
+    let refused = manager
+        .ctl(&["create", "-P", "--name", "wrong", &wrong, "true"])
+        .refused();
+    assert!(refused.contains("the image exposes \"http/tcp\""), "{refused}");
+    manager.ctl(&["inspect", "wrong"]).refused();
+    manager.ctl(&["run", "--rm", &wrong, "true"]).ok();
+
     for network in ["host", "none"] {
         let done = manager.ctl(&[
             "run",

@@ -614,3 +614,47 @@ fn nothing_is_deleted_through_a_mount() {
     assert_eq!(folders(&manager), ["vol"]);
     assert!(precious.join("file").exists());
 }
+
+#[test]
+fn disk_usage_tells_of_volumes() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let fill = "dd if=/dev/zero of=/data/file bs=1000 count=300";
+    manager
+        .ctl(&[
+            "run",
+            "--name",
+            "user",
+            "-v",
+            "used:/data",
+            &image,
+            "sh",
+            "-c",
+            fill,
+        ])
+        .ok();
+    manager
+        .ctl(&["run", "--rm", "-v", "idle:/data", &image, "sh", "-c", fill])
+        .ok();
+    let usage = manager.ctl(&["system", "df", "--format", "json"]).ok();
+    let usage: serde_json::Value = serde_json::from_str(&usage).expect("JSON");
+    let volumes = usage["volumes"].as_array().expect("volumes");
+    let of = |name: &str| {
+        let volume = volumes.iter().find(|volume| volume["name"] == name).expect(name);
+        let bytes = volume["bytes"].as_u64().expect("a number");
+        assert!((300_000..400_000).contains(&bytes), "{volume}");
+        volume["containers"].clone()
+    };
+    assert_eq!((of("used"), of("idle")), (1.into(), 0.into()));
+    let table = manager.ctl(&["system", "df"]).ok();
+    let row = table
+        .lines()
+        .find(|line| line.starts_with("Local Volumes"))
+        .expect(&table);
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells[2..4], ["2", "1"], "{row}");
+    assert_ne!(cells[4], cells[5], "what is in use is not reclaimable: {row}");
+    let each = manager.ctl(&["system", "df", "-v"]).ok();
+    assert!(each.contains("VOLUME NAME") && each.contains("idle"), "{each}");
+}

@@ -7,9 +7,11 @@ use std::io::{self, Read, Write};
 use engine::Error;
 use image::{ChangeKind, FileChange, Platform};
 use proto::v1;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::status::status;
@@ -54,7 +56,12 @@ impl Part for v1::CopyInput {
 
 /// What a client sends, for a thread to read. A client that goes away before its archive's end is an error there,
 /// and so is the manager's stop. Nothing is taken before the thread asks: it may have to wait for its turn.
-pub(crate) fn receive<M: Part>(mut messages: Streaming<M>, stopping: &Stopping) -> Receiver {
+/// `cut` ends it as well.
+pub(crate) fn receive<M: Part>(
+    mut messages: Streaming<M>,
+    stopping: &Stopping,
+    cut: CancellationToken,
+) -> Receiver {
     let (sender, parts) = mpsc::channel(MESSAGES_MAX);
     let (begin, turn) = oneshot::channel();
     let mut stopping = stopping.clone();
@@ -66,6 +73,7 @@ pub(crate) fn receive<M: Part>(mut messages: Streaming<M>, stopping: &Stopping) 
             let message = tokio::select! {
                 message = messages.message() => message,
                 stops = stopping.status() => Err(stops),
+                () = cut.cancelled() => Err(Status::aborted("the copy was at a standstill")),
                 () = sender.closed() => return,
             };
             let part = match message {
@@ -122,7 +130,11 @@ where
     F: Future<Output = Result<(), Error>> + Send + 'static,
 {
     let (messages, receiver) = mpsc::channel(MESSAGES_MAX);
-    let sent = work(Messages(messages.clone()));
+    let sent = work(Messages {
+        sender: messages.clone(),
+        manager: Handle::current(),
+        cut: CancellationToken::new(),
+    });
     tokio::spawn(async move {
         let sent = tokio::select! {
             sent = sent => sent,
@@ -136,13 +148,22 @@ where
 }
 
 /// Where a thread puts what is to be sent.
-pub(crate) struct Messages<M>(mpsc::Sender<Result<M, Status>>);
+pub(crate) struct Messages<M> {
+    sender: mpsc::Sender<Result<M, Status>>,
+    manager: Handle,
+    /// A client that takes nothing is waited for no longer.
+    pub(crate) cut: CancellationToken,
+}
 
 impl<M> Messages<M> {
     fn put(&self, message: M) -> io::Result<()> {
-        self.0
-            .blocking_send(Ok(message))
-            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone away"))
+        let broken = |why| Err(io::Error::new(io::ErrorKind::BrokenPipe, why));
+        self.manager.block_on(async {
+            tokio::select! {
+                sent = self.sender.send(Ok(message)) => sent.or_else(|_| broken("the client has gone away")),
+                () = self.cut.cancelled() => broken("the client takes nothing"),
+            }
+        })
     }
 }
 

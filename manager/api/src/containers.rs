@@ -11,6 +11,7 @@ use proto::v1::containers_server::Containers as Service;
 use proto::v1::wait_container_request::Condition;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::archives;
@@ -357,9 +358,10 @@ impl Service for Containers {
     ) -> Result<Response<Answers<v1::Chunk>>, Status> {
         let (engine, request) = (self.0.clone(), request.into_inner());
         let chunks = archives::send(|chunks| async move {
+            let cut = chunks.cut.clone();
             let sender = archives::Sender::new(chunks);
             engine
-                .copy_from(&request.container, &request.path, request.name, sender)
+                .copy_from(&request.container, &request.path, request.name, sender, cut)
                 .await
         });
         Ok(Response::new(self.1.cut(chunks)))
@@ -381,8 +383,9 @@ impl Service for Containers {
             path: start.path,
             to_user: start.to_user,
         };
-        let archive = archives::receive(inputs, &self.1);
-        self.0.copy_to(request, archive).await.map_err(status)?;
+        let cut = CancellationToken::new();
+        let archive = archives::receive(inputs, &self.1, cut.clone());
+        self.0.copy_to(request, archive, cut).await.map_err(status)?;
         Ok(Response::new(v1::CopyToResponse {}))
     }
 

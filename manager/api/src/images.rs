@@ -4,6 +4,7 @@ use engine::{Engine, ImportRequest};
 use image::{Filters, LayerProgress, Platform, PullOptions};
 use proto::v1;
 use proto::v1::images_server::Images as Service;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::archives;
@@ -180,7 +181,7 @@ impl Service for Images {
             ));
         };
         let platform = archives::platform(&start.platform)?;
-        let archive = archives::receive(inputs, &self.1);
+        let archive = archives::receive(inputs, &self.1, CancellationToken::new());
         let images = self.0.load(archive, platform).await.map_err(status)?;
         Ok(Response::new(v1::LoadResponse {
             images: images.iter().map(translate::kept).collect(),
@@ -204,7 +205,7 @@ impl Service for Images {
             message: start.message,
             changes: start.changes,
         };
-        let archive = archives::receive(inputs, &self.1);
+        let archive = archives::receive(inputs, &self.1, CancellationToken::new());
         let image = self.0.import(archive, request).await.map_err(status)?;
         Ok(Response::new(v1::ImageResponse {
             image: Some(translate::image(&image)),

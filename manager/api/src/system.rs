@@ -76,8 +76,8 @@ impl Service for System {
         &self,
         _request: Request<v1::DiskUsageRequest>,
     ) -> Result<Response<v1::DiskUsageResponse>, Status> {
-        let (images, containers) = self.0.disk_usage().await.map_err(status)?;
-        Ok(Response::new(usage::disk_usage(&images, containers)))
+        let usage = self.0.disk_usage().await.map_err(status)?;
+        Ok(Response::new(usage::disk_usage(usage)))
     }
 
     async fn check(

@@ -4,10 +4,12 @@ use proto::v1;
 
 use crate::translate;
 
-pub(crate) fn disk_usage(
-    usage: &image::Usage,
-    containers: Vec<engine::ContainerUsage>,
-) -> v1::DiskUsageResponse {
+pub(crate) fn disk_usage(usage: engine::DiskUsage) -> v1::DiskUsageResponse {
+    let engine::DiskUsage {
+        images: usage,
+        containers,
+        volumes,
+    } = usage;
     v1::DiskUsageResponse {
         images: usage
             .images
@@ -28,6 +30,14 @@ pub(crate) fn disk_usage(
                 upper_bytes: container.upper_bytes,
                 log_bytes: container.log_bytes,
                 running: container.is_running,
+            })
+            .collect(),
+        volumes: volumes
+            .into_iter()
+            .map(|volume| v1::disk_usage_response::Volume {
+                name: volume.name,
+                bytes: volume.bytes,
+                containers: u32::try_from(volume.containers).unwrap_or(u32::MAX),
             })
             .collect(),
         layers_bytes: usage.layers_bytes,

@@ -12,7 +12,6 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, chown};
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::sys;
 
@@ -21,26 +20,67 @@ const GROUPS: &str = "/etc/group";
 
 /// The socket at which this manager listens.
 pub(crate) struct Listener {
-    /// Who connects.
-    pub(crate) incoming: UnixListenerStream,
+    /// Where they connect.
+    pub(crate) socket: UnixListener,
     /// What is to be removed at the end; None: systemd's.
     pub(crate) made: Option<PathBuf>,
 }
 
 impl Listener {
-    /// Take the socket that systemd hands over, or listen at `path`. What a manager that died has left there is
+    /// Listen at the socket that systemd has handed over, or else at `path`. What a manager that died has left there is
     /// replaced. The members of `group` may connect, and those may do all that root may.
-    pub(crate) fn open(path: &Path, group: Option<Gid>) -> anyhow::Result<Listener> {
-        match activated()? {
-            Some(listener) => Ok(Listener {
-                incoming: UnixListenerStream::new(listener),
-                made: None,
-            }),
-            None => Ok(Listener {
-                incoming: UnixListenerStream::new(bind(path, group)?),
+    pub(crate) fn open(
+        handed_over: Option<UnixListener>,
+        path: &Path,
+        group: Option<Gid>,
+    ) -> anyhow::Result<Listener> {
+        Ok(match handed_over {
+            Some(socket) => Listener { socket, made: None },
+            None => Listener {
+                socket: bind(path, group)?,
                 made: Some(path.to_owned()),
-            }),
+            },
+        })
+    }
+}
+
+/// The socket that systemd hands over, if it does and it is what the command line asks for; to be called once.
+pub(crate) fn handed_over(asked: &Asked<'_>) -> anyhow::Result<Option<UnixListener>> {
+    let socket = activated()?;
+    if let Some(socket) = &socket {
+        asked.agrees_with(socket)?;
+    }
+    Ok(socket)
+}
+
+/// What the command line says of the socket.
+pub(crate) struct Asked<'a> {
+    pub(crate) socket: Option<&'a Path>,
+    pub(crate) group: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    /// Whoever asks for a place or a group relies on it: a socket that is elsewhere, or somebody else's, is not what
+    /// they asked for.
+    fn agrees_with(&self, socket: &UnixListener) -> anyhow::Result<()> {
+        if let Some(group) = self.group {
+            bail!(
+                "--socket-group {group}: the socket is systemd's, and so is who may connect: leave the flag out, and write SocketGroup={group} in the socket's unit (berth.socket)"
+            );
         }
+        let Some(asked) = self.socket else {
+            return Ok(());
+        };
+        let address = socket.local_addr().context("look at the socket of systemd")?;
+        let has = address.as_pathname();
+        if has != Some(asked) {
+            bail!(
+                "--socket {}: the socket is systemd's, at {}: leave the flag out, or write ListenStream={0} in the socket's unit (berth.socket)",
+                asked.display(),
+                has.unwrap_or(Path::new("no path")).display()
+            );
+        }
+        Ok(())
     }
 }
 

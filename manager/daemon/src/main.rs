@@ -1,6 +1,7 @@
 //! The `manager` binary: configuration, one instance per root and per state folder, the socket, signals. It dies without taking any
 //! container along, and finds them again at its next start.
 
+mod accept;
 mod listen;
 mod lock;
 mod memory;
@@ -79,10 +80,18 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         lock::take(&options.state, "state.lock", PREDECESSOR)?,
     );
     let socket = options.socket();
-    let group = options.socket_group.as_deref().map(listen::group).transpose()?;
-    let remote = options.remote.listen()?;
+    let asked = listen::Asked {
+        socket: options.asked_socket(),
+        group: options.socket_group.as_deref(),
+    };
+    let group = asked.group.map(listen::group).transpose()?;
+    let handed_over = listen::handed_over(&asked)?;
+    let remote = options.remote.listen().await?;
     let engine = Engine::open(config).await.context("open the engine")?;
-    let listen::Listener { incoming, made } = listen::Listener::open(&socket, group)?;
+    let listen::Listener {
+        socket: listener,
+        made,
+    } = listen::Listener::open(handed_over, &socket, group)?;
     engine.bring_back();
     tokio::spawn(memory::give_back_when_idle());
     tracing::info!(socket = %socket.display(), root = %options.root.display(), "ready");
@@ -106,7 +115,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     };
     let local = api::grpc(Server::builder(), &engine, &stopping)
         .await
-        .serve_with_incoming_shutdown(incoming, at_signal);
+        .serve_with_incoming_shutdown(accept::unix(listener), at_signal);
     let mut stopped_too = stopped.clone();
     let far = async {
         let Some(Remote { server, incoming }) = remote else {

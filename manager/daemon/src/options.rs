@@ -80,6 +80,11 @@ impl Options {
             .unwrap_or_else(|| self.state.join("manager.sock"))
     }
 
+    /// Where to listen, if the command line says so.
+    pub(crate) fn asked_socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         let (gateway, prefix) = subnet(&self.bridge_subnet)
             .with_context(|| format!("--bridge-subnet {:?}", self.bridge_subnet))?;

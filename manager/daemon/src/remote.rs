@@ -1,17 +1,33 @@
 //! The API over TCP, for clients on other machines. Who may use it may do all that root may, so each side has to show a
 //! certificate: there is no way to serve it without.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+
+use crate::accept;
 
 /// Who connects and does not say who it is may do so for this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So many may be about to say who they are; others wait in the kernel's queue. Nobody is known yet, so that anybody
+/// could fill the manager's memory and its descriptors else.
+const HANDSHAKES_MAX: usize = 256;
 /// A client that is gone without a word (its machine, or the way there) is noticed after this and the timeout below;
 /// else what it had open would stay so.
 const KEEPALIVE: Duration = Duration::from_mins(1);
@@ -36,43 +52,111 @@ pub(crate) struct RemoteOptions {
     tlskey: Option<PathBuf>,
 }
 
-/// A server that is set up, and who connects to it.
+/// A server that is set up, and who connects to it, having shown a certificate.
 pub(crate) struct Remote {
     pub(crate) server: Server,
-    pub(crate) incoming: TcpIncoming,
+    pub(crate) incoming: ReceiverStream<io::Result<TlsStream<TcpStream>>>,
 }
 
 impl RemoteOptions {
     /// Listen, if that is asked for. The certificates are read now: newer ones need a newer manager.
-    pub(crate) fn listen(&self) -> anyhow::Result<Option<Remote>> {
-        let (Some(address), Some(authorities), Some(certificate), Some(key)) =
-            (self.tcp, &self.tlscacert, &self.tlscert, &self.tlskey)
-        else {
+    pub(crate) async fn listen(&self) -> anyhow::Result<Option<Remote>> {
+        let Some(address) = self.tcp else {
             return Ok(None);
         };
-        let tls = ServerTlsConfig::new()
-            .client_ca_root(Certificate::from_pem(read("--tlscacert", authorities)?))
-            .identity(Identity::from_pem(
-                read("--tlscert", certificate)?,
-                read("--tlskey", key)?,
-            ))
-            .timeout(HANDSHAKE_TIMEOUT);
+        let tls = TlsAcceptor::from(Arc::new(self.tls()?));
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listen at {address}"))?;
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .tls_config(tls)
-            .with_context(|| {
-                let [authorities, certificate, key] =
-                    [authorities, certificate, key].map(|path| path.display());
-                format!("use the certificates {authorities} and {certificate} with the key {key}")
-            })?;
-        let incoming = TcpIncoming::bind(address)
-            .with_context(|| format!("listen at {address}"))?
-            .with_nodelay(Some(true))
-            .with_keepalive(Some(KEEPALIVE));
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
+        // One at a time: each is taken when it comes.
+        let (known, incoming) = mpsc::channel(1);
+        tokio::spawn(take(listener, tls, known));
         tracing::info!(%address, "serves clients with a certificate");
-        Ok(Some(Remote { server, incoming }))
+        Ok(Some(Remote {
+            server,
+            incoming: ReceiverStream::new(incoming),
+        }))
     }
+
+    fn tls(&self) -> anyhow::Result<ServerConfig> {
+        // clap has seen to it that none is missing.
+        let [authorities, certificate, key] = [&self.tlscacert, &self.tlscert, &self.tlskey]
+            .map(|path| path.as_deref().unwrap_or(Path::new("")));
+        let mut roots = RootCertStore::empty();
+        for root in certificates("--tlscacert", authorities)? {
+            roots
+                .add(root)
+                .with_context(|| format!("--tlscacert {}", authorities.display()))?;
+        }
+        let clients = WebPkiClientVerifier::builder(Arc::new(roots))
+            .build()
+            .with_context(|| format!("--tlscacert {}", authorities.display()))?;
+        let own = certificates("--tlscert", certificate)?;
+        let own_key = PrivateKeyDer::from_pem_slice(&read("--tlskey", key)?)
+            .with_context(|| format!("--tlskey {}: find a key in PEM in it", key.display()))?;
+        let mut tls = ServerConfig::builder()
+            .with_client_cert_verifier(clients)
+            .with_single_cert(own, own_key)
+            .with_context(|| {
+                let [certificate, key] = [certificate, key].map(Path::display);
+                format!("use the certificate {certificate} with the key {key}")
+            })?;
+        tls.alpn_protocols.push(b"h2".into());
+        Ok(tls)
+    }
+}
+
+/// Take who connects, and hand on who shows a certificate, until nobody asks for them any more.
+async fn take(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    known: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
+) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    loop {
+        let next = async {
+            // It is never closed.
+            let turn = Arc::clone(&handshakes).acquire_owned().await.ok()?;
+            Some((turn, accept::tcp(&listener).await))
+        };
+        let (turn, (stream, from)) = tokio::select! {
+            Some(next) = next => next,
+            () = known.closed() => return,
+        };
+        let (tls, known) = (tls.clone(), known.clone());
+        tokio::spawn(async move {
+            let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(stream, &tls)).await;
+            drop(turn);
+            match shaken {
+                // Nobody takes it at the manager's end.
+                Ok(Ok(stream)) => drop(known.send(Ok(stream)).await),
+                Ok(Err(error)) => tracing::debug!(%from, %error, "a client is not let in"),
+                Err(_) => tracing::debug!(%from, "a client has not said in time who it is"),
+            }
+        });
+    }
+}
+
+async fn greet(stream: TcpStream, tls: &TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
+    stream.set_nodelay(true)?;
+    setsockopt(&stream, sockopt::KeepAlive, &true)?;
+    setsockopt(&stream, sockopt::TcpKeepIdle, &(KEEPALIVE.as_secs() as u32))?;
+    tls.accept(stream).await
+}
+
+fn certificates(option: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let pem = read(option, path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let all = all.with_context(|| format!("{option} {}: read certificates in PEM", path.display()))?;
+    ensure!(
+        !all.is_empty(),
+        "{option} {}: there is no certificate in PEM in it",
+        path.display()
+    );
+    Ok(all)
 }
 
 fn read(option: &str, path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -14,7 +14,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::Error;
 use crate::archives::{until_dropped, with_client};
+use crate::container::Container;
 use crate::engine::{Engine, blocking};
+use crate::lifecycle::Pace;
 use crate::request::check_strings;
 use crate::spec::{self, layers::Layers};
 use root::Root;
@@ -34,7 +36,9 @@ impl Engine {
     /// What is at a path of a container. A link as its last name is not followed.
     pub async fn stat_path(&self, container: &str, path: &str) -> Result<PathStat, Error> {
         let path = absolute(path)?;
-        let root = Root::open(&self.0, container).await?;
+        let pace = Pace::new(CancellationToken::new());
+        pace.begun();
+        let root = Root::open(&self.0, container, &pace).await?;
         blocking(move || {
             root.check(&path, false)?;
             Ok(root.tree().stat(path.as_bytes())?)
@@ -43,41 +47,52 @@ impl Engine {
     }
 
     /// Write what is at a path of a container as an archive, in which it is called `name`; empty: by its own name.
+    /// `cut` tells that others want the container, and that the client has taken nothing for too long: writing has to
+    /// fail from then on.
     pub async fn copy_from(
         &self,
         container: &str,
         path: &str,
         name: String,
         archive: impl Write + Send + 'static,
+        cut: CancellationToken,
     ) -> Result<(), Error> {
         check_strings("name", std::slice::from_ref(&name))?;
         let path = absolute(path)?;
-        let root = Root::open(&self.0, container).await?;
+        let pace = Pace::new(cut);
+        let root = Root::open(&self.0, container, &pace).await?;
         let container = Arc::clone(&root.container);
         let (cancelled, _guards) = while_it_lasts(&root);
-        with_client(move || {
+        let (begun, archive) = (pace.clone(), pace.watch(archive));
+        let work = with_client(move || {
+            begun.begun();
             root.check(&path, false)?;
             Ok(root
                 .tree()
                 .pack(path.as_bytes(), name.as_bytes(), &cancelled, archive)?)
-        })
-        .await?;
+        });
+        unless_cut(&pace, &container, work).await?;
         self.0.events.tell(&container, "archive-path", &[]);
         Ok(())
     }
 
-    /// Unpack an archive in a folder of a container.
+    /// Unpack an archive in a folder of a container. `cut` tells that others want the container, and that the client has
+    /// sent nothing for too long: reading has to fail from then on.
     pub async fn copy_to(
         &self,
         request: CopyRequest,
         archive: impl Read + Send + 'static,
+        cut: CancellationToken,
     ) -> Result<(), Error> {
         let path = absolute(&request.path)?;
-        let root = Root::open(&self.0, &request.container).await?;
+        let pace = Pace::new(cut);
+        let root = Root::open(&self.0, &request.container, &pace).await?;
         let container = Arc::clone(&root.container);
         let (cancelled, _guards) = while_it_lasts(&root);
         let engine = Arc::clone(&self.0);
-        with_client(move || {
+        let (begun, archive) = (pace.clone(), pace.watch(archive));
+        let work = with_client(move || {
+            begun.begun();
             root.check(&path, true)?;
             let user = if request.to_user {
                 let image = engine.images.get(&root.container.image_id)?;
@@ -89,10 +104,27 @@ impl Engine {
                 None
             };
             Ok(root.tree().unpack(path.as_bytes(), user, &cancelled, archive)?)
-        })
-        .await?;
+        });
+        unless_cut(&pace, &container, work).await?;
         self.0.events.tell(&container, "extract-to-dir", &[]);
         Ok(())
+    }
+}
+
+/// A copy, unless others want the container and the copy's client does nothing. A thread that has begun ends by itself,
+/// and gives the container back then.
+async fn unless_cut(
+    pace: &Pace,
+    container: &Container,
+    work: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
+    tokio::select! {
+        biased;
+        () = pace.cut.cancelled() => {
+            let why = "it is wanted for something else, and the copy was at a standstill, or the container is removed by force";
+            Err(Error::wrong_state("go on copying files of", container, why))
+        }
+        done = work => done,
     }
 }
 

@@ -64,6 +64,10 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
         let stop_signal = spec::process::stop_signal(&request, &image.config)?;
         let config: Value = serde_json::from_str(&image.config_json).unwrap_or_default();
         request.healthcheck = Healthcheck::resolve(request.healthcheck.as_ref(), &config);
+        if request.network == Network::Bridge {
+            // What the image exposes is read at each start: it has to be right from the beginning.
+            request.ports.wanted(spec::process::exposed(&image.config))?;
+        }
         let cgroups = Cgroups::of_this_machine();
         spec::resources::check_here(&request.resources, &cgroups)?;
         let (_, discarded) = spec::resources::usable(&request, &cgroups);

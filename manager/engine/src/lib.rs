@@ -71,6 +71,6 @@ pub use request::{
 pub use signals::Until;
 pub use stats::{INTERVAL as STATS_INTERVAL, Sampler, Stats, Usage};
 pub use top::Processes;
-pub use usage::ContainerUsage;
+pub use usage::{ContainerUsage, DiskUsage, VolumeUsage};
 pub use version::Version;
 pub use volumes::{Volume, VolumeFilters, VolumeRequest};

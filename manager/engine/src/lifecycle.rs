@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
-pub(crate) use lend::Loan;
+pub(crate) use lend::{Loan, Pace};
 
 use crate::commit::Turn;
 use crate::container::{Container, Exit, State};
@@ -106,7 +106,10 @@ enum Command {
         reply: Reply,
     },
     /// Stand still, if it does not run, until the loan is given back.
-    Lend(oneshot::Sender<Option<Loan>>),
+    Lend {
+        pace: Pace,
+        reply: oneshot::Sender<Option<Loan>>,
+    },
     Update {
         changes: UpdateRequest,
         reply: Reply,
@@ -299,7 +302,12 @@ impl Owner {
         while !self.gone {
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some(command) => self.carry_out(command).await,
+                    Some(command) => {
+                        let mut next = Some(command);
+                        while let Some(command) = next {
+                            next = self.carry_out(command, &mut inbox).await;
+                        }
+                    }
                     None => return,
                 },
                 told = &mut self.end => self.ended(told).await,
@@ -313,9 +321,10 @@ impl Owner {
         }
     }
 
-    async fn carry_out(&mut self, command: Command) {
+    /// Gives what is to be carried out next, if that came meanwhile.
+    async fn carry_out(&mut self, command: Command, inbox: &mut mpsc::Receiver<Command>) -> Option<Command> {
         let (result, reply) = match command {
-            Command::Lend(lend) => return self.lend(lend).await,
+            Command::Lend { pace, reply } => return self.lend(&pace, reply, inbox).await,
             Command::Start(reply) => (self.start().await, reply),
             Command::ComeBack(reply) => {
                 self.come_back();
@@ -344,6 +353,7 @@ impl Owner {
         };
         // Who asked may have gone; what is done is done.
         let _ = reply.send(result);
+        None
     }
 
     /// As with docker: what was to go at its end does not stay when it cannot even begin.

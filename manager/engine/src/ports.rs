@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use network::{Protocol, PublishedPort, Publisher, Target};
 
-use crate::Error;
 use crate::config::Config;
 use crate::container::Container;
 use crate::engine::{Inner, blocking};
 use crate::error::short;
 use crate::request::{Network, Wanted};
+use crate::{Error, spec};
 
 /// Where the kernel's own range of ports is read, out of which a port is taken when none is named.
 const LOCAL_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -51,9 +51,8 @@ pub(crate) async fn claim(engine: &Arc<Inner>, container: &Container) -> Result<
     let (engine, container) = (Arc::clone(engine), container.clone());
     blocking(move || {
         let image = engine.images.get(&container.image_id)?;
-        let config = image.config.config().as_ref();
-        let exposed = config.and_then(|config| config.exposed_ports().as_deref());
-        let wanted = container.request.ports.wanted(exposed.unwrap_or_default())?;
+        let exposed = spec::process::exposed(&image.config);
+        let wanted = container.request.ports.wanted(exposed)?;
         engine.ports.claim(&container.id, address, &wanted)
     })
     .await

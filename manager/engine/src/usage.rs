@@ -1,4 +1,4 @@
-//! What images and containers take of the disk, what nobody needs of it, and whether it is what it should be.
+//! What images, containers and volumes take of the disk, what nobody needs of it, and whether it is what it should be.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use crate::Error;
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::events::Event;
+use crate::volumes::{Volume, VolumeFilters};
 
 /// What one container takes, beside its image.
 #[derive(Debug, Clone)]
@@ -32,6 +33,28 @@ impl ContainerUsage {
     }
 }
 
+/// What one volume takes.
+#[derive(Debug, Clone)]
+pub struct VolumeUsage {
+    /// Its name.
+    pub name: String,
+    /// Its files, without what is mounted over them.
+    pub bytes: u64,
+    /// How many containers use it, running or not.
+    pub containers: usize,
+}
+
+/// What all take of the disk.
+#[derive(Debug, Clone)]
+pub struct DiskUsage {
+    /// Images, with what is kept of them.
+    pub images: Usage,
+    /// Each container, running or not.
+    pub containers: Vec<ContainerUsage>,
+    /// Each volume.
+    pub volumes: Vec<VolumeUsage>,
+}
+
 impl Inner {
     /// What a container takes. One that goes meanwhile takes nothing.
     pub(crate) fn usage_of(&self, container: &Container) -> ContainerUsage {
@@ -48,17 +71,27 @@ impl Inner {
 }
 
 impl Engine {
-    /// What images and containers take of the disk. Walks through the containers' writable layers.
-    pub async fn disk_usage(&self) -> Result<(Usage, Vec<ContainerUsage>), Error> {
+    /// What images, containers and volumes take of the disk. Walks through the containers' writable layers, and through
+    /// the volumes.
+    pub async fn disk_usage(&self) -> Result<DiskUsage, Error> {
         let containers = self.list(true);
+        let volumes = self.volumes(&VolumeFilters::default()).await?;
         let engine = Arc::clone(&self.0);
         blocking(move || {
-            let usage = engine.images.usage()?;
-            let containers = containers
-                .iter()
-                .map(|container| engine.usage_of(container))
-                .collect();
-            Ok((usage, containers))
+            let of_volume = |volume: Volume| VolumeUsage {
+                // One that goes meanwhile takes nothing.
+                bytes: image::tree_bytes(&engine.config.volume_data(&volume.name)).unwrap_or(0),
+                containers: volume.containers.len(),
+                name: volume.name,
+            };
+            Ok(DiskUsage {
+                images: engine.images.usage()?,
+                containers: containers
+                    .iter()
+                    .map(|container| engine.usage_of(container))
+                    .collect(),
+                volumes: volumes.into_iter().map(of_volume).collect(),
+            })
         })
         .await
     }

@@ -1,9 +1,12 @@
 //! `cp`: files out of containers, and into them.
 
+mod holes;
+mod pack;
 mod place;
-mod tree;
+mod unpack;
 
 use std::io::{self, IsTerminal as _, Read};
+use std::thread::JoinHandle;
 
 use proto::v1::{CopyFromRequest, CopyInput, CopyStart, StatPathRequest, StatPathResponse, copy_input};
 use tonic::Code;
@@ -64,8 +67,14 @@ async fn copy_from(client: &Client, flags: &Copy, container: &str, path: String,
     }
     let local = Place::of_local(to)?;
     let (folder, name) = plan(kind, &local).map_err(|what| Failure::new(format!("{to}: {what}")))?;
-    let (mut writer, unpacking) = tree::unpack(&folder, flags.archive)?;
-    let received = receive(client, request(name.unwrap_or(own_name)), &mut writer).await;
+    let name = name.unwrap_or(own_name);
+    let expected = unpack::Expected {
+        name: name.clone(),
+        is_folder: kind == Kind::Folder,
+        keep_owners: flags.archive,
+    };
+    let (mut writer, unpacking) = unpack::unpack(&folder, expected)?;
+    let received = receive(client, request(name), &mut writer).await;
     drop(writer);
     let unpacked = unpacking.join();
     // What came wrong is told first, unless it is that nobody took it.
@@ -99,7 +108,7 @@ async fn copy_to(client: &Client, flags: &Copy, from: &str, container: &str, pat
         let planned = plan(kind, &place);
         let (folder, name) = planned.map_err(|what| Failure::new(format!("{container}:{path}: {what}")))?;
         let name = name.unwrap_or_else(|| base(from).to_owned());
-        (folder, Box::new(tree::pack(source.path, name)?))
+        (folder, Box::new(pack::pack(source.path, name)?))
     };
     let start = CopyInput {
         kind: Some(copy_input::Kind::Start(CopyStart {
@@ -108,7 +117,7 @@ async fn copy_to(client: &Client, flags: &Copy, from: &str, container: &str, pat
             to_user: flags.archive,
         })),
     };
-    let (counted, bytes) = tree::counted(source);
+    let (counted, bytes) = pack::counted(source);
     let part = |data| CopyInput {
         kind: Some(copy_input::Kind::Data(data)),
     };
@@ -187,6 +196,12 @@ async fn receive(client: &Client, request: CopyFromRequest, to: &mut impl io::Wr
     to.flush()
         .map_err(|error| Failure::write("the archive", &error))?;
     Ok(bytes)
+}
+
+fn joined(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("the thread for it has ended")))
 }
 
 fn tell(flags: &Copy, bytes: u64, to: &str) {

@@ -131,6 +131,26 @@ fn summary(usage: &DiskUsageResponse) -> Result<()> {
         size(bytes(true)),
         size(bytes(false)),
     ]);
+    let of_volumes = |used_too: bool| {
+        let counted = usage
+            .volumes
+            .iter()
+            .filter(|volume| used_too || volume.containers == 0);
+        counted.map(|volume| volume.bytes).sum()
+    };
+    table.row([
+        cell("Local Volumes"),
+        count(usage.volumes.len()),
+        count(
+            usage
+                .volumes
+                .iter()
+                .filter(|volume| volume.containers > 0)
+                .count(),
+        ),
+        size(of_volumes(true)),
+        size(of_volumes(false)),
+    ]);
     table.print()
 }
 
@@ -171,7 +191,17 @@ fn each(usage: &DiskUsageResponse) -> Result<()> {
             cell(if container.running { "yes" } else { "no" }),
         ]);
     }
-    containers.print()
+    containers.print()?;
+    output::print_line("")?;
+    let mut volumes = Table::new(&["VOLUME NAME", "CONTAINERS", "SIZE"]);
+    for volume in &usage.volumes {
+        volumes.row([
+            cell(volume.name.clone()),
+            cell(volume.containers.to_string()),
+            size(volume.bytes),
+        ]);
+    }
+    volumes.print()
 }
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ impl From<&v1::Lease> for Lease {
 pub(crate) struct DiskUsage {
     images: Vec<ImageUsage>,
     containers: Vec<ContainerUsage>,
+    volumes: Vec<VolumeUsage>,
     layers_bytes: u64,
     content_bytes: u64,
     reclaimable_bytes: u64,
@@ -91,6 +92,14 @@ struct ContainerUsage {
     running: bool,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VolumeUsage {
+    name: String,
+    bytes: u64,
+    containers: u32,
+}
+
 impl From<&v1::DiskUsageResponse> for DiskUsage {
     fn from(usage: &v1::DiskUsageResponse) -> Self {
         let image = |of: &v1::disk_usage_response::Image| ImageUsage {
@@ -107,7 +116,13 @@ impl From<&v1::DiskUsageResponse> for DiskUsage {
             log_bytes: of.log_bytes,
             running: of.running,
         };
+        let volume = |of: &v1::disk_usage_response::Volume| VolumeUsage {
+            name: of.name.clone(),
+            bytes: of.bytes,
+            containers: of.containers,
+        };
         Self {
+            volumes: usage.volumes.iter().map(volume).collect(),
             images: usage.images.iter().map(image).collect(),
             containers: usage.containers.iter().map(container).collect(),
             layers_bytes: usage.layers_bytes,

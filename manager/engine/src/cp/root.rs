@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::container::Container;
 use crate::engine::{Inner, blocking};
-use crate::lifecycle::{Loan, Snapshot};
+use crate::lifecycle::{Loan, Pace, Snapshot};
 use crate::volumes::MountPoint;
 use crate::{Error, run};
 
@@ -37,10 +37,10 @@ enum Held {
 }
 
 impl Root {
-    pub(super) async fn open(engine: &Arc<Inner>, container: &str) -> Result<Root, Error> {
+    pub(super) async fn open(engine: &Arc<Inner>, container: &str, pace: &Pace) -> Result<Root, Error> {
         let handle = engine.containers.find(container)?;
         // Asked first: from now on it does not start until we are done.
-        let loan = handle.borrow().await?;
+        let loan = handle.borrow(pace.clone()).await?;
         let container = handle.snapshot().container;
         let (of, id, pid) = (Arc::clone(engine), container.id.clone(), container.pid);
         let is_running = loan.is_none();

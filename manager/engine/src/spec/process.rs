@@ -60,6 +60,14 @@ pub(crate) fn stop_signal(request: &CreateRequest, image: &ImageConfiguration) -
     }
 }
 
+/// The ports that the image exposes, as it writes them.
+pub(crate) fn exposed(image: &ImageConfiguration) -> &[String] {
+    let config = image.config().as_ref();
+    config
+        .and_then(|config| config.exposed_ports().as_deref())
+        .unwrap_or_default()
+}
+
 /// As whom the main process runs, unresolved.
 pub(crate) fn wanted_user<'a>(request: &'a CreateRequest, image: &'a ImageConfiguration) -> &'a str {
     if !request.user.is_empty() {

@@ -82,6 +82,7 @@ const ELSEWHERE: &[&str] = &[
     "trust.recorded",
     "policy.due",
     "stop.held",
+    "kill.recorded",
     "update.recorded",
     "update.applied",
     "health.probing",

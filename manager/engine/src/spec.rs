@@ -25,7 +25,7 @@ use crate::error::short;
 use crate::request::{CreateRequest, Network};
 use cgroups::Cgroups;
 pub(crate) use mounts::mount_points;
-pub(crate) use update::update;
+pub(crate) use update::{update, update_from_any};
 use user::User;
 
 /// The cgroup above those of containers.

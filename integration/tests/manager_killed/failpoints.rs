@@ -21,6 +21,7 @@ const CREATE: &[Point] = &[
     ("create.recorded", true),
 ];
 const START: &[Point] = &[
+    ("start.cgroup-noted", false),
     ("bundle.made", false),
     ("start.files-written", false),
     ("start.shim-launched", false),

@@ -9,6 +9,7 @@ use network::Bridge;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use crate::cgroup_parents::CgroupParents;
 use crate::commit::{Pauses, Turn};
 use crate::config::Config;
 use crate::container::{Container, State};
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     /// Starts that nobody waits for take turns, and none has one before reconcile is done.
     pub(crate) starts: Semaphore,
     pub(crate) ports: Claims,
+    pub(crate) cgroup_parents: CgroupParents,
 }
 
 /// The engine. Clones share it.
@@ -93,6 +95,7 @@ impl Engine {
             volumes: Volumes::default(),
             starts: Semaphore::new(0),
             ports: Claims::default(),
+            cgroup_parents: CgroupParents::default(),
             config,
         });
         reconcile::all(&engine, containers).await?;

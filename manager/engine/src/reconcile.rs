@@ -51,6 +51,9 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
     }
     failpoint::reach("reconcile.settled");
     remove_bundles(engine, &needed).await;
+    if let Err(error) = engine.cgroup_parents.restore(&engine.config) {
+        tracing::warn!(%error, "empty cgroups above those of containers stay");
+    }
     volumes::reconcile::all(engine).await?;
     let engine = Arc::clone(engine);
     blocking(move || {
@@ -89,6 +92,10 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
                 }
                 take_over(engine, &container, &shim).await;
                 engine.ports.resume(&container);
+                let parent = &container.request.resources.cgroup_parent;
+                if let Err(error) = engine.cgroup_parents.enter(&engine.config, parent, &container.id) {
+                    tracing::warn!(id = container.id, %error, "the cgroup above its own");
+                }
                 return Some(Settled {
                     container,
                     shim: Some(shim),

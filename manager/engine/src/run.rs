@@ -114,6 +114,11 @@ async fn write_files(
             &container.request,
         )?;
         let config = spec::config(&container, &image.config, &user, &etc, &sources)?;
+        let parent = &container.request.resources.cgroup_parent;
+        engine
+            .cgroup_parents
+            .enter(&engine.config, parent, &container.id)?;
+        failpoint::reach("start.cgroup-noted");
         bundle::write(
             &engine.config.bundle(&container.id),
             &config,

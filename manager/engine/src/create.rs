@@ -74,6 +74,13 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
         let stop_signal = spec::process::stop_signal(&request, &image.config)?;
         let config: Value = serde_json::from_str(&image.config_json).unwrap_or_default();
         request.healthcheck = Healthcheck::resolve(request.healthcheck.as_ref(), &config);
+        if request.has_init() && !engine.config.init.is_file() {
+            let path = engine.config.init.display();
+            return Err(Error::invalid(
+                "init",
+                format!("{path} is not there: `manager --init-path` says where the program is"),
+            ));
+        }
         let cgroups = Cgroups::of_this_machine();
         spec::resources::check_here(&request.resources, &cgroups)?;
         let (_, discarded) = spec::resources::usable(&request, &cgroups);

@@ -74,7 +74,9 @@ impl Manager {
         manager
     }
 
-    fn await_answer(&mut self) {
+    /// Wait until the manager answers.
+    #[track_caller]
+    pub fn await_answer(&mut self) {
         eventually("the manager answers", || {
             let early = self.child.try_wait().expect("look at the manager");
             assert!(early.is_none(), "the manager ended: {early:?}\n{}", self.log());
@@ -201,7 +203,8 @@ impl Manager {
         self.child.wait().expect("wait for the manager");
     }
 
-    /// The failpoint at which the next manager aborts, or with `shim:` before it, each shim that it starts.
+    /// The failpoint at which the next manager aborts, or with `shim:` before it, each shim that it starts; with `@` and
+    /// a file behind it, that at which it stands still while the file is there.
     pub fn set_failpoint(&mut self, name: Option<&str>) {
         self.failpoint = name.map(str::to_owned);
     }
@@ -226,10 +229,24 @@ impl Manager {
     /// Start a manager over the same folders, and wait until it answers.
     #[track_caller]
     pub fn start_again(&mut self) {
+        self.begin_again();
+        self.await_answer();
+    }
+
+    /// Start a manager over the same folders, which may take its time until it answers.
+    #[track_caller]
+    pub fn begin_again(&mut self) {
         let layers = self.layers.as_deref();
         let failpoint = self.failpoint.as_deref();
         self.child = spawn(&self.netns, &self.folder, failpoint, layers, &self.options);
-        self.await_answer();
+    }
+
+    /// Wait until it stands still at its failpoint.
+    #[track_caller]
+    pub fn await_pause(&self) {
+        eventually("the manager stands still", || {
+            self.log().contains("standing still").then_some(())
+        });
     }
 
     /// SIGTERM, and wait for its end.

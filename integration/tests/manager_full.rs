@@ -197,6 +197,30 @@ fn an_exit_that_cannot_be_recorded_is_kept_and_recorded_later() {
     );
 }
 
+/// A restart is no stop: what it could not begin again comes back by its policy, or goes as it was to go.
+#[test]
+fn a_restart_that_fails_leaves_nobody_down_for_ever() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for (name, flags) in [("stays", &["--restart", "always"][..]), ("goes", &["--rm"])] {
+        let run = [&["run", "-d", "--name", name], flags, &[&image, "sleep", "1000"]].concat();
+        manager.ctl(&run).ok();
+    }
+    let held = hold_writers_off(&manager.root().join("engine.db"));
+    for name in ["stays", "goes"] {
+        manager.ctl(&["restart", "-t", "0", name]).refused();
+    }
+    drop(held);
+    eventually("it runs again", || {
+        (manager.inspect("stays")["state"] == "running").then_some(())
+    });
+    eventually("it has removed itself", || {
+        let ids = manager.ctl(&["ps", "-a", "-q"]).ok();
+        (ids.lines().count() == 1).then_some(())
+    });
+}
+
 #[test]
 fn an_image_that_does_not_fit_fails_whole_and_frees_what_it_took() {
     let sandbox = Sandbox::new();

@@ -168,11 +168,65 @@ fn processes_have_their_ulimits_and_the_container_its_shm_and_cgroup_parent() {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("the container runs");
     assert!(groups.contains(&format!("/{parent}/")), "{groups}");
     manager.ctl(&["rm", "-f", "below"]).ok();
-    // As docker leaves the parent: it is not the manager's.
+}
+
+/// In which hierarchies there is a group.
+fn hierarchies_with(group: &str) -> usize {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).expect("cgroups").flatten();
+    let places = hierarchies.map(|entry| entry.path()).chain([root.to_owned()]);
+    places.filter(|place| place.join(group).is_dir()).count()
+}
+
+#[test]
+fn a_group_made_for_containers_goes_with_the_last_one() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let parent = format!("berth-parent-{}", sandbox.id());
+    let run = |manager: &Manager, name: &str, below: &str| {
+        let group = format!("/{parent}{below}/");
+        let run = ["run", "-d", "--name", name, "--cgroup-parent", &group, &image];
+        manager.ctl(&[&run[..], &["sleep", "1000"]].concat()).ok();
+    };
+    run(&manager, "one", "");
+    run(&manager, "two", "/deep/down");
+    let everywhere = hierarchies_with(&parent);
+    assert!(everywhere > 0);
+    manager.ctl(&["rm", "-f", "one"]).ok();
+    assert_eq!(hierarchies_with(&parent), everywhere, "the other one is below it");
+    // One whose end no manager has seen.
+    let pid = manager.inspect("two")["pid"].as_i64().expect("a pid") as i32;
+    manager.kill();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+        .expect("end it");
+    manager.start_again();
+    assert_eq!(hierarchies_with(&parent), 0);
+    // The next manager knows who is in it.
+    manager.ctl(&["start", "two"]).ok();
+    manager.kill();
+    manager.start_again();
+    assert_eq!(hierarchies_with(&parent), everywhere);
+    manager.ctl(&["stop", "-t", "0", "two"]).ok();
+    integration::eventually("the groups are gone", || {
+        (hierarchies_with(&parent) == 0).then_some(())
+    });
+    // What somebody else has made stays.
+    let hierarchy = ["pids", "unified", ""].map(|name| Path::new("/sys/fs/cgroup").join(name));
+    let theirs = hierarchy
+        .iter()
+        .find(|path| path.is_dir())
+        .expect("a hierarchy")
+        .join(&parent);
+    fs::create_dir(&theirs).expect("make a cgroup");
+    manager.ctl(&["start", "two"]).ok();
+    manager.ctl(&["rm", "-f", "two"]).ok();
+    assert!(theirs.is_dir());
     for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
+        let _ = fs::remove_dir(hierarchy.path().join(&parent).join("deep"));
         let _ = fs::remove_dir(hierarchy.path().join(&parent));
     }
-    let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&parent));
+    let _ = fs::remove_dir(&theirs);
 }
 
 #[test]

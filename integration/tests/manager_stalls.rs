@@ -151,3 +151,43 @@ fn stalled_loads_and_pulls_keep_nobody_from_running_containers() {
     manager.ctl(&["save", "-o", &saved, &image]).ok();
     manager.ctl(&["load", "-i", &saved]).ok();
 }
+
+/// Something on the network that does not answer, say, holds up the start that needs it.
+#[test]
+fn a_volume_that_is_not_ready_keeps_no_other_container_from_ending() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let standing = sandbox.path().join("standing");
+    manager.kill();
+    manager.set_failpoint(Some(&format!("volume.mounted@{}", standing.display())));
+    manager.start_again();
+    let run = |name: &str, volume: &str| {
+        let volume = format!("{volume}:/data");
+        manager.ctl_command(&[
+            "run", "-d", "--name", name, "-v", &volume, &image, "sleep", "1000",
+        ])
+    };
+    integration::run(&mut run("runs", "ready")).ok();
+    fs::write(&standing, "").expect("make the sign");
+    let mut starting = run("starts", "slow")
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("start managerctl");
+    manager.await_pause();
+    let begun = Instant::now();
+    let mut stop = manager.ctl_spawned(&["stop", "-t", "0", "runs"]);
+    let stopped = loop {
+        if let Some(status) = stop.try_wait().expect("look at managerctl") {
+            break status.success();
+        }
+        if begun.elapsed() > AT_ONCE {
+            stop.kill().expect("end managerctl");
+            break false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    fs::remove_file(&standing).expect("take the sign away");
+    assert!(stopped, "it waited for another container's volume");
+    assert!(starting.wait().expect("wait for managerctl").success());
+}

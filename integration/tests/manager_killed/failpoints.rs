@@ -21,6 +21,7 @@ const CREATE: &[Point] = &[
     ("create.recorded", true),
 ];
 const START: &[Point] = &[
+    ("start.cgroup-noted", false),
     ("bundle.made", false),
     ("start.files-written", false),
     ("start.shim-launched", false),
@@ -82,6 +83,7 @@ const ELSEWHERE: &[&str] = &[
     "trust.recorded",
     "policy.due",
     "stop.held",
+    "kill.recorded",
     "update.recorded",
     "update.applied",
     "health.probing",

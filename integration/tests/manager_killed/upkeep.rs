@@ -80,6 +80,109 @@ fn a_stop_between_two_runs_is_on_record_or_has_not_begun() {
     }
 }
 
+/// The answer to a signal that asks for the end comes before the end does.
+#[test]
+fn an_end_that_somebody_asked_for_lasts_whoever_sees_it() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let shared = sandbox.path().join("shared");
+    std::fs::create_dir(&shared).expect("make a folder to share");
+    let volume = format!("{}:/shared", shared.display());
+    let script = "trap 'until [ -e /shared/go ]; do usleep 10000; done; exit 7' TERM; touch /shared/ready
+                  while :; do usleep 10000; done";
+    for (when, ended_under) in [("before", "none"), ("after", "none"), ("after", "the next")] {
+        println!("{when} {ended_under}");
+        let run = [
+            "run",
+            "-d",
+            "--restart",
+            "unless-stopped",
+            "--name",
+            "one",
+            "-v",
+            &volume,
+        ];
+        manager
+            .ctl(&[&run[..], &[&image, "sh", "-c", script]].concat())
+            .ok();
+        eventually("its trap is set", || shared.join("ready").exists().then_some(()));
+        let pid = inspect(&manager, "one")["pid"].as_i64().expect("a pid") as i32;
+        if when == "before" {
+            // It is on record, and the signal was not sent: somebody else's end lasts.
+            die_at(&mut manager, "kill.recorded", |manager| {
+                manager.ctl(&["kill", "-s", "TERM", "one"]).refused();
+            });
+            assert_eq!(inspect(&manager, "one")["state"], "running");
+            kill(Pid::from_raw(pid), Signal::SIGTERM).expect("end it");
+        } else {
+            manager.ctl(&["kill", "-s", "TERM", "one"]).ok();
+            manager.kill();
+        }
+        if ended_under == "the next" {
+            manager.start_again();
+        }
+        std::fs::write(shared.join("go"), "").expect("let it end");
+        eventually("it ends", || (!is_alive(&pid.into())).then_some(()));
+        if when == "after" && ended_under == "none" {
+            manager.start_again();
+        }
+        let found = eventually("its end is known", || {
+            Some(inspect(&manager, "one")).filter(|found| found["state"] != "running")
+        });
+        assert_eq!(
+            (&found["state"], &found["exit"]["code"]),
+            (&"exited".into(), &7.into())
+        );
+        remove(&manager, "one");
+        for name in ["go", "ready"] {
+            std::fs::remove_file(shared.join(name)).expect("take the sign away");
+        }
+    }
+}
+
+/// What a policy starts finds volumes and ports as they should be.
+#[test]
+fn nothing_is_started_by_policy_before_all_is_put_right() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let shared = sandbox.path().join("shared");
+    std::fs::create_dir(&shared).expect("make a folder to share");
+    let volume = format!("{}:/shared", shared.display());
+    let runs = || std::fs::read_to_string(shared.join("runs")).map_or(0, |text| text.lines().count());
+    let run = [
+        "run",
+        "-d",
+        "--restart",
+        "always",
+        "--name",
+        "one",
+        "-v",
+        &volume,
+        &image,
+    ];
+    let script = "echo begun >> /shared/runs; exec sleep 1000";
+    manager.ctl(&[&run[..], &["sh", "-c", script]].concat()).ok();
+    eventually("it runs", || (runs() == 1).then_some(()));
+    let pid = inspect(&manager, "one")["pid"].as_i64().expect("a pid") as i32;
+    manager.kill();
+    let standing = sandbox.path().join("standing");
+    std::fs::write(&standing, "").expect("make the sign");
+    manager.set_failpoint(Some(&format!("reconcile.settled@{}", standing.display())));
+    manager.begin_again();
+    manager.await_pause();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("end the process");
+    // Five times as long as the pause of its policy.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(runs(), 1, "it was started before the manager was ready");
+    std::fs::remove_file(&standing).expect("take the sign away");
+    eventually("it runs again", || (runs() == 2).then_some(()));
+    manager.await_answer();
+    manager.set_failpoint(None);
+    remove(&manager, "one");
+}
+
 /// The kernel and the record agree, whichever they have.
 #[test]
 fn an_update_is_carried_out_or_has_not_begun() {
@@ -112,6 +215,40 @@ fn an_update_is_carried_out_or_has_not_begun() {
             .iter()
             .filter_map(|path| std::fs::read_to_string(path).ok());
         assert_eq!(kernels.next().expect("a limit").trim(), limit.to_string());
+        remove(&manager, "one");
+    }
+}
+
+/// A limit that was there and is not asked for any more goes, too.
+#[test]
+fn a_limit_taken_away_is_gone_with_the_next_manager() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for point in ["update.recorded", "update.applied"] {
+        println!("{point}");
+        let run = ["run", "-d", "--name", "one", "-m", "64m", "--pids-limit", "50"];
+        manager.ctl(&[&run[..], &[&image, "sleep", "1000"]].concat()).ok();
+        die_at(&mut manager, point, |manager| {
+            let update = ["update", "-m", "0", "--pids-limit", "-1", "one"];
+            manager.ctl(&update).refused();
+        });
+        let id = inspect(&manager, "one")["id"].as_str().expect("an id").to_owned();
+        let read = |controller: &str, v1: &str, v2: &str| {
+            let places = [
+                format!("/sys/fs/cgroup/{controller}/berth/{id}/{v1}"),
+                format!("/sys/fs/cgroup/berth/{id}/{v2}"),
+                format!("/sys/fs/cgroup/unified/berth/{id}/{v2}"),
+            ];
+            let text = places.iter().find_map(|path| std::fs::read_to_string(path).ok());
+            text.expect("a limit").trim().to_owned()
+        };
+        let memory = read("memory", "memory.limit_in_bytes", "memory.max");
+        let is_free = memory
+            .parse()
+            .map_or(memory == "max", |bytes: u64| bytes > 1 << 60);
+        assert!(is_free, "{memory}");
+        assert_eq!(read("pids", "pids.max", "pids.max"), "max");
         remove(&manager, "one");
     }
 }

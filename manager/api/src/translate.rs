@@ -88,6 +88,7 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
         domainname: message.domainname,
         annotations: message.annotations.into_iter().collect(),
         stop_timeout_seconds: message.stop_timeout_seconds,
+        init: message.init,
     })
 }
 
@@ -138,6 +139,7 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         domainname: request.domainname,
         annotations: request.annotations.into_iter().collect(),
         stop_timeout_seconds: request.stop_timeout_seconds,
+        init: request.init,
     }
 }
 
@@ -284,6 +286,7 @@ mod tests {
             domainname: "d".to_owned(),
             annotations: [("a".to_owned(), "b".to_owned())].into(),
             stop_timeout_seconds: Some(0),
+            init: true,
             ..v1::CreateContainerRequest::default()
         };
         assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);

@@ -1,6 +1,7 @@
 //! The API's messages in the shape that JSON output promises. Field names are a contract: they are only added.
 
 mod image;
+mod isolation;
 mod names;
 mod ports;
 mod store;
@@ -13,6 +14,7 @@ use upkeep::{Health, Healthcheck, RestartPolicy};
 pub(crate) use upkeep::{Stats, memory_percent};
 pub(crate) use volumes::Volume;
 
+use isolation::Isolation;
 use names::Names;
 use ports::{Ports, PublishedPort};
 use std::collections::{BTreeMap, HashMap};
@@ -215,6 +217,8 @@ struct Request {
     cap_drop: Vec<String>,
     restart: Option<RestartPolicy>,
     healthcheck: Option<Healthcheck>,
+    isolation: Option<Isolation>,
+    init: bool,
 }
 
 #[derive(Serialize)]
@@ -256,6 +260,8 @@ impl From<&v1::CreateContainerRequest> for Request {
             cap_drop: request.cap_drop.clone(),
             restart: request.restart.as_ref().map(RestartPolicy::from),
             healthcheck: request.healthcheck.as_ref().map(Healthcheck::from),
+            isolation: request.isolation.as_ref().map(Isolation::from),
+            init: request.init,
         }
     }
 }

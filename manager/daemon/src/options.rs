@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// The runtime's binary [default: `runtime` beside the shim].
     #[arg(long, value_name = "PATH")]
     runtime: Option<PathBuf>,
+    /// The program that is the first process of containers made with --init [default: `init` beside this binary].
+    #[arg(long, value_name = "PATH")]
+    init_path: Option<PathBuf>,
     /// Which images are accepted, by their signatures [default: /etc/berth/policy.json, if it is there].
     #[arg(long, env = "BERTH_TRUST_POLICY", value_name = "PATH")]
     trust_policy: Option<PathBuf>,
@@ -121,6 +124,12 @@ impl Options {
             socket,
             shim,
             runtime: self.runtime.as_deref().map(absolute).transpose()?,
+            init: match &self.init_path {
+                Some(init) => absolute(init)?,
+                None => std::env::current_exe()
+                    .context("find this binary")?
+                    .with_file_name("init"),
+            },
             trust_policy: match &self.trust_policy {
                 Some(path) => PolicyFile::At(absolute(path)?),
                 None => PolicyFile::IfThere(TRUST_POLICY.into()),

@@ -127,12 +127,14 @@ impl Engine {
         container: &str,
         mut visit: impl FnMut(FileChange) -> io::Result<()> + Send + 'static,
     ) -> Result<(), Error> {
-        let id = self.0.containers.find(container)?.id.clone();
+        let container = self.0.containers.find(container)?.snapshot().container;
         let engine = Arc::clone(&self.0);
         let (cancelled, _guard) = until_dropped();
         with_client(move || {
-            let mount_points = spec::mount_points();
-            Ok(engine.images.diff(&id, &mount_points, &cancelled, &mut visit)?)
+            let mount_points = spec::mount_points(&container.request);
+            Ok(engine
+                .images
+                .diff(&container.id, &mount_points, &cancelled, &mut visit)?)
         })
         .await
     }

@@ -55,9 +55,12 @@ impl Engine {
             } else {
                 None
             };
-            let (of, id) = (Arc::clone(&engine), container.id.clone());
-            let packed =
-                blocking(move || Ok(of.images.pack_changes(&id, &spec::mount_points(), &cancelled)?)).await;
+            let (of, packing) = (Arc::clone(&engine), Arc::clone(&container));
+            let packed = blocking(move || {
+                let mount_points = spec::mount_points(&packing.request);
+                Ok(of.images.pack_changes(&packing.id, &mount_points, &cancelled)?)
+            })
+            .await;
             if let Some(paused) = paused {
                 paused.end().await;
             }
@@ -88,7 +91,7 @@ async fn weigh(
         apply_instructions(&mut config, &request.changes)?;
         engine
             .images
-            .weigh_changes(&container.id, &spec::mount_points(), &cancelled)?;
+            .weigh_changes(&container.id, &spec::mount_points(&container.request), &cancelled)?;
         Ok(Description {
             name: Some(request.name).filter(|name| !name.is_empty()),
             author: request.author,

@@ -19,6 +19,8 @@ pub struct Config {
     pub shim: PathBuf,
     /// The runtime's binary; None: the shim finds the one beside itself.
     pub runtime: Option<PathBuf>,
+    /// The first process of containers that want one.
+    pub init: PathBuf,
     /// Which images are accepted.
     pub trust_policy: image::PolicyFile,
     /// The network of containers.

@@ -75,7 +75,7 @@ pub struct Container {
     pub error: String,
     /// How often its policy has started it since somebody last did.
     pub restarts: u64,
-    /// Its last run was stopped or killed by somebody.
+    /// Its last run was stopped or killed by somebody; of one that runs, it was asked to end.
     pub stopped_by_hand: bool,
     /// What it is asked to be was changed, and a running container may not have all of it.
     pub(crate) update_pending: bool,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::container::{Container, State, now_unix_nanos};
-use crate::engine::{Engine, Inner, blocking};
+use crate::engine::{Engine, Inner, blocking, to_its_end};
 use crate::lifecycle::Handle;
 use crate::request::{CreateRequest, Healthcheck, Network};
 use crate::spec::{self, cgroups::Cgroups, layers::Layers};
@@ -28,21 +28,31 @@ impl Engine {
                 holder: holder.id.clone(),
             });
         }
-        let (container, warnings) = prepare(engine, request).await?;
-        failpoint::reach("create.prepared");
-        match record_with_volumes(engine, container.clone()).await {
-            Ok(container) => {
-                failpoint::reach("create.recorded");
-                let handle = Handle::new(engine, container);
-                let container = handle.snapshot().container;
-                engine.adopt(handle);
-                engine.events.tell(&container, "create", &[]);
-                Ok((container, warnings))
-            }
-            Err(error) => {
-                undo(engine, container.id).await;
-                Err(error)
-            }
+        let engine = Arc::clone(engine);
+        to_its_end(async move {
+            let (container, warnings) = prepare(&engine, request).await?;
+            failpoint::reach("create.prepared");
+            Ok((keep(&engine, container).await?, warnings))
+        })
+        .await
+    }
+}
+
+/// Put a container that is prepared on record, and give it an owner.
+async fn keep(engine: &Arc<Inner>, container: Container) -> Result<Arc<Container>, Error> {
+    let id = container.id.clone();
+    match record_with_volumes(engine, container).await {
+        Ok(container) => {
+            failpoint::reach("create.recorded");
+            let handle = Handle::new(engine, container);
+            let container = handle.snapshot().container;
+            engine.adopt(handle);
+            engine.events.tell(&container, "create", &[]);
+            Ok(container)
+        }
+        Err(error) => {
+            undo(engine, id).await;
+            Err(error)
         }
     }
 }
@@ -67,6 +77,13 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
         if request.network == Network::Bridge {
             // What the image exposes is read at each start: it has to be right from the beginning.
             request.ports.wanted(spec::process::exposed(&image.config))?;
+        }
+        if request.has_init() && !engine.config.init.is_file() {
+            let path = engine.config.init.display();
+            return Err(Error::invalid(
+                "init",
+                format!("{path} is not there: `manager --init-path` says where the program is"),
+            ));
         }
         let cgroups = Cgroups::of_this_machine();
         spec::resources::check_here(&request.resources, &cgroups)?;

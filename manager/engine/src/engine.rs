@@ -9,6 +9,7 @@ use network::Bridge;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use crate::cgroup_parents::CgroupParents;
 use crate::commit::{Pauses, Turn};
 use crate::config::Config;
 use crate::container::{Container, State};
@@ -37,9 +38,10 @@ pub(crate) struct Inner {
     pub(crate) log_watcher: Watcher,
     pub(crate) pauses: Pauses,
     pub(crate) volumes: Volumes,
-    /// Starts that nobody waits for take turns.
+    /// Starts that nobody waits for take turns, and none has one before reconcile is done.
     pub(crate) starts: Semaphore,
     pub(crate) ports: Claims,
+    pub(crate) cgroup_parents: CgroupParents,
 }
 
 /// The engine. Clones share it.
@@ -91,11 +93,14 @@ impl Engine {
             log_watcher: Watcher::new()?,
             pauses: Pauses::default(),
             volumes: Volumes::default(),
-            starts: Semaphore::new(STARTS_AT_ONCE),
+            starts: Semaphore::new(0),
             ports: Claims::default(),
+            cgroup_parents: CgroupParents::default(),
             config,
         });
         reconcile::all(&engine, containers).await?;
+        // A run that ended meanwhile may be followed by another now: volumes and ports are as they should be.
+        engine.starts.add_permits(STARTS_AT_ONCE);
         Ok(Engine(engine))
     }
 
@@ -254,6 +259,14 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     joined(tokio::task::spawn_blocking(work)).await
+}
+
+/// Do work to its end, whether or not who asked for it still waits: a client that goes away takes only its question
+/// with it.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    joined(tokio::spawn(work)).await
 }
 
 /// Wait for a task, as if its work had been done here.

@@ -8,6 +8,7 @@
 mod archives;
 mod attach;
 mod bundle;
+mod cgroup_parents;
 mod commit;
 mod config;
 mod container;

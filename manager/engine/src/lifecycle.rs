@@ -142,6 +142,10 @@ impl Handle {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let logs = Arc::new(LogFolder::new(engine.config.container(&container.id)));
         let held = Arc::new(Held::default());
+        if shim.is_some() && container.stopped_by_hand {
+            // By a `kill` whose end has not come yet.
+            held.set(container.runs);
+        }
         let container = Arc::new(container);
         let (publish, state) = watch::channel(Snapshot {
             container: Arc::clone(&container),

@@ -80,6 +80,7 @@ mod tests {
             socket: folder.join("socket"),
             shim: "shim".into(),
             runtime: None,
+            init: "init".into(),
             trust_policy: image::PolicyFile::Nowhere,
             bridge: network::Bridge::default(),
             registries: Vec::new(),

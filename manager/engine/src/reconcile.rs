@@ -12,7 +12,6 @@ use futures_util::{StreamExt, stream};
 use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
 use crate::lifecycle::Handle;
-use crate::request::CreateRequest;
 use crate::restart::{self, Next};
 use crate::shim::{self, Shim};
 use crate::{Error, bundle, commit, exec, spec, sys, teardown, volumes};
@@ -52,6 +51,9 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
     }
     failpoint::reach("reconcile.settled");
     remove_bundles(engine, &needed).await;
+    if let Err(error) = engine.cgroup_parents.restore(&engine.config) {
+        tracing::warn!(%error, "empty cgroups above those of containers stay");
+    }
     volumes::reconcile::all(engine).await?;
     let engine = Arc::clone(engine);
     blocking(move || {
@@ -90,6 +92,10 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
                 }
                 take_over(engine, &container, &shim).await;
                 engine.ports.resume(&container);
+                let parent = &container.request.resources.cgroup_parent;
+                if let Err(error) = engine.cgroup_parents.enter(&engine.config, parent, &container.id) {
+                    tracing::warn!(id = container.id, %error, "the cgroup above its own");
+                }
                 return Some(Settled {
                     container,
                     shim: Some(shim),
@@ -98,7 +104,7 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
             }
             Ok((shim, Some(told))) => {
                 let exit = shim::with_record(&engine.config, &container.id, told);
-                let next = restart::next(&container, exit, false);
+                let next = restart::next(&container, exit, container.stopped_by_hand);
                 match teardown::settle(engine, &container, &shim, exit, next).await {
                     Ok(()) => teardown::remove_bundle(engine, &container.id).await,
                     Err(error) => {
@@ -111,7 +117,7 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
             Err(error) => {
                 tracing::info!(id = container.id, %error, "its shim is gone");
                 let exit = teardown::end(engine, &container.id).await;
-                let next = restart::next(&container, exit, false);
+                let next = restart::next(&container, exit, container.stopped_by_hand);
                 if let Err(error) = teardown::record(engine, &container, exit, "", next).await {
                     tracing::error!(id = container.id, %error, "an exit is not on record");
                     unrecorded = Some((exit, next));
@@ -185,9 +191,8 @@ async fn take_over(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
 
 /// What is on record counts, however far an update has come.
 async fn finish_update(engine: &Inner, container: &Container, shim: &Shim) -> Result<(), Error> {
-    if let Some(resources) = spec::update(&CreateRequest::default(), &container.request)? {
-        shim.update(&resources).await?;
-    }
+    // What it was is not known any more: a limit that is not asked for is taken away.
+    shim.update(&spec::update_from_any(&container.request)?).await?;
     engine
         .store
         .updated(&container.id, &container.request, false)

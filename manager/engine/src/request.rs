@@ -104,6 +104,16 @@ pub struct CreateRequest {
     pub annotations: BTreeMap<String, String>,
     /// How long a stop waits before it kills; None: 10 seconds.
     pub stop_timeout_seconds: Option<u32>,
+    /// A small program is the first process, which starts the container's own, sends signals on to it, and takes leave of
+    /// processes that have lost their parents.
+    pub init: bool,
+}
+
+impl CreateRequest {
+    /// Whether there is an init. As with docker, not where the first process is another's.
+    pub(crate) fn has_init(&self) -> bool {
+        self.init && matches!(self.isolation.pid.as_str(), "" | "private")
+    }
 }
 
 /// A directory or file of the host that a container sees.

@@ -13,7 +13,7 @@ use crate::container::{Container, now_unix_nanos};
 use crate::engine::{Inner, blocking};
 use crate::request::Network;
 use crate::shim::{Shim, Streams};
-use crate::spec::{self, layers::Layers};
+use crate::spec::{self, Given, layers::Layers};
 use crate::volumes::{self, Prepared};
 use crate::{Error, bundle, etc_files, ports, sys, teardown};
 
@@ -113,7 +113,17 @@ async fn write_files(
             engine.config.bridge.gateway,
             &container.request,
         )?;
-        let config = spec::config(&container, &image.config, &user, &etc, &sources)?;
+        let given = Given {
+            etc: &etc,
+            sources: &sources,
+            init: &engine.config.init,
+        };
+        let config = spec::config(&container, &image.config, &user, &given)?;
+        let parent = &container.request.resources.cgroup_parent;
+        engine
+            .cgroup_parents
+            .enter(&engine.config, parent, &container.id)?;
+        failpoint::reach("start.cgroup-noted");
         bundle::write(
             &engine.config.bundle(&container.id),
             &config,

@@ -93,6 +93,13 @@ impl Engine {
         }
         let shim = snapshot.shim.as_ref().ok_or_else(not_running)?;
         let (mut state, run) = (handle.watch(), snapshot.container.runs);
+        // The answer does not wait for the end, so a manager that sees that has to know whose it was. As with docker, it
+        // stays on record should the process heed no such signal.
+        let restarts = snapshot.container.request.restart != RestartPolicy::No;
+        if is_for_good && number != SIGKILL && restarts {
+            self.0.store.ended_by_hand(&handle.id, run).await?;
+            failpoint::reach("kill.recorded");
+        }
         if is_for_good {
             handle.held.set(run);
         }

@@ -25,7 +25,7 @@ use crate::error::short;
 use crate::request::{CreateRequest, Network};
 use cgroups::Cgroups;
 pub(crate) use mounts::mount_points;
-pub(crate) use update::update;
+pub(crate) use update::{update, update_from_any};
 use user::User;
 
 /// The cgroup above those of containers.
@@ -55,14 +55,22 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// The config.json of `container`. `etc` holds its own hosts, hostname and resolv.conf; `sources` are those of its mounts,
-/// where these have any.
+/// What of this machine a run has.
+pub(crate) struct Given<'a> {
+    /// Where its hosts, hostname and resolv.conf are.
+    pub(crate) etc: &'a Path,
+    /// Those of its mounts, where these have any.
+    pub(crate) sources: &'a [PathBuf],
+    /// The program that is its first process, if it wants one.
+    pub(crate) init: &'a Path,
+}
+
+/// The config.json of `container`.
 pub(crate) fn config(
     container: &Container,
     image: &ImageConfiguration,
     user: &User,
-    etc: &Path,
-    sources: &[PathBuf],
+    given: &Given,
 ) -> Result<Value, Error> {
     let request = &*container.request;
     let cgroups = Cgroups::of_this_machine();
@@ -102,7 +110,7 @@ pub(crate) fn config(
         "ociVersion": "1.2.0",
         "process": process,
         "root": {"path": "rootfs", "readonly": request.read_only},
-        "mounts": mounts::all(request, &storage::mounts(&container.mounts, sources), etc),
+        "mounts": mounts::all(request, &storage::mounts(&container.mounts, given.sources), given),
         "annotations": request.annotations,
         "linux": linux,
     });

@@ -172,6 +172,15 @@ impl Store {
         .await
     }
 
+    /// Somebody has asked run number `run` to end, for good.
+    pub(crate) async fn ended_by_hand(&self, id: &str, run: u64) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write("record a kill", Room::SetAside, move |connection| {
+            rows::ended_by_hand(connection, &id, run)
+        })
+        .await
+    }
+
     /// One that was about to be started again was stopped by hand.
     pub(crate) async fn held(&self, id: &str) -> Result<(), Error> {
         let id = id.to_owned();

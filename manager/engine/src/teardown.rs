@@ -94,8 +94,13 @@ pub(crate) async fn discard(engine: &Arc<Inner>, id: &str) {
 /// Remove the bundle; the exit is on record. The run's volumes are needed no longer.
 pub(crate) async fn remove_bundle(engine: &Arc<Inner>, id: &str) {
     volumes::release(engine, id).await;
-    let folder = engine.config.bundle(id);
-    report(id, blocking(move || bundle::remove(&folder)).await);
+    let (of, owned) = (Arc::clone(engine), id.to_owned());
+    let removed = blocking(move || {
+        let left = of.cgroup_parents.leave(&of.config, &owned);
+        bundle::remove(&of.config.bundle(&owned))?;
+        left
+    });
+    report(id, removed.await);
 }
 
 async fn disconnect_network(engine: &Arc<Inner>, id: &str) {

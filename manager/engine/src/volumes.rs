@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::container::{Container, now_unix_nanos};
-use crate::engine::{Engine, Inner, blocking};
+use crate::engine::{Engine, Inner, blocking, to_its_end};
 use crate::events::Event;
 use crate::request::check_labels;
 use crate::request::storage::{LOCAL, check_driver, check_volume_name, check_volume_options};
@@ -107,21 +107,8 @@ impl Engine {
             created_unix_nanos: now_unix_nanos(),
             containers: Vec::new(),
         };
-        let name = volume.name.clone();
-        let changes = self.0.volumes.lock().await;
-        let is_new = self.0.store.insert_volume(volume).await?;
-        failpoint::reach("volume.recorded");
-        let (engine, owned) = (Arc::clone(&self.0), name.clone());
-        let made = blocking(move || folder::make(&engine.config.volumes(), &owned)).await;
-        if let (Err(_), true) = (&made, is_new) {
-            remove_locked(&self.0, &name).await?;
-        }
-        made?;
-        failpoint::reach("volume.made");
-        drop(changes);
-        if is_new {
-            tell(&self.0, "create", &name);
-        }
+        let (name, engine) = (volume.name.clone(), Arc::clone(&self.0));
+        to_its_end(async move { make(&engine, volume).await }).await?;
         self.volume(&name).await
     }
 
@@ -146,15 +133,39 @@ impl Engine {
 
     /// Remove a volume that no container uses. With `force`, one that is not there is no error.
     pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), Error> {
-        let changes = self.0.volumes.lock().await;
-        match remove_locked(&self.0, name).await {
-            Err(Error::NoSuchVolume(_)) if force => return Ok(()),
-            other => other?,
-        }
-        drop(changes);
-        empty_trash(&self.0).await;
-        Ok(())
+        let (name, engine) = (name.to_owned(), Arc::clone(&self.0));
+        to_its_end(async move {
+            let changes = engine.volumes.lock().await;
+            match remove_locked(&engine, &name).await {
+                Err(Error::NoSuchVolume(_)) if force => return Ok(()),
+                other => other?,
+            }
+            drop(changes);
+            empty_trash(&engine).await;
+            Ok(())
+        })
+        .await
     }
+}
+
+/// Put a volume on record, and make its folder.
+async fn make(engine: &Arc<Inner>, volume: Volume) -> Result<(), Error> {
+    let name = volume.name.clone();
+    let changes = engine.volumes.lock().await;
+    let is_new = engine.store.insert_volume(volume).await?;
+    failpoint::reach("volume.recorded");
+    let (of, owned) = (Arc::clone(engine), name.clone());
+    let made = blocking(move || folder::make(&of.config.volumes(), &owned)).await;
+    if let (Err(_), true) = (&made, is_new) {
+        remove_locked(engine, &name).await?;
+    }
+    made?;
+    failpoint::reach("volume.made");
+    drop(changes);
+    if is_new {
+        tell(engine, "create", &name);
+    }
+    Ok(())
 }
 
 /// Make the folders of a container's volumes that have none. The caller has the lock.

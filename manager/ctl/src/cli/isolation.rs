@@ -62,6 +62,9 @@ pub(crate) struct IdentityFlags {
     /// Write the container's ID into a new file
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
+    /// Put a small init before the program, which sends signals on to it and takes leave of orphaned processes
+    #[arg(long)]
+    pub(crate) init: bool,
     /// How long a stop waits before it kills; else 10
     #[arg(long, value_name = "SECONDS")]
     pub(crate) stop_timeout: Option<u32>,

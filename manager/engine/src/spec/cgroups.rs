@@ -39,6 +39,17 @@ impl Cgroups {
             .any(|group| names.iter().any(|name| group.join(name).exists()))
     }
 
+    /// The roots of all hierarchies: of version 1 one a controller, and maybe that of version 2 beside them.
+    pub(crate) fn hierarchies(&self) -> Vec<PathBuf> {
+        if self.root.join("cgroup.controllers").exists() {
+            return vec![self.root.clone()];
+        }
+        let children = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        // Links lead to the hierarchy of several controllers, by one of their names.
+        let folders = children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        folders.map(|entry| entry.path()).collect()
+    }
+
     /// Whether swap is counted by group.
     pub(super) fn count_swap(&self) -> bool {
         self.offer("memory", &["memory.memsw.limit_in_bytes"], &["memory.swap.max"])

@@ -1,10 +1,10 @@
 //! What a container sees besides its image.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
+use super::Given;
+use super::process::INIT;
 use crate::request::CreateRequest;
 
 /// Size of /dev/shm, as with docker.
@@ -15,7 +15,7 @@ const ETC_FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
 
 /// All mounts in the order in which they are made: the kernel's file systems, the container's own files in
 /// /etc, then what was asked for, those higher up in the tree first.
-pub(super) fn all(request: &CreateRequest, wanted: &[Value], etc: &Path) -> Value {
+pub(super) fn all(request: &CreateRequest, wanted: &[Value], given: &Given) -> Value {
     let target = |mount: &Value| mount["destination"].as_str().unwrap_or_default().to_owned();
     let mut wanted: Vec<_> = wanted.iter().collect();
     wanted.sort_by_key(|mount| depth(&target(mount)));
@@ -45,23 +45,27 @@ pub(super) fn all(request: &CreateRequest, wanted: &[Value], etc: &Path) -> Valu
     }
     for name in ETC_FILES {
         mounts.push(bind(
-            &etc.join(name).to_string_lossy(),
+            &given.etc.join(name).to_string_lossy(),
             &format!("/etc/{name}"),
             request.read_only,
         ));
     }
     mounts.retain(|mount| !mount["destination"].as_str().is_some_and(replaced));
     mounts.extend(wanted.into_iter().cloned());
+    if request.has_init() {
+        mounts.push(bind(&given.init.to_string_lossy(), INIT, true));
+    }
     Value::Array(mounts)
 }
 
-/// Where the runtime makes files and folders in every container, to mount these things on them: from the root, and
+/// Where the runtime makes files and folders in a container, to mount these things on them: from the root, and
 /// without the slash. Those of binds are not among them: as with docker, they are the container's own.
-pub(crate) fn mount_points() -> BTreeSet<Vec<u8>> {
+pub(crate) fn mount_points(request: &CreateRequest) -> BTreeSet<Vec<u8>> {
     let kernel = kernel_file_systems(false, SHM_BYTES).into_iter();
     let kernel = kernel.filter_map(|mount| Some(mount["destination"].as_str()?.as_bytes()[1..].to_vec()));
     let etc = ETC_FILES.iter().map(|name| format!("etc/{name}").into_bytes());
-    kernel.chain(etc).collect()
+    let init = request.has_init().then(|| INIT.as_bytes()[1..].to_vec());
+    kernel.chain(etc).chain(init).collect()
 }
 
 fn kernel_file_systems(privileged: bool, shm_bytes: u64) -> Vec<Value> {

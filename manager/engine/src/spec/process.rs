@@ -13,6 +13,8 @@ use crate::{Error, signal};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SIGTERM: u32 = 15;
+/// Where the program is that is the first process of containers with `--init`: docker's name for it.
+pub(super) const INIT: &str = "/sbin/docker-init";
 
 /// Entrypoint and command together: those of the request, else those of the image. An entrypoint of its own
 /// also puts the image's command aside.
@@ -102,10 +104,14 @@ pub(super) fn main(
         .and_then(|config| config.env().as_ref())
         .map(Vec::as_slice)
         .unwrap_or_default();
+    let mut args = container.command.clone();
+    if request.has_init() {
+        args.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
+    }
     let mut process = json!({
         "terminal": request.tty,
         "user": identity(user),
-        "args": container.command,
+        "args": args,
         "env": environment(&hostname(container), request.tty, user, &[of_image, &request.env]),
         "cwd": cwd,
         "capabilities": sets(capabilities),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::container::State;
 use crate::exec::ExecRequest;
-use crate::request::{Bind, Mount, Source};
+use crate::request::{Bind, Isolation, Mount, Source};
 use crate::volumes;
 
 fn image(config: &Value) -> ImageConfiguration {
@@ -49,7 +49,12 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         _ => PathBuf::from("/volume"),
     };
     let sources: Vec<_> = container.mounts.iter().map(source).collect();
-    super::config(&container, &image, &user, Path::new("/c"), &sources).unwrap()
+    let given = Given {
+        etc: Path::new("/c"),
+        sources: &sources,
+        init: Path::new("/usr/libexec/init"),
+    };
+    super::config(&container, &image, &user, &given).unwrap()
 }
 
 fn request() -> CreateRequest {
@@ -244,4 +249,31 @@ fn an_exec_keeps_what_it_does_not_change() {
         json!({"uid": 5, "gid": 6, "additionalGids": [6, 7]})
     );
     assert!(exec["env"].as_array().unwrap().contains(&json!("HOME=/h")));
+}
+
+#[test]
+fn an_init_comes_before_the_program_where_processes_are_the_containers_own() {
+    let asked = |pid: &str| CreateRequest {
+        init: true,
+        command: vec!["run".to_owned()],
+        isolation: Isolation {
+            pid: pid.to_owned(),
+            ..Isolation::default()
+        },
+        ..request()
+    };
+    let has_mount = |config: &Value| {
+        let mounts = config["mounts"].as_array().unwrap();
+        mounts.iter().any(|mount| {
+            mount["destination"] == "/sbin/docker-init"
+                && mount["source"] == "/usr/libexec/init"
+                && mount["options"].as_array().unwrap().contains(&json!("ro"))
+        })
+    };
+    let with = built(asked(""), &json!({}));
+    assert_eq!(with["process"]["args"], json!(["/sbin/docker-init", "--", "run"]));
+    assert!(has_mount(&with));
+    let without = built(asked("host"), &json!({}));
+    assert_eq!(without["process"]["args"], json!(["run"]));
+    assert!(!has_mount(&without));
 }

@@ -15,25 +15,62 @@ const LIMITS: [&str; 4] = ["limit", "swap", "reservation", "quota"];
 /// A `linux.resources` that makes `old` into `new`; None: there is nothing to do. A group that differs is given whole,
 /// for the kernel wants some of its values in an order that depends on the others.
 pub(crate) fn update(old: &CreateRequest, new: &CreateRequest) -> Result<Option<Value>, Error> {
-    let (old, new) = (limits(old)?, limits(new)?);
+    let cgroups = Cgroups::of_this_machine();
+    let (old, new) = (limits(old, &cgroups)?, limits(new, &cgroups)?);
     let mut changes = json!({});
     for group in GROUPS.iter().filter(|group| old[**group] != new[**group]) {
-        let mut values = new[*group].as_object().cloned().unwrap_or_default();
-        let old = old[*group].as_object().into_iter().flatten();
-        for (name, _) in old.filter(|(name, _)| LIMITS.contains(&name.as_str())) {
-            // What has no limit any more.
-            values.entry(name.clone()).or_insert_with(|| json!(-1));
-        }
-        changes[*group] = values.into();
+        let had = old[*group].as_object().into_iter().flatten();
+        changes[*group] = freed(&new[*group], had.map(|(name, _)| name.as_str()));
     }
-    let differ = changes.as_object().is_some_and(|groups| !groups.is_empty());
-    Ok(differ.then_some(changes))
+    Ok(Some(changes).filter(|changes| changes != &json!({})))
 }
 
-fn limits(request: &CreateRequest) -> Result<Value, Error> {
+/// A `linux.resources` that makes a run into `new` whatever limits it has.
+pub(crate) fn update_from_any(new: &CreateRequest) -> Result<Value, Error> {
     let cgroups = Cgroups::of_this_machine();
-    let (usable, _) = resources::usable(request, &cgroups);
-    resources::section(request, &usable, &cgroups, &[])
+    let new = limits(new, &cgroups)?;
+    let mut changes = json!({});
+    for group in GROUPS {
+        let changed = freed(&new[group], known_limits(group, &cgroups).into_iter());
+        if changed != json!({}) {
+            changes[group] = changed;
+        }
+    }
+    Ok(changes)
+}
+
+/// `values`, with no limit where one of `had` is not among them.
+fn freed<'a>(values: &Value, had: impl Iterator<Item = &'a str>) -> Value {
+    let mut values = values.as_object().cloned().unwrap_or_default();
+    for name in had.filter(|name| LIMITS.contains(name)) {
+        values.entry(name).or_insert_with(|| json!(-1));
+    }
+    values.into()
+}
+
+/// The limits of a group that this kernel has.
+fn known_limits(group: &str, cgroups: &Cgroups) -> Vec<&'static str> {
+    let has = |controller: &str, v1: &str, v2: &str| cgroups.offer(controller, &[v1], &[v2]);
+    let mut names = match group {
+        "memory" => vec![
+            ("limit", has("memory", "memory.limit_in_bytes", "memory.max")),
+            ("swap", cgroups.count_swap()),
+            (
+                "reservation",
+                has("memory", "memory.soft_limit_in_bytes", "memory.low"),
+            ),
+        ],
+        "cpu" => vec![("quota", has("cpu", "cpu.cfs_quota_us", "cpu.max"))],
+        "pids" => vec![("limit", has("pids", "pids.max", "pids.max"))],
+        _ => Vec::new(),
+    };
+    names.retain(|(_, has)| *has);
+    names.into_iter().map(|(name, _)| name).collect()
+}
+
+fn limits(request: &CreateRequest, cgroups: &Cgroups) -> Result<Value, Error> {
+    let (usable, _) = resources::usable(request, cgroups);
+    resources::section(request, &usable, cgroups, &[])
 }
 
 #[cfg(test)]

@@ -256,6 +256,17 @@ pub(super) fn exited(
     followed(connection, id, next)
 }
 
+/// Somebody has asked the run of now to end, if it is number `run`.
+pub(super) fn ended_by_hand(connection: &Connection, id: &str, run: u64) -> Result<(), Error> {
+    connection
+        .execute(
+            "UPDATE containers SET stopped_by_hand = 1 WHERE id = ?1 AND runs = ?2 AND state = 'running'",
+            params![id, i64::try_from(run).unwrap_or(i64::MAX)],
+        )
+        .map_err(Error::database("record a kill"))?;
+    Ok(())
+}
+
 /// What follows the last end.
 pub(super) fn followed(connection: &Connection, id: &str, next: Next) -> Result<(), Error> {
     let by_hand = next == Next::Rest { by_hand: true };

@@ -4,16 +4,15 @@
 //! not whole is found by its name and removed, what is whole is moved to its end, whoever begins that. In the folder
 //! aside are the files, and an empty folder that has the looks of theirs, which changes as they are moved out.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use image::Images;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags, open, openat, renameat2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, mkdirat};
 
 use super::folder;
 use crate::Error;
@@ -26,38 +25,90 @@ const FOLDER: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
 
-/// Where a copy is made.
+/// Where a copy is made. What is mounted may be written by others all the while, who can give another folder, or a link,
+/// the name of ours: nothing in it is reached by a path, only by what was opened, one name at a time.
 struct Aside {
     /// The same file system as the volume's, so that moving is renaming.
-    parent: PathBuf,
+    parent: OwnedFd,
+    /// Where that is, for messages.
+    place: PathBuf,
     copying: &'static str,
     copied: &'static str,
 }
 
+/// A copy, whole or in the making.
+struct Copy {
+    files: OwnedFd,
+    looks: OwnedFd,
+}
+
 impl Aside {
-    fn of(data: &Path, is_mounted: bool) -> Aside {
-        if is_mounted {
-            return Aside {
-                parent: data.to_owned(),
-                copying: ".berth-copying",
-                copied: ".berth-copied",
-            };
-        }
-        // Where no container sees it.
-        Aside {
-            parent: data.parent().unwrap_or(data).to_owned(),
-            copying: "_copying",
-            copied: "_copied",
-        }
+    fn of(data: &Path, is_mounted: bool) -> Result<Aside, Error> {
+        let (place, copying, copied) = if is_mounted {
+            (data, ".berth-copying", ".berth-copied")
+        } else {
+            // Where no container sees it.
+            (data.parent().unwrap_or(data), "_copying", "_copied")
+        };
+        Ok(Aside {
+            parent: open(place, FOLDER, Mode::empty())
+                .map_err(|error| Error::file("open", place)(error.into()))?,
+            place: place.to_owned(),
+            copying,
+            copied,
+        })
     }
 
-    fn copying(&self) -> PathBuf {
-        self.parent.join(self.copying)
+    /// Begin a copy, with nothing in it.
+    fn begin(&self) -> io::Result<Copy> {
+        let copying = make(&self.parent, self.copying)?;
+        Ok(Copy {
+            files: make(&copying, FILES)?,
+            looks: make(&copying, LOOKS)?,
+        })
     }
 
-    fn copied(&self) -> PathBuf {
-        self.parent.join(self.copied)
+    /// A copy that is whole, if there is one.
+    fn whole(&self) -> Option<Copy> {
+        let copied = open_in(&self.parent, self.copied).ok()?;
+        Some(Copy {
+            files: open_in(&copied, FILES).ok()?,
+            looks: open_in(&copied, LOOKS).ok()?,
+        })
     }
+
+    /// From now on the copy is whole.
+    fn complete(&self) -> Result<(), Error> {
+        renameat2(
+            self.parent.as_fd(),
+            self.copying,
+            self.parent.as_fd(),
+            self.copied,
+            RenameFlags::RENAME_NOREPLACE,
+        )
+        .map_err(|error| Error::file("rename", &self.place.join(self.copying))(error.into()))?;
+        folder::sync(&self.place)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Error> {
+        // A link of this name would go itself.
+        image::remove_tree(&itself(&self.parent).join(name))
+            .map_err(Error::file("remove", &self.place.join(name)))
+    }
+}
+
+fn make(parent: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    mkdirat(parent.as_fd(), name, Mode::S_IRWXU)?;
+    open_in(parent, name)
+}
+
+fn open_in(parent: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    Ok(openat(parent.as_fd(), name, FOLDER, Mode::empty())?)
+}
+
+/// The open folder, for calls that take a path and follow no link at its end.
+fn itself(folder: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}/.", folder.as_raw_fd()).into()
 }
 
 /// Fill the volume at `data`, if it is empty, with what the image of container `id` has at `target`. `is_mounted`: its
@@ -69,103 +120,83 @@ pub(crate) fn fill(
     data: &Path,
     is_mounted: bool,
 ) -> Result<(), Error> {
-    let aside = Aside::of(data, is_mounted);
+    let aside = Aside::of(data, is_mounted)?;
     resume(data, is_mounted)?;
     let mut entries = fs::read_dir(data).map_err(Error::file("list", data))?;
     if entries.next().is_some() {
         return Ok(());
     }
-    let copying = aside.copying();
-    let copied = DirBuilder::new()
-        .mode(0o700)
-        .create(&copying)
-        .map_err(Error::file("make the folder", &copying))
-        .and_then(|()| copy(images, id, target, &copying));
-    if !matches!(copied, Ok(true)) {
-        remove(&copying)?;
-        return copied.map(drop);
-    }
+    let copied = aside
+        .begin()
+        .map_err(Error::file("make the folder", &aside.place.join(aside.copying)))
+        .and_then(|copy| Ok(copy.fill(images, id, target, &aside.place)?.then_some(copy)));
+    let copy = match copied {
+        Ok(Some(copy)) => copy,
+        other => {
+            aside.remove(aside.copying)?;
+            return other.map(drop);
+        }
+    };
     failpoint::reach("copy-up.copied");
-    let whole = aside.copied();
-    fs::rename(&copying, &whole).map_err(Error::file("rename", &copying))?;
-    folder::sync(&aside.parent)?;
+    aside.complete()?;
     failpoint::reach("copy-up.whole");
-    move_in(&aside, data)
+    move_in(&aside, &copy, data)
 }
 
-/// Make the copy and write it to disk. False: there is nothing to be copied.
-fn copy(images: &Images, id: &str, target: &str, aside: &Path) -> Result<bool, Error> {
-    let (files, looks) = (aside.join(FILES), aside.join(LOOKS));
-    let make = |path: &Path| {
-        let made = DirBuilder::new().mode(0o700).create(path);
-        made.map_err(Error::file("make the folder", path))
-    };
-    make(&files)?;
-    if !images.copy_folder(id, target.as_bytes(), &files)? {
-        return Ok(false);
+impl Copy {
+    /// Make the copy and write it to disk. False: there is nothing to be copied.
+    fn fill(&self, images: &Images, id: &str, target: &str, place: &Path) -> Result<bool, Error> {
+        if !images.copy_folder(id, target.as_bytes(), &itself(&self.files))? {
+            return Ok(false);
+        }
+        image::copy_looks(&self.files, &self.looks)
+            .and_then(|()| Ok(nix::unistd::syncfs(&self.files)?))
+            .map_err(Error::file("write to disk what is copied into", place))?;
+        Ok(true)
     }
-    make(&looks)?;
-    let folder = |path: &Path| open(path, FOLDER, Mode::empty()).map_err(io::Error::from);
-    folder(&files)
-        .and_then(|files| image::copy_looks(&files, &folder(&looks)?))
-        .and_then(|()| Ok(nix::unistd::syncfs(folder(aside)?)?))
-        .map_err(Error::file("write to disk", aside))?;
-    Ok(true)
+
+    /// Move all of it to where it belongs. What others have made there meanwhile stays.
+    fn move_to(&self, data: &Path) -> io::Result<()> {
+        let to = open(data, FOLDER, Mode::empty())?;
+        for entry in fs::read_dir(itself(&self.files))? {
+            let name = entry?.file_name();
+            match renameat2(
+                self.files.as_fd(),
+                name.as_os_str(),
+                to.as_fd(),
+                name.as_os_str(),
+                RenameFlags::RENAME_NOREPLACE,
+            ) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        image::copy_looks(&self.looks, &to)?;
+        File::from(to).sync_all()
+    }
 }
 
 /// Go on with a copy that was cut off: remove half of one, move a whole one in.
 pub(crate) fn resume(data: &Path, is_mounted: bool) -> Result<(), Error> {
-    let aside = Aside::of(data, is_mounted);
-    remove(&aside.copying())?;
-    let copied = aside.copied();
-    if copied.join(FILES).is_dir() && copied.join(LOOKS).is_dir() {
+    let aside = Aside::of(data, is_mounted)?;
+    aside.remove(aside.copying)?;
+    if let Some(copy) = aside.whole() {
         tracing::info!(data = %data.display(), "going on with the copy of an image's files");
-        return move_in(&aside, data);
+        return move_in(&aside, &copy, data);
     }
     // Nothing, or what a container has made of this name in a volume that is mounted.
-    remove(&copied)
+    aside.remove(aside.copied)
 }
 
-/// Move all that was copied into the volume, and give it the looks of the image's folder. What others have made there
-/// meanwhile stays.
-fn move_in(aside: &Aside, data: &Path) -> Result<(), Error> {
-    let copied = aside.copied();
-    move_entries(aside, data).map_err(Error::file("move into the volume what is in", &copied))?;
+/// Move all that was copied into the volume, and give it the looks of the image's folder.
+fn move_in(aside: &Aside, copy: &Copy, data: &Path) -> Result<(), Error> {
+    copy.move_to(data).map_err(Error::file(
+        "move into the volume what is in",
+        &aside.place.join(aside.copied),
+    ))?;
     failpoint::reach("copy-up.moved");
-    remove(&copied)?;
-    folder::sync(&aside.parent)
-}
-
-fn move_entries(aside: &Aside, data: &Path) -> io::Result<()> {
-    let parent = open(&aside.parent, FOLDER, Mode::empty())?;
-    let copied = openat(parent.as_fd(), aside.copied, FOLDER, Mode::empty())?;
-    let from = openat(copied.as_fd(), FILES, FOLDER, Mode::empty())?;
-    let looks = openat(copied.as_fd(), LOOKS, FOLDER, Mode::empty())?;
-    let to = open(data, FOLDER, Mode::empty())?;
-    for entry in fs::read_dir(itself(&from))? {
-        let name = entry?.file_name();
-        match renameat2(
-            from.as_fd(),
-            name.as_os_str(),
-            to.as_fd(),
-            name.as_os_str(),
-            RenameFlags::RENAME_NOREPLACE,
-        ) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    image::copy_looks(&looks, &to)?;
-    File::from(to).sync_all()
-}
-
-/// The open folder, for calls that take a path.
-fn itself(folder: &OwnedFd) -> PathBuf {
-    format!("/proc/self/fd/{}", folder.as_raw_fd()).into()
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    image::remove_tree(path).map_err(Error::file("remove", path))
+    aside.remove(aside.copied)?;
+    folder::sync(&aside.place)
 }
 
 #[cfg(test)]
@@ -215,5 +246,29 @@ mod tests {
             .map(|entry| entry.unwrap().file_name())
             .collect();
         assert_eq!(names, ["sub"]);
+    }
+
+    /// Containers that have the volume can rename what is in it at any moment.
+    #[test]
+    fn a_link_in_the_place_of_a_copy_leads_nowhere() {
+        let (folder, data) = volume();
+        let outside = folder.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        let aside = Aside::of(&data, true).unwrap();
+        let copy = aside.begin().unwrap();
+        fs::rename(data.join(".berth-copying"), data.join("theirs")).unwrap();
+        std::os::unix::fs::symlink(&outside, data.join(".berth-copying")).unwrap();
+        fs::write(itself(&copy.files).join("file"), "").unwrap();
+        aside.complete().unwrap();
+        move_in(&aside, &copy, &data).unwrap();
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(data.join("file").exists() && !data.join(".berth-copied").is_symlink());
+        // One that stands there from the beginning is not gone through either.
+        std::os::unix::fs::symlink(&outside, data.join(".berth-copied")).unwrap();
+        for name in ["files", "looks"] {
+            fs::create_dir(outside.join(name)).unwrap();
+        }
+        resume(&data, true).unwrap();
+        assert!(!data.join(".berth-copied").is_symlink() && outside.join("files").exists());
     }
 }

@@ -1,7 +1,7 @@
 //! Options of the local driver: what is mounted where the volume's data is, as docker's `-o type=… -o device=… -o o=…`.
 
 use std::collections::BTreeMap;
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -53,9 +53,7 @@ impl LocalOptions {
 
     /// Mount it at `target`.
     pub(crate) fn mount(&self, target: &Path) -> Result<(), Error> {
-        let data = self
-            .resolved_data()
-            .map_err(Error::file("find the server of", target))?;
+        let data = self.data.join(",");
         let kind = (self.kind != "none").then_some(self.kind.as_str());
         let made = mount(
             Some(self.device.as_str()),
@@ -84,20 +82,37 @@ impl LocalOptions {
         Ok(())
     }
 
-    /// The kernel takes the address of an NFS server, and no name.
-    fn resolved_data(&self) -> std::io::Result<String> {
-        let mut data = self.data.clone();
-        if self.kind.starts_with("nfs") {
-            for option in &mut data {
-                if let Some(host) = option.strip_prefix("addr=") {
-                    let found = (host, 0).to_socket_addrs()?.next();
-                    if let Some(address) = found {
-                        *option = format!("addr={}", address.ip());
-                    }
-                }
+    /// Has a name server to be asked before this can be mounted?
+    pub(crate) fn names_a_server(&self) -> bool {
+        self.servers().any(|(_, host)| host.parse::<IpAddr>().is_err())
+    }
+
+    /// Put the address of an NFS server in the place of its name: the kernel takes no names.
+    pub(crate) fn find_server(&mut self) -> Result<(), Error> {
+        let named: Vec<_> = self
+            .servers()
+            .map(|(index, host)| (index, host.to_owned()))
+            .collect();
+        for (index, host) in named {
+            let found = (host.as_str(), 0)
+                .to_socket_addrs()
+                .map_err(Error::file("find the address of the server", Path::new(&host)))?
+                .next();
+            if let Some(address) = found {
+                self.data[index] = format!("addr={}", address.ip());
             }
         }
-        Ok(data.join(","))
+        Ok(())
+    }
+
+    /// The words that tell the server, by their places.
+    fn servers(&self) -> impl Iterator<Item = (usize, &str)> {
+        let words = self
+            .data
+            .iter()
+            .enumerate()
+            .filter(|_| self.kind.starts_with("nfs"));
+        words.filter_map(|(index, word)| Some((index, word.strip_prefix("addr=")?)))
     }
 }
 
@@ -197,12 +212,18 @@ mod tests {
 
     #[test]
     fn the_server_of_nfs_is_given_by_address() {
-        let nfs = [
-            ("type", "nfs"),
-            ("device", ":/a"),
-            ("o", "addr=127.0.0.1,nfsvers=4"),
-        ];
-        let parsed = parse(&nfs).unwrap().unwrap();
-        assert_eq!(parsed.resolved_data().unwrap(), "addr=127.0.0.1,nfsvers=4");
+        for (kind, server, named, found) in [
+            ("nfs", "localhost", true, "addr=127.0.0.1"),
+            ("nfs4", "192.0.2.1", false, "addr=192.0.2.1"),
+            ("cifs", "localhost", false, "addr=localhost"),
+        ] {
+            let words = format!("nfsvers=4,addr={server}");
+            let mut parsed = parse(&[("type", kind), ("device", ":/a"), ("o", &words)])
+                .unwrap()
+                .unwrap();
+            assert_eq!(parsed.names_a_server(), named, "{server}");
+            parsed.find_server().unwrap();
+            assert_eq!(parsed.data, ["nfsvers=4", found]);
+        }
     }
 }

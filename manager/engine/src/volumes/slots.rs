@@ -24,25 +24,52 @@ type Slot = Arc<AsyncMutex<BTreeSet<String>>>;
 
 /// The volumes that running containers use.
 #[derive(Default)]
-pub(crate) struct Slots(Mutex<BTreeMap<String, Slot>>);
+pub(crate) struct Slots(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    volumes: BTreeMap<String, Slot>,
+    /// By container, so that the end of one waits for no volume of another's.
+    containers: BTreeMap<String, BTreeSet<String>>,
+}
 
 impl Slots {
-    fn of(&self, volume: &str) -> Slot {
-        Arc::clone(self.locked().entry(volume.to_owned()).or_default())
+    /// That of a volume, which the container is about to use.
+    fn of(&self, volume: &str, container: &str) -> Slot {
+        let mut known = self.locked();
+        let used = known.containers.entry(container.to_owned()).or_default();
+        used.insert(volume.to_owned());
+        Arc::clone(known.volumes.entry(volume.to_owned()).or_default())
+    }
+
+    /// Those that a container has used; it uses them no more.
+    fn taken_from(&self, container: &str) -> Vec<(String, Slot)> {
+        let mut known = self.locked();
+        let names = known.containers.remove(container).unwrap_or_default();
+        let slot = |name: String| {
+            known
+                .volumes
+                .get(&name)
+                .map(|slot| (name.clone(), Arc::clone(slot)))
+        };
+        names.into_iter().filter_map(slot).collect()
     }
 
     /// The volume is no more.
     pub(super) fn forget(&self, volume: &str) {
-        self.locked().remove(volume);
+        self.locked().volumes.remove(volume);
     }
 
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+    fn locked(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A container that runs uses the volume already.
     pub(super) async fn resume(&self, volume: &str, container: &str) {
-        self.of(volume).lock().await.insert(container.to_owned());
+        self.of(volume, container)
+            .lock()
+            .await
+            .insert(container.to_owned());
     }
 }
 
@@ -81,9 +108,17 @@ async fn prepare_volume(
     mount: &Mount,
     volume: &VolumeSource,
 ) -> Result<(PathBuf, Option<MountPoint>), Error> {
-    let options = engine.store.volume_options(&volume.name).await?;
-    let slot = engine.volumes.slots.of(&volume.name);
-    let mut users = slot.lock_owned().await;
+    let mut options = LocalOptions::parse(&engine.store.volume_options(&volume.name).await?)?;
+    let slot = engine.volumes.slots.of(&volume.name, &container.id);
+    let mut users = Arc::clone(&slot).lock_owned().await;
+    if users.is_empty()
+        && let Some(mut named) = options.take_if(|options| options.names_a_server())
+    {
+        // A name server may take its time, and nobody else is to wait for that.
+        drop(users);
+        options = Some(blocking(move || named.find_server().map(|()| named)).await?);
+        users = slot.lock_owned().await;
+    }
     let (engine, id, target) = (Arc::clone(engine), container.id.clone(), mount.target.clone());
     // Only its first start fills an empty volume: what the container itself deletes does not come back.
     let copies = !volume.no_copy && container.runs == 0;
@@ -91,7 +126,6 @@ async fn prepare_volume(
     blocking(move || {
         folder::make(&engine.config.volumes(), &name)?;
         let data = engine.config.volume_data(&name);
-        let options = LocalOptions::parse(&options)?;
         let is_first = users.is_empty();
         if let Some(options) = &options
             && is_first
@@ -115,8 +149,7 @@ async fn prepare_volume(
 
 /// A run of a container is over, or did not come about.
 pub(crate) async fn release(engine: &Arc<Inner>, container: &str) {
-    let slots = engine.volumes.slots.locked().clone();
-    for (name, slot) in slots {
+    for (name, slot) in engine.volumes.slots.taken_from(container) {
         let mut users = slot.lock_owned().await;
         if !users.remove(container) || !users.is_empty() {
             continue;

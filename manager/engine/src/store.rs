@@ -3,6 +3,7 @@
 //! One thread owns the connection. Others send it writes and wait until they are on disk. Writes that arrive
 //! while it is busy share its next transaction, so that many at once pay for one fsync; a write that fails is
 //! rolled back alone, by its savepoint. What frees space is tried again without the ballast when the disk is full.
+//! What the next start would do anyhow after a power cut is not waited for: it is as safe from a kill as the rest.
 
 mod ballast;
 mod ports;
@@ -200,6 +201,15 @@ impl Store {
         .await
     }
 
+    /// The same for one that ran and removes itself at its end, without volumes. Not on disk yet: after a power cut it
+    /// may be on record as running, and the next start of the manager then finds it ended, and removes it.
+    pub(crate) async fn delete_ended(&self, id: &str) -> Result<(), Error> {
+        let id = id.to_owned();
+        let work = move |connection: &Connection| rows::delete(connection, &id, false);
+        self.write_for("delete a container", Room::SetAside, Lasting::Kills, work)
+            .await
+    }
+
     /// Remember a volume. False: there is one of its name already.
     pub(crate) async fn insert_volume(&self, volume: Volume) -> Result<bool, Error> {
         self.write("insert a volume", Room::Needed, move |connection| {
@@ -246,17 +256,28 @@ impl Store {
         .await
     }
 
-    /// Run `work` in a transaction on the owner thread; returns after its commit.
+    /// Run `work` in a transaction on the owner thread; returns after its commit, which is on disk.
     async fn write<T: Send + 'static>(
         &self,
         what: &'static str,
         room: Room,
         work: impl Fn(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        self.write_for(what, room, Lasting::PowerCuts, work).await
+    }
+
+    async fn write_for<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        room: Room,
+        lasting: Lasting,
+        work: impl Fn(&Connection) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         let write = Pending {
             what,
             room,
+            lasting,
             work,
             result: None,
             reply,
@@ -277,6 +298,15 @@ enum Room {
     SetAside,
 }
 
+/// What a write outlives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    /// The end of this process: it is with the kernel. It is on disk with the next write that waits for that.
+    Kills,
+    /// The end of the machine too.
+    PowerCuts,
+}
+
 fn open(path: &Path) -> Result<Connection, Error> {
     let mut connection = Connection::open(path).map_err(Error::database("open the file"))?;
     schema::prepare(&mut connection)?;
@@ -287,6 +317,7 @@ fn open(path: &Path) -> Result<Connection, Error> {
 trait Write: Send {
     /// Do it, inside the transaction. Whether it may stay.
     fn run(&mut self, connection: &Connection) -> bool;
+    fn lasting(&self) -> Lasting;
     /// Whether it was refused, or its transaction was, for want of room, and may have what is set aside.
     fn may_have_ballast(&self, transaction: Result<(), &rusqlite::Error>) -> bool;
     /// Tell the sender what became of it.
@@ -296,6 +327,7 @@ trait Write: Send {
 struct Pending<T, F> {
     what: &'static str,
     room: Room,
+    lasting: Lasting,
     work: F,
     result: Option<Result<T, Error>>,
     reply: oneshot::Sender<Result<T, Error>>,
@@ -305,6 +337,10 @@ impl<T: Send, F: Fn(&Connection) -> Result<T, Error> + Send> Write for Pending<T
     fn run(&mut self, connection: &Connection) -> bool {
         self.result = Some((self.work)(connection));
         matches!(self.result, Some(Ok(_)))
+    }
+
+    fn lasting(&self) -> Lasting {
+        self.lasting
     }
 
     fn may_have_ballast(&self, transaction: Result<(), &rusqlite::Error>) -> bool {
@@ -356,6 +392,13 @@ fn transact(connection: &Connection, batch: &mut [Box<dyn Write>]) -> Result<(),
 }
 
 fn commit(connection: &Connection, batch: &mut [Box<dyn Write>]) -> Result<(), rusqlite::Error> {
+    if batch.iter().any(|write| write.lasting() == Lasting::PowerCuts) {
+        return commit_in_journal(connection, batch);
+    }
+    image::without_waiting_for_the_disk(connection, || commit_in_journal(connection, batch))
+}
+
+fn commit_in_journal(connection: &Connection, batch: &mut [Box<dyn Write>]) -> Result<(), rusqlite::Error> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let before = connection.total_changes();
     for write in batch {

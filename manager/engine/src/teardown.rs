@@ -37,6 +37,7 @@ pub(crate) async fn record(
     next: Next,
 ) -> Result<(), Error> {
     match next {
+        Next::Removal if !container.has_volumes() => engine.store.delete_ended(&container.id).await,
         Next::Removal => engine.store.delete(&container.id, true).await,
         next => engine.store.exited(&container.id, exit, error, next).await,
     }

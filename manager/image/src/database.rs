@@ -54,6 +54,22 @@ pub(crate) fn write(connection: &mut Connection) -> Result<Transaction<'_>, Erro
         .map_err(doing("begin"))
 }
 
+/// Do `work`, whose commits need not be on disk when it returns: they outlive this process, and are on disk with the next
+/// commit that is to be. For what the next start does anyhow when it is lost. Of a database with a write-ahead log
+/// (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
+///
+/// # Errors
+/// Those of `work`, and when the connection can't be told.
+pub fn without_waiting_for_the_disk<T>(
+    connection: &Connection,
+    work: impl FnOnce() -> Result<T, rusqlite::Error>,
+) -> Result<T, rusqlite::Error> {
+    connection.execute_batch("PRAGMA synchronous = NORMAL")?;
+    let done = work();
+    connection.execute_batch("PRAGMA synchronous = FULL")?;
+    done
+}
+
 /// Is this how `SQLite` says that the disk is full? For its shared memory it only says that the call failed.
 pub fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| {

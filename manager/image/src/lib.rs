@@ -66,7 +66,7 @@ pub use self::credentials::Credentials;
 pub use ::credentials::Secret;
 pub use audit::{AuditCounts, AuditEvent, Difference, Fault, Finding};
 pub use commit::{ChangeKind, Changes, FileChange};
-pub use database::is_full as database_is_full;
+pub use database::{is_full as database_is_full, without_waiting_for_the_disk};
 pub use error::{Error, Kind, Refusal};
 pub use idmap::{IdMap, IdRange, Owners};
 pub use images::{

@@ -39,6 +39,7 @@ pub(crate) fn lease(lease: Lease) -> v1::Lease {
 }
 
 pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<CreateRequest, Error> {
+    let (network, network_of) = Network::parse(&message.network)?;
     Ok(CreateRequest {
         name: message.name,
         image: message.image,
@@ -62,7 +63,8 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
                 read_only: bind.read_only,
             })
             .collect(),
-        network: Network::parse(&message.network)?,
+        network,
+        network_of,
         memory_bytes: message.memory_bytes,
         cpu_quota_millis: message.cpu_quota_millis,
         pids_limit: message.pids_limit,
@@ -93,6 +95,7 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
 }
 
 pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequest {
+    let network = request.network_name();
     let request = request.clone();
     v1::CreateContainerRequest {
         name: request.name,
@@ -117,7 +120,7 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
                 read_only: bind.read_only,
             })
             .collect(),
-        network: request.network.name().to_owned(),
+        network,
         memory_bytes: request.memory_bytes,
         cpu_quota_millis: request.cpu_quota_millis,
         pids_limit: request.pids_limit,
@@ -160,7 +163,7 @@ pub(crate) fn container(container: &Container, subnet_prefix: u8) -> v1::Contain
             .address
             .map(|address| format!("{address}/{subnet_prefix}"))
             .unwrap_or_default(),
-        network: request.network.name().to_owned(),
+        network: request.network_name(),
         labels: request.labels.clone().into_iter().collect(),
         tty: request.tty,
         open_stdin: request.open_stdin,

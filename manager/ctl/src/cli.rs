@@ -297,7 +297,7 @@ pub(crate) struct Create {
         hide_default_value = true
     )]
     pub(crate) hostname: String,
-    /// Network: bridge, none or host
+    /// Network: bridge, none, host, or that of container:NAME
     #[arg(long, alias = "net", value_name = "NETWORK", default_value = "bridge")]
     pub(crate) network: String,
     #[command(flatten)]

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde::Deserialize;
@@ -64,6 +64,24 @@ pub(crate) fn rootfs(bundle: &Path) -> PathBuf {
     bundle.join("rootfs")
 }
 
+/// Where the file system is mounted that is the container's /dev/shm, and that of others.
+pub(crate) fn shm(bundle: &Path) -> PathBuf {
+    bundle.join("shm")
+}
+
+/// Mount it. It goes with the bundle; who has it in use keeps it.
+pub(crate) fn mount_shm(bundle: &Path, bytes: u64) -> Result<(), Error> {
+    let place = shm(bundle);
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&place)
+        .map_err(Error::file("make", &place))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
+    let data = format!("mode=1777,size={bytes}");
+    mount(Some("shm"), &place, Some("tmpfs"), flags, Some(data.as_str()))
+        .map_err(|error| Error::file("mount a tmpfs at", &place)(error.into()))
+}
+
 /// The fifo of the main process's standard input.
 pub(crate) fn stdin(bundle: &Path) -> PathBuf {
     bundle.join("stdin")
@@ -115,17 +133,23 @@ pub(crate) fn config(bundle: &Path) -> Result<String, Error> {
 /// Remove the folder. The root file system is unmounted first; while it cannot be, nothing is deleted, for
 /// then the container's files would be.
 pub(crate) fn remove(bundle: &Path) -> Result<(), Error> {
-    let rootfs = rootfs(bundle);
+    for place in [rootfs(bundle), shm(bundle)] {
+        unmount(&place)?;
+        ignore_missing(fs::remove_dir(&place)).map_err(Error::file("remove the mount point", &place))?;
+    }
+    ignore_missing(fs::remove_dir_all(bundle)).map_err(Error::file("remove the bundle", bundle))
+}
+
+fn unmount(place: &Path) -> Result<(), Error> {
     for _ in 0..STACKED_MOUNTS_MAX {
-        match umount2(&rootfs, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        match umount2(place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) => {}
             // Nothing is mounted there, or there is nothing.
             Err(Errno::EINVAL | Errno::ENOENT) => break,
-            Err(error) => return Err(Error::file("unmount", &rootfs)(error.into())),
+            Err(error) => return Err(Error::file("unmount", place)(error.into())),
         }
     }
-    ignore_missing(fs::remove_dir(&rootfs)).map_err(Error::file("remove the mount point", &rootfs))?;
-    ignore_missing(fs::remove_dir_all(bundle)).map_err(Error::file("remove the bundle", bundle))
+    Ok(())
 }
 
 fn ignore_missing(result: std::io::Result<()>) -> std::io::Result<()> {

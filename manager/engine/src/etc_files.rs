@@ -43,7 +43,8 @@ pub(crate) fn write(
     let of_gateway = match request.network {
         Network::Bridge => Some(gateway.into()),
         Network::Host => Some(Ipv4Addr::LOCALHOST.into()),
-        Network::None => None,
+        // With another's network come its files.
+        Network::None | Network::Container => None,
     };
     for entry in &names.hosts {
         // Without a network there is no way to the host.

@@ -22,6 +22,7 @@ mod exec;
 mod health;
 mod images;
 mod input;
+mod joined;
 mod leases;
 mod lifecycle;
 mod logs;

@@ -62,6 +62,8 @@ pub struct CreateRequest {
     pub binds: Vec<Bind>,
     /// Which network it is on.
     pub network: Network,
+    /// With `Network::Container`, whose: name or id, and id on record.
+    pub network_of: String,
     /// 0: no limit.
     pub memory_bytes: i64,
     /// Thousandths of a CPU; 0: no limit.
@@ -110,10 +112,23 @@ pub struct CreateRequest {
 }
 
 impl CreateRequest {
+    /// The API's name of its network.
+    pub fn network_name(&self) -> String {
+        match self.network {
+            Network::Container => format!("container:{}", self.network_of),
+            network => network.name().to_owned(),
+        }
+    }
+
     /// Whether there is an init. As with docker, not where the first process is another's.
     pub(crate) fn has_init(&self) -> bool {
         self.init && matches!(self.isolation.pid.as_str(), "" | "private")
     }
+}
+
+/// The container that is meant by `container:NAME`.
+pub(crate) fn container_of(mode: &str) -> Option<&str> {
+    mode.strip_prefix("container:")
 }
 
 /// A directory or file of the host that a container sees.
@@ -138,20 +153,28 @@ pub enum Network {
     None,
     /// The host's own.
     Host,
+    /// Another container's.
+    Container,
 }
 
 impl Network {
-    /// Read the API's name of a network; empty is the default.
-    pub fn parse(name: &str) -> Result<Network, Error> {
-        match name {
+    /// Read the API's name of a network; empty is the default. Of another container's, its name or id comes with it.
+    pub fn parse(name: &str) -> Result<(Network, String), Error> {
+        if let Some(container) = container_of(name) {
+            return Ok((Network::Container, container.to_owned()));
+        }
+        let network = match name {
             "" | "bridge" | "default" => Ok(Network::Bridge),
             "none" => Ok(Network::None),
             "host" => Ok(Network::Host),
             other => Err(Error::invalid(
                 "network",
-                format!("{other:?} is not known: this version has \"bridge\", \"none\" and \"host\""),
+                format!(
+                    "{other:?} is not known: this version has \"bridge\", \"none\", \"host\" and \"container:NAME\""
+                ),
             )),
-        }
+        };
+        Ok((network?, String::new()))
     }
 
     /// The API's name of it.
@@ -160,6 +183,7 @@ impl Network {
             Network::Bridge => "bridge",
             Network::None => "none",
             Network::Host => "host",
+            Network::Container => "container",
         }
     }
 }

@@ -11,6 +11,7 @@ use network::{Endpoint, PublishedPort};
 
 use crate::container::{Container, now_unix_nanos};
 use crate::engine::{Inner, blocking};
+use crate::joined::Joined;
 use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, Given, layers::Layers};
@@ -49,11 +50,12 @@ pub(crate) async fn start(engine: &Arc<Inner>, container: &Container, by: By) ->
 
 async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Started, Error> {
     let id = &container.id;
+    let joined = Arc::new(Joined::of(engine, container)?);
     let ports = ports::claim(engine, container).await?;
     let prepared = volumes::prepare(engine, container).await?;
     failpoint::reach("start.volumes-ready");
 
-    let rootfs = write_files(engine, container, &prepared).await?;
+    let rootfs = write_files(engine, container, &prepared, &joined).await?;
     failpoint::reach("start.files-written");
 
     let shim = Shim::launch(&engine.config, id).await?;
@@ -63,6 +65,7 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
         .create(&engine.config, &rootfs, streams(engine, container))
         .await?;
     drop(prepared);
+    joined.check(container)?;
     failpoint::reach("start.created");
 
     connect_network(engine, container, pid).await?;
@@ -93,8 +96,9 @@ async fn write_files(
     engine: &Arc<Inner>,
     container: &Container,
     prepared: &Prepared,
+    joined: &Arc<Joined>,
 ) -> Result<image::Rootfs, Error> {
-    let (engine, container) = (Arc::clone(engine), container.clone());
+    let (engine, container, joined) = (Arc::clone(engine), container.clone(), Arc::clone(joined));
     let sources = prepared.sources.clone();
     blocking(move || {
         let image = engine.images.get(&container.image_id)?;
@@ -105,18 +109,27 @@ async fn write_files(
             wanted,
             &container.request.isolation.group_add,
         )?;
-        let etc = engine.config.container(&container.id);
-        etc_files::write(
-            &etc,
-            &spec::hostname(&container),
-            container.address,
-            engine.config.bridge.gateway,
-            &container.request,
-        )?;
+        // With another's network come the files that tell of it.
+        let etc = engine
+            .config
+            .container(&joined.network.as_ref().unwrap_or(&container).id);
+        if joined.network.is_none() {
+            etc_files::write(
+                &etc,
+                &spec::hostname(&container),
+                container.address,
+                engine.config.bridge.gateway,
+                &container.request,
+            )?;
+        }
+        let folder = engine.config.bundle(&container.id);
+        let own_shm = (container.request.isolation.ipc == "shareable").then(|| bundle::shm(&folder));
         let given = Given {
             etc: &etc,
             sources: &sources,
             init: &engine.config.init,
+            joined: &joined,
+            shm: joined.shm.as_deref().or(own_shm.as_deref()),
         };
         let config = spec::config(&container, &image.config, &user, &given)?;
         let parent = &container.request.resources.cgroup_parent;
@@ -124,11 +137,10 @@ async fn write_files(
             .cgroup_parents
             .enter(&engine.config, parent, &container.id)?;
         failpoint::reach("start.cgroup-noted");
-        bundle::write(
-            &engine.config.bundle(&container.id),
-            &config,
-            container.request.open_stdin,
-        )?;
+        bundle::write(&folder, &config, container.request.open_stdin)?;
+        if own_shm.is_some() {
+            bundle::mount_shm(&folder, spec::shm_bytes(&container.request))?;
+        }
         Ok(rootfs)
     })
     .await

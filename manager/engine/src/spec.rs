@@ -22,9 +22,10 @@ use serde_json::{Value, json};
 use crate::Error;
 use crate::container::Container;
 use crate::error::short;
+use crate::joined::Joined;
 use crate::request::{CreateRequest, Network};
 use cgroups::Cgroups;
-pub(crate) use mounts::mount_points;
+pub(crate) use mounts::{mount_points, shm_bytes};
 pub(crate) use update::{update, update_from_any};
 use user::User;
 
@@ -63,6 +64,10 @@ pub(crate) struct Given<'a> {
     pub(crate) sources: &'a [PathBuf],
     /// The program that is its first process, if it wants one.
     pub(crate) init: &'a Path,
+    /// What it has of other containers.
+    pub(crate) joined: &'a Joined,
+    /// The file system of its shared memory, if that is not new.
+    pub(crate) shm: Option<&'a Path>,
 }
 
 /// The config.json of `container`.
@@ -79,7 +84,7 @@ pub(crate) fn config(
     let capabilities = held_capabilities(request);
     let mut linux = json!({
         "cgroupsPath": cgroup(container),
-        "namespaces": namespaces(request),
+        "namespaces": namespaces(request, given.joined),
         "resources": resources::section(request, &usable, &cgroups, &granted)?,
         "devices": devices::nodes(&granted, request.privileged),
     });
@@ -91,7 +96,7 @@ pub(crate) fn config(
     if !request.privileged && !security.seccomp_unconfined {
         linux["seccomp"] = seccomp::default_profile(&capabilities);
     }
-    if request.network != Network::Host {
+    if !matches!(request.network, Network::Host | Network::Container) {
         // Safe, as the network namespace is the container's alone, and programs expect it of docker.
         linux["sysctl"] = json!({
             "net.ipv4.ip_unprivileged_port_start": "0",
@@ -101,7 +106,8 @@ pub(crate) fn config(
     for (name, value) in &request.isolation.sysctls {
         linux["sysctl"][name] = json!(value);
     }
-    let mut process = process::main(container, image, user, &capabilities);
+    let (hostname, domainname) = given.joined.names(container);
+    let mut process = process::main(container, image, user, &capabilities, &hostname);
     process["noNewPrivileges"] = json!(security.no_new_privileges);
     if !security.apparmor_profile.is_empty() {
         process["apparmorProfile"] = json!(security.apparmor_profile);
@@ -116,8 +122,8 @@ pub(crate) fn config(
     });
     // Those of the host's namespace are not the container's to set.
     if request.isolation.uts != "host" {
-        config["hostname"] = json!(hostname(container));
-        config["domainname"] = json!(request.domainname);
+        config["hostname"] = json!(hostname);
+        config["domainname"] = json!(domainname);
     }
     Ok(config)
 }
@@ -142,7 +148,7 @@ pub(crate) fn hostname(container: &Container) -> Cow<'_, str> {
     match request.network {
         _ if request.isolation.uts == "host" => of_host().map_or(Cow::Borrowed(""), Cow::Owned),
         Network::Host => of_host().map_or(Cow::Borrowed(short(&container.id)), Cow::Owned),
-        Network::Bridge | Network::None => Cow::Borrowed(short(&container.id)),
+        Network::Bridge | Network::None | Network::Container => Cow::Borrowed(short(&container.id)),
     }
 }
 
@@ -154,8 +160,8 @@ fn held_capabilities(request: &CreateRequest) -> Vec<String> {
     capabilities::effective(&request.cap_add, &request.cap_drop).unwrap_or_default()
 }
 
-/// Those that are the container's own.
-fn namespaces(request: &CreateRequest) -> Value {
+/// Those that are the container's own, or another container's.
+fn namespaces(request: &CreateRequest, joined: &Joined) -> Value {
     let isolation = &request.isolation;
     let kinds = [
         ("pid", isolation.pid == "host"),
@@ -166,7 +172,11 @@ fn namespaces(request: &CreateRequest) -> Value {
         ("network", request.network == Network::Host),
     ];
     let own = kinds.iter().filter(|(_, of_host)| !of_host);
-    own.map(|(kind, _)| json!({"type": kind})).collect()
+    own.map(|(kind, _)| match joined.path(kind) {
+        Some(path) => json!({"type": kind, "path": path}),
+        None => json!({"type": kind}),
+    })
+    .collect()
 }
 
 #[cfg(test)]

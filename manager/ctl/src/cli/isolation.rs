@@ -7,10 +7,10 @@ use proto::v1::ContainerIsolation;
 
 #[derive(Debug, Args)]
 pub(crate) struct IsolationFlags {
-    /// Processes that the container sees: its own (private), or the host's
+    /// Processes that the container sees: private, host, or those of container:NAME
     #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
     pid: String,
-    /// System V IPC and message queues: private, host, or none
+    /// System V IPC and shared memory: private, shareable, host, none, or container:NAME
     #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
     ipc: String,
     /// Host name: private or host

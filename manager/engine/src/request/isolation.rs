@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CreateRequest, Network, check_strings};
+use super::{CreateRequest, Network, check_strings, container_of};
 use crate::Error;
 
 const SYSCTLS_MAX: usize = 256;
 const GROUPS_MAX: usize = 1024;
+const NO_CONTAINER: &str = "invalid container format container:<name|id>";
 /// Of the network's and the IPC namespace's, which are the container's own: `net.` and these.
 const IPC_SYSCTLS: [&str; 9] = [
     "kernel.msgmax",
@@ -27,9 +28,9 @@ const IPC_SYSCTLS: [&str; 9] = [
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Isolation {
-    /// `private` or `host`, here and in the fields below.
+    /// `private` or `host`, here and in the fields below; `container:` with a name or id, which is an id on record.
     pub pid: String,
-    /// And `none`: without /dev/shm.
+    /// And `none`: without /dev/shm; `shareable`: other containers may have it; `container:` as above.
     pub ipc: String,
     /// Host and domain name.
     pub uts: String,
@@ -90,22 +91,21 @@ impl Isolation {
 pub(super) fn check(request: &CreateRequest) -> Result<(), Error> {
     let isolation = &request.isolation;
     for (field, mode, more) in [
-        ("pid", &isolation.pid, None),
-        ("ipc", &isolation.ipc, Some("none")),
-        ("uts", &isolation.uts, None),
-        ("cgroup", &isolation.cgroup, None),
-        ("userns", &isolation.userns, None),
+        ("pid", &isolation.pid, &["private"][..]),
+        ("ipc", &isolation.ipc, &["private", "none", "shareable"]),
+        ("uts", &isolation.uts, &["private"]),
+        ("cgroup", &isolation.cgroup, &["private"]),
+        ("userns", &isolation.userns, &[]),
     ] {
-        let private = field != "userns" && mode == "private";
-        if !mode.is_empty() && mode != "host" && !private && more != Some(mode.as_str()) {
-            let why = match mode.split_once(':') {
-                Some(("container", _)) => "the namespace of another container is not done yet",
-                _ if mode == "shareable" => "namespaces to be shared with other containers are not done yet",
-                _ => "invalid mode",
-            };
-            return Err(Error::invalid(field, format!("{mode:?}: {why}")));
+        let refuse = |why: &str| Err(Error::invalid(field, format!("{mode:?}: {why}")));
+        match container_of(mode).filter(|_| matches!(field, "pid" | "ipc")) {
+            Some("") => return refuse(NO_CONTAINER),
+            Some(_) => check_strings(field, std::slice::from_ref(mode))?,
+            None if mode.is_empty() || mode == "host" || more.contains(&mode.as_str()) => {}
+            None => return refuse("invalid mode"),
         }
     }
+    check_network_of(request)?;
     if isolation.uts == "host" && !request.hostname.is_empty() {
         return Err(Error::invalid(
             "hostname",
@@ -121,6 +121,54 @@ pub(super) fn check(request: &CreateRequest) -> Result<(), Error> {
         .sysctls
         .iter()
         .try_for_each(|(name, value)| check_sysctl(request, name, value))
+}
+
+/// What says something of a network that is another container's. In docker's words.
+fn check_network_of(request: &CreateRequest) -> Result<(), Error> {
+    if request.network != Network::Container {
+        return Ok(());
+    }
+    if request.network_of.is_empty() {
+        return Err(Error::invalid("network", NO_CONTAINER));
+    }
+    check_strings("network", std::slice::from_ref(&request.network_of))?;
+    let (names, ports) = (&request.names, &request.ports);
+    let has_dns = [&names.servers, &names.search, &names.options]
+        .iter()
+        .any(|list| !list.is_empty());
+    for (field, asked, what) in [
+        (
+            "hostname",
+            !request.hostname.is_empty(),
+            "hostname and the network mode",
+        ),
+        (
+            "domainname",
+            !request.domainname.is_empty(),
+            "domainname and the network mode",
+        ),
+        ("dns", has_dns, "dns and the network mode"),
+        (
+            "names.hosts",
+            !names.hosts.is_empty(),
+            "custom host-to-IP mapping and the network mode",
+        ),
+        (
+            "ports.publish",
+            !ports.publish.is_empty() || ports.publish_all,
+            "port publishing and the container type network mode",
+        ),
+        (
+            "ports.expose",
+            !ports.expose.is_empty(),
+            "port exposing and the container type network mode",
+        ),
+    ] {
+        if asked {
+            return Err(Error::invalid(field, format!("conflicting options: {what}")));
+        }
+    }
+    Ok(())
 }
 
 fn check_sysctl(request: &CreateRequest, name: &str, value: &str) -> Result<(), Error> {

@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn unknown_networks_are_refused_by_name() {
-        assert_eq!(Network::parse("").unwrap(), Network::Bridge);
+        assert_eq!(Network::parse("").unwrap().0, Network::Bridge);
         assert!(Network::parse("mynet").unwrap_err().to_string().contains("mynet"));
     }
 }

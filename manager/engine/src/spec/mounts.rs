@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::Given;
 use super::process::INIT;
@@ -9,6 +10,7 @@ use crate::request::CreateRequest;
 
 /// Size of /dev/shm, as with docker.
 const SHM_BYTES: u64 = 64 << 20;
+const SHM: &str = "/dev/shm";
 
 /// The files that a container has of its own, in /etc.
 const ETC_FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
@@ -25,23 +27,16 @@ pub(super) fn all(request: &CreateRequest, wanted: &[Value], given: &Given) -> V
             .any(|mount| normal(&target(mount)).eq(normal(place)))
     };
 
-    let shm_bytes = match request.resources.shm_bytes {
-        0 => SHM_BYTES,
-        asked => asked,
-    };
-    let mut mounts = kernel_file_systems(request.privileged, shm_bytes);
-    match request.isolation.ipc.as_str() {
-        "none" => mounts.retain(|mount| mount["destination"] != "/dev/shm"),
-        // Shared memory is a file system of its own; that of queues comes with the namespace.
-        "host" => {
-            for mount in mounts
-                .iter_mut()
-                .filter(|mount| mount["destination"] == "/dev/shm")
-            {
-                *mount = bind("/dev/shm", "/dev/shm", false);
-            }
+    let mut mounts = kernel_file_systems(request.privileged, shm_bytes(request));
+    if request.isolation.ipc == "none" {
+        mounts.retain(|mount| mount["destination"] != SHM);
+    }
+    // Shared memory is a file system of its own; that of queues comes with the namespace.
+    let of_host = (request.isolation.ipc == "host").then_some(Path::new(SHM));
+    if let Some(shm) = of_host.or(given.shm) {
+        for mount in mounts.iter_mut().filter(|mount| mount["destination"] == SHM) {
+            *mount = bind(&shm.to_string_lossy(), SHM, false);
         }
-        _ => {}
     }
     for name in ETC_FILES {
         mounts.push(bind(
@@ -66,6 +61,14 @@ pub(crate) fn mount_points(request: &CreateRequest) -> BTreeSet<Vec<u8>> {
     let etc = ETC_FILES.iter().map(|name| format!("etc/{name}").into_bytes());
     let init = request.has_init().then(|| INIT.as_bytes()[1..].to_vec());
     kernel.chain(etc).chain(init).collect()
+}
+
+/// How much fits into its /dev/shm.
+pub(crate) fn shm_bytes(request: &CreateRequest) -> u64 {
+    match request.resources.shm_bytes {
+        0 => SHM_BYTES,
+        asked => asked,
+    }
 }
 
 fn kernel_file_systems(privileged: bool, shm_bytes: u64) -> Vec<Value> {

@@ -4,8 +4,8 @@
 use oci_spec::image::ImageConfiguration;
 use serde_json::{Value, json};
 
+use super::capabilities;
 use super::user::User;
-use super::{capabilities, hostname};
 use crate::container::Container;
 use crate::exec::ExecRequest;
 use crate::request::CreateRequest;
@@ -88,6 +88,7 @@ pub(super) fn main(
     image: &ImageConfiguration,
     user: &User,
     capabilities: &[String],
+    hostname: &str,
 ) -> Value {
     let request = &*container.request;
     let config = image.config().as_ref();
@@ -112,7 +113,7 @@ pub(super) fn main(
         "terminal": request.tty,
         "user": identity(user),
         "args": args,
-        "env": environment(&hostname(container), request.tty, user, &[of_image, &request.env]),
+        "env": environment(hostname, request.tty, user, &[of_image, &request.env]),
         "cwd": cwd,
         "capabilities": sets(capabilities),
         "oomScoreAdj": request.resources.oom_score_adj,

@@ -53,6 +53,8 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         etc: Path::new("/c"),
         sources: &sources,
         init: Path::new("/usr/libexec/init"),
+        joined: &Joined::default(),
+        shm: None,
     };
     super::config(&container, &image, &user, &given).unwrap()
 }

@@ -33,6 +33,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::detach::DetachKeys;
+pub(crate) use crate::format::Format;
 use crate::time;
 
 /// Run containers, by way of the Berth manager.
@@ -42,18 +43,12 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) connection: Connection,
 
-    /// How to print what is asked for
-    #[arg(long, global = true, value_enum)]
+    /// How to print what is asked for: table, json, or a template as docker's, as '{{.Name}}' or 'table {{.ID}}\t{{.Name}}'
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = Format::parse)]
     pub(crate) format: Option<Format>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Table,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -179,7 +174,34 @@ impl Command {
                 | Self::Stats(_)
                 | Self::Inspect(_)
                 | Self::Version
-                | Self::Volume(VolumeCommand::Ls(_))
+                | Self::Volume(VolumeCommand::Ls(_) | VolumeCommand::Inspect { .. })
+                | Self::Events(_)
+        )
+    }
+
+    /// What is given as -f.
+    pub(crate) fn format_letter(&self) -> Option<Format> {
+        match self {
+            Self::Inspect(Inspect { letter, .. })
+            | Self::Image(ImageCommand::Inspect { letter, .. })
+            | Self::Volume(VolumeCommand::Inspect { letter, .. }) => letter.format.clone(),
+            _ => None,
+        }
+    }
+
+    /// Whether `--format` may be a template.
+    pub(crate) fn has_template(&self) -> bool {
+        matches!(
+            self,
+            Self::Images(_)
+                | Self::Image(ImageCommand::Inspect { .. })
+                | Self::Context(ContextCommand::Ls { .. })
+                | Self::Search(_)
+                | Self::Ps(_)
+                | Self::Stats(_)
+                | Self::Inspect(_)
+                | Self::Version
+                | Self::Volume(VolumeCommand::Ls(_) | VolumeCommand::Inspect { .. })
                 | Self::Events(_)
         )
     }
@@ -581,8 +603,18 @@ pub(crate) struct Exec {
     pub(crate) container_and_command: Vec<String>,
 }
 
+/// Docker's letter for --format, where it has one.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct FormatLetter {
+    /// The same as --format
+    #[arg(short = 'f', id = "format_letter", value_name = "FORMAT", value_parser = Format::parse, conflicts_with = "format")]
+    format: Option<Format>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) letter: FormatLetter,
     /// Kind of thing; else containers are looked for first, then images
     #[arg(long = "type", value_enum, value_name = "KIND")]
     pub(crate) kind: Option<Kind>,

@@ -11,6 +11,7 @@ mod contexts;
 mod detach;
 mod environment;
 mod failure;
+mod format;
 mod host;
 mod output;
 mod progress;

@@ -50,6 +50,11 @@ pub(crate) fn clean_lines(text: &str) -> String {
     escape(text, &['\n'], |c| c.escape_default().to_string())
 }
 
+/// Text of a template: lines and tabs are its own.
+pub(crate) fn clean_text(text: &str) -> String {
+    escape(text, &['\n', '\t'], |c| c.escape_default().to_string())
+}
+
 fn escape(text: &str, kept: &[char], spell: impl Fn(char) -> String) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

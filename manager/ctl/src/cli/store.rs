@@ -1,5 +1,6 @@
 //! What is kept of images: names, history, and what they take of the disk.
 
+use super::FormatLetter;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
@@ -8,6 +9,8 @@ pub(crate) enum ImageCommand {
     Prune(PruneImages),
     /// Show all that is known of images, as JSON
     Inspect {
+        #[command(flatten)]
+        letter: FormatLetter,
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
     },

@@ -1,5 +1,6 @@
 //! Volumes: data that outlives containers.
 
+use super::FormatLetter;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
@@ -11,6 +12,8 @@ pub(crate) enum VolumeCommand {
     Ls(ListVolumes),
     /// Show all that is known of volumes, as JSON
     Inspect {
+        #[command(flatten)]
+        letter: FormatLetter,
         #[arg(required = true, value_name = "VOLUME")]
         names: Vec<String>,
     },

@@ -9,6 +9,7 @@ use proto::v1::{
     StartContainerRequest, StopContainerRequest, UnpauseContainerRequest, WaitContainerRequest,
     wait_container_request,
 };
+use serde_json::json;
 use tonic::{Code, Status};
 
 use super::ports;
@@ -18,7 +19,7 @@ use crate::client::Client;
 use crate::failure::{Failure, Result};
 use crate::output::{self, Colour, Table, cell};
 use crate::session::{Options, Session};
-use crate::{time, views};
+use crate::{format, time, views};
 
 /// Characters of an ID that are shown.
 pub(super) const SHORT_ID: usize = 12;
@@ -263,6 +264,35 @@ async fn each_but(
     Ok(code)
 }
 
+/// A command in quotes, cut to what a table has place for.
+fn command(container: &Container, whole: bool) -> String {
+    let mut command = container.command.join(" ");
+    if !whole && command.chars().count() > SHORT_COMMAND {
+        command = first(&command, SHORT_COMMAND - 1) + "…";
+    }
+    format!("{command:?}")
+}
+
+/// With docker's fields.
+fn row(container: &Container, whole: bool) -> Result<serde_json::Value> {
+    let id_length = if whole { usize::MAX } else { SHORT_ID };
+    let dockers = json!({
+        "ID": first(&container.id, id_length),
+        "Names": container.name,
+        "Image": container.image,
+        "Command": command(container, whole),
+        "CreatedAt": time::rfc3339(container.created_unix_nanos),
+        "RunningFor": format!("{} ago", time::elapsed(container.created_unix_nanos)),
+        "State": views::state_name(container.state()),
+        "Status": status(container).0,
+        "Ports": ports::shown(&container.ports),
+        "Labels": format::labels(&container.labels),
+        "Label": container.labels,
+        "Networks": container.network,
+    });
+    format::row(dockers, &views::Container::from(container))
+}
+
 pub(super) async fn list(client: &Client, flags: &List, format: Format) -> Result<u8> {
     let request = ListContainersRequest { all: flags.all };
     let reply = client
@@ -287,6 +317,10 @@ pub(super) async fn list(client: &Client, flags: &List, format: Format) -> Resul
         output::print(&ids)?;
     } else if format == Format::Json {
         output::print_json(&containers.iter().map(views::Container::from).collect::<Vec<_>>())?;
+    } else if let Format::Template(layout) = &format {
+        let row = |container| row(container, flags.no_trunc);
+        let rows: Vec<_> = containers.iter().map(row).collect::<Result<_>>()?;
+        layout.print_rows(&rows, &row(&Container::default())?, &[("ID", "CONTAINER ID")])?;
     } else {
         let mut table = Table::new(&[
             "CONTAINER ID",
@@ -299,15 +333,11 @@ pub(super) async fn list(client: &Client, flags: &List, format: Format) -> Resul
             "NAMES",
         ]);
         for container in &containers {
-            let mut command = container.command.join(" ");
-            if !flags.no_trunc && command.chars().count() > SHORT_COMMAND {
-                command = first(&command, SHORT_COMMAND - 1) + "…";
-            }
             let address = container.address.split('/').next().unwrap_or_default();
             table.row([
                 cell(shorten(&container.id, SHORT_ID)),
                 cell(&container.image),
-                cell(format!("{command:?}")),
+                cell(command(container, flags.no_trunc)),
                 cell(format!("{} ago", time::elapsed(container.created_unix_nanos))),
                 status(container),
                 cell(address),

@@ -1,12 +1,14 @@
 //! `context create`, `ls`, `use`, `show`, `inspect`, `rm`. They speak to no manager.
 
+use serde_json::json;
+
 use crate::cli::{ContextCommand, Format};
 use crate::contexts::{Context, Contexts};
 use crate::failure::{Failure, Result};
 use crate::host::Target;
 use crate::output::{self, Table, cell};
 
-pub(super) fn execute(command: ContextCommand, format: Format) -> Result<u8> {
+pub(super) fn execute(command: ContextCommand, format: &Format) -> Result<u8> {
     let contexts = Contexts::open()?;
     match command {
         ContextCommand::Create {
@@ -48,7 +50,7 @@ pub(super) fn execute(command: ContextCommand, format: Format) -> Result<u8> {
     Ok(0)
 }
 
-fn list(contexts: &Contexts, quiet: bool, format: Format) -> Result<()> {
+fn list(contexts: &Contexts, quiet: bool, format: &Format) -> Result<()> {
     let (all, current) = (contexts.all()?, contexts.current()?);
     if quiet {
         return output::print(
@@ -57,8 +59,17 @@ fn list(contexts: &Contexts, quiet: bool, format: Format) -> Result<()> {
                 .collect::<String>(),
         );
     }
-    if format == Format::Json {
+    if *format == Format::Json {
         return output::print_json(&all);
+    }
+    if let Format::Template(layout) = format {
+        let row = |context: &Context| {
+            let dockers = json!({"Current": context.name == current, "DockerEndpoint": context.host});
+            crate::format::row(dockers, context)
+        };
+        let rows: Vec<_> = all.iter().map(row).collect::<Result<_>>()?;
+        let sample = rows.first().cloned().unwrap_or_default();
+        return layout.print_rows(&rows, &sample, &[]);
     }
     let mut table = Table::new(&["NAME", "DESCRIPTION", "HOST"]);
     for context in all {

@@ -4,11 +4,14 @@ use proto::v1::pull_progress::Kind;
 use proto::v1::{Image, ListImagesRequest, PullRequest, Pulled, RemoveImageRequest};
 use tonic::Code;
 
+use serde_json::json;
+
 use super::credentials;
 use super::store::ago;
 use crate::cli::{Format, Images, Pull, RemoveImages};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
+use crate::format;
 use crate::output::{self, Table, cell};
 use crate::progress::{Progress, short_digest};
 use crate::{size, views};
@@ -97,10 +100,33 @@ pub(super) async fn list(client: &Client, flags: &Images, format: Format) -> Res
         output::print(&ids)?;
     } else if format == Format::Json {
         output::print_json(&images.iter().map(views::Image::from).collect::<Vec<_>>())?;
+    } else if let Format::Template(layout) = &format {
+        let mut rows = Vec::new();
+        for image in &images {
+            for name in repositories_and_tags(&image.names) {
+                rows.push(row(image, name, &id(image))?);
+            }
+        }
+        let none = (String::new(), String::new());
+        let sample = row(&Image::default(), none, "")?;
+        layout.print_rows(&rows, &sample, &[("ID", "IMAGE ID")])?;
     } else {
         table(&images, flags.digests, id).print()?;
     }
     Ok(0)
+}
+
+/// With docker's fields.
+fn row(image: &Image, (repository, tag): (String, String), id: &str) -> Result<serde_json::Value> {
+    let dockers = json!({
+        "ID": id,
+        "Digest": digest_of(image, &repository),
+        "Repository": repository,
+        "Tag": tag,
+        "CreatedSince": ago(image.created_unix_seconds),
+        "Size": size::format_bytes(image.size_bytes),
+    });
+    format::row(dockers, &views::Image::from(image))
 }
 
 /// A row for each name of each image. What is no image tells its type, in a column that docker's table does not have.

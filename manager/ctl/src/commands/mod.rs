@@ -35,13 +35,19 @@ use crate::failure::{Failure, Result};
 use crate::host::Target;
 
 /// Does what was typed, and gives the exit code.
-pub(crate) async fn execute(cli: Cli) -> Result<u8> {
+pub(crate) async fn execute(mut cli: Cli) -> Result<u8> {
+    cli.format = cli.format.or_else(|| cli.command.format_letter());
     if cli.format.is_some() && !cli.command.has_format() {
         return Err(Failure::new(
             "--format means nothing to this command, which prints neither table nor JSON",
         ));
     }
-    let format = cli.format.unwrap_or(Format::Table);
+    if matches!(cli.format, Some(Format::Template(_))) && !cli.command.has_template() {
+        return Err(Failure::new(
+            "--format of this command is table or json, and no template",
+        ));
+    }
+    let format = cli.format.clone().unwrap_or(Format::Table);
     let target = match cli.command {
         // These speak to no manager, and can mend what says which one is meant.
         Command::Context(_) | Command::Completion { .. } => Target::of_this_machine(),
@@ -53,7 +59,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         _ => failure,
     })?;
     match cli.command {
-        Command::Context(command) => contexts::execute(command, format),
+        Command::Context(command) => contexts::execute(command, &format),
         Command::System(SystemCommand::DialStdio) => dial::dial_stdio(&target).await,
         Command::Pull(flags) => images::pull(&client, &flags).await,
         Command::Push(flags) => registries::push(&client, &flags).await,
@@ -61,9 +67,18 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Tag(flags) => store::tag(&client, flags).await,
         Command::History(flags) => store::history(&client, flags, format).await,
         Command::Image(ImageCommand::Prune(flags)) => prune::images(&client, flags).await,
-        Command::Image(ImageCommand::Inspect { images }) => {
+        Command::Image(ImageCommand::Inspect { images, letter }) => {
             let kind = Some(Kind::Image);
-            system::inspect(&client, Inspect { kind, names: images }, cli.format).await
+            system::inspect(
+                &client,
+                Inspect {
+                    kind,
+                    names: images,
+                    letter,
+                },
+                cli.format,
+            )
+            .await
         }
         Command::System(SystemCommand::Df { verbose }) => store::disk_usage(&client, verbose, format).await,
         Command::System(SystemCommand::Check { images }) => check::check(&client, images, format).await,
@@ -92,7 +107,9 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Container(ContainerCommand::Prune(flags)) => prune::containers(&client, flags).await,
         Command::Volume(VolumeCommand::Create(flags)) => volumes::create(&client, flags).await,
         Command::Volume(VolumeCommand::Ls(flags)) => volumes::list(&client, flags, format).await,
-        Command::Volume(VolumeCommand::Inspect { names }) => volumes::inspect(&client, names).await,
+        Command::Volume(VolumeCommand::Inspect { names, .. }) => {
+            volumes::inspect(&client, names, cli.format).await
+        }
         Command::Volume(VolumeCommand::Rm(flags)) => volumes::remove(&client, flags).await,
         Command::Volume(VolumeCommand::Prune(flags)) => prune::volumes(&client, flags).await,
         Command::Port(flags) => ports::port(&client, flags).await,

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use proto::v1::push_progress::Kind;
+use proto::v1::search_response::Result as SearchResult;
 use proto::v1::{InspectManifestRequest, PushRequest, Referrer, SearchRequest};
 use serde_json::{Value, json};
 
@@ -66,6 +67,17 @@ pub(super) async fn search(client: &Client, flags: &Search, format: Format) -> R
         .map_err(|status| client.failure(&status))?
         .into_inner()
         .results;
+    if let Format::Template(layout) = &format {
+        let row = |one: &SearchResult| {
+            json!({
+                "Name": one.name, "Description": one.description, "StarCount": one.stars,
+                "IsOfficial": if one.official { "[OK]" } else { "" },
+            })
+        };
+        let rows: Vec<_> = found.iter().map(row).collect();
+        layout.print_rows(&rows, &row(&SearchResult::default()), &[])?;
+        return Ok(0);
+    }
     if format == Format::Json {
         let each = found.into_iter().map(|one| {
             json!({"name": one.name, "description": one.description, "stars": one.stars, "official": one.official})

@@ -2,7 +2,9 @@
 
 use std::io::IsTerminal as _;
 
+use proto::v1::stats_response::Container;
 use proto::v1::{StatsRequest, StatsResponse};
+use serde_json::json;
 
 use super::containers::{SHORT_ID, first};
 use crate::cli::{Format, Stats};
@@ -31,6 +33,15 @@ pub(super) async fn stats(client: &Client, flags: Stats, format: Format) -> Resu
             }
             continue;
         }
+        if let Format::Template(layout) = &format {
+            if paints {
+                output::print(OVER)?;
+            }
+            let row = |container: &Container| row(container, flags.no_trunc);
+            let rows: Vec<_> = look.containers.iter().map(row).collect::<Result<_>>()?;
+            layout.print_rows(&rows, &row(&Container::default())?, &[("ID", "CONTAINER ID")])?;
+            continue;
+        }
         if paints {
             output::print(OVER)?;
         }
@@ -51,24 +62,49 @@ fn table(look: &StatsResponse, no_trunc: bool) -> Table {
         "PIDS",
     ]);
     for container in &look.containers {
-        let id = first(&container.id, if no_trunc { usize::MAX } else { SHORT_ID });
-        let mut cells = vec![cell(id), cell(&container.name)];
-        let pair = |one: String, other: String| cell(format!("{one} / {other}"));
-        match &container.usage {
-            Some(usage) => cells.extend([
-                cell(format!("{:.2}%", container.cpu_percent)),
-                pair(
-                    format_binary_bytes(usage.memory_bytes),
-                    format_binary_bytes(usage.memory_limit_bytes),
-                ),
-                cell(format!("{:.2}%", views::memory_percent(usage))),
-                pair(format_bytes(usage.received_bytes), format_bytes(usage.sent_bytes)),
-                pair(format_bytes(usage.read_bytes), format_bytes(usage.written_bytes)),
-                cell(usage.pids.to_string()),
-            ]),
-            None => cells.extend(["--", "-- / --", "--", "--", "--", "--"].map(cell)),
-        }
+        let mut cells = vec![cell(id(container, no_trunc)), cell(&container.name)];
+        cells.extend(used(container).map(cell));
         table.row(cells);
     }
     table
+}
+
+fn id(container: &Container, no_trunc: bool) -> String {
+    first(&container.id, if no_trunc { usize::MAX } else { SHORT_ID })
+}
+
+/// The columns from `CPU %` on.
+fn used(container: &Container) -> [String; 6] {
+    let Some(usage) = &container.usage else {
+        return ["--", "-- / --", "--", "--", "--", "--"].map(str::to_owned);
+    };
+    let pair = |one: String, other: String| format!("{one} / {other}");
+    [
+        format!("{:.2}%", container.cpu_percent),
+        pair(
+            format_binary_bytes(usage.memory_bytes),
+            format_binary_bytes(usage.memory_limit_bytes),
+        ),
+        format!("{:.2}%", views::memory_percent(usage)),
+        pair(format_bytes(usage.received_bytes), format_bytes(usage.sent_bytes)),
+        pair(format_bytes(usage.read_bytes), format_bytes(usage.written_bytes)),
+        usage.pids.to_string(),
+    ]
+}
+
+/// With docker's fields.
+fn row(container: &Container, no_trunc: bool) -> Result<serde_json::Value> {
+    let [cpu, memory, memory_percent, network, block, pids] = used(container);
+    let dockers = json!({
+        "Container": id(container, no_trunc),
+        "ID": id(container, no_trunc),
+        "Name": container.name,
+        "CPUPerc": cpu,
+        "MemUsage": memory,
+        "MemPerc": memory_percent,
+        "NetIO": network,
+        "BlockIO": block,
+        "PIDs": pids,
+    });
+    crate::format::row(dockers, &views::Stats::from(container))
 }

@@ -1,7 +1,8 @@
 //! `inspect`, `version`, `events`, `completion`.
 
 use clap::CommandFactory as _;
-use proto::v1::{EventsRequest, InspectContainerRequest, InspectImageRequest, VersionRequest};
+use proto::v1::{Event, EventsRequest, InspectContainerRequest, InspectImageRequest, VersionRequest};
+use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::cli::{Cli, Events, Format, Inspect, Kind};
@@ -22,7 +23,10 @@ pub(super) async fn inspect(client: &Client, flags: Inspect, format: Option<Form
             Err(failure) => failures.push(failure),
         }
     }
-    output::print_json(&found)?;
+    match &format {
+        Some(Format::Template(layout)) => layout.print(&found)?,
+        _ => output::print_json(&found)?,
+    }
     for failure in &failures {
         failure.report();
     }
@@ -35,7 +39,7 @@ async fn inspect_one(client: &Client, name: String, kind: Option<Kind>) -> Resul
             container: name.clone(),
         };
         match client.containers().inspect(request).await {
-            Ok(reply) => return as_json(&views::ContainerDetails::from(&reply.into_inner())),
+            Ok(reply) => return crate::format::as_json(&views::ContainerDetails::from(&reply.into_inner())),
             Err(status) if status.code() == Code::NotFound && kind.is_none() => {}
             Err(status) => return Err(client.failure(&status)),
         }
@@ -45,16 +49,12 @@ async fn inspect_one(client: &Client, name: String, kind: Option<Kind>) -> Resul
         .inspect(InspectImageRequest { image: name.clone() })
         .await
     {
-        Ok(reply) => as_json(&views::ImageDetails::from(&reply.into_inner())),
+        Ok(reply) => crate::format::as_json(&views::ImageDetails::from(&reply.into_inner())),
         Err(status) if status.code() == Code::NotFound && kind.is_none() => Err(Failure::new(format!(
             "{name}: there is neither a container nor an image of this name"
         ))),
         Err(status) => Err(client.failure(&status)),
     }
-}
-
-fn as_json(details: &impl serde::Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(details).map_err(|error| Failure::new(format!("write as JSON: {error}")))
 }
 
 /// The client's version is told even when no manager answers.
@@ -72,10 +72,15 @@ pub(super) async fn version(client: &Client, format: Format) -> Result<u8> {
         },
         manager,
     };
-    if format == Format::Json {
-        output::print_json(&version)?;
-    } else {
-        output::print(&version_text(&version))?;
+    match &format {
+        Format::Json => output::print_json(&version)?,
+        Format::Table => output::print(&version_text(&version))?,
+        Format::Template(layout) => {
+            // Docker calls it so.
+            let server = json!({"Server": &version.manager});
+            let row = crate::format::row(server, &version)?;
+            layout.print_rows(std::slice::from_ref(&row), &row, &[])?;
+        }
     }
     failure.map_or(Ok(0), Err)
 }
@@ -120,14 +125,33 @@ pub(super) async fn events(client: &Client, flags: Events, format: Format) -> Re
         .map_err(|status| client.failure(&status))?;
     let mut events = reply.into_inner();
     while let Some(event) = events.message().await.map_err(|status| client.failure(&status))? {
-        let event = views::Event::from(&event);
-        if format == Format::Json {
-            output::print_json_line(&event)?;
-        } else {
-            output::print_line(&event.line())?;
+        let shown = views::Event::from(&event);
+        match &format {
+            Format::Json => output::print_json_line(&shown)?,
+            Format::Table => output::print_line(&shown.line())?,
+            Format::Template(layout) => {
+                let row = crate::format::row(event_row(&event), &shown)?;
+                layout.print_rows(&[row], &Value::Null, &[])?;
+            }
         }
     }
     Ok(0)
+}
+
+/// Docker's fields of an event.
+fn event_row(event: &Event) -> Value {
+    let from = event.attributes.get("image");
+    json!({
+        "Type": event.kind,
+        "Action": event.action,
+        "Status": event.action,
+        "ID": event.subject,
+        "From": from,
+        "Actor": {"ID": event.subject, "Attributes": event.attributes},
+        "Scope": "local",
+        "Time": event.at_unix_nanos / 1_000_000_000,
+        "TimeNano": event.at_unix_nanos,
+    })
 }
 
 pub(super) fn completion(shell: clap_complete::Shell) -> Result<u8> {

@@ -1,11 +1,13 @@
 //! `volume create`, `volume ls`, `volume inspect`, `volume rm`.
 
-use proto::v1::{CreateVolumeRequest, InspectVolumeRequest, ListVolumesRequest, RemoveVolumeRequest};
+use proto::v1::{CreateVolumeRequest, InspectVolumeRequest, ListVolumesRequest, RemoveVolumeRequest, Volume};
+use serde_json::json;
 
 use super::containers::each;
 use crate::cli::{CreateVolume, Format, ListVolumes, RemoveVolumes};
 use crate::client::Client;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
+use crate::format;
 use crate::output::{self, Table, cell};
 use crate::{environment, views};
 
@@ -36,6 +38,9 @@ pub(super) async fn list(client: &Client, flags: ListVolumes, format: Format) ->
         output::print(&names.collect::<String>())?;
     } else if format == Format::Json {
         output::print_json(&volumes.iter().map(views::Volume::from).collect::<Vec<_>>())?;
+    } else if let Format::Template(layout) = &format {
+        let rows: Vec<_> = volumes.iter().map(row).collect::<Result<_>>()?;
+        layout.print_rows(&rows, &row(&Volume::default())?, &[("Name", "VOLUME NAME")])?;
     } else {
         let mut table = Table::new(&["DRIVER", "VOLUME NAME"]);
         for volume in &volumes {
@@ -46,8 +51,25 @@ pub(super) async fn list(client: &Client, flags: ListVolumes, format: Format) ->
     Ok(0)
 }
 
+/// With docker's fields.
+fn row(volume: &Volume) -> Result<serde_json::Value> {
+    let dockers = json!({
+        "Name": volume.name,
+        "Driver": volume.driver,
+        "Mountpoint": volume.mountpoint,
+        "Labels": format::labels(&volume.labels),
+        "Label": volume.labels,
+        "Scope": "local",
+        "Links": volume.containers.len().to_string(),
+    });
+    format::row(dockers, &views::Volume::from(volume))
+}
+
 /// What is there is shown, even if something else that was asked for is not.
-pub(super) async fn inspect(client: &Client, names: Vec<String>) -> Result<u8> {
+pub(super) async fn inspect(client: &Client, names: Vec<String>, format: Option<Format>) -> Result<u8> {
+    if format == Some(Format::Table) {
+        return Err(Failure::new("inspect prints JSON, or what a template says"));
+    }
     let mut found = Vec::new();
     let mut code = 0;
     for name in names {
@@ -61,7 +83,10 @@ pub(super) async fn inspect(client: &Client, names: Vec<String>) -> Result<u8> {
             }
         }
     }
-    output::print_json(&found)?;
+    match &format {
+        Some(Format::Template(layout)) => layout.print(&found)?,
+        _ => output::print_json(&found)?,
+    }
     Ok(code)
 }
 

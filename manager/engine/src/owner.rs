@@ -84,6 +84,8 @@ mod tests {
             bridge: network::Bridge::default(),
             registries: Vec::new(),
             layers: image::Layers::default(),
+            logging: crate::Logging::default(),
+            journal: PathBuf::new(),
         }
     }
 

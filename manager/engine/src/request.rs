@@ -2,6 +2,8 @@
 
 mod health;
 mod isolation;
+mod log_tag;
+mod logging;
 mod names;
 mod ports;
 mod resources;
@@ -18,6 +20,9 @@ use crate::Error;
 
 pub use health::Healthcheck;
 pub use isolation::Isolation;
+pub(crate) use log_tag::{Facts, Tag};
+pub use logging::{LOG_DRIVERS, Logging};
+pub(crate) use logging::{Plan, ReceiverKind, Selection};
 pub use names::{HostEntry, Names};
 pub(crate) use ports::Wanted;
 pub use ports::{PortRange, Ports, Publish};
@@ -104,6 +109,8 @@ pub struct CreateRequest {
     pub annotations: BTreeMap<String, String>,
     /// How long a stop waits before it kills; None: 10 seconds.
     pub stop_timeout_seconds: Option<u32>,
+    /// What becomes of its output. On record with the manager's defaults in it.
+    pub logging: Logging,
 }
 
 /// A directory or file of the host that a container sees.

@@ -15,7 +15,7 @@ use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, layers::Layers};
 use crate::volumes::{self, Prepared};
-use crate::{Error, bundle, etc_files, ports, sys, teardown};
+use crate::{Error, bundle, etc_files, logs, ports, sys, teardown};
 
 /// A run that has begun, and is on record.
 pub(crate) struct Started {
@@ -50,6 +50,7 @@ pub(crate) async fn start(engine: &Arc<Inner>, container: &Container, by: By) ->
 async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Started, Error> {
     let id = &container.id;
     let ports = ports::claim(engine, container).await?;
+    let log = logs::target::uri(engine, container).await?;
     let prepared = volumes::prepare(engine, container).await?;
     failpoint::reach("start.volumes-ready");
 
@@ -60,7 +61,7 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     failpoint::reach("start.shim-launched");
 
     let pid = shim
-        .create(&engine.config, &rootfs, streams(engine, container))
+        .create(&engine.config, &rootfs, streams(engine, container, log))
         .await?;
     drop(prepared);
     failpoint::reach("start.created");
@@ -124,8 +125,7 @@ async fn write_files(
     .await
 }
 
-fn streams(engine: &Inner, container: &Container) -> Streams {
-    let log = format!("json-file://{}", engine.config.log(&container.id).display());
+fn streams(engine: &Inner, container: &Container, log: String) -> Streams {
     let (request, tty) = (&container.request, container.request.tty);
     let stdin = bundle::stdin(&engine.config.bundle(&container.id));
     Streams {

@@ -203,6 +203,7 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         domainname: flags.identity.domainname.clone(),
         annotations: flags.identity.annotation.iter().cloned().collect(),
         stop_timeout_seconds: flags.identity.stop_timeout,
+        logging: Some(flags.logging.message()),
     })
 }
 

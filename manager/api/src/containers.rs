@@ -235,6 +235,7 @@ impl Service for Containers {
         request: Request<v1::LogsRequest>,
     ) -> Result<Response<Answers<v1::LogChunk>>, Status> {
         let request = request.into_inner();
+        let details = request.details;
         let records = self
             .0
             .logs(LogsRequest {
@@ -242,10 +243,12 @@ impl Service for Containers {
                 follow: request.follow,
                 tail_lines: request.tail_lines,
                 since_unix_nanos: request.since_unix_nanos,
+                until_unix_nanos: request.until_unix_nanos,
             })
             .await
             .map_err(status)?;
-        let chunks = ReceiverStream::new(records).map(|record| record.map(chunk).map_err(status));
+        let chunks = ReceiverStream::new(records)
+            .map(move |record| record.map(|record| chunk(record, details)).map_err(status));
         Ok(Response::new(self.1.cut(chunks)))
     }
 
@@ -424,7 +427,7 @@ fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(seconds.into())
 }
 
-fn chunk(record: Record) -> v1::LogChunk {
+fn chunk(record: Record, details: bool) -> v1::LogChunk {
     let stream = match record.stream {
         Stream::Stdout => v1::log_chunk::Stream::Stdout,
         Stream::Stderr => v1::log_chunk::Stream::Stderr,
@@ -433,5 +436,10 @@ fn chunk(record: Record) -> v1::LogChunk {
         stream: stream.into(),
         data: record.data,
         at_unix_nanos: record.at_unix_nanos,
+        attributes: record
+            .attributes
+            .filter(|_| details)
+            .map(|attributes| attributes.into_iter().collect())
+            .unwrap_or_default(),
     }
 }

@@ -33,6 +33,8 @@ impl Service for System {
             kernel: version.kernel,
             cgroups: version.cgroups.to_owned(),
             root: version.root.to_string_lossy().into_owned(),
+            log_driver: version.log_driver,
+            log_drivers: engine::LOG_DRIVERS.map(str::to_owned).to_vec(),
         }))
     }
 

@@ -11,7 +11,7 @@ mod upkeep;
 pub(crate) use artifact::{inspected, kept};
 pub(crate) use upkeep::update;
 
-use engine::{Bind, Container, CreateRequest, Error, Exit, Network, State};
+use engine::{Bind, Container, CreateRequest, Error, Exit, Logging, Network, State};
 use image::{Credentials, Lease, LeasedImage, Secret};
 use proto::v1;
 
@@ -91,6 +91,7 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
         annotations: message.annotations.into_iter().collect(),
         stop_timeout_seconds: message.stop_timeout_seconds,
         init: message.init,
+        logging: message.logging.map(logging).unwrap_or_default(),
     })
 }
 
@@ -143,6 +144,17 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
         annotations: request.annotations.into_iter().collect(),
         stop_timeout_seconds: request.stop_timeout_seconds,
         init: request.init,
+        logging: Some(v1::Logging {
+            driver: request.logging.name().to_owned(),
+            options: request.logging.options.into_iter().collect(),
+        }),
+    }
+}
+
+fn logging(message: v1::Logging) -> Logging {
+    Logging {
+        driver: message.driver,
+        options: message.options.into_iter().collect(),
     }
 }
 
@@ -290,6 +302,10 @@ mod tests {
             annotations: [("a".to_owned(), "b".to_owned())].into(),
             stop_timeout_seconds: Some(0),
             init: true,
+            logging: Some(v1::Logging {
+                driver: "local".to_owned(),
+                options: [("max-size".to_owned(), "1m".to_owned())].into(),
+            }),
             ..v1::CreateContainerRequest::default()
         };
         assert_eq!(create_message(&create_request(message.clone()).unwrap()), message);

@@ -5,6 +5,7 @@ mod connection;
 mod cp;
 mod isolation;
 mod leases;
+mod logging;
 mod names;
 mod ports;
 mod registries;
@@ -19,6 +20,7 @@ pub(crate) use connection::{Connection, ContextCommand, Endpoint};
 pub(crate) use cp::Copy;
 pub(crate) use isolation::{IdentityFlags, IsolationFlags};
 pub(crate) use leases::{CreateLease, LeaseCommand};
+pub(crate) use logging::LoggingFlags;
 pub(crate) use names::NameFlags;
 pub(crate) use ports::{Port, PortFlags};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
@@ -337,6 +339,8 @@ pub(crate) struct Create {
     pub(crate) isolation: IsolationFlags,
     #[command(flatten)]
     pub(crate) identity: IdentityFlags,
+    #[command(flatten)]
+    pub(crate) logging: LoggingFlags,
     /// Set a label
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub(crate) label: Vec<String>,
@@ -533,6 +537,12 @@ pub(crate) struct Logs {
     /// Begin at a time, or so long ago (10m)
     #[arg(long, value_name = "TIME", value_parser = time::parse_since)]
     pub(crate) since: Option<i64>,
+    /// End at a time, or so long ago (10m)
+    #[arg(long, value_name = "TIME", value_parser = time::parse_since)]
+    pub(crate) until: Option<i64>,
+    /// Show what logging options add to each record: labels, variables, the tag
+    #[arg(long)]
+    pub(crate) details: bool,
     pub(crate) container: String,
 }
 

@@ -174,6 +174,7 @@ pub(crate) struct ContainerDetails {
     #[serde(flatten)]
     container: Container,
     log_path: Option<String>,
+    log_config: Option<LogConfig>,
     /// All of them, with those of the image and of other containers.
     mounts: Vec<volumes::Mount>,
     /// What `create` asked for.
@@ -187,9 +188,31 @@ impl From<&v1::InspectContainerResponse> for ContainerDetails {
         Self {
             container: Container::from(&found.container.clone().unwrap_or_default()),
             log_path: unless_empty(&found.log_path),
+            log_config: found
+                .request
+                .as_ref()
+                .and_then(|request| request.logging.as_ref())
+                .map(LogConfig::from),
             mounts: found.mounts.iter().map(volumes::Mount::from).collect(),
             request: found.request.as_ref().map(Request::from),
             bundle_config: embedded(&found.bundle_config_json),
+        }
+    }
+}
+
+/// With the manager's defaults in it.
+#[derive(Serialize)]
+struct LogConfig {
+    #[serde(rename = "type")]
+    driver: String,
+    config: BTreeMap<String, String>,
+}
+
+impl From<&v1::Logging> for LogConfig {
+    fn from(logging: &v1::Logging) -> Self {
+        Self {
+            driver: logging.driver.clone(),
+            config: logging.options.clone().into_iter().collect(),
         }
     }
 }
@@ -335,6 +358,8 @@ pub(crate) struct ManagerVersion {
     pub(crate) kernel: String,
     pub(crate) cgroups: String,
     pub(crate) root: String,
+    pub(crate) log_driver: String,
+    pub(crate) log_drivers: Vec<String>,
 }
 
 impl From<v1::VersionResponse> for ManagerVersion {
@@ -348,6 +373,8 @@ impl From<v1::VersionResponse> for ManagerVersion {
             kernel,
             cgroups,
             root,
+            log_driver,
+            log_drivers,
         } = version;
         Self {
             version,
@@ -358,6 +385,8 @@ impl From<v1::VersionResponse> for ManagerVersion {
             kernel,
             cgroups,
             root,
+            log_driver,
+            log_drivers,
         }
     }
 }

@@ -316,6 +316,8 @@ fn detach_keys_leave_quietly_even_when_split() {
     terminal.type_in(b"\x11");
     assert_eq!(wait(&mut child).code(), Some(0));
     assert!(terminal.is_cooked());
+    // The screen has the last bytes a moment after the client has ended.
+    terminal.wait_for("size 90x24\r\n\r\n");
     assert!(
         terminal.screen().ends_with("size 90x24\r\n\r\n"),
         "{:?}",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use engine::{Config, Layers, PolicyFile};
+use engine::{Config, Layers, Logging, PolicyFile};
 use network::Bridge;
 
 use crate::remote::RemoteOptions;
@@ -71,6 +71,25 @@ pub(crate) struct Options {
     /// 6.15 and later can mount from there; auto takes what the kernel can. Layers that are here stay as they are.
     #[arg(long, env = "BERTH_LAYERS", default_value = "folders", value_name = "FORM")]
     layers: Layers,
+    /// What becomes of the output of containers for which nothing else is asked: json-file, local, none, journald, syslog.
+    #[arg(
+        long,
+        env = "BERTH_LOG_DRIVER",
+        default_value = "json-file",
+        value_name = "DRIVER"
+    )]
+    log_driver: String,
+    /// An option of that driver, as docker has them (max-size=10m); may be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = log_option)]
+    log_opt: Vec<(String, String)>,
+    /// journald's socket, for the driver of that name.
+    #[arg(
+        long,
+        env = "BERTH_JOURNAL_SOCKET",
+        default_value = "/run/systemd/journal/socket",
+        value_name = "PATH"
+    )]
+    journal_socket: PathBuf,
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter by module.
     #[arg(long, env = "BERTH_LOG", default_value = "info", value_name = "LEVEL")]
     pub(crate) log_level: String,
@@ -86,6 +105,15 @@ impl Options {
     /// Where to listen, if the command line says so.
     pub(crate) fn asked_socket(&self) -> Option<&Path> {
         self.socket.as_deref()
+    }
+
+    fn logging(&self) -> anyhow::Result<Logging> {
+        let logging = Logging {
+            driver: self.log_driver.clone(),
+            options: self.log_opt.iter().cloned().collect(),
+        };
+        logging.check().context("--log-driver and --log-opt")?;
+        Ok(logging)
     }
 
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
@@ -145,7 +173,16 @@ impl Options {
                 .map(|folder| absolute(&folder))
                 .collect::<anyhow::Result<_>>()?,
             layers: self.layers,
+            logging: self.logging()?,
+            journal: absolute(&self.journal_socket)?,
         })
+    }
+}
+
+fn log_option(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("not of the form NAME=VALUE".to_owned()),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::container::State;
 use crate::engine::Engine;
 use crate::input::{self, INPUT_QUEUE_MAX, Input, OUTPUT_QUEUE_MAX, Output};
 use crate::lifecycle::Snapshot;
-use crate::logs::{Follower, Position, Stream};
+use crate::logs::{self, Follower, Position, Stream};
 use crate::signals::{ended, not_paused, not_running};
 use crate::{Error, bundle};
 
@@ -50,7 +50,8 @@ impl Engine {
         } else {
             Position::End
         };
-        let follower = Follower::open(handle.logs.reading(), &self.0.log_watcher, from).await?;
+        let is_kept = created.logging.plan()?.file.kept;
+        let follower = Follower::open(handle.logs.reading(), &self.0.log_watcher, from, is_kept).await?;
 
         let (sender, output) = mpsc::channel(OUTPUT_QUEUE_MAX);
         let (input, inputs) = mpsc::channel(INPUT_QUEUE_MAX);
@@ -101,7 +102,7 @@ async fn deliver(
                 Stream::Stdout => Output::Stdout(record.data),
                 Stream::Stderr => Output::Stderr(record.data),
             };
-            if sender.send(Ok(output)).await.is_err() {
+            if !logs::send(&follower, &sender, Ok(output)).await {
                 return;
             }
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use network::Bridge;
 
+use crate::request::Logging;
 use crate::store::Subnet;
 
 /// How an engine is set up.
@@ -29,6 +30,10 @@ pub struct Config {
     pub registries: Vec<PathBuf>,
     /// What new layers of images are kept as.
     pub layers: image::Layers,
+    /// Of containers for which nothing else is asked.
+    pub logging: Logging,
+    /// journald's socket.
+    pub journal: PathBuf,
 }
 
 impl Config {

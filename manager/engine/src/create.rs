@@ -19,9 +19,10 @@ const NAME_ATTEMPTS: u32 = 20;
 
 impl Engine {
     /// Make a container. Its image has to be there. Besides, what of the image is not done here: a sentence each.
-    pub async fn create(&self, request: CreateRequest) -> Result<(Arc<Container>, Vec<String>), Error> {
-        request.validate()?;
+    pub async fn create(&self, mut request: CreateRequest) -> Result<(Arc<Container>, Vec<String>), Error> {
         let engine = &self.0;
+        request.logging = request.logging.or(&engine.config.logging);
+        request.validate()?;
         if let Some(holder) = engine.containers.by_name(&request.name) {
             return Err(Error::NameTaken {
                 name: request.name,

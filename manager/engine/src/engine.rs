@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::container::{Container, State};
 use crate::events::{Events, EventsRequest, Listener};
 use crate::lifecycle::Handle;
+use crate::logs::pack::Packer;
 use crate::logs::watch::Watcher;
 use crate::ports::Claims;
 use crate::registry::Registry;
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) containers: Registry,
     pub(crate) events: Events,
     pub(crate) log_watcher: Watcher,
+    pub(crate) log_packer: Packer,
     pub(crate) pauses: Pauses,
     pub(crate) volumes: Volumes,
     /// Starts that nobody waits for take turns, and none has one before reconcile is done.
@@ -55,7 +57,7 @@ pub struct Inspection {
     pub container: Arc<Container>,
     /// The config.json of its run; empty while it is not running.
     pub bundle_config_json: String,
-    /// Where its output is kept.
+    /// Where its output is kept; empty: nowhere.
     pub log_path: std::path::PathBuf,
 }
 
@@ -63,6 +65,7 @@ impl Engine {
     /// Open the engine, and put right what a manager before this one has left: containers that still run are
     /// watched again, those that ended get their exits, and what has no owner is removed.
     pub async fn open(mut config: Config) -> Result<Engine, Error> {
+        config.logging.check()?;
         owner::check_before(&config)?;
         for folder in [
             config.images(),
@@ -91,6 +94,7 @@ impl Engine {
             containers: Registry::default(),
             events: Events::new(),
             log_watcher: Watcher::new()?,
+            log_packer: Packer::new()?,
             pauses: Pauses::default(),
             volumes: Volumes::default(),
             starts: Semaphore::new(0),
@@ -196,7 +200,12 @@ impl Engine {
         // While it ends or begins, the file may just not be there.
         let config =
             blocking(move || Ok(bundle::config(&engine.config.bundle(&id)).unwrap_or_default())).await?;
-        let log_path = self.0.config.log(&container.id);
+        let is_kept = container.request.logging.plan()?.file.kept;
+        let log_path = if is_kept {
+            self.0.config.log(&container.id)
+        } else {
+            std::path::PathBuf::new()
+        };
         Ok(Inspection {
             container,
             bundle_config_json: config,

@@ -66,9 +66,9 @@ pub use logs::{LogsRequest, Record, Stream};
 pub use network::{Protocol, PublishedPort};
 pub use prune::{ContainerFilters, Pruned};
 pub use request::{
-    Bind, BindSource, CreateRequest, Device, DeviceValue, Healthcheck, HostEntry, Isolation, Mount, Names,
-    Network, PortRange, Ports, Publish, Recursion, Resources, RestartPolicy, Source, Storage, TmpfsSource,
-    Ulimit, UpdateRequest, VolumeSource,
+    Bind, BindSource, CreateRequest, Device, DeviceValue, Healthcheck, HostEntry, Isolation, LOG_DRIVERS,
+    Logging, Mount, Names, Network, PortRange, Ports, Publish, Recursion, Resources, RestartPolicy, Source,
+    Storage, TmpfsSource, Ulimit, UpdateRequest, VolumeSource,
 };
 pub use signals::Until;
 pub use stats::{INTERVAL as STATS_INTERVAL, Sampler, Stats, Usage};

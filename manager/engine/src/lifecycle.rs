@@ -140,7 +140,11 @@ impl Handle {
         unrecorded: Option<(Exit, Next)>,
     ) -> Arc<Handle> {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-        let logs = Arc::new(LogFolder::new(engine.config.container(&container.id)));
+        let folder = engine.config.container(&container.id);
+        if container.request.logging.packs() {
+            engine.log_packer.watch(&folder);
+        }
+        let logs = Arc::new(LogFolder::new(folder));
         let held = Arc::new(Held::default());
         if shim.is_some() && container.stopped_by_hand {
             // By a `kill` whose end has not come yet.

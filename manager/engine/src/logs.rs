@@ -2,18 +2,25 @@
 //! client that reads slowly holds nobody up. As with docker's json-file by default, a log grows without
 //! bound: a limit would drop output that nobody agreed to lose. It goes with its container.
 
+mod files;
 mod follow;
+pub(crate) mod pack;
 mod record;
+mod splitter;
+pub(crate) mod syslog;
 mod tail;
+pub(crate) mod target;
 pub(crate) mod watch;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use crate::Error;
+use crate::container::now_unix_nanos;
 use crate::engine::{Engine, blocking};
 
 pub(crate) use follow::{Follower, Position};
@@ -36,20 +43,37 @@ pub struct LogsRequest {
     pub tail_lines: Option<u64>,
     /// Only what was written at this time or later, in nanoseconds since 1970.
     pub since_unix_nanos: i64,
+    /// Only what was written until this time, in nanoseconds since 1970; 0: all.
+    pub until_unix_nanos: i64,
 }
+
+/// A client that takes nothing for so long is slow.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// What a container wrote, in order. Bounded: a reader that stops stops the reading, nothing else.
     pub async fn logs(&self, request: LogsRequest) -> Result<mpsc::Receiver<Result<Record, Error>>, Error> {
         let handle = self.0.containers.find(&request.container)?;
-        let from = request.tail_lines.map_or(Position::Start, Position::LastLines);
+        let container = handle.snapshot().container;
+        if !container.request.logging.plan()?.file.kept {
+            let why = "configured logging driver does not support reading";
+            return Err(Error::wrong_state("read the logs of", &container, why));
+        }
+        let from = match request.tail_lines {
+            Some(lines) => Position::LastLines(lines),
+            None => Position::Since(request.since_unix_nanos),
+        };
         let mut state = handle.watch();
         let run = handle.snapshot().container.runs;
         let reading = handle.logs.reading();
-        let mut follower = Follower::open(reading, &self.0.log_watcher, from).await?;
+        let mut follower = Follower::open(reading, &self.0.log_watcher, from, true).await?;
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         tokio::spawn(async move {
             let mut ended = !request.follow;
+            let until = match request.until_unix_nanos {
+                0 => i64::MAX,
+                until => until,
+            };
             loop {
                 let records = match follower.read().await {
                     Ok(records) => records,
@@ -63,7 +87,7 @@ impl Engine {
                     .into_iter()
                     .filter(|record| record.at_unix_nanos >= request.since_unix_nanos)
                 {
-                    if sender.send(Ok(record)).await.is_err() {
+                    if record.at_unix_nanos > until || !send(&follower, &sender, Ok(record)).await {
                         return;
                     }
                 }
@@ -74,12 +98,34 @@ impl Engine {
                     tokio::select! {
                         () = follower.changed() => {}
                         _ = state.wait_for(|snapshot| snapshot.has_ended(run)) => ended = true,
+                        () = clock_says(until) => ended = true,
                         () = sender.closed() => return,
                     }
                 }
             }
         });
         Ok(receiver)
+    }
+}
+
+/// Hand something to a client; whether it still is there. What one that is slow holds up is bounded.
+pub(crate) async fn send<T>(follower: &Follower, client: &mpsc::Sender<T>, message: T) -> bool {
+    loop {
+        match tokio::time::timeout(PATIENCE, client.reserve()).await {
+            Ok(Ok(room)) => {
+                room.send(message);
+                return true;
+            }
+            Ok(Err(_)) => return false,
+            Err(_) => follower.is_slow(),
+        }
+    }
+}
+
+/// Returns when it is later than that.
+async fn clock_says(unix_nanos: i64) {
+    if let Ok(left) = u64::try_from(unix_nanos.saturating_sub(now_unix_nanos())) {
+        tokio::time::sleep(Duration::from_nanos(left)).await;
     }
 }
 

@@ -85,6 +85,8 @@ mod tests {
             bridge: network::Bridge::default(),
             registries: Vec::new(),
             layers: image::Layers::default(),
+            logging: crate::Logging::default(),
+            journal: PathBuf::new(),
         }
     }
 

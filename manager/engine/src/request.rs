@@ -2,6 +2,8 @@
 
 mod health;
 mod isolation;
+mod log_tag;
+mod logging;
 mod names;
 mod ports;
 mod resources;
@@ -18,6 +20,9 @@ use crate::Error;
 
 pub use health::Healthcheck;
 pub use isolation::Isolation;
+pub(crate) use log_tag::{Facts, Tag};
+pub use logging::{LOG_DRIVERS, Logging};
+pub(crate) use logging::{Plan, ReceiverKind, Selection};
 pub use names::{HostEntry, Names};
 pub(crate) use ports::Wanted;
 pub use ports::{PortRange, Ports, Publish};
@@ -109,6 +114,8 @@ pub struct CreateRequest {
     /// A small program is the first process, which starts the container's own, sends signals on to it, and takes leave of
     /// processes that have lost their parents.
     pub init: bool,
+    /// What becomes of its output. On record with the manager's defaults in it.
+    pub logging: Logging,
 }
 
 impl CreateRequest {

@@ -16,7 +16,7 @@ use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, Given, layers::Layers};
 use crate::volumes::{self, Prepared};
-use crate::{Error, bundle, etc_files, ports, sys, teardown};
+use crate::{Error, bundle, etc_files, logs, ports, sys, teardown};
 
 /// A run that has begun, and is on record.
 pub(crate) struct Started {
@@ -52,6 +52,7 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     let id = &container.id;
     let joined = Arc::new(Joined::of(engine, container)?);
     let ports = ports::claim(engine, container).await?;
+    let log = logs::target::uri(engine, container).await?;
     let prepared = volumes::prepare(engine, container).await?;
     failpoint::reach("start.volumes-ready");
 
@@ -62,7 +63,7 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     failpoint::reach("start.shim-launched");
 
     let pid = shim
-        .create(&engine.config, &rootfs, streams(engine, container))
+        .create(&engine.config, &rootfs, streams(engine, container, log))
         .await?;
     drop(prepared);
     joined.check(container)?;
@@ -146,8 +147,7 @@ async fn write_files(
     .await
 }
 
-fn streams(engine: &Inner, container: &Container) -> Streams {
-    let log = format!("json-file://{}", engine.config.log(&container.id).display());
+fn streams(engine: &Inner, container: &Container, log: String) -> Streams {
     let (request, tty) = (&container.request, container.request.tty);
     let stdin = bundle::stdin(&engine.config.bundle(&container.id));
     Streams {

@@ -23,6 +23,8 @@ pub struct Version {
     pub cgroups: &'static str,
     /// Where this manager keeps things.
     pub root: std::path::PathBuf,
+    /// Of containers for which no other is asked.
+    pub log_driver: String,
 }
 
 impl Engine {
@@ -39,6 +41,7 @@ impl Engine {
                 .unwrap_or_default(),
             cgroups: cgroups(Path::new("/sys/fs/cgroup")),
             root: config.root.clone(),
+            log_driver: config.logging.name().to_owned(),
         }
     }
 }

@@ -7,7 +7,7 @@ use shim::stdio::target::Target;
 fuzz_target!(|uri: &str| {
     let path = match Target::parse(uri) {
         Ok(Target::Path(path) | Target::File(path)) => path,
-        Ok(Target::Log(settings)) => settings.path,
+        Ok(Target::Log(settings, _)) => settings.path,
         Ok(Target::Logger(logger)) => logger.path,
         Ok(Target::Null) | Err(_) => return,
     };

@@ -2,6 +2,7 @@
 //! and what the shim keeps to feed and drain them.
 
 pub mod fifo;
+pub mod forward;
 pub mod log;
 pub mod logger;
 pub mod pump;
@@ -18,6 +19,7 @@ use crate::options::Options;
 use crate::status::Status;
 use crate::sys;
 use crate::task::StreamNames;
+use forward::Forward;
 use log::{LogFile, Stream};
 use logger::LoggerCommand;
 use pump::{Pump, Sink};
@@ -188,13 +190,22 @@ fn open_sink(
         Target::Null => None,
         Target::Path(path) => Some(fifo::open_for_writing(path)?),
         Target::File(path) => Some(Sink::append_to(path)?),
-        Target::Log(settings) => {
+        Target::Log(settings, forward) => {
             let shared = match shared_log {
                 Some((path, log)) if *path == settings.path => Rc::clone(log),
                 _ => Rc::new(LogFile::open(settings)?.into()),
             };
             *shared_log = Some((settings.path.clone(), Rc::clone(&shared)));
-            Some(Sink::Log(shared, stream))
+            Some(match forward {
+                None => Sink::Log(shared, stream),
+                Some(settings) => {
+                    let forward = Forward::open((**settings).clone(), stream).map_err(|error| {
+                        let receiver = &settings.receiver;
+                        io::Error::new(error.kind(), format!("connect to {receiver}: {error}"))
+                    })?;
+                    Sink::Forward(Box::new(forward), shared, stream)
+                }
+            })
         }
         Target::Logger(_) => {
             return Err(io::Error::new(

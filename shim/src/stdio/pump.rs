@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::forward::Forward;
 use super::log::{self, Stream};
 use crate::reactor::{Reactor, Token};
 use crate::shim_log;
@@ -42,6 +43,8 @@ pub enum Sink {
     File { file: File, lost_bytes: u64 },
     /// The container's log.
     Log(log::Shared, Stream),
+    /// A receiver of messages, and the container's log.
+    Forward(Box<Forward>, log::Shared, Stream),
     /// Nowhere: a terminal that nobody reads stops its process once it is full.
     Nowhere,
 }
@@ -75,6 +78,7 @@ impl Sink {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Sink::Fifo(fd) | Sink::Pipe(fd) | Sink::Stream(fd) => Some(fd.as_fd()),
+            Sink::Forward(forward, ..) => forward.descriptor(),
             Sink::File { .. } | Sink::Log(..) | Sink::Nowhere => None,
         }
     }
@@ -99,8 +103,26 @@ impl Sink {
                 log.borrow_mut().append(*stream, bytes);
                 Ok(bytes.len())
             }
+            Sink::Forward(forward, log, stream) => {
+                let taken = forward.take(bytes)?;
+                log.borrow_mut().append(*stream, &bytes[..taken]);
+                Ok(taken)
+            }
             Sink::Nowhere => Ok(bytes.len()),
         }
+    }
+
+    /// Its end has come. `WouldBlock`: what it was given is not delivered yet.
+    fn finish(&mut self) -> io::Result<()> {
+        match self {
+            Sink::Forward(forward, ..) => forward.finish(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it has taken what it has still to deliver.
+    fn is_behind(&self) -> bool {
+        matches!(self, Sink::Forward(forward, ..) if forward.is_behind())
     }
 }
 
@@ -128,6 +150,8 @@ pub struct Pump {
     unclaimed: bool,
     /// [`Pumps::take_unclaimed`] has told of it.
     told: bool,
+    /// The sink is watched too, as it has something to deliver while the source may be quiet.
+    delivering: bool,
 }
 
 /// What came of a turn.
@@ -159,6 +183,7 @@ impl Pump {
             held: false,
             unclaimed: false,
             told: false,
+            delivering: false,
         })
     }
 
@@ -174,6 +199,7 @@ impl Pump {
             held: false,
             unclaimed: false,
             told: false,
+            delivering: false,
         }
     }
 
@@ -223,6 +249,9 @@ impl Pump {
             if self.held {
                 return turn;
             }
+        }
+        if let Sink::Forward(forward, ..) = &mut self.sink {
+            forward.flush();
         }
         let mut moved = 0;
         while moved < budget {
@@ -309,6 +338,7 @@ impl Pump {
     fn has_unread(&self) -> bool {
         self.unclaimed
             || !self.pending.is_empty()
+            || self.sink.is_behind()
             || (self.waiting == Waiting::ForSink && sys::bytes_readable(&self.source).unwrap_or(0) > 0)
     }
 
@@ -330,6 +360,31 @@ impl Pump {
 
     fn has_reader(&self) -> bool {
         self.sink.descriptor().is_none_or(sys::has_reader)
+    }
+
+    /// The socket to a receiver may be another one after a turn: it is watched anew.
+    fn forget_receiver(&mut self, number: u32, reactor: &Reactor) {
+        if !matches!(self.sink, Sink::Forward(..)) {
+            return;
+        }
+        if self.waiting == Waiting::ForSink {
+            let _ = self.wait_for(Waiting::Unwatched, number, reactor);
+        } else if std::mem::take(&mut self.delivering)
+            && let Some(sink) = self.sink.descriptor()
+        {
+            reactor.forget(sink);
+        }
+    }
+
+    /// Goes on when the receiver takes more of what waits for it.
+    fn watch_delivery(&mut self, number: u32, reactor: &Reactor) {
+        if self.waiting == Waiting::ForSource
+            && self.sink.is_behind()
+            && let Some(sink) = self.sink.descriptor()
+        {
+            let watched = reactor.watch(sink, Token::Sink(number), Interest::Writable);
+            self.delivering = watched.is_ok();
+        }
     }
 
     fn wait_for(&mut self, waiting: Waiting, number: u32, reactor: &Reactor) -> io::Result<()> {
@@ -399,10 +454,14 @@ impl Pumps {
         if self.buffer.is_empty() {
             self.buffer.resize(CHUNK_BYTES, 0);
         }
-        let turn = pump.turn(budget, &mut self.buffer);
+        pump.forget_receiver(number, reactor);
+        let mut turn = pump.turn(budget, &mut self.buffer);
+        if turn == Turn::Over && pump.sink.finish().is_err() {
+            turn = Turn::SinkFull;
+        }
         if turn != Turn::Unfinished {
             self.buffer = Vec::new();
-            if let Sink::Log(log, _) = &pump.sink {
+            if let Sink::Log(log, _) | Sink::Forward(_, log, _) = &pump.sink {
                 log.borrow_mut().rest();
             }
         }
@@ -431,6 +490,7 @@ impl Pumps {
             self.stop(number, reactor);
             return true;
         }
+        pump.watch_delivery(number, reactor);
         false
     }
 
@@ -590,11 +650,7 @@ mod tests {
     #[test]
     fn a_fast_stream_is_logged_whole_and_leaves_no_buffer() {
         let folder = tempfile::tempdir().unwrap();
-        let settings = log::LogSettings {
-            path: folder.path().join("log.json"),
-            size_bytes_max: None,
-            files_max: 1,
-        };
+        let settings = log::LogSettings::new(folder.path().join("log.json"));
         let sink = Sink::Log(
             Rc::new(log::LogFile::open(&settings).unwrap().into()),
             Stream::Stdout,

@@ -1,9 +1,11 @@
 //! The URIs that name where a stream goes. Untrusted input: parsed here, fuzzed, and nothing is opened on the way.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use super::forward::{Format, ForwardSettings, Receiver};
 use super::log::LogSettings;
 use super::logger::LoggerUri;
 
@@ -17,8 +19,19 @@ pub enum Target {
     File(PathBuf),
     /// `binary:///path?args`: a process that reads the output.
     Logger(LoggerUri),
-    /// `json-file:///path?max-size=BYTES&max-file=N`: the log that the shim writes itself.
-    Log(LogSettings),
+    /// `json-file:///path?settings`: the log that the shim writes itself, and what it sends to a receiver.
+    ///
+    /// | setting | |
+    /// |---|---|
+    /// | `max-size=BYTES`, `max-file=N` | rotate |
+    /// | `attrs=JSON` | an object that each record has as `attrs` |
+    /// | `keep=no` | write only while somebody has a lock on the file |
+    /// | `to=unixgram:///PATH`, `unix:///PATH`, `udp://ADDRESS:PORT`, `tcp://ADDRESS:PORT` | send each line there too |
+    /// | `format=journald`, `unix`, `rfc3164`, `rfc5424`, `rfc5424micro` | as what |
+    /// | `facility=N`, `tag=TEXT` | for syslog |
+    /// | `fields=LINES` | `NAME=VALUE`, each with a newline behind it, for journald |
+    /// | `buffer=BYTES` | keep so much for a receiver that is slow, and lose what is more; else wait for it |
+    Log(LogSettings, Option<Box<ForwardSettings>>),
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +54,7 @@ pub enum TargetError {
     UnknownKey { uri: String, key: String },
 }
 
-const URI_BYTES_MAX: usize = 16 << 10;
+const URI_BYTES_MAX: usize = 128 << 10;
 
 impl Target {
     pub fn parse(uri: &str) -> Result<Self, TargetError> {
@@ -64,7 +77,7 @@ impl Target {
                 path,
                 arguments: query_pairs(uri, query)?,
             })),
-            "json-file" => Ok(Target::Log(log_settings(uri, path, query)?)),
+            "json-file" => log_target(uri, path, query),
             _ => Err(TargetError::UnknownScheme {
                 uri: uri.to_owned(),
                 scheme: scheme.to_owned(),
@@ -119,12 +132,10 @@ fn query_pairs(uri: &str, query: &str) -> Result<Vec<(String, String)>, TargetEr
         .collect()
 }
 
-fn log_settings(uri: &str, path: PathBuf, query: &str) -> Result<LogSettings, TargetError> {
-    let mut settings = LogSettings {
-        path,
-        size_bytes_max: None,
-        files_max: 1,
-    };
+fn log_target(uri: &str, path: PathBuf, query: &str) -> Result<Target, TargetError> {
+    let mut log = LogSettings::new(path);
+    let mut forward = ForwardSettings::default();
+    let mut receiver = None;
     for (key, value) in query_pairs(uri, query)? {
         let bad = |key, rule| TargetError::BadValue {
             uri: uri.to_owned(),
@@ -133,19 +144,45 @@ fn log_settings(uri: &str, path: PathBuf, query: &str) -> Result<LogSettings, Ta
         };
         match key.as_str() {
             "max-size" => {
-                let size = value
-                    .parse()
-                    .ok()
-                    .filter(|size| *size >= LogSettings::SIZE_BYTES_MIN);
-                settings.size_bytes_max =
-                    Some(size.ok_or_else(|| bad("max-size", "a number of bytes, 4096 or more"))?);
+                let size = value.parse().ok().filter(|size| *size > 0);
+                log.size_bytes_max = Some(size.ok_or_else(|| bad("max-size", "a number of bytes"))?);
             }
             "max-file" => {
-                settings.files_max = value
+                log.files_max = value
                     .parse()
                     .ok()
                     .filter(|count| (1..=LogSettings::FILES_MAX).contains(count))
                     .ok_or_else(|| bad("max-file", "a number from 1 to 1000"))?;
+            }
+            "attrs" => {
+                let is_object = serde_json::from_str::<BTreeMap<String, String>>(&value).is_ok();
+                log.attributes = Some(value)
+                    .filter(|_| is_object)
+                    .ok_or_else(|| bad("attrs", "a JSON object of strings"))?;
+            }
+            "keep" => {
+                log.kept = match value.as_str() {
+                    "yes" => true,
+                    "no" => false,
+                    _ => return Err(bad("keep", "yes or no")),
+                }
+            }
+            "to" => {
+                let parsed = Receiver::parse(&value);
+                receiver = Some(parsed.ok_or_else(|| bad("to", Receiver::RULE))?);
+            }
+            "format" => {
+                forward.format = Format::parse(&value).ok_or_else(|| bad("format", Format::RULE))?;
+            }
+            "facility" => {
+                let facility = value.parse().ok().filter(|facility| *facility < 24);
+                forward.facility = facility.ok_or_else(|| bad("facility", "a number from 0 to 23"))?;
+            }
+            "tag" => forward.tag = value,
+            "fields" => forward.fields = value,
+            "buffer" => {
+                let size = value.parse().ok();
+                forward.buffer_bytes = Some(size.ok_or_else(|| bad("buffer", "a number of bytes"))?);
             }
             _ => {
                 return Err(TargetError::UnknownKey {
@@ -155,7 +192,8 @@ fn log_settings(uri: &str, path: PathBuf, query: &str) -> Result<LogSettings, Ta
             }
         }
     }
-    Ok(settings)
+    let forward = receiver.map(|receiver| Box::new(ForwardSettings { receiver, ..forward }));
+    Ok(Target::Log(log, forward))
 }
 
 #[cfg(test)]
@@ -187,9 +225,10 @@ mod tests {
 
     #[test]
     fn log_settings_are_read_with_their_bounds() {
-        let Target::Log(settings) =
-            Target::parse("json-file:///l/log.json?max-size=10000&max-file=3").unwrap()
-        else {
+        let parsed = Target::parse(
+            "json-file:///l/log.json?max-size=10000&max-file=3&attrs=%7B%22a%22:%22b%22%7D&keep=no",
+        );
+        let Target::Log(settings, None) = parsed.unwrap() else {
             panic!()
         };
         assert_eq!(
@@ -197,20 +236,50 @@ mod tests {
             LogSettings {
                 path: "/l/log.json".into(),
                 size_bytes_max: Some(10_000),
-                files_max: 3
+                files_max: 3,
+                attributes: r#"{"a":"b"}"#.to_owned(),
+                kept: false,
             }
         );
         for bad in [
-            "max-size=1",
+            "max-size=0",
             "max-size=-1",
             "max-size=ten",
             "max-file=0",
             "max-file=1001",
+            "attrs=1",
+            "attrs=%7B%22a%22:1%7D",
+            "keep=maybe",
+            "to=unixgram://relative",
+            "to=udp://name:514",
+            "to=tcp://127.0.0.1",
+            "format=json",
+            "facility=24",
+            "buffer=-1",
             "compress=1",
             "max-size=%",
         ] {
             assert!(Target::parse(&format!("json-file:///l?{bad}")).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_receiver_is_read_with_what_it_gets() {
+        let parsed = Target::parse(
+            "json-file:///l?to=udp://127.0.0.1:514&format=rfc3164&facility=3&tag=a%20b&buffer=1000",
+        );
+        let Target::Log(_, Some(forward)) = parsed.unwrap() else {
+            panic!()
+        };
+        let expected = ForwardSettings {
+            receiver: Receiver::Udp("127.0.0.1:514".parse().unwrap()),
+            format: Format::Rfc3164,
+            facility: 3,
+            tag: "a b".to_owned(),
+            fields: String::new(),
+            buffer_bytes: Some(1000),
+        };
+        assert_eq!(*forward, expected);
     }
 
     #[test]
@@ -232,6 +301,6 @@ mod tests {
                 .to_string()
                 .contains("syslog")
         );
-        assert!(Target::parse(&format!("/{}", "a".repeat(20_000))).is_err());
+        assert!(Target::parse(&format!("/{}", "a".repeat(200_000))).is_err());
     }
 }

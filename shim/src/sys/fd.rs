@@ -152,6 +152,11 @@ pub(crate) fn eventfd() -> io::Result<OwnedFd> {
 /// Connects to a UNIX socket without ever waiting: a listener whose queue is full is an error. The result is
 /// non-blocking.
 pub(crate) fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
+    connect_unix_of_type(path, libc::SOCK_STREAM)
+}
+
+/// The same for a socket of another type.
+pub(super) fn connect_unix_of_type(path: &Path, kind: libc::c_int) -> io::Result<OwnedFd> {
     let bytes = path.as_os_str().as_bytes();
     // SAFETY: sockaddr_un is plain data, all zero is a valid value.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
@@ -166,13 +171,8 @@ pub(crate) fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
         *slot = byte.cast_signed();
     }
     // SAFETY: no pointers.
-    let raw = check(unsafe {
-        libc::socket(
-            libc::AF_UNIX,
-            libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
-            0,
-        )
-    })?;
+    let raw =
+        check(unsafe { libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })?;
     // SAFETY: a new descriptor that nobody else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
     // SAFETY: `address` lives through the call and has the size that is told.

@@ -5,10 +5,12 @@ mod epoll;
 mod fd;
 mod idmap;
 mod limits;
+mod lock;
 mod mount;
 mod namespace;
 mod pause;
 mod process;
+mod receiver;
 mod signals;
 
 pub(crate) use epoll::{Epoll, Interest, Ready};
@@ -19,6 +21,9 @@ pub(crate) use fd::{
 };
 pub(crate) use idmap::{clone_mapped, user_namespace};
 pub(crate) use limits::OpenFiles;
+#[cfg(test)]
+pub(crate) use lock::try_lock_shared;
+pub(crate) use lock::{try_lock, try_lock_folder, unlock};
 pub(crate) use mount::{attach, mount, mount_overlay_layers, unmount_all};
 pub(crate) use namespace::owning_user_namespace;
 pub(crate) use pause::pause_program;
@@ -26,6 +31,7 @@ pub(crate) use process::{
     become_subreaper, daemon_command, effective_uid, exit_status, is_child, kill, kill_by_pidfd,
     logger_command, open_pidfd, reap,
 };
+pub(crate) use receiver::{connect_internet, host_name, local_time, send, unix_datagrams, widen_send_buffer};
 pub(crate) use signals::SignalPipe;
 
 use std::io;

@@ -204,6 +204,7 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         annotations: flags.identity.annotation.iter().cloned().collect(),
         stop_timeout_seconds: flags.identity.stop_timeout,
         init: flags.identity.init,
+        logging: Some(flags.logging.message()),
     })
 }
 

@@ -104,6 +104,10 @@ fn version_text(version: &views::Version) -> String {
             ("  kernel", manager.kernel.clone()),
             ("  cgroups", manager.cgroups.clone()),
             ("  root", manager.root.clone()),
+            (
+                "  logging",
+                format!("{} (of {})", manager.log_driver, manager.log_drivers.join(", ")),
+            ),
         ]);
     }
     let lines = lines

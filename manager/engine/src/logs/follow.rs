@@ -1,27 +1,27 @@
 //! Reading a log from some place on, across rotation, and waiting for more.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::record::{self, Record};
+use super::files::{self, LogFile, Next};
+use super::record::{Record, Stream};
+use super::splitter::Splitter;
 use super::watch::{Subscription, Watcher};
-use super::{FILE_NAME, Reading, reading, tail};
+use super::{Reading, reading, tail};
 use crate::Error;
 
 const BLOCK_BYTES: usize = 64 << 10;
-/// A chunk of 16 KiB, each byte escaped as six, and the rest of the line; what is longer was not written by us.
-const LINE_MAX_BYTES: usize = 256 << 10;
-/// Rotated files that are looked for.
-pub(super) const FILES_MAX: u32 = 1000;
+/// For a client that takes nothing, a log that is to rotate grows by so much before it does so all the same.
+const HELD_BYTES_MAX: u64 = 1 << 30;
 
 /// Where reading begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Position {
     /// With the oldest that is kept.
     Start,
+    /// With the file in which the first line of this time or later is, in nanoseconds since 1970.
+    Since(i64),
     /// With what is written from now on.
     End,
     /// So many lines before the end.
@@ -36,15 +36,24 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
+    /// `is_kept` says whether the log is written without a reader too. If not, it is from when this returns.
     pub(crate) async fn open(
         reading_: Reading,
         watcher: &Watcher,
         from: Position,
+        is_kept: bool,
     ) -> Result<Follower, Error> {
         // First the watch, then the look: what is written in between is seen twice rather than never.
         let changes = watcher.subscribe(reading_.path())?;
         let folder = reading_.path().to_owned();
-        let cursor = reading(folder.clone(), move || Cursor::open(folder, from)).await?;
+        let cursor = reading(folder.clone(), move || {
+            if !is_kept {
+                files::make(&folder)?;
+                return Cursor::open(folder, Position::End);
+            }
+            Cursor::open(folder, from)
+        })
+        .await?;
         Ok(Follower {
             cursor: Some(cursor),
             changes,
@@ -71,31 +80,54 @@ impl Follower {
     pub(crate) async fn changed(&mut self) {
         self.changes.changed().await;
     }
+
+    /// The client takes nothing. If the log has grown too much for its sake, it is told what it will miss.
+    pub(crate) fn is_slow(&self) {
+        let newest = std::fs::metadata(files::path(self.reading.path(), 0));
+        if let Some(file) = self.cursor.as_ref().and_then(|cursor| cursor.file.as_ref())
+            && newest.is_ok_and(|newest| newest.len() > HELD_BYTES_MAX)
+        {
+            file.let_go();
+        }
+    }
 }
 
 /// A place in the files of a log.
 pub(super) struct Cursor {
     folder: PathBuf,
-    file: Option<File>,
-    /// The beginning of a line whose end is not written yet.
-    partial: Vec<u8>,
+    file: Option<LogFile>,
+    lines: Splitter,
     /// Bytes of the next record that were not asked for.
     skip_bytes: usize,
+    /// Ends of lines before what was asked for.
+    skip_newlines: u64,
+    /// The time of the last record; what was read already is not told again after a loss.
+    last_unix_nanos: i64,
+    skip_until_unix_nanos: Option<i64>,
     block: Vec<u8>,
 }
 
 impl Cursor {
     pub(super) fn open(folder: PathBuf, from: Position) -> std::io::Result<Cursor> {
-        let (file, skip_bytes) = match from {
-            Position::Start => (oldest(&folder)?, 0),
-            Position::End | Position::LastLines(0) => (newest_at_end(&folder)?, 0),
+        let start = match from {
+            Position::Start => files::oldest(&folder, i64::MIN)?.into(),
+            Position::Since(unix_nanos) => files::oldest(&folder, unix_nanos)?.into(),
+            Position::End | Position::LastLines(0) => files::newest_at_end(&folder)?.into(),
             Position::LastLines(lines) => tail::find(&folder, lines)?,
         };
+        let tail::Start {
+            file,
+            skip_bytes,
+            skip_newlines,
+        } = start;
         Ok(Cursor {
             folder,
             file,
-            partial: Vec::new(),
+            lines: Splitter::default(),
             skip_bytes,
+            skip_newlines,
+            last_unix_nanos: i64::MIN,
+            skip_until_unix_nanos: None,
             block: vec![0; BLOCK_BYTES],
         })
     }
@@ -103,120 +135,117 @@ impl Cursor {
     pub(super) fn read(&mut self) -> std::io::Result<VecDeque<Record>> {
         loop {
             let Some(file) = &mut self.file else {
-                self.file = oldest(&self.folder)?;
+                self.file = files::oldest(&self.folder, i64::MIN)?;
                 if self.file.is_none() {
                     return Ok(VecDeque::new());
                 }
                 continue;
             };
-            let mut length = file.read(&mut self.block)?;
+            let mut length = read(file, &mut self.block, &self.folder);
+            let mut records = VecDeque::new();
             if length == 0 {
-                let Some(next) = successor(&self.folder, file)? else {
-                    return Ok(VecDeque::new());
+                let (next, is_lost) = match files::after(&self.folder, file)? {
+                    Next::Nothing => return Ok(VecDeque::new()),
+                    Next::File(next) => (next, false),
+                    Next::Lost(next) => (next, true),
                 };
                 // Its last lines may have come between the read and the rotation.
-                length = file.read(&mut self.block)?;
+                length = read(file, &mut self.block, &self.folder);
                 if length == 0 {
                     self.file = Some(next);
-                    self.partial.clear();
+                    self.lines = Splitter::default();
+                    if is_lost {
+                        self.skip_until_unix_nanos = Some(self.last_unix_nanos);
+                        records.push_back(missing(self.last_unix_nanos));
+                        return Ok(records);
+                    }
                     continue;
                 }
             }
-            let records = self.take(length);
+            self.take(length, &mut records);
             if !records.is_empty() {
                 return Ok(records);
             }
         }
     }
 
-    fn take(&mut self, length: usize) -> VecDeque<Record> {
-        let mut records = VecDeque::new();
-        let mut rest = &self.block[..length];
-        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
-            let line = if self.partial.is_empty() {
-                record::parse(&rest[..end])
-            } else {
-                self.partial.extend_from_slice(&rest[..end]);
-                let parsed = record::parse(&self.partial);
-                self.partial.clear();
-                parsed
-            };
-            rest = &rest[end + 1..];
-            let Some(mut record) = line else { continue };
-            let skipped = std::mem::take(&mut self.skip_bytes).min(record.data.len());
+    fn take(&mut self, length: usize, records: &mut VecDeque<Record>) {
+        let Cursor {
+            lines,
+            block,
+            skip_bytes,
+            skip_newlines,
+            last_unix_nanos,
+            skip_until_unix_nanos,
+            ..
+        } = self;
+        lines.feed(&block[..length], |mut record| {
+            if skip_until_unix_nanos.is_some_and(|until| record.at_unix_nanos <= until) {
+                return;
+            }
+            *skip_until_unix_nanos = None;
+            let skipped = std::mem::take(skip_bytes).min(record.data.len());
             record.data.drain(..skipped);
+            if *skip_newlines > 0 {
+                skip_lines(&mut record.data, skip_newlines);
+            }
             if !record.data.is_empty() {
+                *last_unix_nanos = record.at_unix_nanos;
                 records.push_back(record);
             }
-        }
-        if self.partial.len() + rest.len() <= LINE_MAX_BYTES {
-            self.partial.extend_from_slice(rest);
-        }
-        records
+        });
     }
 }
 
-/// The name of a log file by its age: 0 is the newest.
-pub(super) fn path(folder: &Path, age: u32) -> PathBuf {
-    match age {
-        0 => folder.join(FILE_NAME),
-        age => folder.join(format!("{FILE_NAME}.{age}")),
-    }
-}
-
-/// Open a file, if it is there.
-pub(super) fn open(path: &Path) -> std::io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn oldest(folder: &Path) -> std::io::Result<Option<File>> {
-    let mut found = open(&path(folder, 0))?;
-    for age in 1..FILES_MAX {
-        match open(&path(folder, age))? {
-            Some(older) => found = Some(older),
-            None => break,
-        }
-    }
-    Ok(found)
-}
-
-fn newest_at_end(folder: &Path) -> std::io::Result<Option<File>> {
-    let file = open(&path(folder, 0))?;
-    if let Some(mut file) = file.as_ref() {
-        file.seek(SeekFrom::End(0))?;
-    }
-    Ok(file)
-}
-
-/// The file that was begun after `file`; None while that is the newest.
-fn successor(folder: &Path, file: &File) -> std::io::Result<Option<File>> {
-    let own = identity(&file.metadata()?);
-    let mut newer = None;
-    for age in 0..FILES_MAX {
-        let Some(candidate) = open(&path(folder, age))? else {
-            break;
+fn skip_lines(data: &mut Vec<u8>, newlines: &mut u64) {
+    let mut ends = data.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let mut skipped = None;
+    while *newlines > 0 {
+        let Some((at, _)) = ends.next() else {
+            data.clear();
+            return;
         };
-        if identity(&candidate.metadata()?) == own {
-            return Ok(newer);
-        }
-        newer = Some(candidate);
+        skipped = Some(at + 1);
+        *newlines -= 1;
     }
-    // Rotated away altogether: go on with the oldest that is left.
-    Ok(newer)
+    if let Some(skipped) = skipped {
+        data.drain(..skipped);
+    }
 }
 
-fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
+/// A packed file that is broken ends where it is.
+fn read(file: &mut LogFile, block: &mut [u8], folder: &Path) -> usize {
+    loop {
+        match file.read(block) {
+            Ok(length) => return length,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "a part of the log cannot be read");
+                return 0;
+            }
+        }
+    }
+}
+
+/// In the place of what a reader was too slow for.
+fn missing(at_unix_nanos: i64) -> Record {
+    Record {
+        stream: Stream::Stderr,
+        data: b"[manager: the client was too slow, and output is missing here]\n".to_vec(),
+        at_unix_nanos,
+        attributes: None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::OpenOptions;
+    use std::fs::{File, OpenOptions};
     use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::files::path;
 
     use super::*;
 
@@ -320,5 +349,103 @@ mod tests {
         write(&log, &["b\n"]);
         let mut cursor = Cursor::open(folder.path().to_owned(), Position::Start).unwrap();
         assert_eq!(all(&mut cursor), "a\nb\n");
+    }
+
+    /// A log of random records in files of random sizes, some of them packed, beside the same in one file.
+    fn random_logs(seed: u64) -> (tempfile::TempDir, tempfile::TempDir) {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let mut random = move |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = u32::try_from(random(6)).unwrap() + 1;
+        for number in (0..files).rev() {
+            let records: Vec<String> = (0..random(300))
+                .map(|_| {
+                    let lines = random(4);
+                    let mut text = String::new();
+                    for line in 0..lines {
+                        let width = usize::try_from(random(60)).unwrap();
+                        text += &[line.to_string(), "é".repeat(width), "\n".to_owned()].concat();
+                    }
+                    if random(3) == 0 {
+                        text.push_str("no end");
+                    }
+                    text
+                })
+                .collect();
+            let records: Vec<&str> = records.iter().map(String::as_str).collect();
+            write(&path(whole.path(), 0), &records);
+            // A gap in the numbers, as a shim that was killed leaves it.
+            let number = number + u32::from(number > 1);
+            let file = path(parts.path(), number);
+            write(&file, &records);
+            if number > 0 && random(2) == 0 {
+                let packed = File::create(files::packed_path(parts.path(), number)).unwrap();
+                let mut encoder = GzEncoder::new(packed, Compression::fast());
+                encoder.write_all(&std::fs::read(&file).unwrap()).unwrap();
+                encoder.finish().unwrap();
+                std::fs::remove_file(file).unwrap();
+            }
+        }
+        (whole, parts)
+    }
+
+    #[test]
+    fn many_files_packed_or_not_read_as_one() {
+        for seed in 1..40 {
+            let (whole, parts) = random_logs(seed);
+            for position in [0, 1, 2, 3, 10, 100, 500, 5000]
+                .map(Position::LastLines)
+                .into_iter()
+                .chain([Position::Start, Position::End])
+            {
+                let mut cursors =
+                    [&whole, &parts].map(|folder| Cursor::open(folder.path().to_owned(), position).unwrap());
+                let [expected, found] = cursors.each_mut().map(all);
+                assert_eq!(found, expected, "seed {seed}, {position:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_read_is_held_and_the_next_one_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, older) = (path(folder.path(), 0), path(folder.path(), 1));
+        write(&log, &["a\n"]);
+        let is_unread = |path: &Path| {
+            let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+            files::is_unread(&file).unwrap()
+        };
+        let mut cursor = Cursor::open(folder.path().to_owned(), Position::Start).unwrap();
+        assert!(!is_unread(&log));
+        std::fs::rename(&log, &older).unwrap();
+        write(&log, &["b\n"]);
+        assert!(!is_unread(&older));
+        assert_eq!(all(&mut cursor), "a\nb\n");
+        assert!(is_unread(&older));
+        assert!(!is_unread(&log));
+        cursor.file.as_ref().unwrap().let_go();
+        assert!(is_unread(&log));
+    }
+
+    #[test]
+    fn what_was_lost_is_told_and_nothing_is_told_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = path(folder.path(), 0);
+        write(&log, &["a\n"]);
+        let mut cursor = Cursor::open(folder.path().to_owned(), Position::Start).unwrap();
+        assert_eq!(all(&mut cursor), "a\n");
+        std::fs::remove_file(&log).unwrap();
+        let later = r#"{"log":"c\n","stream":"stdout","time":"2026-01-01T00:00:01Z"}"#;
+        write(&log, &["a\n"]);
+        let mut file = OpenOptions::new().append(true).open(&log).unwrap();
+        writeln!(file, "{later}").unwrap();
+        let text = all(&mut cursor);
+        assert!(text.starts_with("[manager: the client was too slow"), "{text}");
+        assert!(text.ends_with("here]\nc\n"), "{text}");
     }
 }

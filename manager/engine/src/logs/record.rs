@@ -1,6 +1,7 @@
 //! One line of a log file: one chunk that the container wrote.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,6 +25,8 @@ pub struct Record {
     pub data: Vec<u8>,
     /// When, in nanoseconds since 1970.
     pub at_unix_nanos: i64,
+    /// What the container's logging options add to each record.
+    pub attributes: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -37,6 +40,8 @@ struct Line<'a> {
     stream: Cow<'a, str>,
     #[serde(borrow)]
     time: Cow<'a, str>,
+    #[serde(default)]
+    attrs: Option<BTreeMap<String, String>>,
 }
 
 /// Read one line. None: it is none of ours; so is the line that a shim was writing when it was killed.
@@ -56,6 +61,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Record> {
         stream,
         data,
         at_unix_nanos: unix_nanos(&line.time)?,
+        attributes: line.attrs,
     })
 }
 
@@ -106,6 +112,7 @@ mod tests {
             stream: Stream::Stderr,
             data: "aé\n".into(),
             at_unix_nanos: 86_400_000_000_001,
+            attributes: None,
         };
         assert_eq!(parse(text), Some(expected));
         let bytes = br#"{"log64":"/wA=","stream":"stdout","time":"1970-01-01T00:00:01Z"}"#;

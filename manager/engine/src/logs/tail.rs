@@ -1,36 +1,64 @@
 //! Where the last lines of a log begin: found from its end, so that a long log costs no more than a short one.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, SeekFrom};
 use std::path::Path;
 
-use super::follow::{FILES_MAX, open, path};
+use super::files::{self, LogFile, Still};
 use super::record;
+use super::splitter::Splitter;
 
 const BLOCK_BYTES: u64 = 64 << 10;
 /// As for reading forward: longer lines are none of ours.
-const LINE_MAX_BYTES: usize = 256 << 10;
+const LINE_MAX_BYTES: usize = 512 << 10;
 
-/// The file in which the last `lines` lines (more than 0) begin, placed at its record, and how many bytes of
-/// that record come before them.
-pub(super) fn find(folder: &Path, lines: u64) -> std::io::Result<(Option<File>, usize)> {
+/// Where reading begins: a file at its place, and what of the records from there on is to be left out.
+pub(super) struct Start {
+    pub(super) file: Option<LogFile>,
+    pub(super) skip_bytes: usize,
+    pub(super) skip_newlines: u64,
+}
+
+impl From<Option<LogFile>> for Start {
+    fn from(file: Option<LogFile>) -> Start {
+        Start {
+            file,
+            skip_bytes: 0,
+            skip_newlines: 0,
+        }
+    }
+}
+
+/// Where the last `lines` lines (more than 0) begin.
+pub(super) fn find(folder: &Path, lines: u64) -> std::io::Result<Start> {
     let mut search = Search {
         newlines_left: lines,
         begun: false,
     };
-    let mut found = None;
-    for age in 0..FILES_MAX {
-        let Some(mut file) = open(&path(folder, age))? else {
-            break;
+    let mut oldest = None;
+    let _still = Still::shared(folder)?;
+    for number in files::numbers(folder)? {
+        let Some(mut file) = files::open(folder, number)? else {
+            continue;
         };
-        if let Some((offset, skip_bytes)) = search.in_file(&mut file)? {
+        if file.is_packed() {
+            if let Some(skip_newlines) = search.in_packed(&mut file) {
+                file.seek(SeekFrom::Start(0))?;
+                return Ok(Start {
+                    skip_newlines,
+                    ..Some(file).into()
+                });
+            }
+        } else if let Some((offset, skip_bytes)) = search.in_file(&mut file)? {
             file.seek(SeekFrom::Start(offset))?;
-            return Ok((Some(file), skip_bytes));
+            return Ok(Start {
+                skip_bytes,
+                ..Some(file).into()
+            });
         }
         file.seek(SeekFrom::Start(0))?;
-        found = Some(file);
+        oldest = Some(file);
     }
-    Ok((found, 0))
+    Ok(oldest.into())
 }
 
 struct Search {
@@ -42,8 +70,8 @@ struct Search {
 
 impl Search {
     /// Walk the file's records backwards. The offset of the record in which the search ends, and where in it.
-    fn in_file(&mut self, file: &mut File) -> std::io::Result<Option<(u64, usize)>> {
-        let mut start = file.metadata()?.len();
+    fn in_file(&mut self, file: &mut LogFile) -> std::io::Result<Option<(u64, usize)>> {
+        let mut start = file.len()?;
         // What was read and belongs to a line that begins before `start`.
         let mut carried: Vec<u8> = Vec::new();
         while start > 0 {
@@ -70,6 +98,40 @@ impl Search {
             }
         }
         Ok(None)
+    }
+
+    /// A packed file has to be read from its beginning, and so twice: here its lines are counted, so that no memory is
+    /// needed for them. How many ends of lines come before what is searched for.
+    fn in_packed(&mut self, file: &mut LogFile) -> Option<u64> {
+        let (mut newlines, mut ends_a_line, mut is_empty) = (0u64, false, true);
+        let mut lines = Splitter::default();
+        let mut block = vec![0; usize::try_from(BLOCK_BYTES).unwrap_or(0)];
+        loop {
+            let length = match file.read(&mut block) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                // It ends here for those who read on, too.
+                Err(_) => break,
+            };
+            lines.feed(&block[..length], |record| {
+                if let Some(last) = record.data.last() {
+                    (is_empty, ends_a_line) = (false, *last == b'\n');
+                    newlines += record.data.split(|byte| *byte == b'\n').count() as u64 - 1;
+                }
+            });
+        }
+        if is_empty {
+            return None;
+        }
+        if !std::mem::replace(&mut self.begun, true) && ends_a_line {
+            self.newlines_left = self.newlines_left.saturating_add(1);
+        }
+        if let Some(before) = newlines.checked_sub(self.newlines_left) {
+            return Some(before + 1);
+        }
+        self.newlines_left -= newlines;
+        None
     }
 
     fn in_line(&mut self, line: &[u8]) -> Option<usize> {

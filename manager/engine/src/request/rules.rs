@@ -40,6 +40,7 @@ impl CreateRequest {
         self.names.check()?;
         resources::check(self)?;
         isolation::check(self)?;
+        self.logging.check()?;
         check_domainname(&self.domainname)?;
         check_labels("labels", &self.labels)?;
         check_labels("annotations", &self.annotations)?;

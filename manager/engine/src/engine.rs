@@ -3,9 +3,10 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::sync::Arc;
+use std::time::Duration;
 
 use image::Images;
-use network::Bridge;
+use network::{Bridge, RulesWatch};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -26,6 +27,9 @@ use crate::{Error, bundle, names, owner, reconcile};
 
 /// As many containers are started by their policies at once.
 const STARTS_AT_ONCE: usize = 8;
+
+/// Between a change of the host's rules by somebody and a look at what is left of ours.
+const FLUSHED_PATIENCE: Duration = Duration::from_millis(50);
 
 /// All that operations share.
 pub(crate) struct Inner {
@@ -96,6 +100,7 @@ impl Engine {
             config,
         });
         reconcile::all(&engine, containers).await?;
+        keep_rules(&engine);
         Ok(Engine(engine))
     }
 
@@ -225,6 +230,36 @@ fn hide_databases(config: &Config) {
                 tracing::warn!(path = %path.display(), %error, "its permissions stay as they were");
             }
         }
+    }
+}
+
+/// Put the host's rules back whenever somebody has taken some away. The thread ends with the process.
+fn keep_rules(engine: &Arc<Inner>) {
+    let engine = Arc::downgrade(engine);
+    let watch = RulesWatch::open().map_err(Error::from);
+    let started = watch.and_then(|mut watch| {
+        let watching = move || {
+            loop {
+                if let Err(error) = watch.wait() {
+                    tracing::warn!(%error, "nobody watches the host's rules any more");
+                    return;
+                }
+                let Some(engine) = engine.upgrade() else { return };
+                // Who flushes them loads others next, in the same breath.
+                std::thread::sleep(FLUSHED_PATIENCE);
+                if let Err(error) = engine.ports.mend(&engine.config) {
+                    tracing::error!(%error, "the host's rules were changed, and cannot be put back");
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("rules".to_owned())
+            .stack_size(256 << 10)
+            .spawn(watching)
+            .map_err(|source| Error::file("start the thread that watches", "nftables".as_ref())(source))
+    });
+    if let Err(error) = started {
+        tracing::warn!(%error, "nobody watches the host's rules");
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Claims(Mutex<Inside>);
 #[derive(Default)]
 struct Inside {
     by_container: BTreeMap<String, Claim>,
+    /// Of runs that are over, whose ports the kernel would not take away yet.
+    stale: Vec<(String, Claim)>,
     /// On which addresses a port is taken, and by whom.
     holders: BTreeMap<(Protocol, u16), Vec<(Ipv4Addr, String)>>,
     /// The port that was last taken without being named.
@@ -54,7 +56,9 @@ pub(crate) async fn claim(engine: &Arc<Inner>, container: &Container) -> Result<
         let config = image.config.config().as_ref();
         let exposed = config.and_then(|config| config.exposed_ports().as_deref());
         let wanted = container.request.ports.wanted(exposed.unwrap_or_default())?;
-        engine.ports.claim(&container.id, address, &wanted)
+        engine.ports.claim(&container.id, address, &wanted, |target| {
+            publisher(&engine.config).withdraw(target)
+        })
     })
     .await
 }
@@ -69,8 +73,15 @@ pub(crate) async fn publish(engine: &Arc<Inner>, id: &str) -> Result<(), Error> 
 }
 
 impl Claims {
-    fn claim(&self, id: &str, address: Ipv4Addr, wanted: &[Wanted]) -> Result<Vec<PublishedPort>, Error> {
+    fn claim(
+        &self,
+        id: &str,
+        address: Ipv4Addr,
+        wanted: &[Wanted],
+        withdraw: impl Fn(&Target<'_>) -> Result<(), network::Error>,
+    ) -> Result<Vec<PublishedPort>, Error> {
         let mut inside = self.locked();
+        inside.retry(&withdraw);
         inside.release(id);
         for wanted in wanted {
             let taken = inside
@@ -105,26 +116,33 @@ impl Claims {
         let Some(claim) = inside.by_container.get(id) else {
             return Ok(());
         };
-        Ok(publisher(config).publish(&claim.target(id))?)
+        match publisher(config).publish(&claim.target(id)) {
+            // Somebody has flushed the host's rules, and with them those of all containers.
+            Err(error) if error.rules_are_gone() => {
+                tracing::warn!("the host's rules were flushed; putting ours back");
+                config.bridge.ensure()?;
+                Ok(publisher(config).restore(&inside.targets())?)
+            }
+            published => Ok(published?),
+        }
     }
 
     /// Take a container's ports from the kernel's map, and let others have them.
     pub(crate) fn withdraw(&self, config: &Config, id: &str) -> Result<(), Error> {
         let mut inside = self.locked();
-        let Some(claim) = inside.by_container.get(id) else {
-            return Ok(());
-        };
-        let withdrawn = publisher(config).withdraw(&claim.target(id));
-        inside.release(id);
-        Ok(withdrawn?)
+        inside.withdraw(id, &|target| publisher(config).withdraw(target))
+    }
+
+    /// Put back what somebody took of the host's rules.
+    pub(crate) fn mend(&self, config: &Config) -> Result<(), Error> {
+        let inside = self.locked();
+        config.bridge.ensure()?;
+        Ok(publisher(config).restore(&inside.targets())?)
     }
 
     /// Make the kernel's map what the containers that run have claimed.
     pub(crate) fn restore(&self, config: &Config) {
-        let inside = self.locked();
-        let claims = inside.by_container.iter();
-        let targets: Vec<_> = claims.map(|(id, claim)| claim.target(id)).collect();
-        if let Err(error) = publisher(config).restore(&targets) {
+        if let Err(error) = publisher(config).restore(&self.locked().targets()) {
             tracing::error!(%error, "published ports may not be reached");
         }
     }
@@ -222,9 +240,53 @@ impl Inside {
         Ok(())
     }
 
+    fn targets(&self) -> Vec<Target<'_>> {
+        let claims = self.by_container.iter();
+        claims.map(|(id, claim)| claim.target(id)).collect()
+    }
+
+    /// What the kernel does not take away stays taken, and is tried again before the next claim.
+    fn withdraw(
+        &mut self,
+        id: &str,
+        withdraw: &impl Fn(&Target<'_>) -> Result<(), network::Error>,
+    ) -> Result<(), Error> {
+        let Some(claim) = self.by_container.get(id) else {
+            return Ok(());
+        };
+        match withdraw(&claim.target(id)) {
+            Ok(()) => {
+                self.release(id);
+                Ok(())
+            }
+            Err(error) => {
+                let claim = self.by_container.remove(id);
+                self.stale.extend(claim.map(|claim| (id.to_owned(), claim)));
+                Err(error.into())
+            }
+        }
+    }
+
+    fn retry(&mut self, withdraw: &impl Fn(&Target<'_>) -> Result<(), network::Error>) {
+        for (id, claim) in std::mem::take(&mut self.stale) {
+            match withdraw(&claim.target(&id)) {
+                Ok(()) => self.free(&id, &claim.ports),
+                Err(error) => {
+                    tracing::warn!(id, %error, "its published ports stay taken");
+                    self.stale.push((id, claim));
+                }
+            }
+        }
+    }
+
     fn release(&mut self, id: &str) {
-        let claim = self.by_container.remove(id);
-        for port in claim.into_iter().flat_map(|claim| claim.ports) {
+        if let Some(claim) = self.by_container.remove(id) {
+            self.free(id, &claim.ports);
+        }
+    }
+
+    fn free(&mut self, id: &str, ports: &[PublishedPort]) {
+        for port in ports {
             if let btree_map::Entry::Occupied(mut holders) =
                 self.holders.entry((port.protocol, port.host_port))
             {
@@ -313,5 +375,32 @@ mod tests {
         inside.take("c", address, port(all, 80, Protocol::Tcp)).unwrap();
         inside.release("c");
         assert!(inside.holders.is_empty() && inside.by_container.is_empty());
+    }
+
+    #[test]
+    fn what_the_kernel_keeps_stays_taken_until_it_gives_it_back() {
+        let claims = Claims::default();
+        let address = Ipv4Addr::new(172, 30, 0, 2);
+        let wanted = Wanted {
+            host_address: Ipv4Addr::LOCALHOST,
+            host: Some(39871..=39871),
+            protocol: Protocol::Tcp,
+            container_port: 80,
+        };
+        let wanted = std::slice::from_ref(&wanted);
+        let refuse = |_: &Target<'_>| {
+            Err(network::Error::System {
+                action: "withdraw".to_owned(),
+                source: io::Error::from_raw_os_error(libc::EBUSY),
+            })
+        };
+        claims.claim("a", address, wanted, |_| Ok(())).unwrap();
+        claims.locked().withdraw("a", &refuse).unwrap_err();
+        let error = claims.claim("b", address, wanted, refuse).unwrap_err();
+        assert!(
+            error.to_string().contains("already allocated, to container a"),
+            "{error}"
+        );
+        claims.claim("b", address, wanted, |_| Ok(())).unwrap();
     }
 }

@@ -31,8 +31,10 @@ mod owner;
 mod ports;
 mod route;
 mod subnet;
+mod watch;
 
 pub use bridge::Bridge;
 pub use endpoint::{Endpoint, link_name};
 pub use error::Error;
 pub use ports::{Protocol, PublishedPort, Publisher, Target};
+pub use watch::RulesWatch;

@@ -27,7 +27,7 @@ use comment::{comment_of, userdata};
 use expression::{answer, destination_rewritten, link_name, masquerade, source_in, verdict};
 pub(crate) use map::{Element, MapKind};
 
-const TABLE: &str = "berth";
+pub(crate) const TABLE: &str = "berth";
 
 // From linux/netfilter.h and linux/netfilter/nf_tables.h.
 const NF_DROP: u32 = 0;
@@ -38,7 +38,7 @@ const PRIORITY_DESTINATION_NAT: i32 = -100;
 const PRIORITY_RAW: i32 = -300;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_USERDATA: u16 = 7;
-const NFGENMSG_BYTES: usize = 4;
+pub(crate) const NFGENMSG_BYTES: usize = 4;
 
 /// A base chain of a bridge.
 struct Chain {

@@ -16,6 +16,7 @@ use crate::container::{Container, State};
 use crate::events::{Events, EventsRequest, Listener};
 use crate::lifecycle::Handle;
 use crate::logs::watch::Watcher;
+use crate::networks::{self, Networks};
 use crate::ports::Claims;
 use crate::registry::Registry;
 use crate::request::UpdateRequest;
@@ -44,6 +45,7 @@ pub(crate) struct Inner {
     /// Starts that nobody waits for take turns.
     pub(crate) starts: Semaphore,
     pub(crate) ports: Claims,
+    pub(crate) networks: Networks,
 }
 
 /// The engine. Clones share it.
@@ -80,7 +82,7 @@ impl Engine {
                 .map_err(Error::file("make the folder", &folder))?;
         }
         hide_databases(&config);
-        let (store, containers) = Store::open(&config.database())?;
+        let (store, containers, networks) = Store::open(&config.database())?;
         owner::claim(&config, store.root_id())?;
         store.root_id().clone_into(&mut config.bridge.owner);
         let images =
@@ -97,6 +99,7 @@ impl Engine {
             volumes: Volumes::default(),
             starts: Semaphore::new(STARTS_AT_ONCE),
             ports: Claims::default(),
+            networks,
             config,
         });
         reconcile::all(&engine, containers).await?;
@@ -247,6 +250,7 @@ fn keep_rules(engine: &Arc<Inner>) {
                 let Some(engine) = engine.upgrade() else { return };
                 // Who flushes them loads others next, in the same breath.
                 std::thread::sleep(FLUSHED_PATIENCE);
+                networks::reconcile::ensure_all(&engine);
                 if let Err(error) = engine.ports.mend(&engine.config) {
                     tracing::error!(%error, "the host's rules were changed, and cannot be put back");
                 }

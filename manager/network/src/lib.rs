@@ -34,7 +34,8 @@ mod subnet;
 mod watch;
 
 pub use bridge::Bridge;
-pub use endpoint::{Endpoint, link_name};
+pub use endpoint::{Endpoint, link_id, link_name};
 pub use error::Error;
 pub use ports::{Protocol, PublishedPort, Publisher, Target};
+pub use subnet::mac_of;
 pub use watch::RulesWatch;

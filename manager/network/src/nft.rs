@@ -130,6 +130,36 @@ impl Ruleset {
         }
     }
 
+    /// Of a bridge that nothing leaves and nothing enters.
+    pub(crate) fn internal(bridge: &str) -> Self {
+        // A subnet does not matter: nothing is left of the rules that tell of it.
+        let mut ruleset = Self::new(bridge, shared::LOOPBACK);
+        let chain = ruleset.chains[0].name.clone();
+        let drop = |own: MetaKey, other: MetaKey, comment: String| Rule {
+            chain: chain.clone(),
+            comment,
+            expressions: [
+                link_name(own, Operator::Equal, bridge),
+                link_name(other, Operator::NotEqual, bridge),
+                vec![verdict(NF_DROP)],
+            ]
+            .concat(),
+        };
+        ruleset.rules = vec![
+            drop(
+                MetaKey::Oifname,
+                MetaKey::Iifname,
+                format!("nothing enters {bridge}, which is internal"),
+            ),
+            drop(
+                MetaKey::Iifname,
+                MetaKey::Oifname,
+                format!("nothing leaves {bridge}, which is internal"),
+            ),
+        ];
+        ruleset
+    }
+
     /// Puts the rules into the kernel unless they are there.
     pub(crate) fn ensure(&self, netfilter: &mut Netfilter) -> Result<(), Error> {
         if self.is_present(netfilter)? {

@@ -50,6 +50,8 @@ pub struct Publisher<'a> {
 pub struct Target<'a> {
     /// The container's id.
     pub container_id: &'a str,
+    /// What its link on the host is named from; see [`crate::Endpoint::link_id`].
+    pub link_id: &'a str,
     /// Where it is reached.
     pub address: Ipv4Addr,
     /// Its ports.
@@ -65,7 +67,7 @@ impl Publisher<'_> {
     pub fn publish(&self, target: &Target<'_>) -> Result<(), Error> {
         // Where bridges hand packets to the firewall (bridge-nf-call-iptables), one that a container sends to its own
         // published port turns round in the bridge.
-        let link = link_name(target.container_id);
+        let link = link_name(target.link_id);
         Route::open()?.change(vec![route::set_hairpin(&link)])?;
         let mut netfilter = Netfilter::open()?;
         let elements = self.elements(target);

@@ -25,6 +25,7 @@ fn port(host_address: Ipv4Addr, host_port: u16) -> PublishedPort {
 fn target<'a>(container_id: &'a str, address: Ipv4Addr, ports: &'a [PublishedPort]) -> Target<'a> {
     Target {
         container_id,
+        link_id: container_id,
         address,
         ports,
     }

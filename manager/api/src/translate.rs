@@ -3,6 +3,7 @@
 mod artifact;
 mod isolation;
 mod names;
+pub(crate) mod networks;
 mod ports;
 mod resources;
 pub(crate) mod storage;
@@ -39,7 +40,7 @@ pub(crate) fn lease(lease: Lease) -> v1::Lease {
 }
 
 pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<CreateRequest, Error> {
-    let (network, network_of) = Network::parse(&message.network)?;
+    let (network, network_of, networks) = networks::wanted(&message.network, message.networks)?;
     Ok(CreateRequest {
         name: message.name,
         image: message.image,
@@ -65,6 +66,7 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
             .collect(),
         network,
         network_of,
+        networks,
         memory_bytes: message.memory_bytes,
         cpu_quota_millis: message.cpu_quota_millis,
         pids_limit: message.pids_limit,
@@ -121,7 +123,12 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
                 read_only: bind.read_only,
             })
             .collect(),
-        network,
+        network: if request.network == Network::User {
+            String::new()
+        } else {
+            network
+        },
+        networks: request.networks.into_iter().map(networks::place).collect(),
         memory_bytes: request.memory_bytes,
         cpu_quota_millis: request.cpu_quota_millis,
         pids_limit: request.pids_limit,
@@ -176,6 +183,7 @@ pub(crate) fn container(container: &Container, subnet_prefix: u8) -> v1::Contain
             .map(|address| format!("{address}/{subnet_prefix}"))
             .unwrap_or_default(),
         network: request.network_name(),
+        networks: Vec::new(),
         labels: request.labels.clone().into_iter().collect(),
         tty: request.tty,
         open_stdin: request.open_stdin,
@@ -295,6 +303,7 @@ mod tests {
             tty_columns: 80,
             tty_rows: 24,
             stdin_once: true,
+            networks: Vec::new(),
             platform: "linux/arm64".to_owned(),
             resources: Some(v1::ContainerResources::default()),
             isolation: Some(v1::ContainerIsolation::default()),

@@ -7,6 +7,7 @@ mod isolation;
 mod leases;
 mod logging;
 mod names;
+mod networks;
 mod ports;
 mod registries;
 mod resources;
@@ -22,6 +23,7 @@ pub(crate) use isolation::{IdentityFlags, IsolationFlags};
 pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use logging::LoggingFlags;
 pub(crate) use names::NameFlags;
+pub(crate) use networks::{ConnectNetwork, CreateNetwork, ListNetworks, NetworkCommand, NetworkFlags};
 pub(crate) use ports::{Port, PortFlags};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
 pub(crate) use resources::{LimitFlags, ResourceFlags};
@@ -129,6 +131,9 @@ pub(crate) enum Command {
     /// Look after volumes: data that outlives containers
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// Look after networks: who reaches whom
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Show the processes of a container
     Top(Top),
     /// Show what containers use, again and again
@@ -177,6 +182,7 @@ impl Command {
                 | Self::Inspect(_)
                 | Self::Version
                 | Self::Volume(VolumeCommand::Ls(_) | VolumeCommand::Inspect { .. })
+                | Self::Network(NetworkCommand::Ls(_))
                 | Self::Events(_)
         )
     }
@@ -321,9 +327,8 @@ pub(crate) struct Create {
         hide_default_value = true
     )]
     pub(crate) hostname: String,
-    /// Network: bridge, none, host, or that of container:NAME
-    #[arg(long, alias = "net", value_name = "NETWORK", default_value = "bridge")]
-    pub(crate) network: String,
+    #[command(flatten)]
+    pub(crate) networks: NetworkFlags,
     #[command(flatten)]
     pub(crate) ports: PortFlags,
     #[command(flatten)]

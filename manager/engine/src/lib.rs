@@ -27,6 +27,7 @@ mod leases;
 mod lifecycle;
 mod logs;
 mod names;
+mod networks;
 mod owner;
 mod ports;
 mod prune;
@@ -64,6 +65,9 @@ pub use image::{Layers, PathStat, PolicyFile};
 pub use input::{Input, Output};
 pub use logs::{LogsRequest, Record, Stream};
 pub use network::{Protocol, PublishedPort};
+pub use networks::{
+    Joined, Joining, Member, NetworkFilters, NetworkInspection, NetworkRequest, Range, UserNetwork,
+};
 pub use prune::{ContainerFilters, Pruned};
 pub use request::{
     Bind, BindSource, CreateRequest, Device, DeviceValue, Healthcheck, HostEntry, Isolation, LOG_DRIVERS,

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::networks::Joining;
 
 pub use health::Healthcheck;
 pub use isolation::Isolation;
@@ -69,6 +70,8 @@ pub struct CreateRequest {
     pub network: Network,
     /// With `Network::Container`, whose: name or id, and id on record.
     pub network_of: String,
+    /// With [`Network::User`]: which of those that users made, the first one first.
+    pub networks: Vec<Joining>,
     /// 0: no limit.
     pub memory_bytes: i64,
     /// Thousandths of a CPU; 0: no limit.
@@ -162,6 +165,8 @@ pub enum Network {
     Host,
     /// Another container's.
     Container,
+    /// Those that users made.
+    User,
 }
 
 impl Network {
@@ -174,12 +179,13 @@ impl Network {
             "" | "bridge" | "default" => Ok(Network::Bridge),
             "none" => Ok(Network::None),
             "host" => Ok(Network::Host),
-            other => Err(Error::invalid(
+            other if other.contains(':') => Err(Error::invalid(
                 "network",
                 format!(
-                    "{other:?} is not known: this version has \"bridge\", \"none\", \"host\" and \"container:NAME\""
+                    "{other:?} is not known: this version has \"bridge\", \"none\", \"host\", \"container:NAME\" and networks made with `network create`"
                 ),
             )),
+            _ => Ok(Network::User),
         };
         Ok((network?, String::new()))
     }
@@ -191,6 +197,7 @@ impl Network {
             Network::None => "none",
             Network::Host => "host",
             Network::Container => "container",
+            Network::User => "user-defined",
         }
     }
 }

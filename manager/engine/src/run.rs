@@ -16,7 +16,7 @@ use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, Given, layers::Layers};
 use crate::volumes::{self, Prepared};
-use crate::{Error, bundle, etc_files, logs, ports, sys, teardown};
+use crate::{Error, bundle, etc_files, logs, networks, ports, sys, teardown};
 
 /// A run that has begun, and is on record.
 pub(crate) struct Started {
@@ -70,6 +70,7 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     failpoint::reach("start.created");
 
     connect_network(engine, container, pid).await?;
+    networks::attach_all(engine, container, pid).await?;
     failpoint::reach("start.network-connected");
 
     ports::publish(engine, id).await?;
@@ -90,6 +91,25 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
         at_unix_nanos,
         ports,
     })
+}
+
+/// The files in /etc that tell of a container's own network.
+fn write_etc(engine: &Inner, container: &Container, etc: &Path) -> Result<(), Error> {
+    let on_networks = engine.networks.of(&container.id);
+    let addresses: Vec<_> = container
+        .address
+        .into_iter()
+        .chain(on_networks.iter().map(|joined| joined.address))
+        .collect();
+    let network = on_networks
+        .first()
+        .and_then(|joined| engine.networks.get(&joined.network));
+    let gateway = network
+        .filter(|_| container.address.is_none())
+        .and_then(|network| network.gateway)
+        .unwrap_or(engine.config.bridge.gateway);
+    let hostname = spec::hostname(container);
+    etc_files::write(etc, &hostname, &addresses, gateway, &container.request)
 }
 
 /// The bundle, and the container's own files in /etc.
@@ -115,13 +135,7 @@ async fn write_files(
             .config
             .container(&joined.network.as_ref().unwrap_or(&container).id);
         if joined.network.is_none() {
-            etc_files::write(
-                &etc,
-                &spec::hostname(&container),
-                container.address,
-                engine.config.bridge.gateway,
-                &container.request,
-            )?;
+            write_etc(&engine, &container, &etc)?;
         }
         let folder = engine.config.bundle(&container.id);
         let own_shm = (container.request.isolation.ipc == "shareable").then(|| bundle::shm(&folder));
@@ -172,18 +186,14 @@ async fn connect_network(engine: &Arc<Inner>, container: &Container, pid: u32) -
     let (engine, id) = (Arc::clone(engine), container.id.clone());
     blocking(move || {
         let netns = network_namespace(&id, pid)?;
-        let endpoint = Endpoint {
-            container_id: &id,
-            address,
-            netns: netns.as_fd(),
-        };
+        let endpoint = Endpoint::only(&id, address, netns.as_fd());
         Ok(engine.config.bridge.attach(&endpoint)?)
     })
     .await
 }
 
 /// The network namespace of the container's main process.
-fn network_namespace(id: &str, pid: u32) -> Result<File, Error> {
+pub(crate) fn network_namespace(id: &str, pid: u32) -> Result<File, Error> {
     open_of_process(id, pid, "ns/net", || {
         Error::shim(
             id,

@@ -31,8 +31,11 @@ mod owner;
 mod ports;
 mod route;
 mod subnet;
+mod watch;
 
 pub use bridge::Bridge;
-pub use endpoint::{Endpoint, link_name};
+pub use endpoint::{Endpoint, link_id, link_name};
 pub use error::Error;
 pub use ports::{Protocol, PublishedPort, Publisher, Target};
+pub use subnet::mac_of;
+pub use watch::RulesWatch;

@@ -31,9 +31,9 @@ pub(crate) fn update_from_any(new: &CreateRequest) -> Result<Value, Error> {
     let new = limits(new, &cgroups)?;
     let mut changes = json!({});
     for group in GROUPS {
-        let changed = freed(&new[group], known_limits(group, &cgroups).into_iter());
-        if changed != json!({}) {
-            changes[group] = changed;
+        let of_group = freed(&new[group], known_limits(group, &cgroups).into_iter());
+        if of_group != json!({}) {
+            changes[group] = of_group;
         }
     }
     Ok(changes)

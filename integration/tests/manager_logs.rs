@@ -624,7 +624,7 @@ fn a_full_disk_stalls_nobody_and_what_is_lost_is_told_once() {
     let mut mount_command = std::process::Command::new("mount");
     integration::run(mount_command.args(mount).arg(&folder)).ok();
     let ballast = folder.join("ballast");
-    fs::write(&ballast, [0; 100 << 10]).expect("fill the disk");
+    fs::write(&ballast, vec![0; 100 << 10]).expect("fill the disk");
     manager.ctl(&["start", "web"]).ok();
     eventually("the first part is printed", || {
         (manager.ctl(&["exec", "web", "ls", "/half"]).code == 0).then_some(())

@@ -3,7 +3,7 @@
 use integration::{Manager, Sandbox, eventually, finish};
 use nix::sched::{CloneFlags, setns};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -599,4 +599,80 @@ fn what_no_driver_has_is_refused_with_what_there_is() {
         config["config"],
         serde_json::json!({"max-file": "7", "max-size": "1m"})
     );
+}
+
+#[test]
+fn a_full_disk_stalls_nobody_and_what_is_lost_is_told_once() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let script = format!("seq 1 100000; touch /half; {WAIT} echo last");
+    let create = [
+        "create",
+        "--network",
+        "none",
+        "--name",
+        "web",
+        &image,
+        "sh",
+        "-c",
+        &script,
+    ];
+    manager.ctl(&create).ok();
+    let folder = folder(&manager, "web");
+    let mount = ["-t", "tmpfs", "-o", "size=300k", "small"];
+    let mut mount_command = std::process::Command::new("mount");
+    integration::run(mount_command.args(mount).arg(&folder)).ok();
+    let ballast = folder.join("ballast");
+    fs::write(&ballast, vec![0; 100 << 10]).expect("fill the disk");
+    manager.ctl(&["start", "web"]).ok();
+    eventually("the first part is printed", || {
+        (manager.ctl(&["exec", "web", "ls", "/half"]).code == 0).then_some(())
+    });
+    fs::remove_file(&ballast).expect("free the disk");
+    manager.ctl(&["exec", "web", "touch", "/go"]).ok();
+    assert_eq!(manager.ctl(&["wait", "web"]).ok(), "0\n");
+    let told = manager.ctl(&["logs", "web"]);
+    integration::run(std::process::Command::new("umount").arg(&folder)).ok();
+    assert!(told.stdout.ends_with("last\n"), "{} bytes", told.stdout.len());
+    // A shorter chunk may fit where a longer one did not, so that there may be more than one gap.
+    let notices: Vec<&str> = told.stderr.lines().collect();
+    let lost: usize = notices
+        .iter()
+        .map(|notice| {
+            let counted = notice.strip_prefix("[shim: ").expect("a notice");
+            let bytes = counted.strip_suffix(" bytes of output are missing here]");
+            bytes.expect("a notice").parse::<usize>().expect("a number")
+        })
+        .sum();
+    assert!(lost > 100_000 && notices.len() < 5, "{}", told.stderr);
+    assert_eq!(told.stdout.len() + lost, sequence(100_000).len() + "last\n".len());
+}
+
+/// All that the manager has read so far, in bytes.
+fn bytes_read(manager: &Manager) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/io", manager.pid())).expect("look at the manager");
+    let line = text.lines().find_map(|line| line.strip_prefix("rchar: "));
+    line.expect("bytes read").parse().expect("a number")
+}
+
+#[test]
+fn the_last_lines_of_ten_gigabytes_are_found_from_the_end() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    manager.ctl(&["create", "--name", "web", &image, "true"]).ok();
+    let path = folder(&manager, "web").join("log.json");
+    let mut log = fs::File::create(&path).expect("make a log");
+    log.set_len(10 << 30).expect("make it long");
+    log.seek(SeekFrom::End(0)).expect("go to its end");
+    writeln!(log).expect("end the hole");
+    for number in 1..=1000 {
+        let record = r#"","stream":"stdout","time":"2026-01-01T00:00:00Z"}"#;
+        writeln!(log, r#"{{"log":"{number}\n{record}"#).expect("write a record");
+    }
+    let before = bytes_read(&manager);
+    assert_eq!(manager.ctl(&["logs", "--tail", "2", "web"]).ok(), "999\n1000\n");
+    let read = bytes_read(&manager) - before;
+    assert!(read < 2 << 20, "{read} bytes were read");
 }

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use super::Stream;
 use crate::timestamp;
 
+/// Adds a record to `line`.
 pub(super) fn encode(line: &mut Vec<u8>, stream: Stream, chunk: &[u8], attributes: &str, at: SystemTime) {
-    line.clear();
     // Writing into memory does not fail.
     if let Ok(text) = std::str::from_utf8(chunk) {
         line.extend_from_slice(b"{\"log\":");

@@ -2,7 +2,7 @@
 //!
 //! One JSON object a line for each chunk read, or 16 KiB of it: `{"log":…,"stream":…,"time":…}`, Docker's json-file
 //! format. A chunk that is no valid UTF-8 by itself has `"log64"` in place of `"log"`, so every byte survives. Files
-//! rotate by size ([`rotation`]). When the disk is full the container runs on; what could not be kept is counted, told
+//! rotate by size (`rotation.rs`). When the disk is full the container runs on; what could not be kept is counted, told
 //! in the shim's log, and told in the container's log as soon as that takes lines again.
 //!
 //! A log that is not kept is written only while somebody reads it, which readers show by a lock on the file.
@@ -129,36 +129,38 @@ impl LogFile {
     }
 
     fn append_entry(&mut self, stream: Stream, chunk: &[u8], now: SystemTime) {
+        self.line.clear();
+        let attributes = &self.settings.attributes;
         if self.lost_bytes > 0 {
+            // In one write with what follows: alone it might still find room, again and again.
             let notice = format!("[shim: {} bytes of output are missing here]\n", self.lost_bytes);
-            self.encode(Stream::Stderr, notice.as_bytes(), now);
-            if self.write_line().is_err() {
-                self.lost_bytes += chunk.len() as u64;
-                return;
+            encode(&mut self.line, Stream::Stderr, notice.as_bytes(), attributes, now);
+        }
+        encode(&mut self.line, stream, chunk, attributes, now);
+        match self.write_line() {
+            Ok(()) => {
+                let lost_bytes = std::mem::take(&mut self.lost_bytes);
+                if lost_bytes > 0 {
+                    shim_log::warn(format_args!(
+                        "{}: writing works again, {lost_bytes} bytes were lost",
+                        self.name()
+                    ));
+                }
             }
-            shim_log::warn(format_args!(
-                "{}: writing works again, {} bytes were lost",
-                self.name(),
-                self.lost_bytes
-            ));
-            self.lost_bytes = 0;
+            Err(error) => {
+                if self.lost_bytes == 0 {
+                    shim_log::warn(format_args!("{}: {error}; output is being lost", self.name()));
+                }
+                self.lost_bytes += chunk.len() as u64;
+            }
         }
-        self.encode(stream, chunk, now);
-        if let Err(error) = self.write_line() {
-            shim_log::warn(format_args!("{}: {error}; output is being lost", self.name()));
-            self.lost_bytes += chunk.len() as u64;
-        }
-    }
-
-    fn encode(&mut self, stream: Stream, chunk: &[u8], now: SystemTime) {
-        encode(&mut self.line, stream, chunk, &self.settings.attributes, now);
     }
 
     fn name(&self) -> String {
         self.settings.path.display().to_string()
     }
 
-    /// Writes the encoded line whole or not at all.
+    /// Writes what is encoded whole or not at all.
     fn write_line(&mut self) -> io::Result<()> {
         let length = self.line.len() as u64;
         if let Some(max) = self.settings.size_bytes_max

@@ -142,6 +142,8 @@ async fn work(shared: Arc<Shared>) {
             match packed {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => again_later(&shared, folder),
+                // A long search for the last lines keeps the files where they are.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => again_later(&shared, folder),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
                 Ok(Err(error)) => {
                     tracing::warn!(folder = %folder.display(), %error, "rotated files are not packed");

@@ -2,7 +2,7 @@
 //!
 //! One JSON object a line for each chunk read, or 16 KiB of it: `{"log":…,"stream":…,"time":…}`, Docker's json-file
 //! format. A chunk that is no valid UTF-8 by itself has `"log64"` in place of `"log"`, so every byte survives. Files
-//! rotate by size ([`rotation`]). When the disk is full the container runs on; what could not be kept is counted, told
+//! rotate by size (`rotation.rs`). When the disk is full the container runs on; what could not be kept is counted, told
 //! in the shim's log, and told in the container's log as soon as that takes lines again.
 //!
 //! A log that is not kept is written only while somebody reads it, which readers show by a lock on the file.

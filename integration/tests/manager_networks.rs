@@ -169,6 +169,10 @@ fn what_cannot_be_is_refused_with_its_reason() {
     refused("network create --subnet fd00::/64 other", "IPv6");
     refused("network create -d macvlan other", "macvlan");
     refused("network create -o parent=eth0 other", "parent");
+    for taken in ["lan", "berth0"] {
+        let option = format!("com.docker.network.bridge.name={taken}");
+        refused(&format!("network create -o {option} other"), "exists already");
+    }
     refused("network rm bridge", "pre-defined");
     refused("network rm nothing", "nothing");
     for (flags, why) in [

@@ -110,6 +110,11 @@ impl Bridge {
         nft::dropping_forward_chains(&mut Netfilter::open()?)
     }
 
+    /// Whether a link of this name is there, of whatever kind.
+    pub fn is_taken(name: &str) -> Result<bool, Error> {
+        Ok(Route::open()?.link(name)?.is_some())
+    }
+
     /// Names of the bridges that have the mark of `owner`.
     pub fn all_of(owner: &str) -> Result<Vec<String>, Error> {
         let links = Route::open()?.links()?;

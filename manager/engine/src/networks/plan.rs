@@ -213,6 +213,13 @@ impl NetworkRequest {
             }
             text => Some(within("gateway", text)?),
         };
+        // A bridge that was there would go with the network at its removal.
+        if let Some(name) = self.options.get(BRIDGE_NAME)
+            && Bridge::is_taken(name)?
+        {
+            let rule = format!("{BRIDGE_NAME}={name}: a link of this name exists already");
+            return Err(Error::invalid("options", rule));
+        }
         Ok(UserNetwork {
             id,
             name: self.name,

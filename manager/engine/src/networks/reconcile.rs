@@ -9,8 +9,10 @@ use super::attach::attach;
 use crate::container::Container;
 use crate::engine::Inner;
 
-/// Make all bridges with their rules. What cannot be made is told, and tried again by whoever needs it.
+/// Make all bridges with their rules. What cannot be made is told, and tried again by whoever needs it. Waits while a
+/// network is made or removed, else one that was just removed might be made again.
 pub(crate) fn ensure_all(engine: &Inner) {
+    let _changes = engine.networks.changes.blocking_lock();
     for network in engine.networks.all() {
         if let Err(error) = network.bridge(&engine.config.bridge.owner).ensure() {
             tracing::error!(network = network.name, %error, "the network is not complete");

@@ -1,6 +1,8 @@
 //! `--format`: docker's templates over what `managerctl` lists and inspects.
 
 use integration::{Manager, Sandbox};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 #[test]
 fn templates_print_what_dockers_do() {
@@ -145,4 +147,156 @@ fn templates_print_what_dockers_do() {
     ]);
     let odd = shown(&["ps", "-a", "--format", "{{.Label \"x\"}}"]);
     assert!(odd.contains(r"\u{1b}]0;t\u{7}"), "{odd}");
+}
+
+#[test]
+fn ps_shows_what_passes_its_filters() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let make = |args: &[&str]| manager.ctl(args).ok();
+    make(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--label",
+        "tier=front",
+        "-v",
+        "data:/srv",
+        &image,
+        "sleep",
+        "1000",
+    ]);
+    let probe = ["--health-cmd", "true", "--health-interval", "1s"];
+    make(
+        &[
+            &["run", "-d", "--name", "web2"],
+            &probe[..],
+            &[&image, "sleep", "1000"],
+        ]
+        .concat(),
+    );
+    let failed = manager.ctl(&[
+        "run",
+        "--name",
+        "failed",
+        "--network",
+        "none",
+        &image,
+        "sh",
+        "-c",
+        "echo x > /x; exit 3",
+    ]);
+    assert_eq!(failed.code, 3);
+    make(&["create", "--name", "made", "--label", "tier=back", &image, "true"]);
+    make(&["commit", "failed", "built:1"]);
+    make(&["create", "--name", "child", "built:1", "true"]);
+
+    let listed = |args: &[&str]| {
+        let shown = manager
+            .ctl(&[&["ps", "--format", "{{.Names}}"], args].concat())
+            .ok();
+        shown.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let id = manager.inspect("failed")["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    for (args, expected) in [
+        (&["-f", "name=web"][..], &["web2", "web"][..]),
+        (&["-f", "name=^web$"], &["web"]),
+        (&["-f", "name=^/web$", "-f", "name=web2"], &["web2", "web"]),
+        (&["-f", "name=failed"], &[]),
+        (&["-a", "-f", &format!("id={}", &id[..12])], &["failed"]),
+        (&["-a", "-f", "label=tier"], &["made", "web"]),
+        (&["-a", "-f", "label=tier=back"], &["made"]),
+        (&["-a", "-f", "label=tier", "-f", "status=running"], &["web"]),
+        (&["-f", "status=created"], &["child", "made"]),
+        (&["-a", "-f", "exited=3"], &["failed"]),
+        (&["-a", "-f", "exited=0"], &[]),
+        (&["-a", "-f", "since=failed"], &["child", "made"]),
+        (&["-a", "-f", "before=failed"], &["web2", "web"]),
+        (&["-f", "volume=data"], &["web"]),
+        (&["-f", "volume=/srv"], &["web"]),
+        (&["-f", "health=none"], &["web"]),
+        (&["-a", "-f", "network=none"], &["failed"]),
+        (&["-a", "-f", "ancestor=built:1"], &["child"]),
+        (
+            &["-a", "-f", &format!("ancestor={image}"), "-f", "status=created"],
+            &["child", "made"],
+        ),
+        (&["-a", "-f", "ancestor=none:such"], &[]),
+        (&["-n", "2"], &["child", "made"]),
+        (&["-l", "-f", "status=exited"], &["failed"]),
+    ] {
+        assert_eq!(listed(args), expected, "{args:?}");
+    }
+    integration::eventually("the probe has told", || {
+        (listed(&["-f", "health=healthy"]) == ["web2"]).then_some(())
+    });
+    for (filter, word) in [
+        ("colour=red", "the kinds are"),
+        ("status=dead", "the states are"),
+        ("since=nobody", "nobody"),
+        ("name=(", "regular expression"),
+    ] {
+        let told = manager.ctl(&["ps", "-f", filter]).refused();
+        assert!(told.contains(word), "{filter}: {told}");
+    }
+}
+
+#[test]
+fn the_doctor_says_what_is_broken_and_what_to_do() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let findings = |manager: &Manager| {
+        let done = manager.ctl(&["system", "doctor", "--format", "json"]);
+        let findings: Vec<serde_json::Value> = serde_json::from_str(&done.stdout).expect("JSON");
+        (done.code, findings)
+    };
+    let of = |findings: &[serde_json::Value], check: &str| {
+        findings
+            .iter()
+            .find(|one| one["check"] == check)
+            .cloned()
+            .expect(check)
+    };
+    let (code, found) = findings(&manager);
+    assert_eq!(of(&found, "manager")["status"], "ok");
+    for check in [
+        "kernel",
+        "namespaces",
+        "seccomp",
+        "cgroups",
+        "overlay",
+        "clock",
+        "folder",
+        "disk",
+    ] {
+        assert_ne!(of(&found, check)["status"], "broken", "{check}");
+    }
+    assert_eq!(code, 0);
+    // Others may write where images are.
+    let root = manager.root();
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o777)).expect("open the folder");
+    let (code, found) = findings(&manager);
+    let folder = of(&found, "folder");
+    assert!(code == 1 && folder["status"] == "broken", "{folder}");
+    assert!(
+        folder["advice"]
+            .as_str()
+            .is_some_and(|advice| advice.contains("chmod")),
+        "{folder}"
+    );
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o711)).expect("close the folder");
+    manager.stop();
+    let told = manager.ctl(&["system", "doctor"]);
+    assert_eq!(told.code, 1);
+    assert!(
+        told.stdout.contains("broken") && told.stdout.contains("no manager answers"),
+        "{told}"
+    );
+    assert!(told.stdout.contains("manager: start it, as root"), "{told}");
+    manager.start_again();
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use engine::{
-    AttachRequest, CommitRequest, ContainerFilters, CopyRequest, Engine, ExecRequest, LogsRequest, Record,
-    Stream, Until,
+    AttachRequest, CommitRequest, ContainerFilters, CopyRequest, Engine, ExecRequest, ListFilters,
+    LogsRequest, Record, Stream, Until,
 };
 use proto::v1;
 use proto::v1::containers_server::Containers as Service;
@@ -195,7 +195,10 @@ impl Service for Containers {
         request: Request<v1::ListContainersRequest>,
     ) -> Result<Response<v1::ListContainersResponse>, Status> {
         let prefix = self.0.subnet_prefix();
-        let containers = self.0.list(request.into_inner().all);
+        let request = request.into_inner();
+        let filters = ListFilters::parse(&request.filters).map_err(status)?;
+        let listed = self.0.list_filtered(request.all, &filters).await;
+        let containers = listed.map_err(status)?;
         let containers = containers
             .iter()
             .map(|container| translate::container(container, prefix))

@@ -175,7 +175,9 @@ impl Command {
                 | Self::Context(ContextCommand::Ls { .. })
                 | Self::History(_)
                 | Self::Search(_)
-                | Self::System(SystemCommand::Df { .. } | SystemCommand::Check { .. })
+                | Self::System(
+                    SystemCommand::Df { .. } | SystemCommand::Check { .. } | SystemCommand::Doctor
+                )
                 | Self::Ps(_)
                 | Self::Top(_)
                 | Self::Stats(_)
@@ -526,6 +528,16 @@ pub(crate) struct List {
     /// Print IDs and commands whole
     #[arg(long)]
     pub(crate) no_trunc: bool,
+    /// Only some: name=PATTERN, id=PATTERN, label=KEY[=VALUE], status=STATE, exited=CODE, health=HEALTH, ancestor=IMAGE,
+    /// before=CONTAINER, since=CONTAINER, volume=NAME, network=NAME
+    #[arg(short, long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+    /// Only so many that were made last, running or not
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    pub(crate) last: Option<usize>,
+    /// Only the one that was made last, running or not
+    #[arg(short, long, conflicts_with = "last")]
+    pub(crate) latest: bool,
 }
 
 #[derive(Debug, Args)]

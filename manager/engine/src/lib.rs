@@ -25,6 +25,7 @@ mod input;
 mod joined;
 mod leases;
 mod lifecycle;
+mod list;
 mod logs;
 mod names;
 mod networks;
@@ -63,6 +64,7 @@ pub use exec::{ExecAttachment, ExecRequest};
 pub use health::{Health, HealthStatus, Probe};
 pub use image::{Layers, PathStat, PolicyFile};
 pub use input::{Input, Output};
+pub use list::ListFilters;
 pub use logs::{LogsRequest, Record, Stream};
 pub use network::{Protocol, PublishedPort};
 pub use networks::{

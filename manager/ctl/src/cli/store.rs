@@ -24,6 +24,8 @@ pub(crate) enum ImageCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SystemCommand {
+    /// Look whether this machine has what containers need, and say what to do; exits with 1 if something is broken
+    Doctor,
     /// Show what images and containers take of the disk
     Df {
         /// Tell of each image and container

@@ -294,7 +294,11 @@ fn row(container: &Container, whole: bool) -> Result<serde_json::Value> {
 }
 
 pub(super) async fn list(client: &Client, flags: &List, format: Format) -> Result<u8> {
-    let request = ListContainersRequest { all: flags.all };
+    let last = flags.last.or(flags.latest.then_some(1));
+    let request = ListContainersRequest {
+        all: flags.all || last.is_some(),
+        filters: flags.filters.clone(),
+    };
     let reply = client
         .containers()
         .list(request)
@@ -302,6 +306,7 @@ pub(super) async fn list(client: &Client, flags: &List, format: Format) -> Resul
         .map_err(|status| client.failure(&status))?;
     let mut containers = reply.into_inner().containers;
     containers.sort_by_key(|container| std::cmp::Reverse(container.created_unix_nanos));
+    containers.truncate(last.unwrap_or(usize::MAX));
     let shorten = |text: &str, length| {
         if flags.no_trunc {
             text.to_owned()

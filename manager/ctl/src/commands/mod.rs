@@ -7,6 +7,7 @@ mod contexts;
 mod cp;
 mod credentials;
 mod dial;
+mod doctor;
 mod exec;
 mod images;
 mod leases;
@@ -61,6 +62,7 @@ pub(crate) async fn execute(mut cli: Cli) -> Result<u8> {
     })?;
     match cli.command {
         Command::Context(command) => contexts::execute(command, &format),
+        Command::System(SystemCommand::Doctor) => doctor::doctor(&client, &target, format).await,
         Command::System(SystemCommand::DialStdio) => dial::dial_stdio(&target).await,
         Command::Pull(flags) => images::pull(&client, &flags).await,
         Command::Push(flags) => registries::push(&client, &flags).await,

@@ -29,10 +29,13 @@ mod netlink;
 mod nft;
 mod owner;
 mod ports;
+mod resolver;
 mod route;
 mod subnet;
 
 pub use bridge::Bridge;
 pub use endpoint::{Endpoint, link_name};
 pub use error::Error;
+pub use namespace::within;
 pub use ports::{Protocol, PublishedPort, Publisher, Target};
+pub use resolver::{RESOLVER_ADDRESS, ResolverSockets};

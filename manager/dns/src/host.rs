@@ -2,10 +2,12 @@
 //! places where containers run.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+
+use nix::net::if_::if_nametoindex;
 
 use crate::{Server, Side};
 
@@ -63,30 +65,31 @@ impl HostServers {
     }
 }
 
-/// The servers of a resolv.conf(5) of the host. A link-local address with its zone is left out: it names a link.
+/// The servers of a resolv.conf(5) of the host, asked from there, as docker 28 does: they may be on its loopback or behind
+/// a link (`fe80::1%eth0`), and need not be within reach of a container.
 fn servers_in(text: &str) -> Vec<Server> {
     let address = |line: &str| {
         let mut words = line.split_whitespace();
-        (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
+        (words.next() == Some("nameserver")).then(|| socket_address(words.next()?))?
     };
-    text.lines().filter_map(address).map(Server::of_host).collect()
+    let of_host = |address| Server {
+        address,
+        side: Side::Host,
+    };
+    text.lines().filter_map(address).map(of_host).collect()
+}
+
+fn socket_address(text: &str) -> Option<SocketAddr> {
+    match text.split_once('%') {
+        None => Some((text.parse::<IpAddr>().ok()?, PORT).into()),
+        Some((address, link)) => {
+            let scope = if_nametoindex(link).ok()?;
+            Some(SocketAddrV6::new(address.parse().ok()?, PORT, 0, scope).into())
+        }
+    }
 }
 
 impl Server {
-    /// A server that the host has for itself. One on its loopback is there for nobody else; and the way by IPv6 is one
-    /// that a container need not have.
-    fn of_host(address: IpAddr) -> Self {
-        let side = if address.is_loopback() || address.is_ipv6() {
-            Side::Host
-        } else {
-            Side::Container
-        };
-        Self {
-            address: (address, PORT).into(),
-            side,
-        }
-    }
-
     /// A server that was asked for in the place of the host's: it is asked as the container itself would, where
     /// 127.0.0.1 is the container's own.
     pub fn of_container(address: IpAddr) -> Self {
@@ -102,20 +105,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_read_in_their_order_and_asked_from_where_they_are() {
-        let text = "# one\nnameserver 127.0.0.53\nnameserver\t10.0.0.1 \nnameserver fe80::1%eth0\n\
-            search example.org\nnameserver 2001:db8::1\nnameserver\n nameserver ten\n";
-        let found = servers_in(text);
-        let found: Vec<_> = found
+    fn servers_are_read_in_their_order() {
+        let text = "# one\nnameserver 127.0.0.53\nnameserver\t10.0.0.1 \nnameserver fe80::1%lo\n\
+            nameserver fe80::1%gone\nsearch example.org\nnameserver 2001:db8::1\nnameserver\n nameserver ten\n";
+        let found: Vec<_> = servers_in(text)
             .iter()
-            .map(|server| (server.address.to_string(), server.side))
+            .map(|server| server.address.to_string())
             .collect();
         assert_eq!(
             found,
             [
-                ("127.0.0.53:53".to_owned(), Side::Host),
-                ("10.0.0.1:53".to_owned(), Side::Container),
-                ("[2001:db8::1]:53".to_owned(), Side::Host),
+                "127.0.0.53:53",
+                "10.0.0.1:53",
+                "[fe80::1%1]:53",
+                "[2001:db8::1]:53"
             ]
         );
     }

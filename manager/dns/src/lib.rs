@@ -6,7 +6,7 @@
 //!   ┌───────────────────────────────┐
 //!   │ 127.0.0.11:53 ─rule─► :port ──┼─► serve ─ a container's name ─► View, at once
 //!   │                               │     │
-//!   │ a server of the outside ◄─────┼─────┴───── anything else ─────► a server on the host's loopback
+//!   │ a server of --dns ◄───────────┼─────┴───── anything else ─────► a server of the host's
 //!   └───────────────────────────────┘
 //! ```
 //!
@@ -65,6 +65,6 @@ pub struct Server {
 pub enum Side {
     /// The container's: the question takes the way, and meets the firewall, of all that the container sends.
     Container,
-    /// The manager's own: for servers on the host's loopback, which no container reaches.
+    /// The manager's own. Not for containers that are to have no way out.
     Host,
 }

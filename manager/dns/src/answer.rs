@@ -59,7 +59,9 @@ fn records(question: &Question, view: &dyn View) -> Option<Vec<Record>> {
     if query.query_type() == RecordType::PTR
         && let Some(address) = address_in(query.name())
     {
-        let name = Name::from_ascii(view.name_of(address)? + ".").ok()?;
+        // As bytes: what may stand in a container's name is more than in a host's.
+        let name = view.name_of(address)?;
+        let name = Name::from_labels(name.split('.').map(str::as_bytes)).ok()?;
         return Some(vec![record(RData::PTR(PTR(name)))]);
     }
     let name = question.name()?;

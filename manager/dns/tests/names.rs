@@ -71,11 +71,11 @@ fn a_shared_name_has_all_addresses_in_changing_order() {
 #[test]
 fn an_address_has_its_containers_name() {
     let outside = Upstream::saying(ResponseCode::NXDomain);
-    let world = World::new(&[("web", &["172.31.0.2", "fd00::2"])], &[&outside]);
+    let world = World::new(&[("brave_anchor", &["172.31.0.2", "fd00::2"])], &[&outside]);
     for address in ["172.31.0.2", "fd00::2"] {
         let name = Name::from(address.parse::<std::net::IpAddr>().unwrap());
         let answer = world.ask(&name.to_ascii(), RecordType::PTR);
-        assert_eq!(answer.answers[0].data.to_string(), "web.net.");
+        assert_eq!(answer.answers[0].data.to_string(), "brave_anchor.net.");
     }
     assert_eq!(outside.asked(), 0);
     // That of another, and of a whole network.

@@ -68,8 +68,13 @@ const PULL: &[Point] = &[
     ("pull.synced", false),
     ("pull.recorded", true),
 ];
-/// In the other tests of this binary, and the last one in `manager_trust`.
+/// In the other tests of this binary, in `manager_networks`, and the last one in `manager_trust`.
 const ELSEWHERE: &[&str] = &[
+    "network.recorded",
+    "network.made",
+    "network.forgotten",
+    "connect.recorded",
+    "disconnect.recorded",
     "rmi.recorded",
     "reconcile.settled",
     "restart.ended",

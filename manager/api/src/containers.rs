@@ -198,6 +198,7 @@ impl Service for Containers {
         let containers = containers
             .iter()
             .map(|container| translate::container(container, prefix))
+            .map(|message| translate::networks::add(&self.0, message))
             .map(without_health_log)
             .collect();
         Ok(Response::new(v1::ListContainersResponse { containers }))
@@ -213,9 +214,9 @@ impl Service for Containers {
             .await
             .map_err(status)?;
         Ok(Response::new(v1::InspectContainerResponse {
-            container: Some(translate::container(
-                &inspection.container,
-                self.0.subnet_prefix(),
+            container: Some(translate::networks::add(
+                &self.0,
+                translate::container(&inspection.container, self.0.subnet_prefix()),
             )),
             bundle_config_json: inspection.bundle_config_json,
             log_path: inspection.log_path.to_string_lossy().into_owned(),

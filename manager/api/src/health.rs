@@ -2,6 +2,7 @@
 
 use proto::v1::containers_server::ContainersServer;
 use proto::v1::images_server::ImagesServer;
+use proto::v1::networks_server::NetworksServer;
 use proto::v1::system_server::SystemServer;
 use proto::v1::volumes_server::VolumesServer;
 use tonic::server::NamedService;
@@ -11,18 +12,20 @@ use tonic_health::server::HealthReporter;
 
 use crate::containers::Containers;
 use crate::images::Images;
+use crate::networks::Networks;
 use crate::stop::Stopping;
 use crate::system::System;
 use crate::volumes::Volumes;
 
 /// The name by which the server as a whole is asked for.
 const WHOLE: &str = "";
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     WHOLE,
     ImagesServer::<Images>::NAME,
     ContainersServer::<Containers>::NAME,
     SystemServer::<System>::NAME,
     VolumesServer::<Volumes>::NAME,
+    NetworksServer::<Networks>::NAME,
 ];
 
 /// The service. Those who watch it are told when the manager stops.

@@ -5,6 +5,7 @@ mod check;
 mod containers;
 mod health;
 mod images;
+mod networks;
 mod progress;
 mod registries;
 mod stats;
@@ -20,6 +21,7 @@ use engine::Engine;
 use proto::v1;
 use proto::v1::containers_server::ContainersServer;
 use proto::v1::images_server::ImagesServer;
+use proto::v1::networks_server::NetworksServer;
 use proto::v1::system_server::SystemServer;
 use proto::v1::volumes_server::VolumesServer;
 use tonic::transport::Server;
@@ -49,11 +51,15 @@ pub async fn grpc(mut server: Server, engine: &Engine, stopping: &Stopping) -> R
     let volumes = VolumesServer::new(volumes::Volumes(engine.clone()))
         .max_decoding_message_size(REQUEST_MAX_BYTES)
         .max_encoding_message_size(RESPONSE_MAX_BYTES);
+    let networks = NetworksServer::new(networks::Networks(engine.clone()))
+        .max_decoding_message_size(REQUEST_MAX_BYTES)
+        .max_encoding_message_size(RESPONSE_MAX_BYTES);
     server
         .add_service(images)
         .add_service(containers)
         .add_service(system)
         .add_service(volumes)
+        .add_service(networks)
         .add_service(health::service(stopping).await)
         .add_service(reflection())
 }

@@ -3,6 +3,7 @@
 mod artifact;
 mod isolation;
 mod names;
+pub(crate) mod networks;
 mod ports;
 mod resources;
 pub(crate) mod storage;
@@ -39,6 +40,7 @@ pub(crate) fn lease(lease: Lease) -> v1::Lease {
 }
 
 pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<CreateRequest, Error> {
+    let (network, networks) = networks::wanted(&message.network, message.networks)?;
     Ok(CreateRequest {
         name: message.name,
         image: message.image,
@@ -62,7 +64,8 @@ pub(crate) fn create_request(message: v1::CreateContainerRequest) -> Result<Crea
                 read_only: bind.read_only,
             })
             .collect(),
-        network: Network::parse(&message.network)?,
+        network,
+        networks,
         memory_bytes: message.memory_bytes,
         cpu_quota_millis: message.cpu_quota_millis,
         pids_limit: message.pids_limit,
@@ -116,7 +119,11 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
                 read_only: bind.read_only,
             })
             .collect(),
-        network: request.network.name().to_owned(),
+        network: match request.network {
+            Network::User => String::new(),
+            network => network.name().to_owned(),
+        },
+        networks: request.networks.into_iter().map(networks::place).collect(),
         memory_bytes: request.memory_bytes,
         cpu_quota_millis: request.cpu_quota_millis,
         pids_limit: request.pids_limit,
@@ -159,6 +166,7 @@ pub(crate) fn container(container: &Container, subnet_prefix: u8) -> v1::Contain
             .map(|address| format!("{address}/{subnet_prefix}"))
             .unwrap_or_default(),
         network: request.network.name().to_owned(),
+        networks: Vec::new(),
         labels: request.labels.clone().into_iter().collect(),
         tty: request.tty,
         open_stdin: request.open_stdin,
@@ -278,6 +286,7 @@ mod tests {
             tty_columns: 80,
             tty_rows: 24,
             stdin_once: true,
+            networks: Vec::new(),
             platform: "linux/arm64".to_owned(),
             resources: Some(v1::ContainerResources::default()),
             isolation: Some(v1::ContainerIsolation::default()),

@@ -6,6 +6,7 @@ mod cp;
 mod isolation;
 mod leases;
 mod names;
+mod networks;
 mod ports;
 mod registries;
 mod resources;
@@ -20,6 +21,7 @@ pub(crate) use cp::Copy;
 pub(crate) use isolation::{IdentityFlags, IsolationFlags};
 pub(crate) use leases::{CreateLease, LeaseCommand};
 pub(crate) use names::NameFlags;
+pub(crate) use networks::{ConnectNetwork, CreateNetwork, ListNetworks, NetworkCommand, NetworkFlags};
 pub(crate) use ports::{Port, PortFlags};
 pub(crate) use registries::{InspectManifest, Manifest, Push, Search};
 pub(crate) use resources::{LimitFlags, ResourceFlags};
@@ -132,6 +134,9 @@ pub(crate) enum Command {
     /// Look after volumes: data that outlives containers
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// Look after networks: who reaches whom
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Show the processes of a container
     Top(Top),
     /// Show what containers use, again and again
@@ -180,6 +185,7 @@ impl Command {
                 | Self::Inspect(_)
                 | Self::Version
                 | Self::Volume(VolumeCommand::Ls(_))
+                | Self::Network(NetworkCommand::Ls(_))
                 | Self::Events(_)
         )
     }
@@ -297,9 +303,8 @@ pub(crate) struct Create {
         hide_default_value = true
     )]
     pub(crate) hostname: String,
-    /// Network: bridge, none or host
-    #[arg(long, alias = "net", value_name = "NETWORK", default_value = "bridge")]
-    pub(crate) network: String,
+    #[command(flatten)]
+    pub(crate) networks: NetworkFlags,
     #[command(flatten)]
     pub(crate) ports: PortFlags,
     #[command(flatten)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use proto::v1::containers_client::ContainersClient;
 use proto::v1::images_client::ImagesClient;
+use proto::v1::networks_client::NetworksClient;
 use proto::v1::system_client::SystemClient;
 use proto::v1::volumes_client::VolumesClient;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -76,6 +77,10 @@ impl Client {
 
     pub(crate) fn system(&self) -> SystemClient<Channel> {
         SystemClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn networks(&self) -> NetworksClient<Channel> {
+        NetworksClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     pub(crate) fn volumes(&self) -> VolumesClient<Channel> {

@@ -2,12 +2,15 @@
 
 mod image;
 mod names;
+mod networks;
 mod ports;
 mod store;
 mod upkeep;
 mod volumes;
 
 pub(crate) use image::{ImageDetails, familiar};
+pub(crate) use networks::Network;
+use networks::Place;
 pub(crate) use store::{Check, DiskUsage, Lease, Step};
 use upkeep::{Health, Healthcheck, RestartPolicy};
 pub(crate) use upkeep::{Stats, memory_percent};
@@ -109,6 +112,8 @@ pub(crate) struct Container {
     /// While it runs.
     ports: Vec<PublishedPort>,
     network: String,
+    /// Those that users made, by name.
+    networks: BTreeMap<String, Place>,
     labels: BTreeMap<String, String>,
     tty: bool,
     open_stdin: bool,
@@ -141,6 +146,11 @@ impl From<&v1::Container> for Container {
             address: unless_empty(&container.address),
             ports: container.ports.iter().map(PublishedPort::from).collect(),
             network: container.network.clone(),
+            networks: container
+                .networks
+                .iter()
+                .map(|network| (network.name.clone(), Place::from(network)))
+                .collect(),
             labels: sorted(&container.labels),
             tty: container.tty,
             open_stdin: container.open_stdin,

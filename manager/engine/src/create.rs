@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::container::{Container, State, now_unix_nanos};
 use crate::engine::{Engine, Inner, blocking};
 use crate::lifecycle::Handle;
+use crate::networks::Joining;
 use crate::request::{CreateRequest, Healthcheck, Network};
 use crate::spec::{self, cgroups::Cgroups, layers::Layers};
 use crate::{Error, names, volumes};
@@ -22,6 +23,9 @@ impl Engine {
     pub async fn create(&self, request: CreateRequest) -> Result<(Arc<Container>, Vec<String>), Error> {
         request.validate()?;
         let engine = &self.0;
+        for wanted in &request.networks {
+            engine.networks.find(&wanted.network)?;
+        }
         if let Some(holder) = engine.containers.by_name(&request.name) {
             return Err(Error::NameTaken {
                 name: request.name,
@@ -131,27 +135,44 @@ async fn record_with_volumes(engine: &Arc<Inner>, container: Container) -> Resul
     drop(changes);
     if let Err(error) = made {
         engine.store.delete(&container.id, true).await?;
+        engine.networks.forget(&container.id);
         volumes::finish_removals(engine).await;
         return Err(error);
     }
     Ok(container)
 }
 
-async fn record(engine: &Inner, mut container: Container) -> Result<Container, Error> {
-    let subnet = (container.request.network == Network::Bridge).then(|| engine.config.subnet());
-    if !container.name.is_empty() {
+/// Put it on record, with its address or its places on networks.
+async fn insert(engine: &Inner, mut container: Container) -> Result<Container, Error> {
+    if container.request.network != Network::User {
+        let subnet = (container.request.network == Network::Bridge).then(|| engine.config.subnet());
         container.address = engine.store.insert(container.clone(), subnet).await?;
         return Ok(container);
+    }
+    let place = |wanted: &Joining| Ok((engine.networks.find(&wanted.network)?, wanted.clone()));
+    let places = container
+        .request
+        .networks
+        .iter()
+        .map(place)
+        .collect::<Result<_, Error>>()?;
+    let joined = engine.store.insert_on_networks(container.clone(), places).await?;
+    for joined in joined {
+        engine.networks.join(&container.id, joined);
+    }
+    Ok(container)
+}
+
+async fn record(engine: &Inner, mut container: Container) -> Result<Container, Error> {
+    if !container.name.is_empty() {
+        return insert(engine, container).await;
     }
     let mut attempt = 0;
     loop {
         container.name = names::random_name(attempt)?;
-        match engine.store.insert(container.clone(), subnet).await {
+        match insert(engine, container.clone()).await {
             Err(Error::NameTaken { .. }) if attempt < NAME_ATTEMPTS => attempt += 1,
-            other => {
-                container.address = other?;
-                return Ok(container);
-            }
+            other => return other,
         }
     }
 }

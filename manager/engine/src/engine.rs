@@ -3,9 +3,10 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::sync::Arc;
+use std::time::Duration;
 
 use image::Images;
-use network::Bridge;
+use network::{Bridge, RulesWatch};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -15,6 +16,7 @@ use crate::container::{Container, State};
 use crate::events::{Events, EventsRequest, Listener};
 use crate::lifecycle::Handle;
 use crate::logs::watch::Watcher;
+use crate::networks::{self, Networks};
 use crate::ports::Claims;
 use crate::registry::Registry;
 use crate::request::UpdateRequest;
@@ -26,6 +28,9 @@ use crate::{Error, bundle, names, owner, reconcile};
 
 /// As many containers are started by their policies at once.
 const STARTS_AT_ONCE: usize = 8;
+
+/// Between a change of the host's rules by somebody and a look at what is left of ours.
+const FLUSHED_PATIENCE: Duration = Duration::from_millis(50);
 
 /// All that operations share.
 pub(crate) struct Inner {
@@ -40,6 +45,7 @@ pub(crate) struct Inner {
     /// Starts that nobody waits for take turns.
     pub(crate) starts: Semaphore,
     pub(crate) ports: Claims,
+    pub(crate) networks: Networks,
 }
 
 /// The engine. Clones share it.
@@ -76,7 +82,7 @@ impl Engine {
                 .map_err(Error::file("make the folder", &folder))?;
         }
         hide_databases(&config);
-        let (store, containers) = Store::open(&config.database())?;
+        let (store, containers, networks) = Store::open(&config.database())?;
         owner::claim(&config, store.root_id())?;
         store.root_id().clone_into(&mut config.bridge.owner);
         let images =
@@ -93,9 +99,11 @@ impl Engine {
             volumes: Volumes::default(),
             starts: Semaphore::new(STARTS_AT_ONCE),
             ports: Claims::default(),
+            networks,
             config,
         });
         reconcile::all(&engine, containers).await?;
+        keep_rules(&engine);
         Ok(Engine(engine))
     }
 
@@ -225,6 +233,37 @@ fn hide_databases(config: &Config) {
                 tracing::warn!(path = %path.display(), %error, "its permissions stay as they were");
             }
         }
+    }
+}
+
+/// Put the host's rules back whenever somebody has taken some away. The thread ends with the process.
+fn keep_rules(engine: &Arc<Inner>) {
+    let engine = Arc::downgrade(engine);
+    let watch = RulesWatch::open().map_err(Error::from);
+    let started = watch.and_then(|mut watch| {
+        let watching = move || {
+            loop {
+                if let Err(error) = watch.wait() {
+                    tracing::warn!(%error, "nobody watches the host's rules any more");
+                    return;
+                }
+                let Some(engine) = engine.upgrade() else { return };
+                // Who flushes them loads others next, in the same breath.
+                std::thread::sleep(FLUSHED_PATIENCE);
+                networks::reconcile::ensure_all(&engine);
+                if let Err(error) = engine.ports.mend(&engine.config) {
+                    tracing::error!(%error, "the host's rules were changed, and cannot be put back");
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("rules".to_owned())
+            .stack_size(256 << 10)
+            .spawn(watching)
+            .map_err(|source| Error::file("start the thread that watches", "nftables".as_ref())(source))
+    });
+    if let Err(error) = started {
+        tracing::warn!(%error, "nobody watches the host's rules");
     }
 }
 

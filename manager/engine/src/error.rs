@@ -31,6 +31,25 @@ pub enum Error {
     /// No volume has this name.
     #[error("no such volume: {0}")]
     NoSuchVolume(String),
+    /// No network has this name, id or id prefix.
+    #[error("network {0} not found: `managerctl network ls` shows those that there are")]
+    NoSuchNetwork(String),
+    /// A network has this name.
+    #[error("network with name {0} already exists")]
+    NetworkExists(String),
+    /// Containers are on the network.
+    #[error("remove network {network}: it has active endpoints: {}; disconnect or remove them first", containers.join(", "))]
+    NetworkInUse {
+        /// Its name.
+        network: String,
+        /// Names of containers, running or not.
+        containers: Vec<String>,
+    },
+    /// Every default pool overlaps something.
+    #[error(
+        "all predefined address pools overlap networks or routes of this host: give a subnet with --subnet"
+    )]
+    NoSubnet,
     /// Containers use the volume.
     #[error("remove {volume}: volume is in use - [{}]", containers.join(", "))]
     VolumeInUse {
@@ -227,18 +246,21 @@ impl Error {
     /// The class of this error.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::NoSuchContainer(_) | Error::NoSuchVolume(_) => Kind::NotFound,
-            Error::NameTaken { .. } => Kind::AlreadyExists,
+            Error::NoSuchContainer(_) | Error::NoSuchVolume(_) | Error::NoSuchNetwork(_) => Kind::NotFound,
+            Error::NameTaken { .. } | Error::NetworkExists(_) => Kind::AlreadyExists,
             Error::Ambiguous { .. } | Error::Invalid { .. } | Error::User { .. } => Kind::Invalid,
             Error::WrongState { .. }
             | Error::Runtime { .. }
             | Error::OthersState { .. }
             | Error::VolumeInUse { .. }
+            | Error::NetworkInUse { .. }
             | Error::VolumeMount { .. }
             | Error::Subpath { .. }
             | Error::Port { .. } => Kind::Precondition,
             Error::Shim { .. } | Error::ShuttingDown | Error::VolumeGoing(_) => Kind::Unavailable,
-            Error::NoAddress(_) | Error::Lagged(_) | Error::DiskFull { .. } => Kind::Exhausted,
+            Error::NoAddress(_) | Error::NoSubnet | Error::Lagged(_) | Error::DiskFull { .. } => {
+                Kind::Exhausted
+            }
             Error::Image(error) | Error::Pull { source: error, .. } | Error::Verify { source: error, .. } => {
                 image_kind(error)
             }

@@ -18,7 +18,7 @@ const RESOLV_MAX_BYTES: u64 = 64 << 10;
 pub(crate) fn write(
     folder: &Path,
     hostname: &str,
-    address: Option<Ipv4Addr>,
+    addresses: &[Ipv4Addr],
     gateway: Ipv4Addr,
     request: &CreateRequest,
 ) -> Result<(), Error> {
@@ -39,9 +39,9 @@ pub(crate) fn write(
             None
         }
     };
-    let mut hosts = of_host("/etc/hosts").unwrap_or_else(|| hosts(hostname, address));
+    let mut hosts = of_host("/etc/hosts").unwrap_or_else(|| hosts(hostname, addresses));
     let of_gateway = match request.network {
-        Network::Bridge => Some(gateway.into()),
+        Network::Bridge | Network::User => Some(gateway.into()),
         Network::Host => Some(Ipv4Addr::LOCALHOST.into()),
         Network::None => None,
     };
@@ -56,7 +56,7 @@ pub(crate) fn write(
     put("resolv.conf", &replaced(&resolv, names))
 }
 
-fn hosts(hostname: &str, address: Option<Ipv4Addr>) -> String {
+fn hosts(hostname: &str, addresses: &[Ipv4Addr]) -> String {
     let mut text = "127.0.0.1\tlocalhost\n\
         ::1\tlocalhost ip6-localhost ip6-loopback\n\
         fe00::\tip6-localnet\n\
@@ -64,7 +64,7 @@ fn hosts(hostname: &str, address: Option<Ipv4Addr>) -> String {
         ff02::1\tip6-allnodes\n\
         ff02::2\tip6-allrouters\n"
         .to_owned();
-    if let Some(address) = address {
+    for address in addresses {
         let _ = writeln!(text, "{address}\t{hostname}");
     }
     text
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_container_knows_its_own_name() {
-        let text = hosts("web", Some(Ipv4Addr::new(172, 30, 0, 2)));
+        let text = hosts("web", &[Ipv4Addr::new(172, 30, 0, 2)]);
         assert!(text.starts_with("127.0.0.1\tlocalhost\n") && text.ends_with("172.30.0.2\tweb\n"));
     }
 }

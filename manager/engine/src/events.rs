@@ -25,7 +25,7 @@ const KEPT_MAX_BYTES: usize = 1 << 20;
 pub struct Event {
     /// In nanoseconds since 1970.
     pub at_unix_nanos: i64,
-    /// `container`, `image` or `volume`.
+    /// `container`, `image`, `volume` or `network`.
     pub kind: &'static str,
     /// `create`, `start`, `die`, `destroy`, `exec_start`, `pull`, `untag`, …
     pub action: &'static str,
@@ -50,6 +50,13 @@ impl Event {
         Event {
             kind: "volume",
             ..Event::of_container(action, name, attributes)
+        }
+    }
+
+    pub(crate) fn of_network(action: &'static str, id: &str, attributes: Vec<(String, String)>) -> Event {
+        Event {
+            kind: "network",
+            ..Event::of_container(action, id, attributes)
         }
     }
 

@@ -25,6 +25,7 @@ mod leases;
 mod lifecycle;
 mod logs;
 mod names;
+mod networks;
 mod owner;
 mod ports;
 mod prune;
@@ -62,6 +63,9 @@ pub use image::{Layers, PathStat, PolicyFile};
 pub use input::{Input, Output};
 pub use logs::{LogsRequest, Record, Stream};
 pub use network::{Protocol, PublishedPort};
+pub use networks::{
+    Joined, Joining, Member, NetworkFilters, NetworkInspection, NetworkRequest, Range, UserNetwork,
+};
 pub use prune::{ContainerFilters, Pruned};
 pub use request::{
     Bind, BindSource, CreateRequest, Device, DeviceValue, Healthcheck, HostEntry, Isolation, Mount, Names,

@@ -25,6 +25,7 @@ use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
 use crate::health::Health;
 use crate::logs::LogFolder;
+use crate::networks::{self, Joining};
 use crate::request::UpdateRequest;
 use crate::restart::{BackOff, Next};
 use crate::run::By;
@@ -118,6 +119,14 @@ enum Command {
     Remove {
         force: bool,
         volumes: bool,
+        reply: Reply,
+    },
+    Connect {
+        wanted: Joining,
+        reply: Reply,
+    },
+    Disconnect {
+        network: String,
         reply: Reply,
     },
 }
@@ -239,6 +248,16 @@ impl Handle {
         self.command(|reply| Command::Rename { name, reply }).await
     }
 
+    /// Put it on one more network.
+    pub(crate) async fn connect(&self, wanted: Joining) -> Result<(), Error> {
+        self.command(|reply| Command::Connect { wanted, reply }).await
+    }
+
+    /// Take it off the network with this id.
+    pub(crate) async fn disconnect(&self, network: String) -> Result<(), Error> {
+        self.command(|reply| Command::Disconnect { network, reply }).await
+    }
+
     /// Remove it, with its anonymous volumes if `volumes` says so; one that is running only if `force` does.
     pub(crate) async fn remove(&self, force: bool, volumes: bool) -> Result<(), Error> {
         self.command(|reply| Command::Remove {
@@ -336,6 +355,14 @@ impl Owner {
             }
             Command::Update { changes, reply } => (self.update(&changes).await, reply),
             Command::Rename { name, reply } => (self.rename(name).await, reply),
+            Command::Connect { wanted, reply } => (
+                networks::connect(&self.engine, &self.container, wanted).await,
+                reply,
+            ),
+            Command::Disconnect { network, reply } => (
+                networks::disconnect(&self.engine, &self.container, &network).await,
+                reply,
+            ),
             Command::Remove {
                 force,
                 volumes,
@@ -576,6 +603,7 @@ impl Owner {
             volumes::finish_removals(&self.engine).await;
         }
         self.engine.containers.remove(&self.container.id);
+        self.engine.networks.forget(&self.container.id);
         self.publish.send_replace(Snapshot {
             container: Arc::clone(&self.container),
             shim: None,

@@ -29,6 +29,8 @@ pub(crate) struct Claims(Mutex<Inside>);
 #[derive(Default)]
 struct Inside {
     by_container: BTreeMap<String, Claim>,
+    /// Of runs that are over, whose ports the kernel would not take away yet.
+    stale: Vec<(String, Claim)>,
     /// On which addresses a port is taken, and by whom.
     holders: BTreeMap<(Protocol, u16), Vec<(Ipv4Addr, String)>>,
     /// The port that was last taken without being named.
@@ -36,16 +38,44 @@ struct Inside {
 }
 
 struct Claim {
-    address: Ipv4Addr,
+    place: Place,
     ports: Vec<PublishedPort>,
+}
+
+/// Where a container is reached.
+#[derive(Debug, Clone)]
+struct Place {
+    address: Ipv4Addr,
+    /// What its link is named from.
+    link_id: String,
+}
+
+impl Place {
+    /// None: it is on no network from which it is reached.
+    fn of(engine: &Inner, container: &Container) -> Option<Place> {
+        let id = &container.id;
+        let on_bridge = container.address.map(|address| Place {
+            address,
+            link_id: id.clone(),
+        });
+        on_bridge.or_else(|| {
+            let joined = engine.networks.reached(id)?;
+            Some(Place {
+                address: joined.address,
+                link_id: network::link_id(id, &joined.network),
+            })
+        })
+    }
 }
 
 /// Claim the ports that a container is to have, for the run that begins.
 pub(crate) async fn claim(engine: &Arc<Inner>, container: &Container) -> Result<Vec<PublishedPort>, Error> {
     let ports = &container.request.ports;
-    let Some(address) = container.address.filter(|_| {
-        container.request.network == Network::Bridge && (!ports.publish.is_empty() || ports.publish_all)
-    }) else {
+    let is_reached = matches!(container.request.network, Network::Bridge | Network::User);
+    if !is_reached || (ports.publish.is_empty() && !ports.publish_all) {
+        return Ok(Vec::new());
+    }
+    let Some(place) = Place::of(engine, container) else {
         return Ok(Vec::new());
     };
     let (engine, container) = (Arc::clone(engine), container.clone());
@@ -54,7 +84,9 @@ pub(crate) async fn claim(engine: &Arc<Inner>, container: &Container) -> Result<
         let config = image.config.config().as_ref();
         let exposed = config.and_then(|config| config.exposed_ports().as_deref());
         let wanted = container.request.ports.wanted(exposed.unwrap_or_default())?;
-        engine.ports.claim(&container.id, address, &wanted)
+        engine.ports.claim(&container.id, &place, &wanted, |target| {
+            publisher(&engine.config).withdraw(target)
+        })
     })
     .await
 }
@@ -69,13 +101,20 @@ pub(crate) async fn publish(engine: &Arc<Inner>, id: &str) -> Result<(), Error> 
 }
 
 impl Claims {
-    fn claim(&self, id: &str, address: Ipv4Addr, wanted: &[Wanted]) -> Result<Vec<PublishedPort>, Error> {
+    fn claim(
+        &self,
+        id: &str,
+        place: &Place,
+        wanted: &[Wanted],
+        withdraw: impl Fn(&Target<'_>) -> Result<(), network::Error>,
+    ) -> Result<Vec<PublishedPort>, Error> {
         let mut inside = self.locked();
+        inside.retry(&withdraw);
         inside.release(id);
         for wanted in wanted {
             let taken = inside
                 .choose(wanted)
-                .and_then(|port| inside.take(id, address, port));
+                .and_then(|port| inside.take(id, place, port));
             if let Err(error) = taken {
                 inside.release(id);
                 return Err(error);
@@ -86,11 +125,13 @@ impl Claims {
     }
 
     /// A container that runs has its ports from an earlier manager.
-    pub(crate) fn resume(&self, container: &Container) {
-        let Some(address) = container.address else { return };
+    pub(crate) fn resume(&self, engine: &Inner, container: &Container) {
+        let Some(place) = Place::of(engine, container) else {
+            return;
+        };
         let mut inside = self.locked();
         for port in &container.ports {
-            if let Err(error) = inside.take(&container.id, address, *port) {
+            if let Err(error) = inside.take(&container.id, &place, *port) {
                 tracing::warn!(id = container.id, %error, "it loses a published port");
             }
         }
@@ -105,26 +146,33 @@ impl Claims {
         let Some(claim) = inside.by_container.get(id) else {
             return Ok(());
         };
-        Ok(publisher(config).publish(&claim.target(id))?)
+        match publisher(config).publish(&claim.target(id)) {
+            // Somebody has flushed the host's rules, and with them those of all containers.
+            Err(error) if error.rules_are_gone() => {
+                tracing::warn!("the host's rules were flushed; putting ours back");
+                config.bridge.ensure()?;
+                Ok(publisher(config).restore(&inside.targets())?)
+            }
+            published => Ok(published?),
+        }
     }
 
     /// Take a container's ports from the kernel's map, and let others have them.
     pub(crate) fn withdraw(&self, config: &Config, id: &str) -> Result<(), Error> {
         let mut inside = self.locked();
-        let Some(claim) = inside.by_container.get(id) else {
-            return Ok(());
-        };
-        let withdrawn = publisher(config).withdraw(&claim.target(id));
-        inside.release(id);
-        Ok(withdrawn?)
+        inside.withdraw(id, &|target| publisher(config).withdraw(target))
+    }
+
+    /// Put back what somebody took of the host's rules.
+    pub(crate) fn mend(&self, config: &Config) -> Result<(), Error> {
+        let inside = self.locked();
+        config.bridge.ensure()?;
+        Ok(publisher(config).restore(&inside.targets())?)
     }
 
     /// Make the kernel's map what the containers that run have claimed.
     pub(crate) fn restore(&self, config: &Config) {
-        let inside = self.locked();
-        let claims = inside.by_container.iter();
-        let targets: Vec<_> = claims.map(|(id, claim)| claim.target(id)).collect();
-        if let Err(error) = publisher(config).restore(&targets) {
+        if let Err(error) = publisher(config).restore(&self.locked().targets()) {
             tracing::error!(%error, "published ports may not be reached");
         }
     }
@@ -145,7 +193,8 @@ impl Claim {
     fn target<'a>(&'a self, container_id: &'a str) -> Target<'a> {
         Target {
             container_id,
-            address: self.address,
+            link_id: &self.place.link_id,
+            address: self.place.address,
             ports: &self.ports,
         }
     }
@@ -210,21 +259,65 @@ impl Inside {
         }
     }
 
-    fn take(&mut self, id: &str, address: Ipv4Addr, port: PublishedPort) -> Result<(), Error> {
+    fn take(&mut self, id: &str, place: &Place, port: PublishedPort) -> Result<(), Error> {
         self.check_holders(port)?;
         let holders = self.holders.entry((port.protocol, port.host_port)).or_default();
         holders.push((port.host_address, id.to_owned()));
-        let claim = self.by_container.entry(id.to_owned()).or_insert(Claim {
-            address,
+        let claim = self.by_container.entry(id.to_owned()).or_insert_with(|| Claim {
+            place: place.clone(),
             ports: Vec::new(),
         });
         claim.ports.push(port);
         Ok(())
     }
 
+    fn targets(&self) -> Vec<Target<'_>> {
+        let claims = self.by_container.iter();
+        claims.map(|(id, claim)| claim.target(id)).collect()
+    }
+
+    /// What the kernel does not take away stays taken, and is tried again before the next claim.
+    fn withdraw(
+        &mut self,
+        id: &str,
+        withdraw: &impl Fn(&Target<'_>) -> Result<(), network::Error>,
+    ) -> Result<(), Error> {
+        let Some(claim) = self.by_container.get(id) else {
+            return Ok(());
+        };
+        match withdraw(&claim.target(id)) {
+            Ok(()) => {
+                self.release(id);
+                Ok(())
+            }
+            Err(error) => {
+                let claim = self.by_container.remove(id);
+                self.stale.extend(claim.map(|claim| (id.to_owned(), claim)));
+                Err(error.into())
+            }
+        }
+    }
+
+    fn retry(&mut self, withdraw: &impl Fn(&Target<'_>) -> Result<(), network::Error>) {
+        for (id, claim) in std::mem::take(&mut self.stale) {
+            match withdraw(&claim.target(&id)) {
+                Ok(()) => self.free(&id, &claim.ports),
+                Err(error) => {
+                    tracing::warn!(id, %error, "its published ports stay taken");
+                    self.stale.push((id, claim));
+                }
+            }
+        }
+    }
+
     fn release(&mut self, id: &str) {
-        let claim = self.by_container.remove(id);
-        for port in claim.into_iter().flat_map(|claim| claim.ports) {
+        if let Some(claim) = self.by_container.remove(id) {
+            self.free(id, &claim.ports);
+        }
+    }
+
+    fn free(&mut self, id: &str, ports: &[PublishedPort]) {
+        for port in ports {
             if let btree_map::Entry::Occupied(mut holders) =
                 self.holders.entry((port.protocol, port.host_port))
             {
@@ -284,6 +377,13 @@ fn local_range() -> RangeInclusive<u16> {
 mod tests {
     use super::*;
 
+    fn place() -> Place {
+        Place {
+            address: Ipv4Addr::new(172, 30, 0, 2),
+            link_id: "a".to_owned(),
+        }
+    }
+
     fn port(host_address: [u8; 4], host_port: u16, protocol: Protocol) -> PublishedPort {
         PublishedPort {
             host_address: host_address.into(),
@@ -296,22 +396,47 @@ mod tests {
     #[test]
     fn a_port_on_all_addresses_is_taken_on_each() {
         let mut inside = Inside::default();
-        let address = Ipv4Addr::new(172, 30, 0, 2);
+        let place = &place();
         let (all, one, other) = ([0; 4], [127, 0, 0, 1], [192, 0, 2, 1]);
-        inside.take("a", address, port(one, 80, Protocol::Tcp)).unwrap();
-        inside.take("b", address, port(other, 80, Protocol::Tcp)).unwrap();
-        inside.take("b", address, port(all, 80, Protocol::Udp)).unwrap();
+        inside.take("a", place, port(one, 80, Protocol::Tcp)).unwrap();
+        inside.take("b", place, port(other, 80, Protocol::Tcp)).unwrap();
+        inside.take("b", place, port(all, 80, Protocol::Udp)).unwrap();
         for (taken, protocol) in [(one, Protocol::Tcp), (all, Protocol::Tcp), (one, Protocol::Udp)] {
-            let error = inside.take("c", address, port(taken, 80, protocol)).unwrap_err();
+            let error = inside.take("c", place, port(taken, 80, protocol)).unwrap_err();
             assert!(error.to_string().contains("port is already allocated"), "{error}");
         }
         inside.release("b");
-        inside
-            .take("c", address, port(all, 80, Protocol::Tcp))
-            .unwrap_err();
+        inside.take("c", place, port(all, 80, Protocol::Tcp)).unwrap_err();
         inside.release("a");
-        inside.take("c", address, port(all, 80, Protocol::Tcp)).unwrap();
+        inside.take("c", place, port(all, 80, Protocol::Tcp)).unwrap();
         inside.release("c");
         assert!(inside.holders.is_empty() && inside.by_container.is_empty());
+    }
+
+    #[test]
+    fn what_the_kernel_keeps_stays_taken_until_it_gives_it_back() {
+        let claims = Claims::default();
+        let place = &place();
+        let wanted = Wanted {
+            host_address: Ipv4Addr::LOCALHOST,
+            host: Some(39871..=39871),
+            protocol: Protocol::Tcp,
+            container_port: 80,
+        };
+        let wanted = std::slice::from_ref(&wanted);
+        let refuse = |_: &Target<'_>| {
+            Err(network::Error::System {
+                action: "withdraw".to_owned(),
+                source: io::Error::from_raw_os_error(libc::EBUSY),
+            })
+        };
+        claims.claim("a", place, wanted, |_| Ok(())).unwrap();
+        claims.locked().withdraw("a", &refuse).unwrap_err();
+        let error = claims.claim("b", place, wanted, refuse).unwrap_err();
+        assert!(
+            error.to_string().contains("already allocated, to container a"),
+            "{error}"
+        );
+        claims.claim("b", place, wanted, |_| Ok(())).unwrap();
     }
 }

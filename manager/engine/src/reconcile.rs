@@ -15,7 +15,7 @@ use crate::lifecycle::Handle;
 use crate::request::CreateRequest;
 use crate::restart::{self, Next};
 use crate::shim::{self, Shim};
-use crate::{Error, bundle, commit, exec, spec, sys, teardown, volumes};
+use crate::{Error, bundle, commit, exec, networks, spec, sys, teardown, volumes};
 
 /// As many shims are asked at once. Each answers in well under a millisecond.
 const AT_ONCE: usize = 32;
@@ -55,7 +55,9 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
     volumes::reconcile::all(engine).await?;
     let engine = Arc::clone(engine);
     blocking(move || {
+        networks::reconcile::ensure_all(&engine);
         remove_links(&engine, &running);
+        networks::reconcile::remove_orphans(&engine);
         engine.ports.restore(&engine.config);
         remove_layers(&engine, &known);
         remove_folders(&engine, &known);
@@ -89,7 +91,7 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
                     Err(_) => tracing::warn!(id = container.id, "its shim is slow: it counts as running"),
                 }
                 take_over(engine, &container, &shim).await;
-                engine.ports.resume(&container);
+                engine.ports.resume(engine, &container);
                 return Some(Settled {
                     container,
                     shim: Some(shim),
@@ -197,7 +199,10 @@ async fn finish_update(engine: &Inner, container: &Container, shim: &Shim) -> Re
 async fn forget(engine: &Arc<Inner>, container: Container) -> Option<Settled> {
     match engine.store.delete(&container.id, true).await {
         // Its layer and folder go with those that have no owner.
-        Ok(()) => None,
+        Ok(()) => {
+            engine.networks.forget(&container.id);
+            None
+        }
         Err(error) => {
             tracing::error!(id = container.id, %error, "could not be removed");
             Some(Settled {
@@ -230,7 +235,16 @@ fn remove_links(engine: &Inner, running: &BTreeSet<String>) {
             return;
         }
     };
-    let owned: BTreeSet<String> = running.iter().map(|id| network::link_name(id)).collect();
+    let joined = networks::reconcile::links(engine);
+    let there: BTreeSet<String> = joined.iter().cloned().collect();
+    let links: Vec<String> = links.into_iter().chain(joined).collect();
+    let mut owned: BTreeSet<String> = running.iter().map(|id| network::link_name(id)).collect();
+    for id in running {
+        owned.extend(networks::reconcile::links_of(engine, id));
+        if let Ok(handle) = engine.containers.find(id) {
+            networks::reconcile::attach_missing(engine, &handle.snapshot().container, &there);
+        }
+    }
     for link in links.iter().filter(|link| !owned.contains(*link)) {
         tracing::info!(link, "removing an orphaned link");
         // A link's name is made from the beginning of its owner's id, so that beginning names it as well.

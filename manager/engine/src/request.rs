@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::networks::Joining;
 
 pub use health::Healthcheck;
 pub use isolation::Isolation;
@@ -62,6 +63,8 @@ pub struct CreateRequest {
     pub binds: Vec<Bind>,
     /// Which network it is on.
     pub network: Network,
+    /// With [`Network::User`]: which of those that users made, the first one first.
+    pub networks: Vec<Joining>,
     /// 0: no limit.
     pub memory_bytes: i64,
     /// Thousandths of a CPU; 0: no limit.
@@ -128,6 +131,8 @@ pub enum Network {
     None,
     /// The host's own.
     Host,
+    /// Those that users made.
+    User,
 }
 
 impl Network {
@@ -137,10 +142,13 @@ impl Network {
             "" | "bridge" | "default" => Ok(Network::Bridge),
             "none" => Ok(Network::None),
             "host" => Ok(Network::Host),
-            other => Err(Error::invalid(
+            other if other.contains(':') => Err(Error::invalid(
                 "network",
-                format!("{other:?} is not known: this version has \"bridge\", \"none\" and \"host\""),
+                format!(
+                    "{other:?} is not done in this version: it has \"bridge\", \"none\", \"host\" and networks made with `network create`"
+                ),
             )),
+            _ => Ok(Network::User),
         }
     }
 
@@ -150,6 +158,7 @@ impl Network {
             Network::Bridge => "bridge",
             Network::None => "none",
             Network::Host => "host",
+            Network::User => "user-defined",
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, layers::Layers};
 use crate::volumes::{self, Prepared};
-use crate::{Error, bundle, etc_files, ports, sys, teardown};
+use crate::{Error, bundle, etc_files, networks, ports, sys, teardown};
 
 /// A run that has begun, and is on record.
 pub(crate) struct Started {
@@ -66,6 +66,7 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     failpoint::reach("start.created");
 
     connect_network(engine, container, pid).await?;
+    networks::attach_all(engine, container, pid).await?;
     failpoint::reach("start.network-connected");
 
     ports::publish(engine, id).await?;
@@ -106,11 +107,24 @@ async fn write_files(
             &container.request.isolation.group_add,
         )?;
         let etc = engine.config.container(&container.id);
+        let joined = engine.networks.of(&container.id);
+        let addresses: Vec<_> = container
+            .address
+            .into_iter()
+            .chain(joined.iter().map(|joined| joined.address))
+            .collect();
+        let network = joined
+            .first()
+            .and_then(|joined| engine.networks.get(&joined.network));
+        let gateway = network
+            .filter(|_| container.address.is_none())
+            .and_then(|network| network.gateway)
+            .unwrap_or(engine.config.bridge.gateway);
         etc_files::write(
             &etc,
             &spec::hostname(&container),
-            container.address,
-            engine.config.bridge.gateway,
+            &addresses,
+            gateway,
             &container.request,
         )?;
         let config = spec::config(&container, &image.config, &user, &etc, &sources)?;
@@ -150,18 +164,14 @@ async fn connect_network(engine: &Arc<Inner>, container: &Container, pid: u32) -
     let (engine, id) = (Arc::clone(engine), container.id.clone());
     blocking(move || {
         let netns = network_namespace(&id, pid)?;
-        let endpoint = Endpoint {
-            container_id: &id,
-            address,
-            netns: netns.as_fd(),
-        };
+        let endpoint = Endpoint::only(&id, address, netns.as_fd());
         Ok(engine.config.bridge.attach(&endpoint)?)
     })
     .await
 }
 
 /// The network namespace of the container's main process.
-fn network_namespace(id: &str, pid: u32) -> Result<File, Error> {
+pub(crate) fn network_namespace(id: &str, pid: u32) -> Result<File, Error> {
     open_of_process(id, pid, "ns/net", || {
         Error::shim(
             id,

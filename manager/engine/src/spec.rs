@@ -134,7 +134,7 @@ pub(crate) fn hostname(container: &Container) -> Cow<'_, str> {
     match request.network {
         _ if request.isolation.uts == "host" => of_host().map_or(Cow::Borrowed(""), Cow::Owned),
         Network::Host => of_host().map_or(Cow::Borrowed(short(&container.id)), Cow::Owned),
-        Network::Bridge | Network::None => Cow::Borrowed(short(&container.id)),
+        Network::Bridge | Network::User | Network::None => Cow::Borrowed(short(&container.id)),
     }
 }
 

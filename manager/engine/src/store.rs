@@ -5,6 +5,7 @@
 //! rolled back alone, by its savepoint. What frees space is tried again without the ballast when the disk is full.
 
 mod ballast;
+mod networks;
 mod ports;
 mod rows;
 mod schema;
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::container::{Container, Exit};
+use crate::networks::{Joined, Joining, Networks, UserNetwork};
 use crate::request::CreateRequest;
 use crate::restart::Next;
 use crate::run::By;
@@ -47,8 +49,8 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Open or make the database, bring it to the current schema, and read all containers.
-    pub(crate) fn open(path: &Path) -> Result<(Store, Vec<Container>), Error> {
+    /// Open or make the database, bring it to the current schema, and read all containers and networks.
+    pub(crate) fn open(path: &Path) -> Result<(Store, Vec<Container>, Networks), Error> {
         let ballast = Arc::new(Ballast::at(path.with_file_name("ballast")));
         let connection = match open(path) {
             // Even that needs room, for the journal's index.
@@ -57,6 +59,7 @@ impl Store {
         }?;
         let mut containers = rows::load(&connection)?;
         ports::load(&connection, &mut containers)?;
+        let known = Networks::new(networks::all(&connection)?, networks::joined(&connection)?);
         let root_id = schema::root_id(&connection)?.into();
         ballast.keep();
         let owned = Arc::clone(&ballast);
@@ -71,7 +74,7 @@ impl Store {
             ballast,
             root_id,
         };
-        Ok((store, containers))
+        Ok((store, containers, known))
     }
 
     /// The id of this root, made with its database: by it the root knows what is its own elsewhere.
@@ -100,6 +103,63 @@ impl Store {
             subnet
                 .map(|subnet| rows::allocate(connection, &container.id, subnet))
                 .transpose()
+        })
+        .await
+    }
+
+    /// Remember a new container that is on networks, with its places there.
+    pub(crate) async fn insert_on_networks(
+        &self,
+        container: Container,
+        places: Vec<(Arc<UserNetwork>, Joining)>,
+    ) -> Result<Vec<Joined>, Error> {
+        self.write("insert a container", Room::Needed, move |connection| {
+            rows::insert(connection, &container)?;
+            let join = |(network, wanted): &(Arc<UserNetwork>, Joining)| {
+                networks::join(connection, &container.id, network, wanted, 0)
+            };
+            places.iter().map(join).collect()
+        })
+        .await
+    }
+
+    /// Remember a network.
+    pub(crate) async fn insert_network(&self, network: UserNetwork) -> Result<(), Error> {
+        self.write("insert a network", Room::Needed, move |connection| {
+            networks::insert(connection, &network)
+        })
+        .await
+    }
+
+    /// Forget a network that no container is on.
+    pub(crate) async fn delete_network(&self, id: &str) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write("delete a network", Room::SetAside, move |connection| {
+            networks::delete(connection, &id)
+        })
+        .await
+    }
+
+    /// Put a container on a network; its links there begin at `first_slot`.
+    pub(crate) async fn join_network(
+        &self,
+        container: &str,
+        network: &Arc<UserNetwork>,
+        wanted: Joining,
+        first_slot: u32,
+    ) -> Result<Joined, Error> {
+        let (container, network) = (container.to_owned(), Arc::clone(network));
+        self.write("connect a container", Room::Needed, move |connection| {
+            networks::join(connection, &container, &network, &wanted, first_slot)
+        })
+        .await
+    }
+
+    /// Take a container off a network.
+    pub(crate) async fn leave_network(&self, container: &str, network: &str) -> Result<(), Error> {
+        let (container, network) = (container.to_owned(), network.to_owned());
+        self.write("disconnect a container", Room::SetAside, move |connection| {
+            networks::leave(connection, &container, &network)
         })
         .await
     }

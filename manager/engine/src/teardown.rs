@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::container::{Container, Exit, now_unix_nanos};
 use crate::engine::{Inner, blocking};
+use crate::request::Network;
 use crate::restart::Next;
 use crate::shim::{self, Shim};
-use crate::{Error, bundle, volumes};
+use crate::{Error, bundle, networks, volumes};
 
 /// Nobody saw how it ended; docker tells it so too.
 const UNKNOWN: u32 = 255;
@@ -56,7 +57,7 @@ async fn release(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
         }
     };
     let network = async {
-        if container.address.is_some() {
+        if matches!(container.request.network, Network::Bridge | Network::User) {
             disconnect_network(engine, id).await;
         }
     };
@@ -102,6 +103,7 @@ async fn disconnect_network(engine: &Arc<Inner>, id: &str) {
     let (engine, owned) = (Arc::clone(engine), id.to_owned());
     let disconnected = blocking(move || {
         let withdrawn = engine.ports.withdraw(&engine.config, &owned);
+        networks::detach_all(&engine, &owned)?;
         engine.config.bridge.detach(&owned)?;
         withdrawn
     });

@@ -26,6 +26,10 @@ pub struct Bridge {
     pub prefix: u8,
     /// Whose the bridge and its links are, without a colon; written into their aliases. Empty: nobody asks.
     pub owner: String,
+    /// Nothing gets out of it or into it but what the host itself sends.
+    pub internal: bool,
+    /// The largest packet, in bytes; None: the kernel's choice.
+    pub mtu: Option<u32>,
 }
 
 impl Default for Bridge {
@@ -36,6 +40,8 @@ impl Default for Bridge {
             gateway: Ipv4Addr::new(172, 30, 0, 1),
             prefix: 16,
             owner: String::new(),
+            internal: false,
+            mtu: None,
         }
     }
 }
@@ -55,7 +61,7 @@ impl Bridge {
         let result = enable(IP_FORWARD).and_then(|()| {
             let mut netfilter = Netfilter::open()?;
             Ruleset::shared().ensure(&mut netfilter)?;
-            Ruleset::new(&self.name, subnet).ensure(&mut netfilter)?;
+            self.ruleset(subnet).ensure(&mut netfilter)?;
             // After the rule that keeps others from loopback: by this its ports are reached from there.
             enable(&format!("/proc/sys/net/ipv4/conf/{}/route_localnet", self.name))
         });
@@ -71,8 +77,7 @@ impl Bridge {
     pub fn remove(&self) -> Result<(), Error> {
         let subnet = self.checked_subnet()?;
         let mut route = Route::open()?;
-        let rules = Netfilter::open()
-            .and_then(|mut netfilter| Ruleset::new(&self.name, subnet).remove(&mut netfilter));
+        let rules = Netfilter::open().and_then(|mut netfilter| self.ruleset(subnet).remove(&mut netfilter));
         let link = match route.link(&self.name)? {
             None => Ok(()),
             Some(link) => self
@@ -103,6 +108,44 @@ impl Bridge {
     /// reach the outside only if it has a rule that accepts the bridge. dockerd leaves such a chain behind.
     pub fn dropping_forward_chains() -> Result<Vec<String>, Error> {
         nft::dropping_forward_chains(&mut Netfilter::open()?)
+    }
+
+    /// Names of the bridges that have the mark of `owner`.
+    pub fn all_of(owner: &str) -> Result<Vec<String>, Error> {
+        let links = Route::open()?.links()?;
+        let own = |link: &Link| link.kind == "bridge" && owner::read(&link.alias) == Some(owner);
+        Ok(links.into_iter().filter(own).map(|link| link.name).collect())
+    }
+
+    /// The first of `candidates`, each an address and the length of a prefix, that overlaps no address and no route of
+    /// this host and none of `taken`.
+    pub fn free_subnet(
+        candidates: impl IntoIterator<Item = (Ipv4Addr, u8)>,
+        taken: &[(Ipv4Addr, u8)],
+    ) -> Result<Option<(Ipv4Addr, u8)>, Error> {
+        let mut route = Route::open()?;
+        let addresses = route.addresses()?.into_iter();
+        let mut used: Vec<Subnet> = addresses
+            .map(|found| Subnet::of(found.address, found.prefix))
+            .collect();
+        used.extend(route.routes()?.into_iter().map(|found| found.destination));
+        used.extend(
+            taken
+                .iter()
+                .map(|(address, prefix)| Subnet::of(*address, *prefix)),
+        );
+        Ok(candidates.into_iter().find(|(address, prefix)| {
+            let subnet = Subnet::of(*address, *prefix);
+            !used.iter().any(|used| used.overlaps(subnet))
+        }))
+    }
+
+    fn ruleset(&self, subnet: Subnet) -> Ruleset {
+        if self.internal {
+            Ruleset::internal(&self.name)
+        } else {
+            Ruleset::new(&self.name, subnet)
+        }
     }
 
     /// The subnet, once name, gateway and prefix are known to be right.
@@ -158,7 +201,11 @@ impl Bridge {
     }
 
     fn create(&self, route: &mut Route) -> Result<(Link, bool), Error> {
-        let created = match route.change(vec![route::create_bridge(&self.name, mac_of(self.gateway))]) {
+        let created = match route.change(vec![route::create_bridge(
+            &self.name,
+            mac_of(self.gateway),
+            self.mtu,
+        )]) {
             Err(error) if error.errno() == Some(libc::EEXIST) => false,
             result => result.map(|()| true)?,
         };

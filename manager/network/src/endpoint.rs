@@ -28,10 +28,39 @@ const INSIDE: &str = "eth0";
 pub struct Endpoint<'a> {
     /// The container's id.
     pub container_id: &'a str,
+    /// What its link on the host is named from: the container's id on the first network, see [`link_id`] for others.
+    pub link_id: &'a str,
     /// Its address: free, and of the bridge's subnet.
     pub address: Ipv4Addr,
     /// Its network namespace, as `/proc/<pid>/ns/net` opened.
     pub netns: BorrowedFd<'a>,
+    /// The link's name inside.
+    pub inside: &'a str,
+    /// None: the one that goes with its address.
+    pub mac: Option<[u8; 6]>,
+    /// What has no better route leaves by it.
+    pub default_route: bool,
+}
+
+impl<'a> Endpoint<'a> {
+    /// A container's first and only network: `eth0`, with the default route.
+    pub fn only(container_id: &'a str, address: Ipv4Addr, netns: BorrowedFd<'a>) -> Self {
+        Self {
+            container_id,
+            link_id: container_id,
+            address,
+            netns,
+            inside: INSIDE,
+            mac: None,
+            default_route: true,
+        }
+    }
+}
+
+/// What the link of a container on one more network is named from.
+pub fn link_id(container_id: &str, network_id: &str) -> String {
+    let both = [container_id.as_bytes(), network_id.as_bytes()].concat();
+    format!("{:012x}", fnv1a(&both) >> 16)
 }
 
 impl Bridge {
@@ -46,7 +75,7 @@ impl Bridge {
     pub fn attach(&self, endpoint: &Endpoint<'_>) -> Result<(), Error> {
         let subnet = self.checked_subnet()?;
         self.check_address(endpoint, subnet)?;
-        let name = link_name(endpoint.container_id);
+        let name = link_name(endpoint.link_id);
 
         // Before anything is made, so that a descriptor which is no namespace leaves no trace.
         let mut inside = namespace::open_route(endpoint.netns)?;
@@ -55,8 +84,9 @@ impl Bridge {
         let pair = route::create_veth(
             &name,
             bridge.index,
-            INSIDE,
-            mac_of(endpoint.address),
+            endpoint.inside,
+            endpoint.mac.unwrap_or_else(|| mac_of(endpoint.address)),
+            self.mtu,
             endpoint.netns,
         );
         let mut changes = vec![pair];
@@ -76,7 +106,7 @@ impl Bridge {
                 error
             });
         }
-        let configured = self.configure(&mut inside, endpoint.address, subnet);
+        let configured = self.configure(&mut inside, endpoint, subnet);
         if configured.is_err() {
             // The first error is the one to tell; a link that stays has its owner in its name.
             let _ = delete_if_there(&mut host, &name);
@@ -89,8 +119,8 @@ impl Bridge {
     /// The kernel takes a link off the bridge and out of sight within a millisecond, but answers only when
     /// no CPU can hold a reference any more, 20 to 50 ms later. So a thread waits for that, and this returns
     /// when the link is out of sight: its name and the address may be used again.
-    pub fn detach(&self, container_id: &str) -> Result<(), Error> {
-        let name = link_name(container_id);
+    pub fn detach(&self, link_id: &str) -> Result<(), Error> {
+        let name = link_name(link_id);
         let mut host = Route::open()?;
         if host.link(&name)?.is_none() {
             return Ok(());
@@ -113,13 +143,25 @@ impl Bridge {
         deleter.join().unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    fn configure(&self, inside: &mut Route, address: Ipv4Addr, subnet: Subnet) -> Result<(), Error> {
-        inside.change(vec![route::set_loopback_up(), route::set_up(INSIDE)])?;
-        let index = inside.link(INSIDE)?.ok_or_else(|| missing(INSIDE))?.index;
-        inside.change(vec![
-            route::add_address(index, INSIDE, address, subnet),
-            route::add_default_route(index, self.gateway),
-        ])
+    fn configure(&self, inside: &mut Route, endpoint: &Endpoint<'_>, subnet: Subnet) -> Result<(), Error> {
+        let link = endpoint.inside;
+        inside.change(vec![route::set_loopback_up(), route::set_up(link)])?;
+        let index = inside.link(link)?.ok_or_else(|| missing(link))?.index;
+        let mut changes = vec![route::add_address(index, link, endpoint.address, subnet)];
+        if endpoint.default_route && !self.internal {
+            changes.push(route::add_default_route(index, self.gateway));
+        }
+        inside.change(changes)
+    }
+
+    /// Lets what has no better route leave the namespace `netns` by its link `inside` on this bridge.
+    pub fn route_by(&self, netns: BorrowedFd<'_>, inside: &str) -> Result<(), Error> {
+        let mut route = namespace::open_route(netns)?;
+        let index = route.link(inside)?.ok_or_else(|| missing(inside))?.index;
+        match route.change(vec![route::add_default_route(index, self.gateway)]) {
+            Err(error) if error.errno() == Some(libc::EEXIST) => Ok(()),
+            added => added,
+        }
     }
 
     fn bridge_link(&self, host: &mut Route) -> Result<Link, Error> {

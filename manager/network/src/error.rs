@@ -66,6 +66,19 @@ pub enum Error {
         link: String,
     },
 
+    /// A port is published already, by somebody who shares this network namespace.
+    #[error(
+        "publish port {port}: it leads to {holder} already (nftables table inet berth, comment {comment:?}); take it away there or choose another port"
+    )]
+    PortTaken {
+        /// The host's address, port and protocol.
+        port: String,
+        /// The address and port of who has it.
+        holder: String,
+        /// Whose it is: `berth:<root>:<container>`, if a manager published it.
+        comment: String,
+    },
+
     /// The kernel refused a netlink request.
     #[error("{action}: {}", kernel_says(.source, .message.as_deref()))]
     Kernel {
@@ -107,6 +120,12 @@ impl Error {
 
     pub(crate) fn address(value: Ipv4Addr, rule: impl Into<String>) -> Self {
         Self::invalid("address", &value, rule)
+    }
+
+    /// What was to be changed is not there: somebody has flushed the host's rules. [`crate::Bridge::ensure`] and
+    /// [`crate::Publisher::restore`] put them back.
+    pub fn rules_are_gone(&self) -> bool {
+        self.errno() == Some(libc::ENOENT)
     }
 
     /// The number the kernel gave, if this error came from it.

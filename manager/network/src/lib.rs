@@ -32,10 +32,13 @@ mod ports;
 mod resolver;
 mod route;
 mod subnet;
+mod watch;
 
 pub use bridge::Bridge;
-pub use endpoint::{Endpoint, link_name};
+pub use endpoint::{Endpoint, link_id, link_name};
 pub use error::Error;
 pub use namespace::within;
 pub use ports::{Protocol, PublishedPort, Publisher, Target};
 pub use resolver::{RESOLVER_ADDRESS, ResolverSockets};
+pub use subnet::mac_of;
+pub use watch::RulesWatch;

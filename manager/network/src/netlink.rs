@@ -10,7 +10,8 @@ mod answer;
 use std::marker::PhantomData;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NetlinkSerializable,
 };
 use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -19,13 +20,15 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::sys::socket::{SetSockOpt, sockopt};
 
 use crate::Error;
-use answer::{Answer, Content};
+use answer::{Answer, Content, HEADER_BYTES};
 pub(crate) use answer::{each_attribute, text};
 
 /// The kernel fills a datagram of a dump up to 32 KiB (`netlink_recvmsg`); nothing asked here answers longer.
 const BUFFER_BYTES: usize = 64 << 10;
 /// For some ten thousand published ports at once. The kernel takes memory only for what is sent.
 const SEND_BUFFER_BYTES: usize = 4 << 20;
+/// From linux/netfilter/nfnetlink.h.
+const NFNLGRP_NFTABLES: u32 = 7;
 /// How often a dump is repeated that others' changes made inconsistent.
 const DUMP_ATTEMPTS: usize = 10;
 
@@ -53,6 +56,47 @@ impl Netlink<NetfilterMessage> {
     /// A netfilter socket in the network namespace of the calling thread.
     pub(crate) fn open() -> Result<Self, Error> {
         Self::with_protocol(NETLINK_NETFILTER)
+    }
+}
+
+impl Netlink<NetfilterMessage> {
+    /// Hear of all changes of nftables in this network namespace (`NFNLGRP_NFTABLES`).
+    pub(crate) fn subscribe(&mut self) -> Result<(), Error> {
+        // What has no address yet has that of the kernel, which does not hear itself.
+        self.socket
+            .bind_auto()
+            .and_then(|_| self.socket.add_membership(NFNLGRP_NFTABLES))
+            .map_err(|source| Error::System {
+                action: "listen to changes of nftables".to_owned(),
+                source,
+            })
+    }
+
+    /// Wait for a message about a change; `read` gets type and payload of each in it. False: messages were lost.
+    pub(crate) fn hear(&mut self, mut read: impl FnMut(u16, &[u8])) -> Result<bool, Error> {
+        let error = |source| Error::System {
+            action: "hear of changes of nftables".to_owned(),
+            source,
+        };
+        let length = loop {
+            match self.socket.recv(&mut &mut self.buffer[..], libc::MSG_TRUNC) {
+                Ok(length) => break length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(false),
+                Err(source) => return Err(error(source)),
+            }
+        };
+        let mut rest = self.buffer.get(..length).unwrap_or_default();
+        let whole = !rest.is_empty();
+        while let Ok(header) = NetlinkBuffer::new_checked(rest) {
+            let end = header.length() as usize;
+            read(
+                header.message_type(),
+                rest.get(HEADER_BYTES..end).unwrap_or_default(),
+            );
+            rest = rest.get(end.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(whole)
     }
 }
 

@@ -28,7 +28,7 @@ use expression::{answer, destination_rewritten, link_name, masquerade, source_in
 pub(crate) use map::{Element, MapKind};
 pub(crate) use redirect::redirect_names;
 
-const TABLE: &str = "berth";
+pub(crate) const TABLE: &str = "berth";
 
 // From linux/netfilter.h and linux/netfilter/nf_tables.h.
 const NF_DROP: u32 = 0;
@@ -39,7 +39,7 @@ const PRIORITY_DESTINATION_NAT: i32 = -100;
 const PRIORITY_RAW: i32 = -300;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_USERDATA: u16 = 7;
-const NFGENMSG_BYTES: usize = 4;
+pub(crate) const NFGENMSG_BYTES: usize = 4;
 
 /// A base chain of a bridge.
 struct Chain {
@@ -129,6 +129,36 @@ impl Ruleset {
             chains,
             rules,
         }
+    }
+
+    /// Of a bridge that nothing leaves and nothing enters.
+    pub(crate) fn internal(bridge: &str) -> Self {
+        // A subnet does not matter: nothing is left of the rules that tell of it.
+        let mut ruleset = Self::new(bridge, shared::LOOPBACK);
+        let chain = ruleset.chains[0].name.clone();
+        let drop = |own: MetaKey, other: MetaKey, comment: String| Rule {
+            chain: chain.clone(),
+            comment,
+            expressions: [
+                link_name(own, Operator::Equal, bridge),
+                link_name(other, Operator::NotEqual, bridge),
+                vec![verdict(NF_DROP)],
+            ]
+            .concat(),
+        };
+        ruleset.rules = vec![
+            drop(
+                MetaKey::Oifname,
+                MetaKey::Iifname,
+                format!("nothing enters {bridge}, which is internal"),
+            ),
+            drop(
+                MetaKey::Iifname,
+                MetaKey::Oifname,
+                format!("nothing leaves {bridge}, which is internal"),
+            ),
+        ];
+        ruleset
     }
 
     /// Puts the rules into the kernel unless they are there.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoint::link_name;
 use crate::netlink::{Netfilter, Route};
-use crate::nft::{Element, Ruleset};
+use crate::nft::Element;
 use crate::{Error, conntrack, owner, route};
 
 /// A transport protocol that has ports.
@@ -50,6 +50,8 @@ pub struct Publisher<'a> {
 pub struct Target<'a> {
     /// The container's id.
     pub container_id: &'a str,
+    /// What its link on the host is named from; see [`crate::Endpoint::link_id`].
+    pub link_id: &'a str,
     /// Where it is reached.
     pub address: Ipv4Addr,
     /// Its ports.
@@ -60,37 +62,33 @@ impl Publisher<'_> {
     /// Publish the ports of an attached container: all of them, or none.
     ///
     /// # Errors
-    /// A port that is published already, by whomever; whatever the kernel refuses.
+    /// A port that is published already, by whomever; rules that somebody took away ([`Error::rules_are_gone`]);
+    /// whatever the kernel refuses.
     pub fn publish(&self, target: &Target<'_>) -> Result<(), Error> {
         // Where bridges hand packets to the firewall (bridge-nf-call-iptables), one that a container sends to its own
         // published port turns round in the bridge.
-        let link = link_name(target.container_id);
+        let link = link_name(target.link_id);
         Route::open()?.change(vec![route::set_hairpin(&link)])?;
         let mut netfilter = Netfilter::open()?;
         let elements = self.elements(target);
         match Element::exchange(&mut netfilter, &[], &elements) {
-            // Somebody has flushed the host's rules.
-            Err(error) if error.errno() == Some(libc::ENOENT) => {
-                Ruleset::shared().ensure(&mut netfilter)?;
-                Element::exchange(&mut netfilter, &[], &elements)?;
+            Err(error) if matches!(error.errno(), Some(libc::EEXIST | libc::EBUSY)) => {
+                let there = Element::list(&mut netfilter)?;
+                return Err(taken(&elements, &there).unwrap_or(error));
             }
             published => published?,
         }
         forget_flows(&mut netfilter, target)
     }
 
-    /// Take a container's ports away; fine if they are not published.
+    /// Take a container's ports away; fine if they are not published. What others have at the same ports stays.
     pub fn withdraw(&self, target: &Target<'_>) -> Result<(), Error> {
         let mut netfilter = Netfilter::open()?;
         let elements = self.elements(target);
-        match Element::exchange(&mut netfilter, &elements, &[]) {
-            Err(error) if error.errno() == Some(libc::ENOENT) => {
-                let mut there = Element::list(&mut netfilter)?;
-                there.retain(|element| elements.contains(element));
-                Element::exchange(&mut netfilter, &there, &[])?;
-            }
-            withdrawn => withdrawn?,
-        }
+        // The kernel deletes by port alone, whoever has it.
+        let mut there = Element::list(&mut netfilter)?;
+        there.retain(|element| elements.contains(element));
+        Element::exchange(&mut netfilter, &there, &[])?;
         forget_flows(&mut netfilter, target)
     }
 
@@ -127,6 +125,22 @@ impl Publisher<'_> {
     }
 }
 
+/// Who has one of the ports that were `wanted`.
+fn taken(wanted: &[Element], there: &[Element]) -> Option<Error> {
+    let holder = there.iter().find(|holder| {
+        wanted
+            .iter()
+            .any(|wanted| wanted.is_same_port(holder) && wanted != *holder)
+    })?;
+    let address = holder.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let protocol = Protocol::of_number(holder.protocol).map_or("unknown", Protocol::name);
+    Some(Error::PortTaken {
+        port: format!("{address}:{}/{protocol}", holder.port),
+        holder: format!("{}:{}", holder.to.0, holder.to.1),
+        comment: holder.comment.clone(),
+    })
+}
+
 /// After each change: a packet that came in before may have made a flow that does not know of it.
 fn forget_flows(netfilter: &mut Netfilter, target: &Target<'_>) -> Result<(), Error> {
     if target.ports.iter().all(|port| port.protocol == Protocol::Tcp) {
@@ -145,6 +159,11 @@ impl Protocol {
             Self::Udp => 17,
             Self::Sctp => 132,
         }
+    }
+
+    fn of_number(number: u8) -> Option<Self> {
+        let mut all = [Self::Tcp, Self::Udp, Self::Sctp].into_iter();
+        all.find(|protocol| protocol.number() == number)
     }
 
     /// Its name in lower case.

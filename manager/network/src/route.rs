@@ -64,6 +64,12 @@ impl Route {
 
     /// All links' names with their indices.
     pub(crate) fn link_names(&mut self) -> Result<Vec<(u32, String)>, Error> {
+        let links = self.links()?.into_iter();
+        Ok(links.map(|link| (link.index, link.name)).collect())
+    }
+
+    /// All links.
+    pub(crate) fn links(&mut self) -> Result<Vec<Link>, Error> {
         let request = || {
             let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
             Request {
@@ -72,9 +78,7 @@ impl Route {
                 flags: 0,
             }
         };
-        self.dump(request, |payload| {
-            Link::read(payload).map(|link| Some((link.index, link.name)))
-        })
+        self.dump(request, |payload| Link::read(payload).map(Some))
     }
 
     /// All IPv4 addresses of all links.
@@ -110,13 +114,14 @@ impl Route {
 
 /// Makes the bridge, up and without the spanning tree protocol: its ports carry traffic at once, and there can
 /// be no loop, as each leads to one container.
-pub(crate) fn create_bridge(name: &str, mac: [u8; 6]) -> Request<RouteNetlinkMessage> {
+pub(crate) fn create_bridge(name: &str, mac: [u8; 6], mtu: Option<u32>) -> Request<RouteNetlinkMessage> {
     let mut message = link_named(name);
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
     // With an address of its own it does not take its lowest port's, which would change as containers come
     // and go and make their ARP entries for the gateway stale.
     message.attributes.push(LinkAttribute::Address(mac.to_vec()));
+    message.attributes.extend(mtu.map(LinkAttribute::Mtu));
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Bridge),
         LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::StpState(
@@ -137,16 +142,19 @@ pub(crate) fn create_veth(
     bridge: u32,
     peer_name: &str,
     peer_mac: [u8; 6],
+    mtu: Option<u32>,
     netns: BorrowedFd<'_>,
 ) -> Request<RouteNetlinkMessage> {
     let mut peer = link_named(peer_name);
     peer.attributes.push(LinkAttribute::Address(peer_mac.to_vec()));
+    peer.attributes.extend(mtu.map(LinkAttribute::Mtu));
     peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
 
     let mut message = link_named(name);
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
     message.attributes.push(LinkAttribute::Controller(bridge));
+    message.attributes.extend(mtu.map(LinkAttribute::Mtu));
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),

@@ -94,7 +94,7 @@ fn mask(prefix: u8) -> u32 {
 
 /// The MAC address that goes with an IPv4 address here: a locally administered prefix and the address itself.
 /// An address given to the next container so keeps its MAC, and no neighbour holds a stale ARP entry for it.
-pub(crate) fn mac_of(address: Ipv4Addr) -> [u8; 6] {
+pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0xbe, a, b, c, d]
 }

@@ -13,6 +13,7 @@ mod leases;
 mod login;
 mod logs;
 mod names;
+mod networks;
 mod ports;
 mod prune;
 mod registries;
@@ -28,7 +29,7 @@ mod volumes;
 
 use crate::cli::{
     Cli, Command, ContainerCommand, Format, ImageCommand, Inspect, Kind, LeaseCommand, Manifest,
-    SystemCommand, VolumeCommand,
+    NetworkCommand, SystemCommand, VolumeCommand,
 };
 use crate::client::Client;
 use crate::failure::{Failure, Result};
@@ -95,6 +96,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Volume(VolumeCommand::Inspect { names }) => volumes::inspect(&client, names).await,
         Command::Volume(VolumeCommand::Rm(flags)) => volumes::remove(&client, flags).await,
         Command::Volume(VolumeCommand::Prune(flags)) => prune::volumes(&client, flags).await,
+        Command::Network(command) => network(&client, command, format).await,
         Command::Port(flags) => ports::port(&client, flags).await,
         Command::Top(flags) => top::top(&client, flags, format).await,
         Command::Wait(flags) => containers::wait(&client, flags).await,
@@ -114,5 +116,21 @@ pub(crate) async fn execute(cli: Cli) -> Result<u8> {
         Command::Version => system::version(&client, format).await,
         Command::Events(flags) => system::events(&client, flags, format).await,
         Command::Completion { shell } => system::completion(shell),
+    }
+}
+
+async fn network(client: &Client, command: NetworkCommand, format: Format) -> Result<u8> {
+    match command {
+        NetworkCommand::Create(flags) => networks::create(client, flags).await,
+        NetworkCommand::Ls(flags) => networks::list(client, flags, format).await,
+        NetworkCommand::Inspect { networks } => networks::inspect(client, networks).await,
+        NetworkCommand::Rm { networks, force } => networks::remove(client, networks, force).await,
+        NetworkCommand::Prune { filters, force } => networks::prune(client, filters, force).await,
+        NetworkCommand::Connect(flags) => networks::connect(client, flags).await,
+        NetworkCommand::Disconnect {
+            network,
+            container,
+            force,
+        } => networks::disconnect(client, network, container, force).await,
     }
 }

@@ -62,7 +62,7 @@ fn tell(lines: impl Iterator<Item = String>, freed_bytes: u64) -> Result<u8> {
 }
 
 /// Whether who sits there says yes. The end of the input says no.
-fn agrees(question: &str) -> Result<bool> {
+pub(super) fn agrees(question: &str) -> Result<bool> {
     eprint!("{question} [y/N] ");
     let mut answer = String::new();
     let read = io::stdin().lock().take(100).read_line(&mut answer);

@@ -9,7 +9,7 @@ use proto::v1::{
 };
 use tonic::Code;
 
-use super::{images, names, ports, storage};
+use super::{images, names, networks, ports, storage};
 use crate::cli::{Create, PullPolicy, Run};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
@@ -166,6 +166,7 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         },
     });
     let window = window.unwrap_or_default();
+    let (network, networks) = networks::wanted(&flags.networks)?;
     Ok(CreateContainerRequest {
         name: flags.name.clone(),
         image: image.clone(),
@@ -180,7 +181,8 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         auto_remove: flags.rm,
         binds: Vec::new(),
         storage: storage::gather(&flags.storage)?,
-        network: flags.network.clone(),
+        network,
+        networks,
         memory_bytes: flags.limits.memory.unwrap_or(0),
         cpu_quota_millis: flags.limits.cpus.unwrap_or(0),
         pids_limit: flags.limits.pids_limit.unwrap_or(0).max(0),

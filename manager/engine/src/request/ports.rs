@@ -96,7 +96,9 @@ impl Ports {
 
     /// What is told of ports that nobody will reach.
     pub(crate) fn warning(&self, network: Network) -> Option<String> {
-        if network == Network::Bridge || (self.publish.is_empty() && !self.publish_all) {
+        if matches!(network, Network::Bridge | Network::User)
+            || (self.publish.is_empty() && !self.publish_all)
+        {
             return None;
         }
         Some(format!(

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use super::{CreateRequest, isolation, resources};
+use super::{CreateRequest, Network, isolation, resources};
+use crate::networks::Joining;
 use crate::spec::capabilities;
 use crate::{Error, names, signal};
 
@@ -43,6 +44,7 @@ impl CreateRequest {
         check_domainname(&self.domainname)?;
         check_labels("labels", &self.labels)?;
         check_labels("annotations", &self.annotations)?;
+        self.check_networks()?;
         if !self.stop_signal.is_empty() {
             signal::parse("stop_signal", &self.stop_signal)?;
         }
@@ -52,6 +54,17 @@ impl CreateRequest {
         self.restart.check(self.auto_remove)?;
         capabilities::effective(&self.cap_add, &self.cap_drop)?;
         Ok(())
+    }
+
+    fn check_networks(&self) -> Result<(), Error> {
+        if self.network != Network::User && !self.networks.is_empty() {
+            let rule = "addresses and aliases are for networks made with `network create`, and those are not combined with bridge, none or host: connect the container afterwards";
+            return Err(Error::invalid("network", rule));
+        }
+        if self.network == Network::User && self.networks.is_empty() {
+            return Err(Error::invalid("network", "none is named"));
+        }
+        self.networks.iter().try_for_each(Joining::check)
     }
 
     fn check_binds(&self) -> Result<(), Error> {
@@ -230,7 +243,7 @@ pub(crate) fn check_labels(field: &'static str, labels: &BTreeMap<String, String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{Bind, Network};
+    use crate::request::Bind;
 
     fn request() -> CreateRequest {
         CreateRequest {
@@ -398,6 +411,8 @@ mod tests {
     #[test]
     fn unknown_networks_are_refused_by_name() {
         assert_eq!(Network::parse("").unwrap(), Network::Bridge);
-        assert!(Network::parse("mynet").unwrap_err().to_string().contains("mynet"));
+        assert_eq!(Network::parse("mynet").unwrap(), Network::User);
+        let refused = Network::parse("container:web").unwrap_err();
+        assert!(refused.to_string().contains("container:web"));
     }
 }

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Step `n` brings a database from version `n` to `n + 1`.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     "
     CREATE TABLE containers (
         id          TEXT PRIMARY KEY,
@@ -68,6 +68,22 @@ const STEPS: [&str; 5] = [
         PRIMARY KEY (protocol, host_port, host_address)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX ports_of ON ports (container);
+",
+    "
+    CREATE TABLE networks (                     -- that users made
+        id          TEXT PRIMARY KEY,
+        name        TEXT NOT NULL UNIQUE,
+        settings    TEXT NOT NULL               -- UserNetwork as JSON
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE endpoints (                    -- who is on them
+        container   TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
+        network     TEXT NOT NULL REFERENCES networks (id),
+        address     INTEGER NOT NULL,           -- IPv4, as a number
+        slot        INTEGER NOT NULL,           -- the number of its link inside
+        wanted      TEXT NOT NULL,              -- Attachment as JSON
+        PRIMARY KEY (container, network),
+        UNIQUE (network, address)
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

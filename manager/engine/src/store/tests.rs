@@ -43,7 +43,7 @@ const SUBNET: Option<Subnet> = Some(Subnet {
 async fn what_is_acknowledged_is_there_after_a_reopen() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("engine.db");
-    let (store, none) = Store::open(&path).unwrap();
+    let (store, none, _) = Store::open(&path).unwrap();
     assert!(none.is_empty());
     let address = store.insert(container("a1", "one"), SUBNET).await.unwrap();
     assert_eq!(address, Some(Ipv4Addr::new(10, 0, 0, 2)));
@@ -56,7 +56,7 @@ async fn what_is_acknowledged_is_there_after_a_reopen() {
     let ports = vec![port(1053), port(2053)];
     let started = store.started("a1", 42, 7, By::Hand, ports.clone());
     started.await.unwrap();
-    let (_, read) = Store::open(&path).unwrap();
+    let (_, read, _) = Store::open(&path).unwrap();
     assert_eq!(read[0].ports, ports);
     assert_eq!(
         (read[0].state, read[0].pid, read[0].runs),
@@ -70,7 +70,7 @@ async fn what_is_acknowledged_is_there_after_a_reopen() {
         oom_killed: true,
     };
     store.exited("a1", exit, "", Next::Restart).await.unwrap();
-    let (_, read) = Store::open(&path).unwrap();
+    let (_, read, _) = Store::open(&path).unwrap();
     assert_eq!(
         (read[0].state, read[0].pid, read[0].exit),
         (State::Restarting, 0, Some(exit))
@@ -81,7 +81,7 @@ async fn what_is_acknowledged_is_there_after_a_reopen() {
 #[tokio::test]
 async fn a_second_container_of_the_same_name_is_told_who_has_it_and_takes_no_address() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open(&folder.path().join("engine.db")).unwrap();
+    let (store, ..) = Store::open(&folder.path().join("engine.db")).unwrap();
     store.insert(container("a1", "one"), SUBNET).await.unwrap();
     let error = store.insert(container("b2", "one"), SUBNET).await.unwrap_err();
     assert!(
@@ -95,7 +95,7 @@ async fn a_second_container_of_the_same_name_is_told_who_has_it_and_takes_no_add
 #[tokio::test]
 async fn a_deleted_container_gives_its_name_and_address_back() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open(&folder.path().join("engine.db")).unwrap();
+    let (store, ..) = Store::open(&folder.path().join("engine.db")).unwrap();
     for _ in 0..3 {
         let address = store.insert(container("a1", "one"), SUBNET).await.unwrap();
         assert_eq!(address, Some(Ipv4Addr::new(10, 0, 0, 2)));
@@ -107,7 +107,7 @@ async fn a_deleted_container_gives_its_name_and_address_back() {
 async fn without_a_free_address_no_container_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("engine.db");
-    let (store, _) = Store::open(&path).unwrap();
+    let (store, ..) = Store::open(&path).unwrap();
     for index in 0..5 {
         store
             .insert(container(&format!("a{index}"), &format!("n{index}")), SUBNET)
@@ -122,7 +122,7 @@ async fn without_a_free_address_no_container_is_left() {
 #[tokio::test]
 async fn many_writes_at_once_are_each_answered_for_themselves() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open(&folder.path().join("engine.db")).unwrap();
+    let (store, ..) = Store::open(&folder.path().join("engine.db")).unwrap();
     let inserts = (0..100).map(|index| {
         let store = store.clone();
         tokio::spawn(async move {
@@ -157,7 +157,7 @@ fn a_database_of_the_future_is_refused() {
 async fn binds_of_an_older_managers_containers_are_mounts() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("engine.db");
-    let (store, _) = Store::open(&path).unwrap();
+    let (store, ..) = Store::open(&path).unwrap();
     let mut old = container("a1", "one");
     old.request = Arc::new(CreateRequest {
         binds: vec![Bind {
@@ -173,7 +173,7 @@ async fn binds_of_an_older_managers_containers_are_mounts() {
     connection
         .execute("UPDATE containers SET mounts = NULL", [])
         .unwrap();
-    let (_, read) = Store::open(&path).unwrap();
+    let (_, read, _) = Store::open(&path).unwrap();
     let [mount] = &read[0].mounts[..] else { panic!() };
     assert_eq!((mount.target.as_str(), mount.read_only), ("/t", true));
 }
@@ -181,7 +181,7 @@ async fn binds_of_an_older_managers_containers_are_mounts() {
 #[tokio::test]
 async fn a_volume_is_removed_with_its_last_user_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open(&folder.path().join("engine.db")).unwrap();
+    let (store, ..) = Store::open(&folder.path().join("engine.db")).unwrap();
     let with = |id: &str, anonymous| {
         let mut container = container(id, id);
         container.mounts = vec![Mount {

@@ -5,7 +5,7 @@ use netlink_packet_core::{
     NetlinkBuffer, NlasIterator,
 };
 
-const HEADER_BYTES: usize = 16;
+pub(super) const HEADER_BYTES: usize = 16;
 /// `NLMSGERR_ATTR_MSG` of linux/netlink.h.
 const ERROR_MESSAGE: u16 = 1;
 

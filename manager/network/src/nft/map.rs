@@ -203,6 +203,11 @@ impl Element {
         ListAttribute::Element(vec![SetElementAttribute::Key(DataAttribute::Value(self.key()))])
     }
 
+    /// Whether both are reached by the same port.
+    pub(crate) fn is_same_port(&self, other: &Self) -> bool {
+        (self.address, self.protocol, self.port) == (other.address, other.protocol, other.port)
+    }
+
     /// All published ports, whoever published them.
     pub(crate) fn list(netfilter: &mut Netfilter) -> Result<Vec<Element>, Error> {
         let mut found = MapKind::OneAddress.list(netfilter)?;

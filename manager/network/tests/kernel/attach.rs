@@ -113,13 +113,7 @@ fn what_is_no_network_namespace_is_refused_and_leaves_nothing() {
     for path in ["/dev/null", "/proc/self/ns/uts"] {
         let file = File::open(path).unwrap();
         let error = host
-            .run(|| {
-                bridge.attach(&Endpoint {
-                    container_id: &id(1),
-                    address: ADDRESS,
-                    netns: file.as_fd(),
-                })
-            })
+            .run(|| bridge.attach(&Endpoint::only(&id(1), ADDRESS, file.as_fd())))
             .unwrap_err()
             .to_string();
         assert_eq!(

@@ -48,11 +48,7 @@ fn after_a_kill_at_any_moment_the_next_start_works() {
             bridge.detach(&id(1)).unwrap();
             assert_eq!(bridge.attached().unwrap(), Vec::<String>::new());
             bridge
-                .attach(&Endpoint {
-                    container_id: &id(1),
-                    address: ADDRESS,
-                    netns: container.fd(),
-                })
+                .attach(&Endpoint::only(&id(1), ADDRESS, container.fd()))
                 .unwrap();
             bridge.detach(&id(1)).unwrap();
             bridge.remove().unwrap();
@@ -71,11 +67,7 @@ fn be_killed(netns: &File) -> ! {
     loop {
         bridge.ensure().unwrap();
         bridge
-            .attach(&Endpoint {
-                container_id: &id(1),
-                address: ADDRESS,
-                netns: netns.as_fd(),
-            })
+            .attach(&Endpoint::only(&id(1), ADDRESS, netns.as_fd()))
             .unwrap();
         bridge.detach(&id(1)).unwrap();
         bridge.remove().unwrap();

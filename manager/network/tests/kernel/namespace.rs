@@ -98,13 +98,7 @@ impl Namespace {
         address: Ipv4Addr,
         to: &Self,
     ) -> Result<(), Error> {
-        self.run(|| {
-            bridge.attach(&Endpoint {
-                container_id: id,
-                address,
-                netns: to.fd(),
-            })
-        })
+        self.run(|| bridge.attach(&Endpoint::only(id, address, to.fd())))
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use network::{Protocol, PublishedPort, Publisher, Target};
+use network::{Protocol, PublishedPort, Publisher, RulesWatch, Target};
 
 use crate::namespace::{Namespace, host_with_bridge, id};
 use crate::traffic::{FIRST, HOST, OUTSIDE, SECOND, outside_of};
@@ -25,6 +25,7 @@ fn port(host_address: Ipv4Addr, host_port: u16) -> PublishedPort {
 fn target<'a>(container_id: &'a str, address: Ipv4Addr, ports: &'a [PublishedPort]) -> Target<'a> {
     Target {
         container_id,
+        link_id: container_id,
         address,
         ports,
     }
@@ -80,31 +81,40 @@ fn a_port_is_reached_from_outside_from_the_host_and_from_containers() {
 #[test]
 fn what_is_published_on_loopback_is_for_this_machine_alone() {
     let (host, bridge) = host_with_bridge();
-    let (outside, container) = (outside_of(&host), Namespace::new());
+    let (outside, container, sibling) = (outside_of(&host), Namespace::new(), Namespace::new());
     host.command("ip link set lo up");
     host.attach(&bridge, &id(1), FIRST, &container).unwrap();
+    host.attach(&bridge, &id(2), SECOND, &sibling).unwrap();
     let ports = [port(Ipv4Addr::LOCALHOST, 8080)];
     host.run(|| PUBLISHER.publish(&target(&id(1), FIRST, &ports)))
         .unwrap();
     let server = container.run(|| TcpListener::bind((FIRST, 80)).unwrap());
     reach(&host, (Ipv4Addr::LOCALHOST, 8080), &server, PATIENCE).unwrap();
 
-    // A neighbour on the link and a container, each sending to 127.0.0.1 by way of the host.
-    for (neighbour, link, gateway) in [(&outside, "eth0", HOST), (&container, "eth0", bridge.gateway)] {
+    // Counted in front of the rule that drops: what is not reached was sent.
+    host.command("nft insert rule inet berth ports-raw ip daddr 127.0.0.1 tcp dport 8080 counter");
+    // A neighbour on the link, another container and the container itself, each sending to 127.0.0.1 by way of the host.
+    let (neighbours, loopback) = ([&outside, &sibling, &container], (Ipv4Addr::LOCALHOST, 8080));
+    let mut counted = String::new();
+    for (neighbour, gateway) in neighbours.into_iter().zip([HOST, bridge.gateway, bridge.gateway]) {
         neighbour.command("ip link set lo down");
+        neighbour.command("ip address flush dev lo");
         neighbour.run(|| {
-            std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/route_localnet"), "1").unwrap();
+            std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
         });
-        neighbour.command(&format!("ip route add 127.0.0.0/8 via {gateway} dev {link}"));
+        neighbour.command(&format!("ip route add 127.0.0.0/8 via {gateway} dev eth0"));
+        let reached = reach(neighbour, loopback, &server, DROPPED);
+        assert_eq!(reached.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let shown = host.command("nft list chain inet berth ports-raw");
+        assert!(shown.contains("counter packets") && shown != counted, "{shown}");
+        counted = shown;
     }
-    let reached = reach(&outside, (Ipv4Addr::LOCALHOST, 8080), &server, DROPPED);
-    assert_eq!(reached.unwrap_err().kind(), io::ErrorKind::TimedOut);
     let dropping = host.command("nft list chain inet berth ports-raw");
     assert!(dropping.contains("ip daddr 127.0.0.0/8 drop"), "{dropping}");
 
     // Without that rule the same packets arrive.
     host.command("nft flush chain inet berth ports-raw");
-    reach(&outside, (Ipv4Addr::LOCALHOST, 8080), &server, PATIENCE).unwrap();
+    reach(&outside, loopback, &server, PATIENCE).unwrap();
 }
 
 #[test]
@@ -149,7 +159,10 @@ fn ports_are_published_all_or_none_and_each_once() {
         .unwrap();
     let clash = [port(Ipv4Addr::UNSPECIFIED, 80), port(Ipv4Addr::UNSPECIFIED, 2999)];
     let error = host.run(|| PUBLISHER.publish(&target(&two, SECOND, &clash)));
-    assert!(error.unwrap_err().to_string().contains("File exists"));
+    let error = error.unwrap_err().to_string();
+    for told in ["0.0.0.0:2999/tcp", "172.30.0.2:80", &one] {
+        assert!(error.contains(told), "{told} is not in {error}");
+    }
     assert!(!host.rules().contains(&SECOND.to_string()));
     host.run(|| PUBLISHER.withdraw(&target(&one, FIRST, &many)))
         .unwrap();
@@ -186,9 +199,54 @@ fn what_others_did_to_the_rules_is_mended() {
     host.command("nft flush ruleset");
     host.run(|| PUBLISHER.withdraw(&target(&two, SECOND, &ports)))
         .unwrap();
-    host.run(|| PUBLISHER.publish(&target(&two, SECOND, &ports)))
+    let error = host
+        .run(|| PUBLISHER.publish(&target(&two, SECOND, &ports)))
+        .unwrap_err();
+    assert!(error.rules_are_gone(), "{error}");
+    host.run(|| bridge.ensure()).unwrap();
+    host.run(|| PUBLISHER.restore(&[target(&two, SECOND, &ports)]))
         .unwrap();
     assert!(host.rules().contains("172.30.0.3 . 80"));
+}
+
+#[test]
+fn a_refused_publish_takes_nothing_from_who_has_the_port() {
+    let (host, bridge) = host_with_bridge();
+    let (one, two) = (id(1), id(2));
+    let (first, second) = (Namespace::new(), Namespace::new());
+    host.attach(&bridge, &one, FIRST, &first).unwrap();
+    host.attach(&bridge, &two, SECOND, &second).unwrap();
+    let ports = [port(Ipv4Addr::UNSPECIFIED, 80)];
+    let other = Publisher { owner: "4567" };
+    host.run(|| other.publish(&target(&two, SECOND, &ports))).unwrap();
+    let before = host.rules();
+    let ours = target(&one, FIRST, &ports);
+    let error = host.run(|| PUBLISHER.publish(&ours)).unwrap_err();
+    assert!(error.to_string().contains("172.30.0.3:80"), "{error}");
+    host.run(|| PUBLISHER.withdraw(&ours)).unwrap();
+    assert_eq!(host.rules(), before);
+}
+
+#[test]
+fn a_flush_by_others_is_heard_and_a_port_that_goes_is_not() {
+    let (host, bridge) = host_with_bridge();
+    let container = Namespace::new();
+    host.attach(&bridge, &id(1), FIRST, &container).unwrap();
+    let ports = [port(Ipv4Addr::UNSPECIFIED, 80)];
+    let mut watch = host.run(|| RulesWatch::open().unwrap());
+    let (tell, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || while watch.wait().is_ok() && tell.send(()).is_ok() {});
+    let published = id(1);
+    let target = target(&published, FIRST, &ports);
+    host.run(|| PUBLISHER.publish(&target)).unwrap();
+    host.run(|| PUBLISHER.withdraw(&target)).unwrap();
+    host.command("nft add table inet other");
+    host.command("nft delete table inet other");
+    assert!(heard.recv_timeout(Duration::from_millis(200)).is_err());
+    host.command("nft flush chain inet berth ports-raw");
+    heard.recv_timeout(PATIENCE).unwrap();
+    host.command("nft flush ruleset");
+    heard.recv_timeout(PATIENCE).unwrap();
 }
 
 /// Who goes on sending from one port has one flow for the kernel, whatever becomes of the other end.

@@ -1,0 +1,157 @@
+//! Networks, and containers' places on them.
+
+use std::sync::Arc;
+
+use engine::{Engine, Error, Joined, Joining, Network, NetworkInspection, UserNetwork};
+use proto::v1;
+
+/// What a container's request says of networks: one that is built in, or those that users made.
+pub(crate) fn wanted(network: &str, places: Vec<v1::NetworkPlace>) -> Result<(Network, Vec<Joining>), Error> {
+    if !places.is_empty() && network.is_empty() {
+        let networks = places.into_iter().map(joining).collect::<Result<_, _>>()?;
+        return Ok((Network::User, networks));
+    }
+    let kind = Network::parse(network)?;
+    let mut networks = places.into_iter().map(joining).collect::<Result<Vec<_>, _>>()?;
+    if kind == Network::User && networks.is_empty() {
+        networks.push(Joining {
+            network: network.to_owned(),
+            ..Joining::default()
+        });
+    }
+    Ok((kind, networks))
+}
+
+pub(crate) fn joining(place: v1::NetworkPlace) -> Result<Joining, Error> {
+    let invalid = |field, rule| Error::Invalid { field, rule };
+    if let "bridge" | "default" | "host" | "none" = place.network.as_str() {
+        let rule = format!(
+            "{}: addresses and aliases of one's own are supported on user defined networks only, and at a container's making it is not combined with those",
+            place.network
+        );
+        return Err(invalid("network", rule));
+    }
+    if place.network.contains(':') {
+        return Err(invalid(
+            "network",
+            format!("{:?} is not done in this version", place.network),
+        ));
+    }
+    let address = match place.ip.as_str() {
+        "" => None,
+        text => {
+            let malformed = |_| invalid("ip", format!("{text:?} is no IPv4 address"));
+            Some(text.parse().map_err(malformed)?)
+        }
+    };
+    let mac = match place.mac.as_str() {
+        "" => None,
+        text => {
+            let malformed = || invalid("mac-address", format!("{text:?} is no MAC address"));
+            Some(mac(text).ok_or_else(malformed)?)
+        }
+    };
+    Ok(Joining {
+        network: place.network,
+        aliases: place.aliases,
+        address,
+        mac,
+    })
+}
+
+pub(crate) fn place(joining: Joining) -> v1::NetworkPlace {
+    v1::NetworkPlace {
+        network: joining.network,
+        aliases: joining.aliases,
+        ip: joining
+            .address
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
+        mac: joining.mac.map(mac_text).unwrap_or_default(),
+    }
+}
+
+pub(crate) fn network(found: NetworkInspection) -> v1::Network {
+    let network = found.network;
+    let prefix = network.subnet.map_or(0, |subnet| subnet.prefix);
+    let member = |(id, member): (String, engine::Member)| v1::NetworkMember {
+        id,
+        name: member.name,
+        address: format!("{}/{prefix}", member.address),
+        mac: mac_text(member.mac),
+    };
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let aux = network.aux_addresses.into_iter();
+    v1::Network {
+        id: network.id,
+        name: network.name,
+        driver: network.driver,
+        subnet: text(network.subnet.map(|subnet| subnet.to_string())),
+        gateway: text(network.gateway.map(|gateway| gateway.to_string())),
+        ip_range: text(network.ip_range.map(|range| range.to_string())),
+        aux_addresses: aux.map(|(name, address)| (name, address.to_string())).collect(),
+        internal: network.internal,
+        labels: network.labels.into_iter().collect(),
+        options: network.options.into_iter().collect(),
+        created_unix_nanos: network.created_unix_nanos,
+        containers: found.members.into_iter().map(member).collect(),
+    }
+}
+
+/// Add to a container's message the networks on which it is.
+pub(crate) fn add(engine: &Engine, mut message: v1::Container) -> v1::Container {
+    let networks = engine.networks_of(&message.id);
+    message.networks = networks.into_iter().map(of_container).collect();
+    if let (true, Some(first)) = (message.address.is_empty(), message.networks.first()) {
+        message.address.clone_from(&first.address);
+        message.network.clone_from(&first.name);
+    }
+    message
+}
+
+fn of_container((network, joined): (Arc<UserNetwork>, Joined)) -> v1::ContainerNetwork {
+    let prefix = network.subnet.map_or(0, |subnet| subnet.prefix);
+    v1::ContainerNetwork {
+        id: network.id.clone(),
+        name: network.name.clone(),
+        address: format!("{}/{prefix}", joined.address),
+        gateway: network
+            .gateway
+            .map(|gateway| gateway.to_string())
+            .unwrap_or_default(),
+        mac: mac_text(joined.mac()),
+        link: format!("eth{}", joined.slot),
+        aliases: joined.wanted.aliases,
+    }
+}
+
+fn mac(text: &str) -> Option<[u8; 6]> {
+    let bytes = text.split([':', '-']).map(|byte| u8::from_str_radix(byte, 16));
+    bytes.collect::<Result<Vec<_>, _>>().ok()?.try_into().ok()
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_links_are_read_in_both_spellings() {
+        let address = Some([2, 0x42, 0xac, 0x11, 0, 2]);
+        assert_eq!(mac("02:42:ac:11:00:02"), address);
+        assert_eq!(mac("02-42-AC-11-00-02"), address);
+        for text in [
+            "",
+            "02:42",
+            "02:42:ac:11:00:02:03",
+            "xx:42:ac:11:00:02",
+            "102:42:ac:11:00:02",
+        ] {
+            assert_eq!(mac(text), None, "{text}");
+        }
+        assert_eq!(mac_text(address.unwrap()), "02:42:ac:11:00:02");
+    }
+}

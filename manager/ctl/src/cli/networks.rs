@@ -1,0 +1,125 @@
+//! Networks: who reaches whom.
+
+use clap::{Args, Subcommand};
+
+/// On which networks a new container is, and as whom.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkFlags {
+    /// Network: bridge (which it is without this), none, host, or one made with `network create`, of which there may be several
+    #[arg(
+        long,
+        alias = "net",
+        value_name = "NETWORK | name=NETWORK[,alias=NAME][,ip=ADDRESS][,mac-address=ADDRESS]"
+    )]
+    pub(crate) network: Vec<String>,
+    /// Address on the first network
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    pub(crate) ip: String,
+    /// Of the link on the first network
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    pub(crate) mac_address: String,
+    /// One more name by which others on the first network find it
+    #[arg(long, alias = "net-alias", value_name = "NAME")]
+    pub(crate) network_alias: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Make a network, and print its id
+    Create(CreateNetwork),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(ListNetworks),
+    /// Show all that is known of networks, as JSON
+    Inspect {
+        #[arg(required = true, value_name = "NETWORK")]
+        networks: Vec<String>,
+    },
+    /// Remove networks that no container is on
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Do not mind networks that are not there
+        #[arg(short, long)]
+        force: bool,
+        #[arg(required = true, value_name = "NETWORK")]
+        networks: Vec<String>,
+    },
+    /// Remove all networks that no container is on
+    Prune {
+        /// Only some: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME
+        #[arg(long = "filter", value_name = "FILTER")]
+        filters: Vec<String>,
+        /// Do not ask first
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Put a container on one more network
+    Connect(ConnectNetwork),
+    /// Take a container off a network
+    Disconnect {
+        /// Do not mind a container that is not there
+        #[arg(short, long)]
+        force: bool,
+        #[arg(value_name = "NETWORK")]
+        network: String,
+        #[arg(value_name = "CONTAINER")]
+        container: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateNetwork {
+    /// Driver: bridge
+    #[arg(short, long, value_name = "DRIVER", default_value = "bridge")]
+    pub(crate) driver: String,
+    /// All addresses of the network, as 10.1.0.0/16; else some that are free
+    #[arg(long, value_name = "SUBNET")]
+    pub(crate) subnet: Vec<String>,
+    /// Address of this machine on it; else the first one
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) gateway: Vec<String>,
+    /// Where in the subnet containers get addresses from
+    #[arg(long, value_name = "SUBNET")]
+    pub(crate) ip_range: Vec<String>,
+    /// An address that no container gets by chance
+    #[arg(long = "aux-address", value_name = "NAME=ADDRESS")]
+    pub(crate) aux_addresses: Vec<String>,
+    /// Without a way out
+    #[arg(long)]
+    pub(crate) internal: bool,
+    /// Set a label
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) label: Vec<String>,
+    /// Option of the driver: com.docker.network.bridge.name, com.docker.network.driver.mtu
+    #[arg(short, long = "opt", value_name = "KEY=VALUE")]
+    pub(crate) options: Vec<String>,
+    #[arg(value_name = "NETWORK")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListNetworks {
+    /// Print only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print ids whole
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Only some: dangling=true, driver=DRIVER, id=PART, label=KEY[=VALUE], name=PART, type=custom
+    #[arg(short, long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConnectNetwork {
+    /// Address on the network; else one that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    pub(crate) ip: String,
+    /// One more name by which others on the network find it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) alias: Vec<String>,
+    #[arg(value_name = "NETWORK")]
+    pub(crate) network: String,
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+}

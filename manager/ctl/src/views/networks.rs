@@ -1,0 +1,90 @@
+//! Networks, and the places of containers on them.
+
+use std::collections::BTreeMap;
+
+use proto::v1;
+use serde::Serialize;
+
+use super::{sorted, unless_empty, unless_zero};
+use crate::time::rfc3339;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Network {
+    id: String,
+    name: String,
+    driver: String,
+    scope: &'static str,
+    subnet: Option<String>,
+    gateway: Option<String>,
+    ip_range: Option<String>,
+    aux_addresses: BTreeMap<String, String>,
+    internal: bool,
+    labels: BTreeMap<String, String>,
+    options: BTreeMap<String, String>,
+    /// Null: it is built in.
+    created_at: Option<String>,
+    /// By id; running or not.
+    containers: BTreeMap<String, Member>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Member {
+    name: String,
+    mac_address: String,
+    address: String,
+}
+
+impl From<&v1::Network> for Network {
+    fn from(network: &v1::Network) -> Self {
+        let member = |member: &v1::NetworkMember| {
+            let shown = Member {
+                name: member.name.clone(),
+                mac_address: member.mac.clone(),
+                address: member.address.clone(),
+            };
+            (member.id.clone(), shown)
+        };
+        Self {
+            id: network.id.clone(),
+            name: network.name.clone(),
+            driver: network.driver.clone(),
+            scope: "local",
+            subnet: unless_empty(&network.subnet),
+            gateway: unless_empty(&network.gateway),
+            ip_range: unless_empty(&network.ip_range),
+            aux_addresses: sorted(&network.aux_addresses),
+            internal: network.internal,
+            labels: sorted(&network.labels),
+            options: sorted(&network.options),
+            created_at: unless_zero(network.created_unix_nanos).map(rfc3339),
+            containers: network.containers.iter().map(member).collect(),
+        }
+    }
+}
+
+/// A container's place on a network.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Place {
+    network_id: String,
+    address: String,
+    gateway: Option<String>,
+    mac_address: String,
+    aliases: Vec<String>,
+    link: String,
+}
+
+impl From<&v1::ContainerNetwork> for Place {
+    fn from(network: &v1::ContainerNetwork) -> Self {
+        Self {
+            network_id: network.id.clone(),
+            address: network.address.clone(),
+            gateway: unless_empty(&network.gateway),
+            mac_address: network.mac.clone(),
+            aliases: network.aliases.clone(),
+            link: network.link.clone(),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What a network is to be: read and checked as plain values, and completed with what nobody asked for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use network::Bridge;
+use serde::{Deserialize, Serialize};
+
+use super::{BRIDGE_NAME, MTU, UserNetwork};
+use crate::engine::Inner;
+use crate::request::check_labels;
+use crate::{Error, names};
+
+/// Subnets have from 16 million addresses to one container's.
+const PREFIXES: std::ops::RangeInclusive<u8> = 8..=30;
+/// What the kernel takes for the MTU of IPv4 links.
+const MTUS: std::ops::RangeInclusive<u32> = 68..=65_535;
+
+/// A range of addresses: one of them, and the length of the prefix that all of them share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// The lowest one.
+    pub first: Ipv4Addr,
+    /// In bits.
+    pub prefix: u8,
+}
+
+/// What is asked for of a network.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkRequest {
+    /// Unique among networks.
+    pub name: String,
+    /// Empty: `bridge`.
+    pub driver: String,
+    /// `10.1.0.0/16`; none: one that is free.
+    pub subnets: Vec<String>,
+    /// Empty: the first address of the subnet, or of the range.
+    pub gateway: String,
+    /// A part of the subnet; empty: all of it.
+    pub ip_range: String,
+    /// Addresses that containers do not get, by name.
+    pub aux_addresses: BTreeMap<String, String>,
+    /// Without a way out.
+    pub internal: bool,
+    /// For people and tools.
+    pub labels: BTreeMap<String, String>,
+    /// Of the driver.
+    pub options: BTreeMap<String, String>,
+}
+
+impl Range {
+    /// The range that `address` lies in.
+    pub(crate) fn of(address: Ipv4Addr, prefix: u8) -> Range {
+        Range {
+            first: Ipv4Addr::from_bits(address.to_bits() & mask(prefix)),
+            prefix,
+        }
+    }
+
+    /// Whether it has this address.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        Range::of(address, self.prefix) == self
+    }
+
+    /// The highest one.
+    pub(crate) fn last(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.first.to_bits() | !mask(self.prefix))
+    }
+
+    fn overlaps(self, other: Range) -> bool {
+        self.contains(other.first) || other.contains(self.first)
+    }
+}
+
+fn mask(prefix: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first, self.prefix)
+    }
+}
+
+impl FromStr for Range {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Range, String> {
+        let malformed = || format!("invalid CIDR block {text:?}: must be like 10.1.0.0/16");
+        let (address, prefix) = text.split_once('/').ok_or_else(malformed)?;
+        if address.parse::<std::net::Ipv6Addr>().is_ok() {
+            return Err(format!("{text}: IPv6 on networks is not done in this version"));
+        }
+        let (address, prefix): (Ipv4Addr, u8) = (
+            address.parse().map_err(|_| malformed())?,
+            prefix.parse().map_err(|_| malformed())?,
+        );
+        if prefix > 32 {
+            return Err(malformed());
+        }
+        let range = Range::of(address, prefix);
+        if range.first != address {
+            return Err(format!("invalid CIDR block {text:?}: it should be {range}"));
+        }
+        Ok(range)
+    }
+}
+
+impl NetworkRequest {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        names::check(&self.name)?;
+        match self.driver.as_str() {
+            "" | "bridge" => {}
+            other => {
+                let rule = format!("{other:?} is not done in this version, which has \"bridge\"");
+                return Err(Error::invalid("driver", rule));
+            }
+        }
+        check_labels("labels", &self.labels)?;
+        for (option, value) in &self.options {
+            match option.as_str() {
+                BRIDGE_NAME => {}
+                MTU if value.parse().is_ok_and(|mtu| MTUS.contains(&mtu)) => {}
+                MTU => {
+                    let rule = format!("{MTU}={value}: must be from {} to {}", MTUS.start(), MTUS.end());
+                    return Err(Error::invalid("options", rule));
+                }
+                _ => {
+                    let rule =
+                        format!("{option:?} is not done in this version, which has {BRIDGE_NAME} and {MTU}");
+                    return Err(Error::invalid("options", rule));
+                }
+            }
+        }
+        if self.subnets.len() > 1 {
+            let rule = "the driver bridge has one IPv4 subnet a network; IPv6 is not done in this version";
+            return Err(Error::invalid("subnet", rule));
+        }
+        if self.subnets.is_empty()
+            && !(self.gateway.is_empty() && self.ip_range.is_empty() && self.aux_addresses.is_empty())
+        {
+            let rule = "a gateway, a range or an auxiliary address needs a subnet: give one";
+            return Err(Error::invalid("subnet", rule));
+        }
+        Ok(())
+    }
+
+    /// The network, with a subnet that nobody else on this host has.
+    pub(super) fn plan(
+        self,
+        id: String,
+        created_unix_nanos: i64,
+        engine: &Inner,
+    ) -> Result<UserNetwork, Error> {
+        let taken: Vec<(String, Range)> = taken(engine);
+        let subnet = match self.subnets.first() {
+            Some(subnet) => subnet
+                .parse()
+                .map_err(|rule: String| Error::invalid("subnet", rule))?,
+            None => free(&taken)?,
+        };
+        if !PREFIXES.contains(&subnet.prefix) {
+            let rule = format!(
+                "{subnet}: its prefix must be from {} to {}",
+                PREFIXES.start(),
+                PREFIXES.end()
+            );
+            return Err(Error::invalid("subnet", rule));
+        }
+        if let Some((name, other)) = taken.iter().find(|(_, other)| other.overlaps(subnet)) {
+            let rule = format!(
+                "Pool overlaps with other one on this address space: {subnet} with {other} of network {name}"
+            );
+            return Err(Error::invalid("subnet", rule));
+        }
+        let within = |field: &'static str, text: &str| -> Result<Ipv4Addr, Error> {
+            let malformed = |_| Error::invalid(field, format!("{text:?} is no IPv4 address"));
+            let address: Ipv4Addr = text.parse().map_err(malformed)?;
+            if !subnet.contains(address) || address == subnet.first || address == subnet.last() {
+                let rule = format!(
+                    "no configured subnet or ip-range contains {field} {address}: it must be a host's in {subnet}"
+                );
+                return Err(Error::invalid(field, rule));
+            }
+            Ok(address)
+        };
+        let ip_range = match self.ip_range.as_str() {
+            "" => None,
+            text => Some(
+                text.parse::<Range>()
+                    .map_err(|rule| Error::invalid("ip_range", rule))?,
+            ),
+        };
+        if let Some(range) =
+            ip_range.filter(|range| !subnet.contains(range.first) || range.prefix < subnet.prefix)
+        {
+            return Err(Error::invalid(
+                "ip_range",
+                format!("{range} is not within {subnet}"),
+            ));
+        }
+        let mut aux_addresses = BTreeMap::new();
+        for (name, address) in &self.aux_addresses {
+            aux_addresses.insert(name.clone(), within("aux_address", address)?);
+        }
+        let gateway = match self.gateway.as_str() {
+            "" => {
+                let candidates = subnet.first.to_bits() + 1..subnet.last().to_bits();
+                let mut candidates = candidates.map(Ipv4Addr::from_bits);
+                candidates.find(|address| !aux_addresses.values().any(|taken| taken == address))
+            }
+            text => Some(within("gateway", text)?),
+        };
+        Ok(UserNetwork {
+            id,
+            name: self.name,
+            driver: "bridge".to_owned(),
+            subnet: Some(subnet),
+            gateway,
+            ip_range,
+            aux_addresses,
+            internal: self.internal,
+            labels: self.labels,
+            options: self.options,
+            created_unix_nanos,
+        })
+    }
+}
+
+fn taken(engine: &Inner) -> Vec<(String, Range)> {
+    let bridge = &engine.config.bridge;
+    let mut taken = vec![("bridge".to_owned(), Range::of(bridge.gateway, bridge.prefix))];
+    for network in engine.networks.all() {
+        taken.extend(network.subnet.map(|subnet| (network.name.clone(), subnet)));
+    }
+    taken
+}
+
+/// Out of docker's default pools: 172.17.0.0/16 to 172.31.0.0/16, then 192.168.0.0/16 by 4,096 addresses.
+fn free(taken: &[(String, Range)]) -> Result<Range, Error> {
+    let wide = (17..=31).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
+    let narrow = (0..16).map(|part| (Ipv4Addr::new(192, 168, part * 16, 0), 20));
+    let taken: Vec<_> = taken
+        .iter()
+        .map(|(_, range)| (range.first, range.prefix))
+        .collect();
+    match Bridge::free_subnet(wide.chain(narrow), &taken)? {
+        Some((first, prefix)) => Ok(Range { first, prefix }),
+        None => Err(Error::NoSubnet),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_are_none_are_refused_with_what_they_should_be() {
+        let refusal = |text: &str| text.parse::<Range>().unwrap_err();
+        assert!(refusal("10.1.2.3/16").contains("10.1.0.0/16"));
+        assert!(refusal("fd00::/64").contains("IPv6"));
+        for text in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0/8", "a/8"] {
+            assert!(refusal(text).contains("CIDR"), "{text}");
+        }
+        let range: Range = "10.1.0.0/16".parse().unwrap();
+        assert_eq!(
+            (range.to_string(), range.last()),
+            ("10.1.0.0/16".into(), Ipv4Addr::new(10, 1, 255, 255))
+        );
+        assert!(range.contains(Ipv4Addr::new(10, 1, 2, 3)) && !range.contains(Ipv4Addr::new(10, 2, 0, 0)));
+    }
+
+    #[test]
+    fn requests_that_cannot_be_are_refused_by_name() {
+        let refusal = |change: &dyn Fn(&mut NetworkRequest)| {
+            let mut request = NetworkRequest {
+                name: "web".to_owned(),
+                ..NetworkRequest::default()
+            };
+            change(&mut request);
+            request.check().unwrap_err().to_string()
+        };
+        assert!(refusal(&|request| request.driver = "macvlan".into()).contains("macvlan"));
+        assert!(refusal(&|request| request.gateway = "10.0.0.1".into()).contains("needs a subnet"));
+        assert!(
+            refusal(&|request| request.subnets = vec!["10.0.0.0/8".into(), "11.0.0.0/8".into()])
+                .contains("one IPv4")
+        );
+        assert!(refusal(&|request| _ = request.options.insert(MTU.into(), "1".into())).contains("mtu=1"));
+        assert!(refusal(&|request| _ = request.options.insert("x".into(), "1".into())).contains("\"x\""));
+    }
+}

@@ -1,0 +1,157 @@
+//! Networks as rows, and which containers are on them with which address. Each function is one step inside a transaction
+//! of the owner thread.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use super::rows::{json, text};
+use crate::Error;
+use crate::networks::{Joined, Joining, UserNetwork};
+
+/// All networks.
+pub(super) fn all(connection: &Connection) -> Result<Vec<UserNetwork>, Error> {
+    let query = || -> Result<Vec<UserNetwork>, rusqlite::Error> {
+        connection
+            .prepare("SELECT settings FROM networks")?
+            .query_map([], |row| json(row, "settings"))?
+            .collect()
+    };
+    query().map_err(Error::database("read the networks"))
+}
+
+/// All places on networks, by container and slot.
+pub(super) fn joined(connection: &Connection) -> Result<BTreeMap<String, Vec<Joined>>, Error> {
+    let query = || -> Result<Vec<(String, Joined)>, rusqlite::Error> {
+        connection
+            .prepare(
+                "SELECT container, network, address, slot, wanted FROM endpoints ORDER BY container, slot",
+            )?
+            .query_map([], |row| {
+                let joined = Joined {
+                    network: row.get("network")?,
+                    address: Ipv4Addr::from(row.get::<_, u32>("address")?),
+                    slot: row.get("slot")?,
+                    wanted: json(row, "wanted")?,
+                };
+                Ok((row.get("container")?, joined))
+            })?
+            .collect()
+    };
+    let mut all: BTreeMap<String, Vec<Joined>> = BTreeMap::new();
+    for (container, joined) in query().map_err(Error::database("read the endpoints"))? {
+        all.entry(container).or_default().push(joined);
+    }
+    Ok(all)
+}
+
+pub(super) fn insert(connection: &Connection, network: &UserNetwork) -> Result<(), Error> {
+    let inserted = connection.execute(
+        "INSERT INTO networks (id, name, settings) VALUES (?1, ?2, ?3)",
+        params![network.id, network.name, text(network)?],
+    );
+    match inserted {
+        Ok(_) => Ok(()),
+        Err(rusqlite::Error::SqliteFailure(failure, _)) if failure.code == ErrorCode::ConstraintViolation => {
+            Err(Error::NetworkExists(network.name.clone()))
+        }
+        Err(error) => Err(Error::database("insert a network")(error)),
+    }
+}
+
+/// Forget a network that no container is on.
+pub(super) fn delete(connection: &Connection, id: &str) -> Result<(), Error> {
+    let users = || -> Result<Vec<String>, rusqlite::Error> {
+        connection
+            .prepare("SELECT name FROM endpoints JOIN containers ON container = containers.id WHERE network = ?1 ORDER BY name")?
+            .query_map([id], |row| row.get(0))?
+            .collect()
+    };
+    let containers = users().map_err(Error::database("read a network's endpoints"))?;
+    let network: Option<String> = connection
+        .query_row("SELECT name FROM networks WHERE id = ?1", [id], |row| row.get(0))
+        .optional()
+        .map_err(Error::database("read a network"))?;
+    let network = network.ok_or_else(|| Error::NoSuchNetwork(id.to_owned()))?;
+    if !containers.is_empty() {
+        return Err(Error::NetworkInUse { network, containers });
+    }
+    connection
+        .execute("DELETE FROM networks WHERE id = ?1", [id])
+        .map_err(Error::database("delete a network"))?;
+    Ok(())
+}
+
+/// Put a container on a network, with the address it wants or a free one. Its links begin at `first_slot`.
+pub(super) fn join(
+    connection: &Connection,
+    container: &str,
+    network: &UserNetwork,
+    wanted: &Joining,
+    first_slot: u32,
+) -> Result<Joined, Error> {
+    let is_there: bool = connection
+        .query_row(
+            "SELECT EXISTS (SELECT 1 FROM networks WHERE id = ?1)",
+            [&network.id],
+            |row| row.get(0),
+        )
+        .map_err(Error::database("read a network"))?;
+    if !is_there {
+        return Err(Error::NoSuchNetwork(network.name.clone()));
+    }
+    let numbers = |query: &str, key: &str| -> Result<BTreeSet<u32>, Error> {
+        let read = || -> Result<BTreeSet<u32>, rusqlite::Error> {
+            connection
+                .prepare_cached(query)?
+                .query_map([key], |row| row.get(0))?
+                .collect()
+        };
+        read().map_err(Error::database("read the endpoints"))
+    };
+    let taken = numbers("SELECT address FROM endpoints WHERE network = ?1", &network.id)?;
+    let slots = numbers("SELECT slot FROM endpoints WHERE container = ?1", container)?;
+    let joined = Joined {
+        network: network.id.clone(),
+        address: network.choose(wanted.address, &taken)?,
+        slot: lowest_free(first_slot, &slots),
+        wanted: wanted.clone(),
+    };
+    let inserted = connection.execute(
+        "INSERT INTO endpoints (container, network, address, slot, wanted) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            container,
+            network.id,
+            u32::from(joined.address),
+            joined.slot,
+            text(wanted)?
+        ],
+    );
+    match inserted {
+        Ok(_) => Ok(joined),
+        Err(rusqlite::Error::SqliteFailure(failure, _)) if failure.code == ErrorCode::ConstraintViolation => {
+            let rule = format!("the container is on network {} already", network.name);
+            Err(Error::invalid("network", rule))
+        }
+        Err(error) => Err(Error::database("take a place on a network")(error)),
+    }
+}
+
+pub(super) fn leave(connection: &Connection, container: &str, network: &str) -> Result<(), Error> {
+    connection
+        .execute(
+            "DELETE FROM endpoints WHERE container = ?1 AND network = ?2",
+            [container, network],
+        )
+        .map_err(Error::database("give a place on a network up"))?;
+    Ok(())
+}
+
+fn lowest_free(first: u32, taken: &BTreeSet<u32>) -> u32 {
+    let mut slot = first;
+    while taken.contains(&slot) {
+        slot += 1;
+    }
+    slot
+}

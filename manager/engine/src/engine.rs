@@ -16,6 +16,7 @@ use crate::container::{Container, State};
 use crate::events::{Events, EventsRequest, Listener};
 use crate::lifecycle::Handle;
 use crate::logs::watch::Watcher;
+use crate::name_servers::NameServers;
 use crate::networks::{self, Networks};
 use crate::ports::Claims;
 use crate::registry::Registry;
@@ -45,6 +46,7 @@ pub(crate) struct Inner {
     /// Starts that nobody waits for take turns.
     pub(crate) starts: Semaphore,
     pub(crate) ports: Claims,
+    pub(crate) name_servers: NameServers,
     pub(crate) networks: Networks,
 }
 
@@ -99,6 +101,7 @@ impl Engine {
             volumes: Volumes::default(),
             starts: Semaphore::new(STARTS_AT_ONCE),
             ports: Claims::default(),
+            name_servers: NameServers::default(),
             networks,
             config,
         });

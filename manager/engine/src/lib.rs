@@ -24,6 +24,7 @@ mod input;
 mod leases;
 mod lifecycle;
 mod logs;
+mod name_servers;
 mod names;
 mod networks;
 mod owner;

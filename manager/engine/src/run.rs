@@ -15,7 +15,7 @@ use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, layers::Layers};
 use crate::volumes::{self, Prepared};
-use crate::{Error, bundle, etc_files, networks, ports, sys, teardown};
+use crate::{Error, bundle, etc_files, name_servers, networks, ports, sys, teardown};
 
 /// A run that has begun, and is on record.
 pub(crate) struct Started {
@@ -68,6 +68,11 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     connect_network(engine, container, pid).await?;
     networks::attach_all(engine, container, pid).await?;
     failpoint::reach("start.network-connected");
+
+    if name_servers::are_for(engine, id) {
+        name_servers::open(engine, container, pid).await?;
+    }
+    failpoint::reach("start.names-served");
 
     ports::publish(engine, id).await?;
     failpoint::reach("start.ports-published");
@@ -127,6 +132,9 @@ async fn write_files(
             gateway,
             &container.request,
         )?;
+        if name_servers::are_for(&engine, &container.id) {
+            etc_files::ask_name_server(&etc, &container.request.names)?;
+        }
         let config = spec::config(&container, &image.config, &user, &etc, &sources)?;
         bundle::write(
             &engine.config.bundle(&container.id),

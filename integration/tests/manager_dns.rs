@@ -192,11 +192,8 @@ impl Upstream {
 /// A name server at the first address that this machine's resolv.conf has, but on the manager's host.
 fn hosts_own(host: &Host) -> Option<Upstream> {
     let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let servers = resolv.lines().filter_map(|line| line.strip_prefix("nameserver"));
-    let Some(address) = servers
-        .filter_map(|address| address.trim().parse::<Ipv4Addr>().ok())
-        .next()
-    else {
+    let mut servers = resolv.lines().filter_map(|line| line.strip_prefix("nameserver"));
+    let Some(address) = servers.find_map(|address| address.trim().parse::<Ipv4Addr>().ok()) else {
         eprintln!("skipped: this machine's resolv.conf has no server with an IPv4 address");
         return None;
     };
@@ -332,7 +329,7 @@ fn only_shared_networks_count_and_connecting_shares_one() {
 }
 
 #[test]
-fn on_the_default_bridge_nothing_changes() {
+fn on_the_default_bridge_nothing_changes_until_another_network_is_joined() {
     let host = Host::new();
     host.run_on("bridge", "client", &[]);
     let told = host.exec("client", &["cat", "/etc/resolv.conf"]).ok();
@@ -344,6 +341,12 @@ fn on_the_default_bridge_nothing_changes() {
         "ruleset",
     ]));
     assert_eq!(rules.ok(), "");
+
+    host.run("web", &[]);
+    host.manager.ctl(&["network", "connect", "lan", "client"]).ok();
+    let told = host.exec("client", &["cat", "/etc/resolv.conf"]).ok();
+    assert!(told.contains("nameserver 127.0.0.11\n"), "{told}");
+    assert_eq!(host.found("client", "web"), host.address("web"));
 }
 
 #[test]

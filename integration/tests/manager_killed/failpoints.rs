@@ -27,6 +27,7 @@ const START: &[Point] = &[
     ("start.shim-launched", false),
     ("start.created", false),
     ("start.network-connected", false),
+    ("start.names-served", false),
     ("start.ports-published", false),
     ("start.process-started", false),
     ("store.before-commit", false),

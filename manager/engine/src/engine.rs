@@ -18,6 +18,7 @@ use crate::events::{Events, EventsRequest, Listener};
 use crate::lifecycle::Handle;
 use crate::logs::pack::Packer;
 use crate::logs::watch::Watcher;
+use crate::name_servers::NameServers;
 use crate::networks::{self, Networks};
 use crate::ports::Claims;
 use crate::registry::Registry;
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) starts: Semaphore,
     pub(crate) ports: Claims,
     pub(crate) cgroup_parents: CgroupParents,
+    pub(crate) name_servers: NameServers,
     pub(crate) networks: Networks,
 }
 
@@ -106,6 +108,7 @@ impl Engine {
             starts: Semaphore::new(0),
             ports: Claims::default(),
             cgroup_parents: CgroupParents::default(),
+            name_servers: NameServers::default(),
             networks,
             config,
         });

@@ -12,6 +12,8 @@ use crate::request::{CreateRequest, Names, Network};
 
 /// systemd's stub listens on the host's loopback; behind it is the file with the real servers.
 const STUB_UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
+/// The host's own.
+pub(crate) const HOST_RESOLV: &str = "/etc/resolv.conf";
 const RESOLV_MAX_BYTES: u64 = 64 << 10;
 
 /// Write them into `folder`. `gateway` is the host's address on the bridge.
@@ -53,8 +55,21 @@ pub(crate) fn write(
         }
     }
     put("hosts", &hosts)?;
-    let resolv = of_host("/etc/resolv.conf").unwrap_or_else(resolv_conf);
+    let resolv = of_host(HOST_RESOLV).unwrap_or_else(resolv_conf);
     put("resolv.conf", &replaced(&resolv, names))
+}
+
+/// Let a container ask the name server of ours, whose own resolv.conf in `folder` is as it was written; one that
+/// somebody has changed stays, as with docker.
+pub(crate) fn ask_name_server(folder: &Path, names: &Names) -> Result<(), Error> {
+    let path = folder.join("resolv.conf");
+    let written = read_bounded(&path).unwrap_or_default();
+    if written != replaced(&resolv_conf(), names) {
+        return Ok(());
+    }
+    let host = read_bounded(Path::new(HOST_RESOLV)).unwrap_or_default();
+    // In place: the container has this very file mounted.
+    fs::write(&path, with_name_server(&host, names)).map_err(Error::file("write", &path))
 }
 
 fn hosts(hostname: &str, addresses: &[Ipv4Addr]) -> String {
@@ -96,8 +111,40 @@ fn replaced(resolv: &str, names: &Names) -> String {
     text
 }
 
+/// The resolv.conf of a container that has a name server of ours: with that alone, and without what comes of a search
+/// that adds a domain to every name of a container's first, as docker has it.
+fn with_name_server(host: &str, names: &Names) -> String {
+    let ours = Names {
+        servers: vec![network::RESOLVER_ADDRESS.to_string()],
+        ..names.clone()
+    };
+    let mut text = replaced(host, &ours);
+    if ndots(&text).is_none() {
+        text.push_str("options ndots:0\n");
+    }
+    text
+}
+
+/// Whether the resolver of a container that has a name server of ours completes names without a dot by itself.
+pub(crate) fn completes_names(names: &Names) -> bool {
+    let host = read_bounded(Path::new(HOST_RESOLV)).unwrap_or_default();
+    ndots(&with_name_server(&host, names)).is_some_and(|ndots| ndots > 0)
+}
+
+/// The number of dots with which a name is complete; the last that is said counts.
+fn ndots(resolv: &str) -> Option<u32> {
+    let options = resolv
+        .lines()
+        .map(str::split_whitespace)
+        .filter_map(|mut words| (words.next() == Some("options")).then_some(words));
+    options
+        .flatten()
+        .filter_map(|option| option.strip_prefix("ndots:")?.parse().ok())
+        .next_back()
+}
+
 fn resolv_conf() -> String {
-    let own = read_bounded(Path::new("/etc/resolv.conf")).unwrap_or_default();
+    let own = read_bounded(Path::new(HOST_RESOLV)).unwrap_or_default();
     match reachable(&own) {
         Some(text) => text,
         None => read_bounded(Path::new(STUB_UPSTREAM))
@@ -164,6 +211,32 @@ mod tests {
             ..Names::default()
         };
         assert_eq!(replaced(resolv, &names), "nameserver 10.0.0.1\noptions edns0\n");
+    }
+
+    #[test]
+    fn a_name_server_of_ours_is_the_only_one() {
+        let host = "nameserver 127.0.0.53\nnameserver 10.0.0.1\nsearch example.org\noptions edns0 trust-ad\n";
+        let mut names = Names::default();
+        assert_eq!(
+            with_name_server(host, &names),
+            "search example.org\noptions edns0 trust-ad\nnameserver 127.0.0.11\noptions ndots:0\n"
+        );
+        names.servers = vec!["192.0.2.1".to_owned()];
+        names.search = vec!["one.example".to_owned()];
+        names.options = vec!["ndots:2".to_owned()];
+        assert_eq!(
+            with_name_server(host, &names),
+            "nameserver 127.0.0.11\nsearch one.example\noptions ndots:2\n"
+        );
+    }
+
+    #[test]
+    fn the_last_word_on_dots_counts() {
+        assert_eq!(ndots("options rotate\n"), None);
+        assert_eq!(
+            ndots("options ndots:5 edns0\noptions ndots:1\n#options ndots:3\n"),
+            Some(1)
+        );
     }
 
     #[test]

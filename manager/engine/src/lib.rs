@@ -27,6 +27,7 @@ mod leases;
 mod lifecycle;
 mod list;
 mod logs;
+mod name_servers;
 mod names;
 mod networks;
 mod owner;

@@ -14,7 +14,7 @@ use crate::engine::{Inner, blocking};
 use crate::lifecycle::Handle;
 use crate::restart::{self, Next};
 use crate::shim::{self, Shim};
-use crate::{Error, bundle, commit, exec, networks, spec, sys, teardown, volumes};
+use crate::{Error, bundle, commit, exec, name_servers, networks, spec, sys, teardown, volumes};
 
 /// As many shims are asked at once. Each answers in well under a millisecond.
 const AT_ONCE: usize = 32;
@@ -50,6 +50,7 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
         engine.adopt(Handle::resume(engine, container, shim, unrecorded));
     }
     failpoint::reach("reconcile.settled");
+    open_name_servers(engine).await;
     remove_bundles(engine, &needed).await;
     if let Err(error) = engine.cgroup_parents.restore(&engine.config) {
         tracing::warn!(%error, "empty cgroups above those of containers stay");
@@ -66,6 +67,23 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
         Ok(())
     })
     .await
+}
+
+/// Those of running containers went with the manager before this one. Names are answered as soon as all are known.
+async fn open_name_servers(engine: &Arc<Inner>) {
+    let running = engine
+        .containers
+        .all()
+        .into_iter()
+        .map(|handle| handle.snapshot().container);
+    let serving =
+        running.filter(|container| container.is_running() && name_servers::are_for(engine, &container.id));
+    let open = |container: Arc<Container>| async move {
+        if let Err(error) = name_servers::open(engine, &container, container.pid).await {
+            tracing::warn!(id = container.id, %error, "it finds no names until its next start");
+        }
+    };
+    stream::iter(serving).for_each_concurrent(AT_ONCE, open).await;
 }
 
 /// A container as it is now.

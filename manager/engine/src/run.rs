@@ -16,7 +16,7 @@ use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, Given, layers::Layers};
 use crate::volumes::{self, Prepared};
-use crate::{Error, bundle, etc_files, logs, networks, ports, sys, teardown};
+use crate::{Error, bundle, etc_files, logs, name_servers, networks, ports, sys, teardown};
 
 /// A run that has begun, and is on record.
 pub(crate) struct Started {
@@ -73,6 +73,11 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     networks::attach_all(engine, container, pid).await?;
     failpoint::reach("start.network-connected");
 
+    if name_servers::are_for(engine, id) {
+        name_servers::open(engine, container, pid).await?;
+    }
+    failpoint::reach("start.names-served");
+
     ports::publish(engine, id).await?;
     failpoint::reach("start.ports-published");
 
@@ -109,7 +114,11 @@ fn write_etc(engine: &Inner, container: &Container, etc: &Path) -> Result<(), Er
         .and_then(|network| network.gateway)
         .unwrap_or(engine.config.bridge.gateway);
     let hostname = spec::hostname(container);
-    etc_files::write(etc, &hostname, &addresses, gateway, &container.request)
+    etc_files::write(etc, &hostname, &addresses, gateway, &container.request)?;
+    if name_servers::are_for(engine, &container.id) {
+        etc_files::ask_name_server(etc, &container.request.names)?;
+    }
+    Ok(())
 }
 
 /// The bundle, and the container's own files in /etc.

@@ -48,6 +48,8 @@ pub(crate) async fn record(
 /// stays: in it is the only record of the exit until the database has it.
 async fn release(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
     let id = container.id.as_str();
+    // Its sockets would keep the network namespace there.
+    engine.name_servers.close(id);
     let runtime = async {
         match shim.delete("").await {
             Ok(()) => shim.shutdown().await,
@@ -69,6 +71,7 @@ async fn release(engine: &Arc<Inner>, container: &Container, shim: &Shim) {
 /// End whatever there is of a run that did not get far or whose shim is lost, and say how it ended. The bundle
 /// stays here, too.
 pub(crate) async fn end(engine: &Arc<Inner>, id: &str) -> Exit {
+    engine.name_servers.close(id);
     let folder = engine.config.bundle(id);
     let lost = || Exit {
         code: UNKNOWN,

@@ -8,7 +8,7 @@ mod chains;
 mod comment;
 mod expression;
 mod map;
-
+mod redirect;
 mod shared;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
@@ -26,6 +26,7 @@ pub(crate) use chains::dropping_forward_chains;
 use comment::{comment_of, userdata};
 use expression::{answer, destination_rewritten, link_name, masquerade, source_in, verdict};
 pub(crate) use map::{Element, MapKind};
+pub(crate) use redirect::redirect_names;
 
 pub(crate) const TABLE: &str = "berth";
 

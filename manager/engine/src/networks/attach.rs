@@ -6,11 +6,11 @@ use std::sync::Arc;
 use network::Endpoint;
 
 use super::{Joined, Joining, UserNetwork, tell};
-use crate::Error;
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::request::Network;
 use crate::run::network_namespace;
+use crate::{Error, name_servers};
 
 impl Engine {
     /// Put a container on one more network, running or not.
@@ -133,6 +133,9 @@ pub(crate) async fn connect(
             engine.networks.leave(&container.id, &network.id);
             engine.store.leave_network(&container.id, &network.id).await?;
             return Err(error);
+        }
+        if let Err(error) = name_servers::follow(engine, container).await {
+            tracing::warn!(id = container.id, %error, "it finds no names until its next start");
         }
     }
     tell(engine, "connect", &network, Some(&container.id));

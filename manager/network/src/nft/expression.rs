@@ -3,15 +3,17 @@
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
-    Bitwise, Cmp, DataAttribute, Expressions, Immediate, Lookup, Meta, MetaKey, Operator, Payload, Register,
-    Verdict, VerdictAttribute,
+    Bitwise, ChecksumType, Cmp, DataAttribute, Expressions, Immediate, Lookup, Meta, MetaKey, Operator,
+    Payload, Register, Verdict, VerdictAttribute,
 };
+
+use std::net::Ipv4Addr;
 
 use crate::subnet::Subnet;
 
 const NFPROTO_IPV4: u8 = 2;
 const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
-const IPV4_SOURCE_OFFSET: u32 = 12;
+pub(super) const IPV4_SOURCE_OFFSET: u32 = 12;
 const NFTA_CT_DREG: u16 = 1;
 const NFTA_CT_KEY: u16 = 2;
 const NFT_CT_STATE: u32 = 0;
@@ -20,8 +22,9 @@ const CT_ESTABLISHED_OR_RELATED: u32 = 1 << 1 | 1 << 2;
 /// `IPS_DST_NAT` of `linux/netfilter/nf_conntrack_common.h`.
 const CT_DESTINATION_NAT: u32 = 1 << 5;
 const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
-const IPV4_DESTINATION_OFFSET: u32 = 16;
-const DESTINATION_PORT_OFFSET: u32 = 2;
+pub(super) const IPV4_DESTINATION_OFFSET: u32 = 16;
+pub(super) const SOURCE_PORT_OFFSET: u32 = 0;
+pub(super) const DESTINATION_PORT_OFFSET: u32 = 2;
 const NFTA_FIB_DREG: u16 = 1;
 const NFTA_FIB_RESULT: u16 = 2;
 const NFTA_FIB_FLAGS: u16 = 3;
@@ -59,6 +62,48 @@ fn address_in(offset: u32, subnet: Subnet) -> Vec<Expressions> {
         compare(Operator::Equal, subnet.network().octets().to_vec()),
     ]);
     expressions
+}
+
+/// `ip saddr` or `ip daddr`, by its offset, in a table for IPv4 alone.
+pub(super) fn address_is(offset: u32, address: Ipv4Addr) -> Vec<Expressions> {
+    vec![
+        load_payload(NFT_PAYLOAD_NETWORK_HEADER, offset, 4, Register::Reg1),
+        compare(Operator::Equal, address.octets().to_vec()),
+    ]
+}
+
+/// `meta l4proto`
+pub(super) fn protocol_is(protocol: u8) -> Vec<Expressions> {
+    vec![
+        load_meta(MetaKey::L4Proto),
+        compare(Operator::Equal, vec![protocol]),
+    ]
+}
+
+/// `th sport` or `th dport`, by its offset.
+pub(super) fn port_is(offset: u32, port: u16) -> Vec<Expressions> {
+    vec![
+        load_payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset, 2, Register::Reg1),
+        compare(Operator::Equal, port.to_be_bytes().to_vec()),
+    ]
+}
+
+/// `udp dport set` and the like: another port in the packet, whose header has its checksum at `checksum`.
+pub(super) fn set_port(offset: u32, port: u16, checksum: u32) -> Vec<Expressions> {
+    vec![
+        Expressions::Immediate(vec![
+            Immediate::DestinationRegister(Register::Reg1),
+            Immediate::Data(DataAttribute::Value(port.to_be_bytes().to_vec())),
+        ]),
+        Expressions::Payload(vec![
+            Payload::SourceRegister(Register::Reg1),
+            Payload::Base(NFT_PAYLOAD_TRANSPORT_HEADER),
+            Payload::Offset(offset),
+            Payload::Len(2),
+            Payload::CsumType(ChecksumType::Inet),
+            Payload::CsumOffset(checksum),
+        ]),
+    ]
 }
 
 pub(super) fn is_ipv4() -> Vec<Expressions> {

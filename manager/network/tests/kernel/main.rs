@@ -8,4 +8,5 @@ mod bridge;
 mod killed;
 mod namespace;
 mod ports;
+mod resolver;
 mod traffic;

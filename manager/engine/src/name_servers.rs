@@ -1,0 +1,153 @@
+//! The name servers of containers on user-defined networks: opened with a run, closed with it, and opened anew for what
+//! runs when the manager starts. What they answer is looked up at each question, so nothing here follows changes of names
+//! or networks. Containers on the default bridge alone have none, as with docker, and cost nothing here.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use dns::{HostServers, Server, Service, View};
+use network::ResolverSockets;
+
+use crate::container::Container;
+use crate::engine::{Engine, Inner, blocking};
+use crate::etc_files::HOST_RESOLV;
+use crate::networks::Joined;
+use crate::{Error, etc_files, run};
+
+/// All that are open.
+pub(crate) struct NameServers {
+    host: Arc<HostServers>,
+    by_id: Mutex<HashMap<String, Service>>,
+}
+
+impl Default for NameServers {
+    fn default() -> Self {
+        Self {
+            host: Arc::new(HostServers::new(HOST_RESOLV)),
+            by_id: Mutex::default(),
+        }
+    }
+}
+
+/// What one container is told.
+struct OfContainer {
+    engine: Weak<Inner>,
+    id: String,
+    host: Arc<HostServers>,
+    /// In place of the host's.
+    own: Vec<Server>,
+    completes_names: bool,
+}
+
+impl View for OfContainer {
+    fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
+        let engine = Engine(self.engine.upgrade()?);
+        engine
+            .resolve(&self.id, name)
+            .ok()
+            .filter(|found| !found.is_empty())
+    }
+
+    fn name_of(&self, address: IpAddr) -> Option<String> {
+        let engine = Engine(self.engine.upgrade()?);
+        engine.resolve_address(&self.id, address).ok()?.into_iter().next()
+    }
+
+    fn servers(&self) -> Vec<Server> {
+        if !self.own.is_empty() {
+            return self.own.clone();
+        }
+        // The host's servers are asked from the host, which would be a way out for a container that is to have none
+        // (CVE-2024-29018).
+        let has_way_out = self
+            .engine
+            .upgrade()
+            .is_some_and(|engine| has_way_out(&engine, &self.id));
+        if has_way_out { self.host.now() } else { Vec::new() }
+    }
+
+    fn completes_names(&self) -> bool {
+        self.completes_names
+    }
+}
+
+/// Is one of its networks not internal? The default bridge is not.
+fn has_way_out(engine: &Inner, id: &str) -> bool {
+    let of_user = engine.networks.of(id);
+    let open = |joined: &Joined| {
+        engine
+            .networks
+            .get(&joined.network)
+            .is_some_and(|network| !network.internal)
+    };
+    let on_bridge = || {
+        engine
+            .containers
+            .find(id)
+            .is_ok_and(|handle| handle.snapshot().container.address.is_some())
+    };
+    of_user.iter().any(open) || on_bridge()
+}
+
+/// Does it have a name server while it runs?
+pub(crate) fn are_for(engine: &Inner, id: &str) -> bool {
+    !engine.networks.of(id).is_empty()
+}
+
+impl NameServers {
+    /// Close that of a container; fine if it has none.
+    pub(crate) fn close(&self, id: &str) {
+        self.locked().remove(id);
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<String, Service>> {
+        // Each change is one call, so a panic elsewhere leaves no half of one.
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Open that of a running container that came to its first network of a user's only now, and let it ask there.
+pub(crate) async fn follow(engine: &Arc<Inner>, container: &Container) -> Result<(), Error> {
+    let is_open = engine.name_servers.locked().contains_key(&container.id);
+    if is_open || !container.is_running() || !are_for(engine, &container.id) {
+        return Ok(());
+    }
+    open(engine, container, container.pid).await?;
+    etc_files::ask_name_server(&engine.config.container(&container.id), &container.request.names)
+}
+
+/// Open that of a container whose process has the number `pid`, in place of one that is open.
+pub(crate) async fn open(engine: &Arc<Inner>, container: &Container, pid: u32) -> Result<(), Error> {
+    let names = &container.request.names;
+    let own: Vec<_> = names
+        .servers
+        .iter()
+        // Checked when the container was made.
+        .filter_map(|server| Some(Server::of_container(server.parse().ok()?)))
+        .collect();
+    // Only they are asked from the container's namespace.
+    let is_asked_from = !own.is_empty();
+    let view = OfContainer {
+        engine: Arc::downgrade(engine),
+        id: container.id.clone(),
+        host: Arc::clone(&engine.name_servers.host),
+        own,
+        completes_names: etc_files::completes_names(names),
+    };
+    let (engine, id) = (Arc::clone(engine), container.id.clone());
+    blocking(move || {
+        let netns: File = run::network_namespace(&id, pid)?;
+        let sockets = ResolverSockets::open(netns.as_fd())?;
+        let netns = is_asked_from.then(|| netns.into());
+        let service = dns::serve(sockets, netns, Arc::new(view)).map_err(|source| Error::Runtime {
+            action: "serve names to a container",
+            why: source.to_string(),
+        })?;
+        engine.name_servers.locked().insert(id, service);
+        Ok(())
+    })
+    .await
+}

@@ -20,15 +20,15 @@ const OWN: [c_int; 9] = [
 
 /// The C library's entry.
 #[unsafe(no_mangle)]
-extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
-    // SAFETY: the C library gives `argc` arguments, and a null pointer behind them.
-    let separator = (argc > 1).then(|| unsafe { CStr::from_ptr(*argv.add(1)) });
+extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
+    // SAFETY: the C library gives `count` arguments, and a null pointer behind them.
+    let separator = (count > 1).then(|| unsafe { CStr::from_ptr(*argv.add(1)) });
     let first = if separator == Some(c"--") { 2 } else { 1 };
-    if argc <= first {
+    if count <= first {
         write_error(&[c"usage: docker-init [--] PROGRAM [ARGUMENT...]\n"]);
         return crate::FAILED;
     }
-    // SAFETY: `first` is less than `argc`.
+    // SAFETY: `first` is less than `count`.
     let arguments = unsafe { argv.add(first as usize) };
     crate::run(&Program { arguments })
 }

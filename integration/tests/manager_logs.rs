@@ -181,7 +181,10 @@ fn a_shim_that_is_killed_while_it_rotates_leaves_each_line_whole_and_once() {
         manager.set_failpoint(Some(&format!("shim:{point}")));
         manager.start_again();
         let options = ["--log-opt", "max-size=1k", "--log-opt", "max-file=1000"];
-        run(&manager, "web", &options, &image, COUNT);
+        // Not before its start is answered, else that answer is lost with the shim.
+        let script = format!("until test -e /go; do sleep 0.02; done; {COUNT}");
+        run(&manager, "web", &options, &image, &script);
+        let _ = manager.ctl(&["exec", "web", "touch", "/go"]);
         manager.ctl(&["wait", "web"]).ok();
         manager.stop();
         manager.set_failpoint(None);

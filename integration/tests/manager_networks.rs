@@ -177,7 +177,8 @@ fn what_cannot_be_is_refused_with_its_reason() {
     refused("network rm nothing", "nothing");
     for (flags, why) in [
         ("--network nothing", "nothing"),
-        ("--network container:web", "container:web"),
+        ("--network container:web", "no such container"),
+        ("--network container:web --network-alias a", "container:web"),
         ("--ip 172.30.0.9", "user defined networks only"),
         ("--network web --network host", "user defined networks only"),
         ("--network web --ip 10.78.0.2", "10.77.0.0/16"),

@@ -339,7 +339,10 @@ fn processes_are_confined_as_asked_for() {
 
     for (flags, words) in [
         (&["--security-opt", "fly"][..], "invalid --security-opt"),
-        (&["--security-opt", "seccomp=/profile.json"], "not done yet"),
+        (
+            &["--security-opt", "seccomp=/profile.json"],
+            "the seccomp profile /profile.json: No such file",
+        ),
         (
             &["--group-add", "no-such-group"],
             "unable to find group no-such-group",
@@ -353,7 +356,7 @@ fn processes_are_confined_as_asked_for() {
             &["--uts", "host", "-h", "name"],
             "conflicting options: hostname and the UTS mode",
         ),
-        (&["--pid", "container:other"], "not done yet"),
+        (&["--pid", "container:other"], "no such container: other"),
         (&["--ipc", "mine"], "invalid mode"),
     ] {
         let told = refused(&manager, &image, flags);

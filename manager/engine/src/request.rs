@@ -21,6 +21,7 @@ use crate::networks::Joining;
 
 pub use health::Healthcheck;
 pub use isolation::Isolation;
+pub(crate) use isolation::Seccomp;
 pub(crate) use log_tag::{Facts, Tag};
 pub use logging::{LOG_DRIVERS, Logging};
 pub(crate) use logging::{Plan, ReceiverKind, Selection};

@@ -8,7 +8,8 @@ pub(crate) mod layers;
 mod mounts;
 pub(crate) mod process;
 pub(crate) mod resources;
-mod seccomp;
+pub(crate) mod seccomp;
+pub(crate) mod selinux;
 mod storage;
 pub(crate) mod update;
 pub(crate) mod user;
@@ -23,7 +24,7 @@ use crate::Error;
 use crate::container::Container;
 use crate::error::short;
 use crate::joined::Joined;
-use crate::request::{CreateRequest, Network};
+use crate::request::{CreateRequest, Network, Seccomp};
 use cgroups::Cgroups;
 pub(crate) use mounts::{mount_points, shm_bytes};
 pub(crate) use update::{update, update_from_any};
@@ -93,8 +94,16 @@ pub(crate) fn config(
         linux["maskedPaths"] = json!(MASKED);
         linux["readonlyPaths"] = json!(READ_ONLY);
     }
-    if !request.privileged && !security.seccomp_unconfined {
-        linux["seccomp"] = seccomp::default_profile(&capabilities);
+    match security.seccomp {
+        Seccomp::Unconfined => {}
+        // As with docker, one of somebody's own is meant even so.
+        Seccomp::Own(profile) => linux["seccomp"] = seccomp::own(profile, &capabilities)?,
+        Seccomp::Builtin if request.privileged => {}
+        Seccomp::Builtin => linux["seccomp"] = seccomp::default_profile(&capabilities),
+    }
+    let labels = security.label.labels();
+    if let Some((_, file)) = &labels {
+        linux["mountLabel"] = json!(file);
     }
     if !matches!(request.network, Network::Host | Network::Container) {
         // Safe, as the network namespace is the container's alone, and programs expect it of docker.
@@ -111,6 +120,9 @@ pub(crate) fn config(
     process["noNewPrivileges"] = json!(security.no_new_privileges);
     if !security.apparmor_profile.is_empty() {
         process["apparmorProfile"] = json!(security.apparmor_profile);
+    }
+    if let Some((of_process, _)) = labels {
+        process["selinuxLabel"] = json!(of_process);
     }
     let mut config = json!({
         "ociVersion": "1.2.0",

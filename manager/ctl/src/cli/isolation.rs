@@ -1,9 +1,13 @@
 //! How far a container is kept from the machine, and what it is called.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use clap::Args;
 use proto::v1::ContainerIsolation;
+use serde_json::Value;
+
+use crate::failure::Failure;
 
 #[derive(Debug, Args)]
 pub(crate) struct IsolationFlags {
@@ -22,7 +26,8 @@ pub(crate) struct IsolationFlags {
     /// User ids: host
     #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
     userns: String,
-    /// no-new-privileges, seccomp=unconfined, apparmor=PROFILE, systempaths=unconfined, label=disable
+    /// no-new-privileges, seccomp=FILE (or unconfined, builtin), apparmor=PROFILE, systempaths=unconfined, label=disable (or
+    /// user:USER, role:ROLE, type:TYPE, level:LEVEL)
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// Set a kernel parameter of the container's network or IPC namespace
@@ -34,18 +39,33 @@ pub(crate) struct IsolationFlags {
 }
 
 impl IsolationFlags {
-    pub(crate) fn message(&self) -> ContainerIsolation {
-        ContainerIsolation {
+    pub(crate) fn message(&self) -> Result<ContainerIsolation, Failure> {
+        let security_opts = self.security_opt.iter().map(|option| with_profile(option));
+        Ok(ContainerIsolation {
             pid: self.pid.clone(),
             ipc: self.ipc.clone(),
             uts: self.uts.clone(),
             cgroup: self.cgroupns.clone(),
             userns: self.userns.clone(),
-            security_opts: self.security_opt.clone(),
+            security_opts: security_opts.collect::<Result<_, _>>()?,
             sysctls: self.sysctl.iter().cloned().collect(),
             group_add: self.group_add.clone(),
-        }
+        })
     }
+}
+
+/// A security option with its profile in the place of the file's name: the manager may be on another machine.
+fn with_profile(option: &str) -> Result<String, Failure> {
+    let file = option
+        .strip_prefix("seccomp=")
+        .or_else(|| option.strip_prefix("seccomp:"));
+    let Some(file) = file.filter(|file| !matches!(*file, "" | "unconfined" | "builtin")) else {
+        return Ok(option.to_owned());
+    };
+    let fail = |why: &dyn Display| Failure::new(format!("the seccomp profile {file}: {why}"));
+    let text = std::fs::read(file).map_err(|error| fail(&error))?;
+    let profile: Value = serde_json::from_slice(&text).map_err(|error| fail(&error))?;
+    Ok(format!("seccomp={profile}"))
 }
 
 #[derive(Debug, Args)]

@@ -201,7 +201,7 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         ports: ports::parse(&flags.ports)?,
         names: names::parse(&flags.names)?,
         resources: Some(flags.resources.message(&flags.limits)),
-        isolation: Some(flags.isolation.message()),
+        isolation: Some(flags.isolation.message()?),
         domainname: flags.identity.domainname.clone(),
         annotations: flags.identity.annotation.iter().cloned().collect(),
         stop_timeout_seconds: flags.identity.stop_timeout,

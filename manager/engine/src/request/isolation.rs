@@ -7,9 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{CreateRequest, Network, check_strings, container_of};
 use crate::Error;
+use crate::spec::seccomp;
+use crate::spec::selinux::Label;
 
 const SYSCTLS_MAX: usize = 256;
 const GROUPS_MAX: usize = 1024;
+const LABEL: &str =
+    "label=disable, or of user, role, type and level one with its value, such as label=type:container_t";
 const NO_CONTAINER: &str = "invalid container format container:<name|id>";
 /// Of the network's and the IPC namespace's, which are the container's own: `net.` and these.
 const IPC_SYSCTLS: [&str; 9] = [
@@ -50,10 +54,21 @@ pub struct Isolation {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Security<'a> {
     pub(crate) no_new_privileges: bool,
-    pub(crate) seccomp_unconfined: bool,
+    pub(crate) seccomp: Seccomp<'a>,
     pub(crate) system_paths_unconfined: bool,
     /// Empty: none.
     pub(crate) apparmor_profile: &'a str,
+    pub(crate) label: Label<'a>,
+}
+
+/// What of the kernel's calls a container may use.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum Seccomp<'a> {
+    #[default]
+    Builtin,
+    Unconfined,
+    /// A profile as JSON.
+    Own(&'a str),
 }
 
 impl Isolation {
@@ -67,19 +82,32 @@ impl Isolation {
             match (name, value) {
                 ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
                 ("no-new-privileges", "false") => security.no_new_privileges = false,
-                ("seccomp", "unconfined") => security.seccomp_unconfined = true,
-                ("seccomp", "builtin") => security.seccomp_unconfined = false,
-                ("seccomp", _) => {
-                    return refuse("profiles of one's own are not done yet: use unconfined or builtin");
+                ("seccomp", "unconfined") => security.seccomp = Seccomp::Unconfined,
+                ("seccomp", "builtin") => security.seccomp = Seccomp::Builtin,
+                ("seccomp", profile) if profile.trim_start().starts_with('{') => {
+                    security.seccomp = Seccomp::Own(profile);
                 }
+                ("seccomp", _) => return refuse("a profile as JSON, unconfined or builtin"),
                 ("systempaths", "unconfined") => security.system_paths_unconfined = true,
                 ("apparmor", "unconfined") => security.apparmor_profile = "",
                 ("apparmor", profile) if !profile.is_empty() && !profile.contains('\0') => {
                     security.apparmor_profile = profile;
                 }
-                // No container has an SELinux label here.
-                ("label", "disable") => {}
-                ("label", _) => return refuse("labels of SELinux are not done yet: use label=disable"),
+                // No container has a label that nobody asked for.
+                ("label", "disable") => security.label = Label::default(),
+                ("label", part) => {
+                    let (name, value) = part.split_once([':', '=']).unwrap_or((part, ""));
+                    let is_odd =
+                        |c: char| c.is_whitespace() || c.is_control() || (c == ':' && name != "level");
+                    match name {
+                        _ if value.is_empty() || value.contains(is_odd) => return refuse(LABEL),
+                        "user" => security.label.user = value,
+                        "role" => security.label.role = value,
+                        "type" => security.label.kind = value,
+                        "level" => security.label.level = value,
+                        _ => return refuse(LABEL),
+                    }
+                }
                 _ => return refuse("invalid --security-opt"),
             }
         }
@@ -112,7 +140,9 @@ pub(super) fn check(request: &CreateRequest) -> Result<(), Error> {
             "conflicting options: hostname and the UTS mode",
         ));
     }
-    isolation.security()?;
+    if let Seccomp::Own(profile) = isolation.security()?.seccomp {
+        seccomp::own(profile, &[])?;
+    }
     if isolation.group_add.len() > GROUPS_MAX || isolation.sysctls.len() > SYSCTLS_MAX {
         return Err(Error::invalid("group_add or sysctls", "too many"));
     }
@@ -205,17 +235,28 @@ mod tests {
     fn security_options_are_dockers_and_others_are_refused() {
         let told = security(&["no-new-privileges", "seccomp=unconfined", "apparmor:mine"]).unwrap();
         assert!(
-            told.contains("no_new_privileges: true, seccomp_unconfined: true"),
+            told.contains("no_new_privileges: true, seccomp: Unconfined"),
             "{told}"
         );
         assert!(told.contains("apparmor_profile: \"mine\""), "{told}");
-        let default = security(&["no-new-privileges", "no-new-privileges:false", "label=disable"]);
+        let told = security(&["seccomp={\"a\":1}", "label=type:web_t", "label:level:s0:c1,c2"]).unwrap();
+        assert!(told.contains("Own(\"{\\\"a\\\":1}\")"), "{told}");
+        assert!(told.contains("kind: \"web_t\", level: \"s0:c1,c2\""), "{told}");
+        let default = security(&[
+            "no-new-privileges",
+            "no-new-privileges:false",
+            "label=user:x",
+            "label=disable",
+        ]);
         assert_eq!(default.unwrap(), security(&[]).unwrap());
         for odd in [
             "",
             "seccomp",
-            "seccomp={}",
-            "label=type:x",
+            "seccomp=/etc/profile.json",
+            "label=type:",
+            "label=type:a b",
+            "label=type:a:b",
+            "label=colour:red",
             "apparmor=",
             "systempaths",
             "fly=1",

@@ -1,6 +1,10 @@
 //! The default seccomp profile: what Docker's published rules allow, as `linux.seccomp` of config.json. The
 //! lists are data, in `seccomp.json`; the rules with arguments stand here.
 
+mod profile;
+
+pub(crate) use profile::own;
+
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 

@@ -2,6 +2,7 @@
 
 use integration::{Done, Manager, Outside, Sandbox, eventually, run};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 const FOREVER: &[&str] = &["sleep", "3600"];
 
@@ -119,6 +120,8 @@ fn a_network_is_made_shown_and_removed() {
     );
 
     let listed = manager.ctl(&["network", "ls"]).ok();
+    let short: BTreeSet<_> = listed.lines().map(|line| &line[..12]).collect();
+    assert_eq!(short.len(), 5, "{listed}");
     for name in ["bridge", "host", "none", "web"] {
         assert!(
             listed
@@ -375,6 +378,12 @@ fn networks_are_joined_and_left_running_and_stopped() {
     run_detached(&manager, &image, "plain", &[]);
     manager.ctl(&["network", "connect", "two", "plain"]).ok();
     assert_reaches(&manager, "plain", "10.78.0.2");
+    let shown = |filter: &str| {
+        let rows = manager.ctl(&["ps", "--filter", filter, "--format", "{{.Names}} {{.Networks}}"]);
+        rows.ok()
+    };
+    assert_eq!(shown("network=two"), "plain bridge,two\nweb one,two\npeer two\n");
+    assert_eq!(shown("network=bridge"), "plain bridge,two\n");
     manager.ctl(&["stop", "-t", "0", "web"]).ok();
     manager.ctl(&["network", "disconnect", "two", "web"]).ok();
     manager

@@ -123,11 +123,7 @@ pub(crate) fn create_message(request: &CreateRequest) -> v1::CreateContainerRequ
                 read_only: bind.read_only,
             })
             .collect(),
-        network: if request.network == Network::User {
-            String::new()
-        } else {
-            network
-        },
+        network,
         networks: request.networks.into_iter().map(networks::place).collect(),
         memory_bytes: request.memory_bytes,
         cpu_quota_millis: request.cpu_quota_millis,

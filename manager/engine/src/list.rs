@@ -78,7 +78,6 @@ impl ListFilters {
             && one_of(&self.states, |state| *state == container.state)
             && one_of(&self.exit_codes, exited)
             && one_of(&self.healths, |wanted| *wanted == health)
-            && one_of(&self.networks, |name| name == container.request.network.name())
             && one_of(&self.volumes, |volume| has_volume(container, volume))
     }
 }
@@ -149,7 +148,9 @@ impl Engine {
             let moment = created(since)?;
             containers.retain(|container| container.created_unix_nanos > moment);
         }
-        containers.retain(|container| filters.pass(container));
+        containers.retain(|container| {
+            filters.pass(container) && one_of(&filters.networks, |network| self.is_on(container, network))
+        });
         if filters.ancestors.is_empty() {
             return Ok(containers);
         }

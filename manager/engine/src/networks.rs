@@ -378,6 +378,16 @@ impl Engine {
         joined.filter_map(with_network).collect()
     }
 
+    /// Whether a container is on a network of this name or id.
+    pub(crate) fn is_on(&self, container: &crate::Container, wanted: &str) -> bool {
+        let is_meant = |network: &UserNetwork| network.name == wanted || network.id.starts_with(wanted);
+        container.request.network.name() == wanted
+            || self
+                .networks_of(&container.id)
+                .iter()
+                .any(|(network, _)| is_meant(network))
+    }
+
     fn inspection(&self, network: &UserNetwork) -> NetworkInspection {
         let inside = self.0.networks.locked();
         let places = inside
@@ -403,9 +413,9 @@ impl Engine {
     /// One that nobody made: its id is made of the root's, so that it lasts.
     fn built_in(&self, name: &str, driver: &str) -> NetworkInspection {
         let bridge = &self.0.config.bridge;
-        let id = name.bytes().fold(self.0.store.root_id().repeat(3), |id, byte| {
-            id + &format!("{byte:02x}")
-        });
+        // Ids are shown by their beginning, so that is the name's.
+        let of_name: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let id = of_name + &self.0.store.root_id().repeat(3);
         let is_bridge = name == "bridge";
         let containers = self.list(true).into_iter().filter(|_| is_bridge);
         let member = |container: Arc<crate::Container>| {
@@ -419,7 +429,7 @@ impl Engine {
         };
         NetworkInspection {
             network: UserNetwork {
-                id: format!("{id:0<64}"),
+                id: format!("{id:0<64.64}"),
                 name: name.to_owned(),
                 driver: driver.to_owned(),
                 subnet: is_bridge.then(|| Range::of(bridge.gateway, bridge.prefix)),

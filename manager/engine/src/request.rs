@@ -123,9 +123,10 @@ pub struct CreateRequest {
 }
 
 impl CreateRequest {
-    /// The API's name of its network.
+    /// The API's name of its network; empty with networks that users made.
     pub fn network_name(&self) -> String {
         match self.network {
+            Network::User => String::new(),
             Network::Container => format!("container:{}", self.network_of),
             network => network.name().to_owned(),
         }

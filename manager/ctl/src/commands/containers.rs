@@ -1,6 +1,8 @@
 //! Commands on containers that exist: `start`, `attach`, `stop`, `restart`, `kill`, `pause`,
 //! `unpause`, `wait`, `rename`, `rm`, `ps`.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::join_all;
 use proto::v1::container::State;
 use proto::v1::{
@@ -288,9 +290,17 @@ fn row(container: &Container, whole: bool) -> Result<serde_json::Value> {
         "Ports": ports::shown(&container.ports),
         "Labels": format::labels(&container.labels),
         "Label": container.labels,
-        "Networks": container.network,
+        "Networks": networks(container),
     });
     format::row(dockers, &views::Container::from(container))
+}
+
+/// The names of all networks that it is on.
+fn networks(container: &Container) -> String {
+    let places = container.networks.iter().map(|place| place.name.as_str());
+    let first = Some(container.network.as_str()).filter(|name| !name.is_empty());
+    let names: BTreeSet<&str> = places.chain(first).collect();
+    names.into_iter().collect::<Vec<_>>().join(",")
 }
 
 pub(super) async fn list(client: &Client, flags: &List, format: Format) -> Result<u8> {

@@ -90,6 +90,8 @@ impl Signals {
             if libc::sigprocmask(libc::SIG_SETMASK, awaited.as_ptr(), before.as_mut_ptr()) != 0 {
                 return None;
             }
+            // Who starts it may have ignored that one: then no child's end would ever be told.
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
             Some(Signals {
                 awaited: awaited.assume_init(),
                 before: before.assume_init(),

@@ -57,7 +57,7 @@ struct Installed;
 
 impl Installed {
     fn new() -> Installed {
-        for name in ["manager", "managerctl", "shim", "runtime"] {
+        for name in ["manager", "managerctl", "shim", "runtime", "init"] {
             let place = Path::new(PROGRAMS).join(name);
             fs::copy(binary(name), &place).expect("install a program");
         }
@@ -106,6 +106,9 @@ fn systemd_starts_it_on_demand_and_containers_outlive_it() {
     ctl(&["import", archive.to_str().expect("a path"), "box:1"]);
     let ran = run(Command::new("managerctl").args(["run", "--rm", "box:1", "sh", "-c", "echo out; exit 7"]));
     assert_eq!((ran.code, ran.stdout.as_str()), (7, "out\n"), "{}", ran.stderr);
+
+    let first = ctl(&["run", "--rm", "--init", "box:1", "cat", "/proc/1/cmdline"]);
+    assert!(first.contains("docker-init"), "{first}");
 
     // Limits, and what is counted, in cgroup v2.
     let held = "dd if=/dev/zero of=/dev/shm/held bs=1M count=20; exec sleep 100000";

@@ -12,7 +12,7 @@ mod upkeep;
 pub(crate) use artifact::{inspected, kept};
 pub(crate) use upkeep::update;
 
-use engine::{Bind, Container, CreateRequest, Error, Exit, Logging, Network, State};
+use engine::{Bind, Container, CreateRequest, Error, Exit, Logging, State};
 use image::{Credentials, Lease, LeasedImage, Secret};
 use proto::v1;
 

@@ -414,7 +414,9 @@ impl Engine {
     fn built_in(&self, name: &str, driver: &str) -> NetworkInspection {
         let bridge = &self.0.config.bridge;
         // Ids are shown by their beginning, so that is the name's.
-        let of_name: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let of_name = name
+            .bytes()
+            .fold(String::new(), |id, byte| id + &format!("{byte:02x}"));
         let id = of_name + &self.0.store.root_id().repeat(3);
         let is_bridge = name == "bridge";
         let containers = self.list(true).into_iter().filter(|_| is_bridge);

@@ -79,6 +79,8 @@ pub struct LogFile {
     postponed_to_bytes: u64,
     /// Why, if that was told already.
     rotation_failed: bool,
+    /// There are files before the current one.
+    has_rotated: bool,
     /// Bytes of the container's output that were lost since writing last worked.
     lost_bytes: u64,
     line: Vec<u8>,
@@ -93,6 +95,7 @@ impl LogFile {
             size_bytes,
             postponed_to_bytes: 0,
             rotation_failed: false,
+            has_rotated: rotation::has_rotated(&settings.path),
             lost_bytes: 0,
             line: Vec::new(),
         };
@@ -184,12 +187,15 @@ impl LogFile {
         if !sys::try_lock(&self.file).unwrap_or(false) {
             return false;
         }
-        if self.size_bytes > 0 && self.file.set_len(0).is_ok() {
+        // Who is still in an earlier file comes to this one.
+        let is_read = self.has_rotated && rotation::is_read(&self.settings.path);
+        if !is_read && (self.size_bytes > 0 || self.has_rotated) && self.file.set_len(0).is_ok() {
             self.size_bytes = 0;
             rotation::remove_rotated(&self.settings.path);
+            self.has_rotated = rotation::has_rotated(&self.settings.path);
         }
         let _ = sys::unlock(&self.file);
-        true
+        !is_read
     }
 }
 
@@ -394,6 +400,76 @@ mod tests {
         drop(reader);
         log.append(Stream::Stdout, b"unread\n");
         assert_eq!(settings.path.metadata().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn who_reads_an_earlier_file_of_a_log_that_is_not_kept_gets_the_next_one_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = LogSettings {
+            kept: false,
+            ..settings(folder.path(), Some(10_000), 1)
+        };
+        let mut log = LogFile::open(&settings).unwrap();
+        let reader = File::open(&settings.path).unwrap();
+        assert!(sys::try_lock_shared(&reader).unwrap());
+        fill(&mut log, 30);
+        let all: usize = names(folder.path())
+            .iter()
+            .map(|name| lines(&folder.path().join(name)).len())
+            .sum();
+        assert_eq!(all, 30);
+        drop(reader);
+        log.append(Stream::Stdout, b"unread\n");
+        assert_eq!(names(folder.path()), ["log.json"]);
+        assert_eq!(settings.path.metadata().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_rotation_that_cannot_be_done_deletes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path(), Some(10_000), 2);
+        let mut log = LogFile::open(&settings).unwrap();
+        fill(&mut log, 15);
+        let before = lines(&folder.path().join("log.json.1")).len();
+        let in_the_way = folder.path().join("log.json.new");
+        std::fs::create_dir(&in_the_way).unwrap();
+        fill(&mut log, 300);
+        let rotated = lines(&folder.path().join("log.json.1")).len();
+        assert_eq!((rotated, rotated + lines(&settings.path).len()), (before, 315));
+        std::fs::remove_dir(in_the_way).unwrap();
+        fill(&mut log, 300);
+        assert!(settings.path.metadata().unwrap().len() <= 10_000);
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_is_left_behind_in_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path(), Some(10_000), 3);
+        let mut log = LogFile::open(&settings).unwrap();
+        let reader = File::open(&settings.path).unwrap();
+        assert!(sys::try_lock_shared(&reader).unwrap());
+        let chunk = vec![b'x'; ENTRY_BYTES_MAX];
+        for _ in 0..2 * rotation::UNREAD_BYTES_MAX / chunk.len() as u64 {
+            log.append(Stream::Stdout, &chunk);
+        }
+        assert_eq!(names(folder.path()).len(), 3);
+        let kept: u64 = names(folder.path())
+            .iter()
+            .map(|name| folder.path().join(name).metadata().unwrap().len())
+            .sum();
+        assert!(kept < rotation::UNREAD_BYTES_MAX, "{kept} bytes");
+    }
+
+    #[test]
+    fn a_file_that_is_there_twice_is_moved_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path(), Some(10_000), 5);
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("log.json.1"), "1").unwrap();
+        std::fs::write(at("log.json.1.gz"), "1").unwrap();
+        let mut log = LogFile::open(&settings).unwrap();
+        fill(&mut log, 11);
+        assert_eq!(names(folder.path()), ["log.json", "log.json.1", "log.json.2"]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! Each step is one rename, from the oldest to the newest: whoever dies in between leaves a gap in the numbers, which the
 //! next rotation fills, and no line is lost or there twice. Two locks keep others out. The folder's (flock) is held by
 //! whoever renames files in it. A reader has a lock on the file in which it is, and only files before that are deleted:
-//! while the only way to make room is to delete what somebody still reads, the current file grows.
+//! while the only way to make room is to delete what somebody still reads, the current file grows, up to a bound. Beyond
+//! that the reader is left behind, and is told of the gap by who reads for it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,13 +16,15 @@ use crate::{failpoint, shim_log, sys};
 
 /// How much a file grows, at least, before a rotation that could not be done is tried again.
 const PATIENCE_BYTES_MIN: u64 = 64 << 10;
+/// A file grows this much, or ten times what it may have if that is more, for somebody who does not come on.
+pub(super) const UNREAD_BYTES_MAX: u64 = 64 << 20;
 /// Below a rotated file's number.
 const SUFFIXES: [&str; 2] = ["", ".gz"];
 
 impl LogFile {
     /// Begins a new file. What prevents that loses no output.
     pub(super) fn rotate_or_postpone(&mut self, size_bytes_max: u64) {
-        match self.rotate() {
+        match self.rotate(size_bytes_max) {
             Ok(true) => {
                 (self.postponed_to_bytes, self.rotation_failed) = (0, false);
                 return;
@@ -37,17 +40,41 @@ impl LogFile {
     }
 
     /// False: somebody reads what would have to go, or renames files just now.
-    fn rotate(&mut self) -> io::Result<bool> {
+    fn rotate(&mut self, size_bytes_max: u64) -> io::Result<bool> {
         let path = self.settings.path.clone();
         let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
         if !sys::try_lock_folder(&folder)? {
             return Ok(false);
         }
-        let last = last_number(&path);
+        // Before anything is deleted or moved: on a full disk this is what does not work.
+        let mut fresh = path.clone().into_os_string();
+        fresh.push(".new");
+        let fresh = PathBuf::from(fresh);
+        let (file, size_bytes) = open(&fresh)?;
+        let made = self.make_room(&path, size_bytes_max).and_then(|has_room| {
+            if has_room {
+                std::fs::rename(&fresh, &path)?;
+                failpoint::reach("log.begun");
+            }
+            Ok(has_room)
+        });
+        if let Ok(true) = made {
+            (self.file, self.size_bytes) = (file, size_bytes);
+            self.has_rotated = has_rotated(&path);
+        } else {
+            let _ = std::fs::remove_file(&fresh);
+        }
+        made
+    }
+
+    /// Move all files on by one, so that the current one's place is free or may be taken.
+    fn make_room(&self, path: &Path, size_bytes_max: u64) -> io::Result<bool> {
+        let waits = self.size_bytes <= UNREAD_BYTES_MAX.max(size_bytes_max.saturating_mul(10));
+        let last = last_number(path);
         let mut rotated_max = self.settings.files_max - 1;
         let surplus = (rotated_max.max(1)..=last).rev();
         for number in surplus {
-            if !remove_unread(&path, number)? {
+            if !remove(path, number, waits)? {
                 return Ok(false);
             }
         }
@@ -55,33 +82,27 @@ impl LogFile {
         if rotated_max == 0 {
             if sys::try_lock(&self.file)? {
                 // Nobody can begin to read it any more.
-                return self.begin(&path);
+                return Ok(true);
             }
             // A reader is in the only file, and is given time to come to its end.
             rotated_max = 1;
         }
         for number in (1..=last.min(rotated_max - 1)).rev() {
+            let [plain, packed] = SUFFIXES.map(|suffix| numbered(path, number, suffix));
+            if plain.symlink_metadata().is_ok() {
+                // Whoever packed it has been killed before it was removed: it is the same once more.
+                missing_is_fine(std::fs::remove_file(packed))?;
+            }
             for suffix in SUFFIXES {
                 missing_is_fine(std::fs::rename(
-                    numbered(&path, number, suffix),
-                    numbered(&path, number + 1, suffix),
+                    numbered(path, number, suffix),
+                    numbered(path, number + 1, suffix),
                 ))?;
             }
             failpoint::reach("log.moved-up");
         }
-        missing_is_fine(std::fs::rename(&path, numbered(&path, 1, "")))?;
+        missing_is_fine(std::fs::rename(path, numbered(path, 1, "")))?;
         failpoint::reach("log.renamed");
-        self.begin(&path)
-    }
-
-    /// A new file in the place of the current one, if there still is one.
-    fn begin(&mut self, path: &Path) -> io::Result<bool> {
-        let mut fresh = path.to_owned().into_os_string();
-        fresh.push(".new");
-        let (file, size_bytes) = open(Path::new(&fresh))?;
-        std::fs::rename(&fresh, path)?;
-        failpoint::reach("log.begun");
-        (self.file, self.size_bytes) = (file, size_bytes);
         Ok(true)
     }
 }
@@ -101,15 +122,31 @@ fn last_number(path: &Path) -> u32 {
     (1..u32::MAX).take_while(is_there).last().unwrap_or(0)
 }
 
-/// False: somebody is reading it.
-fn remove_unread(path: &Path, number: u32) -> io::Result<bool> {
+pub(super) fn has_rotated(path: &Path) -> bool {
+    last_number(path) > 0
+}
+
+/// Whether somebody is in one of the rotated files.
+pub(super) fn is_read(path: &Path) -> bool {
+    let files =
+        (1..=last_number(path)).flat_map(|number| SUFFIXES.map(|suffix| numbered(path, number, suffix)));
+    let mut opened = files.filter_map(|path| for_lock(&path).ok());
+    opened.any(|file| !sys::try_lock(&file).unwrap_or(false))
+}
+
+fn for_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+/// False: somebody is reading it, and that is waited for.
+fn remove(path: &Path, number: u32, waits: bool) -> io::Result<bool> {
     for suffix in SUFFIXES {
         let path = numbered(path, number, suffix);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+        let file = match for_lock(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             opened => opened?,
         };
-        if !sys::try_lock(&file)? {
+        if !sys::try_lock(&file)? && waits {
             return Ok(false);
         }
         // The lock lasts until here, so that nobody has begun to read meanwhile.
@@ -121,7 +158,7 @@ fn remove_unread(path: &Path, number: u32) -> io::Result<bool> {
 /// All rotated files that nobody reads, as far as they can be.
 pub(super) fn remove_rotated(path: &Path) {
     for number in (1..=last_number(path)).rev() {
-        let _ = remove_unread(path, number);
+        let _ = remove(path, number, true);
     }
 }
 

@@ -17,10 +17,16 @@ use super::holes;
 use crate::failure::{Failure, Result};
 use crate::output::clean;
 
+/// For a call a folder, as deep as paths may be (`PATH_MAX`): room for that is taken only when it is needed.
+const STACK_BYTES: usize = 64 << 20;
+
 /// An archive of what is at `path`, in which it is called `name`.
 pub(super) fn pack(path: String, name: String) -> Result<Packing> {
     let (reader, writer) = io::pipe().map_err(|error| Failure::new(format!("make a pipe: {error}")))?;
-    let packing = std::thread::spawn(move || write(&path, &name, writer));
+    let packing = std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(move || write(&path, &name, writer))
+        .map_err(|error| Failure::new(format!("start a thread: {error}")))?;
     Ok(Packing {
         reader,
         packing: Some(packing),

@@ -119,6 +119,15 @@ fn a_network_is_made_shown_and_removed() {
         "{link}"
     );
 
+    // No container makes itself the host's router.
+    for bridge in ["br-web", "berth0"] {
+        let setting = format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6");
+        let value = run(manager
+            .inside("sh")
+            .args(["-c", &format!("cat {setting} || echo 1")]))
+        .ok();
+        assert_eq!(value, "1\n", "{bridge}");
+    }
     let listed = manager.ctl(&["network", "ls"]).ok();
     let short: BTreeSet<_> = listed.lines().map(|line| &line[..12]).collect();
     assert_eq!(short.len(), 5, "{listed}");
@@ -217,6 +226,18 @@ fn what_cannot_be_is_refused_with_its_reason() {
     );
     refused("network rm web", "one");
     refused("network connect web one", "already");
+    let sharing = [
+        "create",
+        "--name",
+        "shares",
+        "--network",
+        "container:one",
+        &image,
+        "true",
+    ];
+    manager.ctl(&sharing).ok();
+    refused("network connect web shares", "network container");
+    manager.ctl(&["rm", "shares"]).ok();
     manager.ctl(&["rm", "one"]).ok();
     manager.ctl(&["network", "rm", "web"]).ok();
 }

@@ -261,8 +261,13 @@ fn keep_rules(engine: &Arc<Inner>) {
         let watching = move || {
             loop {
                 if let Err(error) = watch.wait() {
-                    tracing::warn!(%error, "nobody watches the host's rules any more");
-                    return;
+                    tracing::warn!(%error, "the watch over the host's rules has ended, and begins anew");
+                    std::thread::sleep(FLUSHED_PATIENCE.max(Duration::from_secs(1)));
+                    match RulesWatch::open() {
+                        Ok(another) => watch = another,
+                        Err(_) if engine.strong_count() > 0 => continue,
+                        Err(_) => return,
+                    }
                 }
                 let Some(engine) = engine.upgrade() else { return };
                 // Who flushes them loads others next, in the same breath.

@@ -115,8 +115,18 @@ pub(crate) async fn follow(engine: &Arc<Inner>, container: &Container) -> Result
     if is_open || !container.is_running() || !are_for(engine, &container.id) {
         return Ok(());
     }
-    open(engine, container, container.pid).await?;
+    open_for_running(engine, container).await?;
     etc_files::ask_name_server(&engine.config.container(&container.id), &container.request.names)
+}
+
+/// Open that of a container that runs, and close it again if that has ended meanwhile: its end has found none to close.
+pub(crate) async fn open_for_running(engine: &Arc<Inner>, container: &Container) -> Result<(), Error> {
+    open(engine, container, container.pid).await?;
+    let now = engine.containers.find(&container.id);
+    if !now.is_ok_and(|handle| handle.snapshot().container.pid == container.pid) {
+        engine.name_servers.close(&container.id);
+    }
+    Ok(())
 }
 
 /// Open that of a container whose process has the number `pid`, in place of one that is open.

@@ -19,7 +19,7 @@ use network::Bridge;
 use serde::{Deserialize, Serialize};
 
 use crate::container::now_unix_nanos;
-use crate::engine::{Engine, Inner, blocking};
+use crate::engine::{Engine, Inner, blocking, to_its_end};
 use crate::events::Event;
 use crate::{Error, names};
 
@@ -152,6 +152,7 @@ impl UserNetwork {
                 && address != subnet.last()
                 && Some(address) != self.gateway
         };
+        let is_kept = |address: Ipv4Addr| self.aux_addresses.values().any(|kept| *kept == address);
         if let Some(address) = wanted {
             if !is_host(address) {
                 let rule = format!(
@@ -160,7 +161,7 @@ impl UserNetwork {
                 );
                 return Err(Error::invalid("ip", rule));
             }
-            if taken.contains(&address.to_bits()) {
+            if taken.contains(&address.to_bits()) || is_kept(address) {
                 return Err(Error::invalid(
                     "ip",
                     format!("{address}: address already in use on network {}", self.name),
@@ -169,7 +170,6 @@ impl UserNetwork {
             return Ok(address);
         }
         let range = self.ip_range.unwrap_or(subnet);
-        let is_kept = |address: Ipv4Addr| self.aux_addresses.values().any(|kept| *kept == address);
         (range.first.to_bits()..=range.last().to_bits())
             .filter(|address| !taken.contains(address))
             .map(Ipv4Addr::from_bits)
@@ -295,6 +295,11 @@ impl Engine {
     /// Make a network.
     pub async fn create_network(&self, request: NetworkRequest) -> Result<Arc<UserNetwork>, Error> {
         request.check()?;
+        let engine = self.clone();
+        to_its_end(async move { engine.make_network(request).await }).await
+    }
+
+    async fn make_network(&self, request: NetworkRequest) -> Result<Arc<UserNetwork>, Error> {
         let engine = Arc::clone(&self.0);
         let changes = self.0.networks.changes.lock().await;
         if is_built_in(&request.name)
@@ -329,6 +334,11 @@ impl Engine {
 
     /// Remove a network that no container is on.
     pub async fn remove_network(&self, name: &str) -> Result<Arc<UserNetwork>, Error> {
+        let (engine, name) = (self.clone(), name.to_owned());
+        to_its_end(async move { engine.unmake_network(&name).await }).await
+    }
+
+    async fn unmake_network(&self, name: &str) -> Result<Arc<UserNetwork>, Error> {
         let changes = self.0.networks.changes.lock().await;
         if is_built_in(name) {
             let why = format!("{name} is a pre-defined network and cannot be removed");

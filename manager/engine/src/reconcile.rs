@@ -79,7 +79,7 @@ async fn open_name_servers(engine: &Arc<Inner>) {
     let serving =
         running.filter(|container| container.is_running() && name_servers::are_for(engine, &container.id));
     let open = |container: Arc<Container>| async move {
-        if let Err(error) = name_servers::open(engine, &container, container.pid).await {
+        if let Err(error) = name_servers::open_for_running(engine, &container).await {
             tracing::warn!(id = container.id, %error, "it finds no names until its next start");
         }
     };

@@ -448,6 +448,10 @@ fn transact(connection: &Connection, batch: &mut [Box<dyn Write>]) -> Result<(),
     if !connection.is_autocommit() {
         let _ = connection.execute_batch("ROLLBACK");
     }
+    if outcome.is_err() {
+        // It cannot be set while a transaction is open, and what failed may have been one that waits for nothing.
+        let _ = connection.execute_batch("PRAGMA synchronous = FULL");
+    }
     outcome
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use crate::Error;
 use crate::netlink::{Netfilter, Route};
@@ -174,6 +175,7 @@ impl Bridge {
             self.check_owner(route, link)?;
             if self.has_address(route, link)? {
                 self.mark(route, link)?;
+                self.keep_ipv6_off()?;
                 if !link.is_up {
                     route.change(vec![route::set_up(&self.name)])?;
                 }
@@ -186,6 +188,7 @@ impl Bridge {
             None => self.create(route)?,
         };
         self.mark(route, &link)?;
+        self.keep_ipv6_off()?;
         let address = route::add_address(link.index, &self.name, self.gateway, subnet);
         let changes = if link.is_up {
             vec![address]
@@ -217,6 +220,18 @@ impl Bridge {
         let link = route.link(&self.name)?.ok_or_else(|| self.vanished())?;
         self.check_kind(&link)?;
         Ok((link, created))
+    }
+
+    /// No container has an IPv6 address by us. On the bridge the host would take one, and routes, from any container that
+    /// claims to be a router (CVE-2020-13401), and serve its neighbours at the link's own address.
+    fn keep_ipv6_off(&self) -> Result<(), Error> {
+        let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.name);
+        // A kernel without IPv6 has nothing to turn off.
+        if Path::new(&path).exists() {
+            enable(&path)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a link has the mark of this bridge's owner.

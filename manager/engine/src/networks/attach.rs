@@ -103,7 +103,7 @@ pub(crate) async fn connect(
     container: &Container,
     wanted: Joining,
 ) -> Result<(), Error> {
-    if let network @ (Network::Host | Network::None) = container.request.network {
+    if let network @ (Network::Host | Network::None | Network::Container) = container.request.network {
         let why = format!(
             "it is on the network {}, with which there is no other",
             network.name()
@@ -124,11 +124,9 @@ pub(crate) async fn connect(
     engine.networks.join(&container.id, joined.clone());
     if container.is_running() {
         let (of, id, pid) = (Arc::clone(engine), container.id.clone(), container.pid);
-        let (is_first, joining) = (
-            engine.networks.of(&id).len() == 1 && container.address.is_none(),
-            joined.clone(),
-        );
-        let attached = blocking(move || attach(&of, &id, &joining, pid, is_first)).await;
+        let leads_out = container.address.is_none() && engine.networks.reached(&id).as_ref() == Some(&joined);
+        let joining = joined.clone();
+        let attached = blocking(move || attach(&of, &id, &joining, pid, leads_out)).await;
         if let Err(error) = attached {
             engine.networks.leave(&container.id, &network.id);
             engine.store.leave_network(&container.id, &network.id).await?;
@@ -186,7 +184,7 @@ pub(crate) async fn disconnect(
 }
 
 /// The network by which it went out is gone: another one takes its place, if there is one.
-fn lead_out(engine: &Inner, id: &str, pid: u32) -> Result<(), Error> {
+pub(super) fn lead_out(engine: &Inner, id: &str, pid: u32) -> Result<(), Error> {
     let Some((joined, network)) = first_open(engine, id) else {
         return Ok(());
     };

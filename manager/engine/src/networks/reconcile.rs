@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use network::Bridge;
 
-use super::attach::attach;
+use super::attach::{attach, lead_out};
 use crate::container::Container;
 use crate::engine::Inner;
 
@@ -30,19 +30,20 @@ pub(crate) fn links_of(engine: &Inner, container: &str) -> impl Iterator<Item = 
 /// What a connect had begun.
 pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTreeSet<String>) {
     let id = &container.id;
-    let first = engine
-        .networks
-        .reached(id)
-        .filter(|_| container.address.is_none());
-    for joined in engine.networks.of(id) {
+    let all = engine.networks.of(id);
+    let is_led_out = container.address.is_none() && !all.is_empty();
+    for joined in all {
         let link = network::link_name(&network::link_id(id, &joined.network));
         if there.contains(&link) {
             continue;
         }
-        let leads_out = first.as_ref() == Some(&joined);
-        if let Err(error) = attach(engine, id, &joined, container.pid, leads_out) {
+        if let Err(error) = attach(engine, id, &joined, container.pid, false) {
             tracing::error!(id, link, %error, "it is not on a network that it should be on");
         }
+    }
+    // A disconnect may have ended between the row and the route, and a route that is there stays.
+    if is_led_out && let Err(error) = lead_out(engine, id, container.pid) {
+        tracing::error!(id, %error, "it has no default route");
     }
 }
 

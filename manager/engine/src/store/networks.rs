@@ -115,7 +115,8 @@ pub(super) fn join(
     let joined = Joined {
         network: network.id.clone(),
         address: network.choose(wanted.address, &taken)?,
-        slot: lowest_free(first_slot, &slots),
+        // After all others: the first one is the one by which it is reached, for as long as it is there.
+        slot: slots.last().map_or(first_slot, |last| last + 1),
         wanted: wanted.clone(),
     };
     let inserted = connection.execute(
@@ -146,12 +147,4 @@ pub(super) fn leave(connection: &Connection, container: &str, network: &str) -> 
         )
         .map_err(Error::database("give a place on a network up"))?;
     Ok(())
-}
-
-fn lowest_free(first: u32, taken: &BTreeSet<u32>) -> u32 {
-    let mut slot = first;
-    while taken.contains(&slot) {
-        slot += 1;
-    }
-    slot
 }

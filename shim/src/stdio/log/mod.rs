@@ -442,25 +442,6 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_takes_nothing_is_left_behind_in_the_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = settings(folder.path(), Some(10_000), 3);
-        let mut log = LogFile::open(&settings).unwrap();
-        let reader = File::open(&settings.path).unwrap();
-        assert!(sys::try_lock_shared(&reader).unwrap());
-        let chunk = vec![b'x'; ENTRY_BYTES_MAX];
-        for _ in 0..2 * rotation::UNREAD_BYTES_MAX / chunk.len() as u64 {
-            log.append(Stream::Stdout, &chunk);
-        }
-        assert_eq!(names(folder.path()).len(), 3);
-        let kept: u64 = names(folder.path())
-            .iter()
-            .map(|name| folder.path().join(name).metadata().unwrap().len())
-            .sum();
-        assert!(kept < rotation::UNREAD_BYTES_MAX, "{kept} bytes");
-    }
-
-    #[test]
     fn a_file_that_is_there_twice_is_moved_once() {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings(folder.path(), Some(10_000), 5);

@@ -4,8 +4,8 @@
 //! Each step is one rename, from the oldest to the newest: whoever dies in between leaves a gap in the numbers, which the
 //! next rotation fills, and no line is lost or there twice. Two locks keep others out. The folder's (flock) is held by
 //! whoever renames files in it. A reader has a lock on the file in which it is, and only files before that are deleted:
-//! while the only way to make room is to delete what somebody still reads, the current file grows, up to a bound. Beyond
-//! that the reader is left behind, and is told of the gap by who reads for it.
+//! while the only way to make room is to delete what somebody still reads, the current file grows. Who reads for clients
+//! gives up on one that takes nothing.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,15 +16,13 @@ use crate::{failpoint, shim_log, sys};
 
 /// How much a file grows, at least, before a rotation that could not be done is tried again.
 const PATIENCE_BYTES_MIN: u64 = 64 << 10;
-/// A file grows this much, or ten times what it may have if that is more, for somebody who does not come on.
-pub(super) const UNREAD_BYTES_MAX: u64 = 64 << 20;
 /// Below a rotated file's number.
 const SUFFIXES: [&str; 2] = ["", ".gz"];
 
 impl LogFile {
     /// Begins a new file. What prevents that loses no output.
     pub(super) fn rotate_or_postpone(&mut self, size_bytes_max: u64) {
-        match self.rotate(size_bytes_max) {
+        match self.rotate() {
             Ok(true) => {
                 (self.postponed_to_bytes, self.rotation_failed) = (0, false);
                 return;
@@ -40,7 +38,7 @@ impl LogFile {
     }
 
     /// False: somebody reads what would have to go, or renames files just now.
-    fn rotate(&mut self, size_bytes_max: u64) -> io::Result<bool> {
+    fn rotate(&mut self) -> io::Result<bool> {
         let path = self.settings.path.clone();
         let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
         if !sys::try_lock_folder(&folder)? {
@@ -51,7 +49,7 @@ impl LogFile {
         fresh.push(".new");
         let fresh = PathBuf::from(fresh);
         let (file, size_bytes) = open(&fresh)?;
-        let made = self.make_room(&path, size_bytes_max).and_then(|has_room| {
+        let made = self.make_room(&path).and_then(|has_room| {
             if has_room {
                 std::fs::rename(&fresh, &path)?;
                 failpoint::reach("log.begun");
@@ -68,13 +66,12 @@ impl LogFile {
     }
 
     /// Move all files on by one, so that the current one's place is free or may be taken.
-    fn make_room(&self, path: &Path, size_bytes_max: u64) -> io::Result<bool> {
-        let waits = self.size_bytes <= UNREAD_BYTES_MAX.max(size_bytes_max.saturating_mul(10));
+    fn make_room(&self, path: &Path) -> io::Result<bool> {
         let last = last_number(path);
         let mut rotated_max = self.settings.files_max - 1;
         let surplus = (rotated_max.max(1)..=last).rev();
         for number in surplus {
-            if !remove(path, number, waits)? {
+            if !remove_unread(path, number)? {
                 return Ok(false);
             }
         }
@@ -138,15 +135,15 @@ fn for_lock(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
 }
 
-/// False: somebody is reading it, and that is waited for.
-fn remove(path: &Path, number: u32, waits: bool) -> io::Result<bool> {
+/// False: somebody is reading it.
+fn remove_unread(path: &Path, number: u32) -> io::Result<bool> {
     for suffix in SUFFIXES {
         let path = numbered(path, number, suffix);
         let file = match for_lock(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             opened => opened?,
         };
-        if !sys::try_lock(&file)? && waits {
+        if !sys::try_lock(&file)? {
             return Ok(false);
         }
         // The lock lasts until here, so that nobody has begun to read meanwhile.
@@ -158,7 +155,7 @@ fn remove(path: &Path, number: u32, waits: bool) -> io::Result<bool> {
 /// All rotated files that nobody reads, as far as they can be.
 pub(super) fn remove_rotated(path: &Path) {
     for number in (1..=last_number(path)).rev() {
-        let _ = remove(path, number, true);
+        let _ = remove_unread(path, number);
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use engine::{
-    AttachRequest, CommitRequest, ContainerFilters, CopyRequest, Engine, ExecRequest, ListFilters,
-    LogsRequest, Record, Stream, Until,
+    AttachRequest, CommitRequest, CopyRequest, Engine, ExecRequest, ListFilters, LogsRequest, PruneFilters,
+    Record, Stream, Until,
 };
 use proto::v1;
 use proto::v1::containers_server::Containers as Service;
@@ -97,7 +97,7 @@ impl Service for Containers {
         &self,
         request: Request<v1::PruneContainersRequest>,
     ) -> Result<Response<v1::PruneContainersResponse>, Status> {
-        let filters = ContainerFilters::parse(&request.into_inner().filters).map_err(status)?;
+        let filters = PruneFilters::parse(&request.into_inner().filters).map_err(status)?;
         let pruned = self.0.prune_containers(&filters).await.map_err(status)?;
         Ok(Response::new(v1::PruneContainersResponse {
             deleted: pruned.deleted,

@@ -71,7 +71,7 @@ pub use network::{Protocol, PublishedPort};
 pub use networks::{
     Joined, Joining, Member, NetworkFilters, NetworkInspection, NetworkRequest, Range, UserNetwork,
 };
-pub use prune::{ContainerFilters, Pruned};
+pub use prune::{PruneFilters, Pruned};
 pub use request::{
     Bind, BindSource, CreateRequest, Device, DeviceValue, Healthcheck, HostEntry, Isolation, LOG_DRIVERS,
     Logging, Mount, Names, Network, PortRange, Ports, Publish, Recursion, Resources, RestartPolicy, Source,

@@ -138,9 +138,7 @@ impl UserNetwork {
             mtu: self.options.get(MTU).and_then(|mtu| mtu.parse().ok()),
         }
     }
-}
 
-impl UserNetwork {
     /// The address that is wanted, or the lowest that is free of the range; `taken` are those of other containers.
     pub(crate) fn choose(&self, wanted: Option<Ipv4Addr>, taken: &BTreeSet<u32>) -> Result<Ipv4Addr, Error> {
         let Some(subnet) = self.subnet else {

@@ -1,5 +1,6 @@
 //! Removing the containers that do not run.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use image::{LabelFilter, moment, read_filters};
@@ -8,9 +9,9 @@ use crate::Error;
 use crate::container::{Container, State};
 use crate::engine::{Engine, blocking};
 
-/// Which containers a prune is for. One has to pass all of them.
+/// Which containers, or networks, a prune is for. One has to pass all of them.
 #[derive(Debug, Default)]
-pub struct ContainerFilters {
+pub struct PruneFilters {
     labels: Vec<LabelFilter>,
     /// Made before all of these moments.
     until_unix_seconds: Option<i64>,
@@ -25,10 +26,10 @@ pub struct Pruned {
     pub freed_bytes: u64,
 }
 
-impl ContainerFilters {
+impl PruneFilters {
     /// Read `kind=value` texts: `until=24h`, `label=key`, `label!=key=value`.
-    pub fn parse(texts: &[String]) -> Result<ContainerFilters, Error> {
-        let mut filters = ContainerFilters::default();
+    pub fn parse(texts: &[String]) -> Result<PruneFilters, Error> {
+        let mut filters = PruneFilters::default();
         read_filters(texts, |kind, value| {
             match kind {
                 "label" => filters.labels.push(LabelFilter::new(value, false)),
@@ -45,8 +46,12 @@ impl ContainerFilters {
     }
 
     fn pass(&self, container: &Container) -> bool {
-        let created = container.created_unix_nanos / 1_000_000_000;
-        let labels = &container.request.labels;
+        self.pass_made(&container.request.labels, container.created_unix_nanos)
+    }
+
+    /// Whether something with these labels that was made then is meant.
+    pub(crate) fn pass_made(&self, labels: &BTreeMap<String, String>, created_unix_nanos: i64) -> bool {
+        let created = created_unix_nanos / 1_000_000_000;
         self.until_unix_seconds.is_none_or(|until| created < until)
             && self
                 .labels
@@ -57,7 +62,7 @@ impl ContainerFilters {
 
 impl Engine {
     /// Remove the containers that do not run and pass `filters`, with what they have written.
-    pub async fn prune_containers(&self, filters: &ContainerFilters) -> Result<Pruned, Error> {
+    pub async fn prune_containers(&self, filters: &PruneFilters) -> Result<Pruned, Error> {
         let mut pruned = Pruned::default();
         for container in self.list(true) {
             if !matches!(container.state, State::Created | State::Exited) || !filters.pass(&container) {
@@ -90,11 +95,9 @@ mod tests {
     #[test]
     fn filters_that_mean_nothing_are_refused_by_name() {
         for text in ["until", "until=never", "dangling=true", "label"] {
-            let error = ContainerFilters::parse(&[text.to_owned()])
-                .unwrap_err()
-                .to_string();
+            let error = PruneFilters::parse(&[text.to_owned()]).unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
         }
-        ContainerFilters::parse(&["until=1h".into(), "label=a".into(), "label!=a=b".into()]).unwrap();
+        PruneFilters::parse(&["until=1h".into(), "label=a".into(), "label!=a=b".into()]).unwrap();
     }
 }

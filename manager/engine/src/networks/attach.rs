@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use network::Endpoint;
 
-use super::{Joined, Joining, UserNetwork, tell};
+use super::{Joined, Joining, tell};
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::request::Network;
@@ -185,16 +185,13 @@ pub(crate) async fn disconnect(
 
 /// The network by which it went out is gone: another one takes its place, if there is one.
 pub(super) fn lead_out(engine: &Inner, id: &str, pid: u32) -> Result<(), Error> {
-    let Some((joined, network)) = first_open(engine, id) else {
+    let Some(joined) = engine.networks.reached(id) else {
+        return Ok(());
+    };
+    let Some(network) = engine.networks.get(&joined.network) else {
         return Ok(());
     };
     let netns = network_namespace(id, pid)?;
     let bridge = network.bridge(&engine.config.bridge.owner);
     Ok(bridge.route_by(netns.as_fd(), &joined.inside())?)
-}
-
-fn first_open(engine: &Inner, id: &str) -> Option<(Joined, Arc<UserNetwork>)> {
-    let joined = engine.networks.reached(id)?;
-    let network = engine.networks.get(&joined.network)?;
-    Some((joined, network))
 }

@@ -1,10 +1,11 @@
 //! Which networks are listed, and which a prune removes.
 
-use image::{LabelFilter, moment, read_filters};
+use image::{LabelFilter, read_filters};
 
 use super::{NetworkInspection, is_built_in};
 use crate::Error;
 use crate::engine::Engine;
+use crate::prune::PruneFilters;
 
 /// Which networks are meant: those that pass all. Of names, ids and drivers one has to fit.
 #[derive(Debug, Default)]
@@ -15,7 +16,7 @@ pub struct NetworkFilters {
     names: Vec<String>,
     ids: Vec<String>,
     built_in: Option<bool>,
-    until_unix_seconds: Option<i64>,
+    for_prune: PruneFilters,
 }
 
 impl NetworkFilters {
@@ -43,20 +44,10 @@ impl NetworkFilters {
 
     /// Read the filters of a prune: `label=key`, `label!=key=value`, `until=24h`.
     pub fn parse_for_prune(texts: &[String]) -> Result<NetworkFilters, Error> {
-        let mut filters = NetworkFilters::default();
-        read_filters(texts, |kind, value| {
-            match kind {
-                "label" => filters.labels.push(LabelFilter::new(value, false)),
-                "label!" => filters.labels.push(LabelFilter::new(value, true)),
-                "until" => {
-                    let (moment, before) = (moment(value)?, filters.until_unix_seconds);
-                    filters.until_unix_seconds = Some(before.map_or(moment, |other| other.min(moment)));
-                }
-                _ => return Err("the kinds are label, label! and until".into()),
-            }
-            Ok(())
-        })?;
-        Ok(filters)
+        Ok(NetworkFilters {
+            for_prune: PruneFilters::parse(texts)?,
+            ..NetworkFilters::default()
+        })
     }
 
     pub(crate) fn pass(&self, found: &NetworkInspection) -> bool {
@@ -64,7 +55,6 @@ impl NetworkFilters {
         let has = |wanted: &[String], fits: &dyn Fn(&str) -> bool| {
             wanted.is_empty() || wanted.iter().any(|wanted| fits(wanted))
         };
-        let created = network.created_unix_nanos / 1_000_000_000;
         let is_dangling = found.members.is_empty() && !is_built_in(&network.name);
         self.labels
             .iter()
@@ -73,7 +63,9 @@ impl NetworkFilters {
             && self
                 .built_in
                 .is_none_or(|wanted| wanted == is_built_in(&network.name))
-            && self.until_unix_seconds.is_none_or(|until| created < until)
+            && self
+                .for_prune
+                .pass_made(&network.labels, network.created_unix_nanos)
             && has(&self.drivers, &|driver| driver == network.driver)
             && has(&self.names, &|part| network.name.contains(part))
             && has(&self.ids, &|part| network.id.starts_with(part))

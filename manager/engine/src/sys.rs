@@ -42,17 +42,6 @@ pub(crate) fn fgetxattr_byte(file: BorrowedFd<'_>, name: &CStr) -> Option<u8> {
     (length > 0).then_some(value[0])
 }
 
-/// Files of this process are for itself; what it starts works for containers, whose files others may read.
-pub(crate) fn with_usual_umask(command: &mut tokio::process::Command) {
-    // SAFETY: between fork and exec, only umask(2) is called, which takes an integer and cannot go wrong.
-    unsafe {
-        command.pre_exec(|| {
-            libc::umask(0o022);
-            Ok(())
-        });
-    }
-}
-
 /// Whether the kernel has `mount_setattr`.
 pub(crate) fn has_mount_setattr() -> bool {
     // SAFETY: the path ends with NUL, and no other memory is passed: a kernel that knows the call refuses a size of 0.

@@ -31,10 +31,14 @@ fn io(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |error| StartError::Io { what, error }
 }
 
-/// Runs in the bundle.
+/// Runs in the bundle, or goes there if it is named.
 pub fn start(arguments: &Arguments) -> Result<(), StartError> {
     if !is_valid_id(&arguments.id) {
         return Err(StartError::BadId(arguments.id.clone()));
+    }
+    sys::usual_umask();
+    if !arguments.bundle.is_empty() {
+        std::env::set_current_dir(&arguments.bundle).map_err(io("enter the bundle"))?;
     }
     let bundle = std::env::current_dir().map_err(io("find the bundle"))?;
     let input = read_stdin().map_err(io("read stdin"))?;

@@ -29,7 +29,7 @@ pub(crate) use namespace::owning_user_namespace;
 pub(crate) use pause::pause_program;
 pub(crate) use process::{
     become_subreaper, daemon_command, effective_uid, exit_status, is_child, kill, kill_by_pidfd,
-    logger_command, open_pidfd, reap,
+    logger_command, open_pidfd, reap, usual_umask,
 };
 pub(crate) use receiver::{connect_internet, host_name, local_time, send, unix_datagrams, widen_send_buffer};
 pub(crate) use signals::SignalPipe;

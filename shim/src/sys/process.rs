@@ -120,6 +120,13 @@ pub(crate) fn exit_status(process: &OwnedFd) -> io::Result<Option<u32>> {
     Ok(is_told.then(|| status_of(info.exit_status)).flatten())
 }
 
+/// A manager's own files are for itself, but what this process and the runtime make is for containers, whose users are to
+/// read it.
+pub(crate) fn usual_umask() {
+    // SAFETY: umask always succeeds and touches no memory.
+    unsafe { libc::umask(0o022) };
+}
+
 /// Makes `command` a daemon: a session of its own, with `listener` as its descriptor 3.
 pub(crate) fn daemon_command(command: &mut Command, listener: OwnedFd) {
     with_descriptors(command, vec![listener], true);

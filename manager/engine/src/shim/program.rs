@@ -10,7 +10,6 @@ use super::{RUN_TIMEOUT, survivors, text};
 use crate::Error;
 use crate::config::Config;
 use crate::engine::blocking;
-use crate::sys;
 
 /// The namespace of all our containers, as containerd's shims know it.
 const NAMESPACE: &str = "berth";
@@ -26,12 +25,13 @@ pub(crate) async fn clean_up(config: &Config, id: &str) -> Result<(), Error> {
     if let Err(error) = blocking(move || survivors::end(&bundle, &owned)).await {
         tracing::warn!(id, %error, "cleaning up beside processes that may be alive");
     }
-    run(config, id, &["-bundle", &text(config.bundle(id)), "delete"])
-        .await
-        .map(drop)
+    run(config, id, &["delete"]).await.map(drop)
 }
 
-/// Run the shim's program as containerd does, in the bundle, and return what it printed.
+/// Run the shim's program as containerd does, and return what it printed.
+///
+/// The bundle is told by a flag and not by the working directory: nothing is to be done between fork and exec then, and
+/// std spares the copy of this process's page tables, which would take longer with each container that it knows.
 pub(super) async fn run(config: &Config, id: &str, command: &[&str]) -> Result<Vec<u8>, Error> {
     let bundle = config.bundle(id);
     let (action, words_path) = (command[command.len() - 1], bundle.join("shim.log"));
@@ -40,7 +40,6 @@ pub(super) async fn run(config: &Config, id: &str, command: &[&str]) -> Result<V
         .append(true)
         .open(&words_path)
         .map_err(Error::file("open", &words_path))?;
-    let (options, verb) = command.split_at(command.len() - 1);
     let mut program = Command::new(&config.shim);
     program
         .args([
@@ -50,10 +49,10 @@ pub(super) async fn run(config: &Config, id: &str, command: &[&str]) -> Result<V
             id,
             "-address",
             &text(&config.socket),
+            "-bundle",
+            &text(&bundle),
         ])
-        .args(options)
-        .args(verb)
-        .current_dir(&bundle)
+        .args(command)
         // What systemd tells the manager is not for containers, to which a runtime hands such things on.
         .env_remove("NOTIFY_SOCKET")
         .env_remove("LISTEN_FDS")
@@ -63,7 +62,6 @@ pub(super) async fn run(config: &Config, id: &str, command: &[&str]) -> Result<V
         .stdout(Stdio::piped())
         .stderr(words)
         .kill_on_drop(true);
-    sys::with_usual_umask(&mut program);
     let mut child = program
         .spawn()
         .map_err(Error::file("start the shim", &config.shim))?;

@@ -297,6 +297,6 @@ fn the_doctor_says_what_is_broken_and_what_to_do() {
         told.stdout.contains("broken") && told.stdout.contains("no manager answers"),
         "{told}"
     );
-    assert!(told.stdout.contains("manager: start it, as root"), "{told}");
+    assert!(told.stdout.contains("manager: start it with"), "{told}");
     manager.start_again();
 }

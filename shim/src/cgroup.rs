@@ -19,9 +19,15 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// The groups that a process is in now. `None` when it is in none but the root groups.
+    /// The groups that a process is in now, and this process is not. `None` when it is in none but such ones and the
+    /// root groups.
+    ///
+    /// A runtime that may make no groups (a normal user's) leaves a container in its own, which are those of this
+    /// process: what is counted there is not the container's, and least of all may all in there be killed.
     pub(crate) fn of_process(pid: u32) -> Option<Self> {
         let membership = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let shared = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let membership = without(&membership, &shared);
         // The mount table has a few entries for each container of the host, so it is read only when the groups are
         // not where systemd and everybody else mounts them.
         let mut mounts = None;
@@ -218,6 +224,16 @@ pub(crate) fn flat_value(text: &str, key: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
+/// The lines of `membership` that are not in `shared`.
+fn without(membership: &str, shared: &str) -> String {
+    let own = |line: &&str| !shared.lines().any(|other| other == *line);
+    membership
+        .lines()
+        .filter(own)
+        .flat_map(|line| [line, "\n"])
+        .collect()
+}
+
 /// Joins what /proc/PID/cgroup says with where the hierarchies are: `place` finds the folder of a path in the hierarchy
 /// with a controller, or in the unified one.
 fn locate(membership: &str, mut place: impl FnMut(Option<&str>, &str) -> Option<PathBuf>) -> Cgroup {
@@ -293,6 +309,14 @@ mod tests {
 33 25 0:29 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
 34 25 0:30 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 ";
+
+    #[test]
+    fn groups_that_the_shim_is_in_are_not_the_containers() {
+        let shim = "9:name=systemd:/\n4:memory:/user\n0::/\n";
+        let of = "9:name=systemd:/\n4:memory:/user/c1\n0::/\n";
+        assert_eq!(without(of, shim), "4:memory:/user/c1\n");
+        assert_eq!(without(shim, shim), "");
+    }
 
     #[test]
     fn groups_are_found_on_a_hybrid_machine() {

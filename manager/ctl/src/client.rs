@@ -127,7 +127,7 @@ impl Client {
     fn hint_of_silence(&self) -> &'static str {
         match self.host {
             Host::Unix(_) => {
-                "start it, as root, with `manager`; or name its socket with --socket or BERTH_SOCKET"
+                "start it with `manager`, as root or as the user whose containers they are; or name its socket with --socket or BERTH_SOCKET"
             }
             Host::Tcp(_) => "start it there, as root, with `manager --tcp ADDRESS:PORT` and its certificates",
             Host::Ssh(_) => "install ssh (in Debian, the package openssh-client)",

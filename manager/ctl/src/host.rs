@@ -191,9 +191,15 @@ impl Target {
         }
     }
 
-    /// The manager of this machine, where it is unless it was told otherwise.
+    /// The manager of this machine, where it is unless it was told otherwise: this user's own if there is one, else
+    /// the machine's.
     pub(crate) fn of_this_machine() -> Result<Target> {
-        Ok(Target::local(Host::unix(SOCKET)?))
+        let own = std::env::var_os("XDG_RUNTIME_DIR")
+            .map(|folder| PathBuf::from(folder).join("berth/manager.sock"));
+        match own.filter(|socket| !rustix::process::geteuid().is_root() && socket.exists()) {
+            Some(socket) => Ok(Target::local(Host::of_path(&socket)?)),
+            None => Ok(Target::local(Host::unix(SOCKET)?)),
+        }
     }
 
     /// The manager that flags name, with the certificates that they or the environment name.

@@ -7,6 +7,7 @@ mod lock;
 mod memory;
 mod options;
 mod remote;
+mod rootless;
 mod sys;
 
 use std::path::Path;
@@ -37,7 +38,11 @@ const PREDECESSOR: std::time::Duration = std::time::Duration::from_secs(5);
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    match run(Options::parse()) {
+    let done = match rootless::helper() {
+        Some(helped) => helped,
+        None => rootless::enter().and_then(|()| run(Options::parse())),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("manager: {error:#}");

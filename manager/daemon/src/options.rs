@@ -175,6 +175,7 @@ impl Options {
             layers: self.layers,
             logging: self.logging()?,
             journal: absolute(&self.journal_socket)?,
+            outside: crate::rootless::network_socket(),
         })
     }
 }

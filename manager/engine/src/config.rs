@@ -34,6 +34,8 @@ pub struct Config {
     pub logging: Logging,
     /// journald's socket.
     pub journal: PathBuf,
+    /// Who opens ports of the host for a manager whose network is not the host's: slirp4netns's API socket.
+    pub outside: Option<PathBuf>,
 }
 
 impl Config {

@@ -4,7 +4,6 @@
 //! them. So the other's process is held from before, and looked at once more when the new container is made and none of
 //! it runs: if it is still alive then, the number was its own all the time.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use crate::container::{Container, State};
 use crate::engine::Inner;
 use crate::lifecycle::Snapshot;
+use crate::member::is_of_container;
 use crate::request::{CreateRequest, Network, container_of};
 use crate::{Error, bundle, spec, sys};
 
@@ -82,8 +82,7 @@ impl Joined {
         let Ok(process) = sys::pidfd_open(pid.cast_signed()) else {
             return refuse("it has just ended");
         };
-        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        if !groups.contains(&snapshot.container.id) {
+        if !is_of_container(pid, &snapshot.container.id) {
             return refuse("it has just ended");
         }
         self.namespaces

@@ -87,6 +87,7 @@ mod tests {
             layers: image::Layers::default(),
             logging: crate::Logging::default(),
             journal: PathBuf::new(),
+            outside: None,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::container::Container;
 use crate::engine::{Inner, blocking};
 use crate::error::short;
 use crate::request::{Network, Wanted};
-use crate::{Error, spec};
+use crate::{Error, outside, spec};
 
 /// Where the kernel's own range of ports is read, out of which a port is taken when none is named.
 const LOCAL_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -40,6 +40,8 @@ struct Inside {
 struct Claim {
     place: Place,
     ports: Vec<PublishedPort>,
+    /// The same, as the rules have them.
+    at_rules: Vec<PublishedPort>,
 }
 
 /// Where a container is reached.
@@ -150,15 +152,25 @@ impl Claims {
             Err(error) if error.rules_are_gone() => {
                 tracing::warn!("the host's rules were flushed; putting ours back");
                 config.bridge.ensure()?;
-                Ok(publisher(config).restore(&inside.targets())?)
+                publisher(config).restore(&inside.targets())?;
             }
-            published => Ok(published?),
+            published => published?,
+        }
+        match &config.outside {
+            Some(socket) => outside::publish(socket, &claim.ports).map_err(|(port, why)| refused(port, why)),
+            None => Ok(()),
         }
     }
 
     /// Take a container's ports from the kernel's map, and let others have them.
     pub(crate) fn withdraw(&self, config: &Config, id: &str) -> Result<(), Error> {
         let mut inside = self.locked();
+        if let (Some(socket), Some(claim)) = (&config.outside, inside.by_container.get(id))
+            && let Err(error) = outside::withdraw(socket, &claim.ports)
+        {
+            // What comes there finds nobody inside, and the next manager takes it away.
+            tracing::warn!(id, %error, "ports of the host stay taken");
+        }
         inside.withdraw(id, &|target| publisher(config).withdraw(target))
     }
 
@@ -171,8 +183,17 @@ impl Claims {
 
     /// Make the kernel's map what the containers that run have claimed.
     pub(crate) fn restore(&self, config: &Config) {
-        if let Err(error) = publisher(config).restore(&self.locked().targets()) {
+        let inside = self.locked();
+        if let Err(error) = publisher(config).restore(&inside.targets()) {
             tracing::error!(%error, "published ports may not be reached");
+        }
+        let Some(socket) = &config.outside else {
+            return;
+        };
+        let claims = inside.by_container.values();
+        let ports: Vec<_> = claims.flat_map(|claim| claim.ports.iter().copied()).collect();
+        if let Err(error) = outside::restore(socket, &ports) {
+            tracing::error!(%error, "published ports may not be reached from the host");
         }
     }
 
@@ -194,7 +215,7 @@ impl Claim {
             container_id,
             link_id: &self.place.link_id,
             address: self.place.address,
-            ports: &self.ports,
+            ports: &self.at_rules,
         }
     }
 }
@@ -265,8 +286,10 @@ impl Inside {
         let claim = self.by_container.entry(id.to_owned()).or_insert_with(|| Claim {
             place: place.clone(),
             ports: Vec::new(),
+            at_rules: Vec::new(),
         });
         claim.ports.push(port);
+        claim.at_rules.push(at_rules(port));
         Ok(())
     }
 
@@ -332,6 +355,10 @@ impl Inside {
 /// A program of the host that has a port would lose what comes to it, silently. Whether there is one is found out by
 /// being it for a moment.
 fn check_programs(port: PublishedPort) -> Result<(), Error> {
+    if image::is_in_user_namespace() {
+        // The host's ports are somewhere else: who listens there finds out.
+        return Ok(());
+    }
     let at = (port.host_address, port.host_port);
     let bound = match port.protocol {
         Protocol::Tcp => TcpListener::bind(at).map(drop),
@@ -351,6 +378,18 @@ fn check_programs(port: PublishedPort) -> Result<(), Error> {
         };
         refused(port, why)
     })
+}
+
+/// Where a port's packets come in: on the host's address, or, if the host's network is another, at its end in here.
+fn at_rules(port: PublishedPort) -> PublishedPort {
+    PublishedPort {
+        host_address: if image::is_in_user_namespace() {
+            outside::INSIDE
+        } else {
+            port.host_address
+        },
+        ..port
+    }
 }
 
 fn refused(port: PublishedPort, why: String) -> Error {

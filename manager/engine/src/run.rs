@@ -1,7 +1,7 @@
 //! The start of a container, from its record to a running process. Read top to bottom. What a step made is
 //! undone when a later one does not work; only the address stays, until the container is removed.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use network::{Endpoint, PublishedPort};
 use crate::container::{Container, now_unix_nanos};
 use crate::engine::{Inner, blocking};
 use crate::joined::Joined;
+use crate::member::is_of_container;
 use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, Given, layers::Layers};
@@ -212,7 +213,7 @@ pub(crate) fn network_namespace(id: &str, pid: u32) -> Result<File, Error> {
 }
 
 /// Open what `/proc` has of the container's main process. Its number may be another process's by now: what is opened by
-/// it counts only if the process is in the container's cgroup, and still alive afterwards.
+/// it counts only if the process is of the container, and still alive afterwards.
 pub(crate) fn open_of_process(
     id: &str,
     pid: u32,
@@ -222,8 +223,7 @@ pub(crate) fn open_of_process(
     let folder = Path::new("/proc").join(pid.to_string());
     let number = i32::try_from(pid).map_err(|_| ended())?;
     let process = sys::pidfd_open(number).map_err(|_| ended())?;
-    let groups = fs::read_to_string(folder.join("cgroup")).map_err(|_| ended())?;
-    if !groups.contains(id) {
+    if !is_of_container(pid, id) {
         return Err(ended());
     }
     let path = folder.join(name);

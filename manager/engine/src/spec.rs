@@ -32,6 +32,8 @@ use user::User;
 
 /// The cgroup above those of containers.
 const CGROUP_PARENT: &str = "berth";
+/// The kernel takes no greater one for `net.ipv4.ping_group_range`.
+const GROUP_MAX: u32 = 2_147_483_647;
 
 /// Paths of the host's kernel that tell or do more than a container should.
 const MASKED: [&str; 12] = [
@@ -109,7 +111,7 @@ pub(crate) fn config(
         // Safe, as the network namespace is the container's alone, and programs expect it of docker.
         linux["sysctl"] = json!({
             "net.ipv4.ip_unprivileged_port_start": "0",
-            "net.ipv4.ping_group_range": "0 2147483647",
+            "net.ipv4.ping_group_range": format!("0 {}", last_group()),
         });
     }
     for (name, value) in &request.isolation.sysctls {
@@ -191,6 +193,29 @@ fn namespaces(request: &CreateRequest, joined: &Joined) -> Value {
         None => json!({"type": kind}),
     })
     .collect()
+}
+
+/// The last group that can be named: all of Linux's, or all that this manager's user namespace has from 0 on.
+fn last_group() -> u32 {
+    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    last_of(&map).unwrap_or(GROUP_MAX)
+}
+
+/// From lines of a mapping (`user_namespaces(7)`): the last id before the first that is missing.
+fn last_of(map: &str) -> Option<u32> {
+    let ranges = map.lines().filter_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
+        Some((numbers.next()?.ok()?, numbers.nth(1)?.ok()?))
+    });
+    let mut ranges: Vec<_> = ranges.collect();
+    ranges.sort_unstable();
+    let mut end = 0u32;
+    for (first, count) in ranges {
+        if first == end {
+            end = first.saturating_add(count);
+        }
+    }
+    Some(end.checked_sub(1)?.min(GROUP_MAX))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::Error;
 use crate::container::Container;
 use crate::engine::{Engine, blocking};
 use crate::lifecycle::{Handle, Snapshot};
+use crate::member::has_cgroup;
 use crate::request::Network;
 
 pub use metrics::Usage;
@@ -119,7 +120,10 @@ fn percent(cpu_nanos: u64, elapsed: Duration) -> f64 {
 async fn usage(snapshot: &Snapshot) -> Option<Usage> {
     let shim = snapshot.shim.as_ref()?;
     let id = snapshot.container.id.clone();
+    let pid = snapshot.container.pid;
     let told = match tokio::time::timeout(ANSWER_TIMEOUT, shim.stats()).await {
+        // Nobody counts for it.
+        _ if !has_cgroup(pid, &id) => Ok(Usage::default()),
         Ok(told) => told.and_then(|(kind, bytes)| metrics::read(&id, &kind, &bytes)),
         Err(_) => Err(Error::shim(&id, "it does not tell its statistics")),
     };
@@ -131,7 +135,6 @@ async fn usage(snapshot: &Snapshot) -> Option<Usage> {
             return None;
         }
     };
-    let pid = snapshot.container.pid;
     if snapshot.container.request.network != Network::Host {
         let traffic = blocking(move || Ok(network::traffic(&id, pid))).await;
         (usage.received_bytes, usage.sent_bytes) = traffic.ok().flatten().unwrap_or_default();

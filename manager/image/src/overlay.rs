@@ -21,6 +21,7 @@ pub(crate) use live::is_of_kernel;
 pub(crate) use resolve::folder;
 pub(crate) use tree::{export, walk};
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -28,16 +29,12 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use crate::marks::marks;
 use crate::unpack::join;
 use names::Names;
 
 /// `PATH_MAX`, without its NUL.
 const PATH_BYTES_MAX: usize = 4095;
-
-const OPAQUE: &str = "trusted.overlay.opaque";
-const WHITEOUT: &str = "trusted.overlay.whiteout";
-/// Marks of features that our mounts do not turn on: a folder that was renamed, a file whose data is elsewhere.
-const FOREIGN: [&str; 2] = ["trusted.overlay.redirect", "trusted.overlay.metacopy"];
 
 /// What could not be read, and why.
 pub(crate) type Failure = (Vec<u8>, io::Error);
@@ -112,7 +109,7 @@ impl Layers {
         for &layer in &folder.layers {
             match beneath(&self.roots[layer], &folder.path, self.is_live) {
                 Ok(open) => {
-                    let opaque = mark(open.as_fd(), OPAQUE);
+                    let opaque = mark(open.as_fd(), marks().opaque);
                     parts.push(Part {
                         layer,
                         marks_files: opaque == Some(b'x'),
@@ -155,7 +152,7 @@ impl OpenFolder {
     /// Whether its topmost layer hides what the layers below have here.
     pub(crate) fn is_opaque(&self) -> bool {
         self.top()
-            .is_some_and(|folder| mark(folder, OPAQUE) == Some(b'y'))
+            .is_some_and(|folder| mark(folder, marks().opaque) == Some(b'y'))
     }
 
     /// All names in any layer and in those of `below`, sorted; [`OpenFolder::find`] tells which of them show.
@@ -225,7 +222,7 @@ impl Part {
             FileType::RegularFile if self.marks_files && status.st_size == 0 => {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 rustix::fs::openat(&self.folder, name, flags, Mode::empty())
-                    .is_ok_and(|file| entry::has_attribute(file.as_fd(), WHITEOUT))
+                    .is_ok_and(|file| entry::has_attribute(file.as_fd(), marks().whiteout))
             }
             _ => false,
         }
@@ -234,12 +231,12 @@ impl Part {
     fn hides_below(&self, name: &[u8]) -> bool {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.folder, name, flags, Mode::empty())
-            .is_ok_and(|folder| mark(folder.as_fd(), OPAQUE) == Some(b'y'))
+            .is_ok_and(|folder| mark(folder.as_fd(), marks().opaque) == Some(b'y'))
     }
 }
 
 /// The first byte of one of overlayfs's own attributes.
-fn mark(folder: BorrowedFd<'_>, attribute: &str) -> Option<u8> {
+fn mark(folder: BorrowedFd<'_>, attribute: &CStr) -> Option<u8> {
     let mut value = [0u8; 8];
     match rustix::fs::fgetxattr(folder, attribute, &mut value) {
         Ok(1) => Some(value[0]),

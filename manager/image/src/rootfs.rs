@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::database;
 use crate::layers::is_mount;
+use crate::marks::marks;
 use crate::store::{EMPTY_LAYER, Store};
 use crate::unpack::copy_looks;
 use crate::{Error, Owners};
@@ -45,11 +46,8 @@ impl Rootfs {
             format!("workdir={}", self.work.display()),
             // An index ties an upper folder to its lower ones by file handle, which copies and restores break.
             "index=off".to_owned(),
-            // Whatever the kernel was built with: an upper folder tells by itself what it changes, for commit and
-            // diff. (A renamed folder of the image, or a changed mode, would else be a pointer into the layers below.)
-            "redirect_dir=off".to_owned(),
-            "metacopy=off".to_owned(),
         ];
+        options.extend(marks().options.iter().map(|option| (*option).to_owned()));
         if self.lower.iter().any(|path| is_mount(path)) {
             // Each image is a file system of its own, with its own numbers of inodes (of 32 bits): they are told apart,
             // and a file keeps its number when it is copied up, as with folders of one file system.

@@ -14,6 +14,7 @@ use crate::Error;
 use crate::container::State;
 use crate::engine::{Engine, Inner};
 use crate::lifecycle::Handle;
+use crate::member::has_cgroup;
 use crate::shim::Shim;
 
 /// The containers that are paused for commits.
@@ -94,6 +95,13 @@ impl Paused {
         let turn = Turn::wait(engine, &handle.id).await;
         let snapshot = handle.snapshot();
         let runs = snapshot.container.state == State::Running;
+        if runs && !has_cgroup(snapshot.container.pid, &handle.id) {
+            tracing::warn!(
+                id = handle.id,
+                "it is read while it runs: without a cgroup it can't be paused"
+            );
+            return Ok(Paused { shim: None, turn });
+        }
         let Some(shim) = snapshot.shim.filter(|_| runs) else {
             return Ok(Paused { shim: None, turn });
         };

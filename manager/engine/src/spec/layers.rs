@@ -160,7 +160,7 @@ fn step(here: &[OwnedFd], name: &OsStr) -> std::io::Result<Found> {
 /// Does the directory hide those of the layers below?
 fn is_opaque(directory: &File) -> bool {
     reopen(directory).is_ok_and(|directory| {
-        crate::sys::fgetxattr_byte(directory.as_fd(), c"trusted.overlay.opaque") == Some(b'y')
+        crate::sys::fgetxattr_byte(directory.as_fd(), image::marks().opaque) == Some(b'y')
     })
 }
 

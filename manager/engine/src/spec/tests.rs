@@ -279,3 +279,12 @@ fn an_init_comes_before_the_program_where_processes_are_the_containers_own() {
     assert_eq!(without["process"]["args"], json!(["run"]));
     assert!(!has_mount(&without));
 }
+
+#[test]
+fn the_last_group_of_a_user_namespace_is_the_last_without_a_gap() {
+    assert_eq!(last_of("         0          0 4294967295\n"), Some(GROUP_MAX));
+    assert_eq!(last_of("0 1000 1\n1 100000 65536\n"), Some(65_536));
+    assert_eq!(last_of("5 7 2\n0 100000 3\n"), Some(2));
+    assert_eq!(last_of("1 100000 65536\n"), None);
+    assert_eq!(last_of(""), None);
+}

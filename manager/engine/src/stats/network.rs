@@ -1,13 +1,14 @@
 //! Traffic of a container's links, as the kernel counts it.
 
+use crate::member::is_of_container;
+
 /// Bytes that were received and sent, in the network namespace of the process `pid` of container `id`; None: that
 /// process has ended.
 pub(super) fn traffic(id: &str, pid: u32) -> Option<(u64, u64)> {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
-    let of_container = || read("cgroup").is_some_and(|groups| groups.contains(id));
     let links = read("net/dev")?;
     // Looked at afterwards: the number may be another process's by now.
-    of_container().then(|| sum(&links))
+    is_of_container(pid, id).then(|| sum(&links))
 }
 
 /// `/proc/net/dev`, see `proc_net(5)`: two lines of headings, then eight numbers of what was received and eight of what

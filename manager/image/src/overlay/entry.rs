@@ -1,5 +1,6 @@
 //! One object of a layer as a tar entry: its looks, and its data if it has any.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -8,9 +9,9 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
-use super::FOREIGN;
 use super::data::{Data, extents};
 use crate::archive::{Entry, Kind};
+use crate::marks::marks;
 use crate::unpack::modified;
 
 /// The kernel's bound of a list of attributes, and of one value.
@@ -155,7 +156,7 @@ fn looks(
 /// The attributes that go along with an object, sorted.
 fn xattrs(object: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
     all_xattrs(object, |name| {
-        if FOREIGN.iter().any(|foreign| foreign.as_bytes() == name) {
+        if marks().foreign.iter().any(|foreign| foreign.to_bytes() == name) {
             return Err(io::Error::other(format!(
                 "it has the attribute {}: the overlay was mounted with options that are not ours",
                 String::from_utf8_lossy(name)
@@ -197,7 +198,7 @@ pub(crate) fn all_xattrs(
 }
 
 /// Whether an object has an attribute, whatever its value.
-pub(super) fn has_attribute(object: BorrowedFd<'_>, name: &str) -> bool {
+pub(super) fn has_attribute(object: BorrowedFd<'_>, name: &CStr) -> bool {
     rustix::fs::getxattr(itself(object), name, &mut [0u8; 8]).is_ok()
 }
 

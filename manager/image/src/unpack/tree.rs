@@ -20,6 +20,7 @@ use super::later::{Later, Looks};
 use super::sink::Sink;
 use super::{Borrowed, Failure, Implied, Problem, name, xattr};
 use crate::archive::{Entry, Kind, Time};
+use crate::marks::is_in_user_namespace;
 use crate::removal::remove_at;
 
 /// Folders kept open: archives list a folder's files together.
@@ -179,6 +180,11 @@ impl Sink for Tree {
             Kind::BlockDevice => FileType::BlockDevice,
             _ => FileType::Fifo,
         };
+        if kind != FileType::Fifo && is_in_user_namespace() {
+            // As docker and podman do without root: containers get the devices of their configuration all the same.
+            tracing::debug!(path = %String::from_utf8_lossy(&path.join(&b"/"[..])), "left out a device, which only root can make");
+            return Ok(());
+        }
         let (parent, name) = self.place(path)?;
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
         let mode = Mode::from_raw_mode(entry.mode);

@@ -6,6 +6,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::Problem;
+use crate::marks::{is_in_user_namespace, marks};
 use crate::overlay::{Xattr, all_xattrs};
 
 /// What overlayfs keeps its own marks in: a layer that brings one could hide or redirect folders.
@@ -13,7 +14,6 @@ const RESERVED: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 pub(super) const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 const CAPABILITY: &[u8] = b"security.capability";
-const OPAQUE: &str = "trusted.overlay.opaque";
 const NAME_BYTES_MAX: usize = 255;
 
 /// Check the attributes of one entry before anything is made.
@@ -87,11 +87,16 @@ pub(super) fn remove_acl(folder: BorrowedFd<'_>) -> Result<(), Problem> {
     }
 }
 
-/// A file system without an attribute's name space drops it, as it would in a copy; capabilities may not go so.
+/// A file system without an attribute's name space drops it, as it would in a copy, and so does a user's namespace with
+/// the system's attributes; capabilities may not go so.
 fn settle(key: &[u8], result: Result<(), Errno>) -> Result<(), Problem> {
     match result {
         Err(Errno::OPNOTSUPP) if key != CAPABILITY => {
             tracing::debug!(xattr = %String::from_utf8_lossy(key), "the file system has no such attributes");
+            Ok(())
+        }
+        Err(Errno::PERM) if key != CAPABILITY && is_in_user_namespace() => {
+            tracing::debug!(xattr = %String::from_utf8_lossy(key), "no user's namespace sets such attributes");
             Ok(())
         }
         result => result.map_err(|e| Problem::System("set an extended attribute of", e.into())),
@@ -100,14 +105,14 @@ fn settle(key: &[u8], result: Result<(), Errno>) -> Result<(), Problem> {
 
 /// Mark a folder so that overlayfs shows nothing of it from the layers below.
 pub(super) fn set_opaque(folder: BorrowedFd<'_>) -> Result<(), Problem> {
-    rustix::fs::fsetxattr(folder, OPAQUE, b"y", XattrFlags::empty())
+    rustix::fs::fsetxattr(folder, marks().opaque, b"y", XattrFlags::empty())
         .map_err(|e| Problem::System("mark as opaque", e.into()))
 }
 
 /// Whether [`set_opaque`] was done.
 pub(super) fn is_opaque(folder: BorrowedFd<'_>) -> bool {
     let mut value = [0u8; 8];
-    rustix::fs::fgetxattr(folder, OPAQUE, &mut value).is_ok_and(|n| value[..n] == *b"y")
+    rustix::fs::fgetxattr(folder, marks().opaque, &mut value).is_ok_and(|n| value[..n] == *b"y")
 }
 
 /// All attributes but overlayfs's own.

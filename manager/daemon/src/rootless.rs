@@ -1,0 +1,170 @@
+//! A manager that a user without root's rights starts: it works in namespaces in which that user is root.
+//!
+//! ```text
+//! the user's session                          namespaces (user, mount, network)
+//!   manager ─ makes or finds them ─ setns ───►  manager, shims, containers, bridges
+//!   slirp4netns ◄──── packets to the outside ── tap0
+//!                                               holder, which only keeps them alive
+//! ```
+//!
+//! The namespaces outlive each manager, as the containers in them do: the next manager finds the holder by its record
+//! and goes in. Sources: `user_namespaces(7)`, `newuidmap(1)`, `slirp4netns(1)`.
+
+mod launch;
+mod record;
+mod user;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
+
+use record::{Process, Record};
+
+/// What this program does when its first argument says so.
+const LAUNCH: &str = "launch-namespaces";
+const HOLD: &str = "hold-namespaces";
+/// What the manager inside is told by [`enter`].
+const NETWORK_SOCKET: &str = "BERTH_NETWORK_SOCKET";
+
+/// Do what this process was started for, if it is not a manager but one of its helpers.
+pub(crate) fn helper() -> Option<anyhow::Result<()>> {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next()?.to_str()? {
+        LAUNCH => Some(launch::launch(Path::new(&arguments.next()?))),
+        HOLD => Some(launch::hold()),
+        _ => None,
+    }
+}
+
+/// Go into the namespaces and start over there, if this process is not root. Returns if it is.
+pub(crate) fn enter() -> anyhow::Result<()> {
+    if geteuid().is_root() {
+        return Ok(());
+    }
+    let folders = Folders::of_user()?;
+    let runtime = folders.state.clone();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&runtime)
+        .with_context(|| format!("make the folder {}", runtime.display()))?;
+    let holder = {
+        let _one_at_a_time = lock(&runtime)?;
+        match Record::read(&runtime).filter(Record::is_whole) {
+            Some(record) => record.holder,
+            None => launch_from_outside(&runtime)?,
+        }
+    };
+    let folder = std::env::current_dir().context("find the working directory")?;
+    join(&holder).with_context(|| format!("enter the namespaces that process {} holds", holder.pid))?;
+    // The mount namespace has the same folders, but a process enters it at its root.
+    std::env::set_current_dir(&folder).with_context(|| format!("go back to {}", folder.display()))?;
+    let error = Command::new("/proc/self/exe")
+        .arg0(
+            std::env::args_os()
+                .next()
+                .unwrap_or_else(|| OsString::from("manager")),
+        )
+        .args(std::env::args_os().skip(1))
+        .env("BERTH_ROOT", &folders.root)
+        .env("BERTH_STATE", &folders.state)
+        .env(NETWORK_SOCKET, launch::api_socket(&runtime))
+        .exec();
+    Err(error).context("start again inside the namespaces")
+}
+
+/// Who opens ports of the host for a manager that has gone in.
+pub(crate) fn network_socket() -> Option<PathBuf> {
+    std::env::var_os(NETWORK_SOCKET).map(PathBuf::from)
+}
+
+/// Where a user's manager keeps what is its.
+struct Folders {
+    root: PathBuf,
+    state: PathBuf,
+}
+
+impl Folders {
+    fn of_user() -> anyhow::Result<Self> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let root = match (set("BERTH_ROOT"), set("XDG_DATA_HOME"), set("HOME")) {
+            (Some(root), _, _) => PathBuf::from(root),
+            (None, Some(data), _) => Path::new(&data).join("berth"),
+            (None, None, Some(home)) => Path::new(&home).join(".local/share/berth"),
+            (None, None, None) => bail!("find a place for images: neither HOME nor BERTH_ROOT is set"),
+        };
+        let state = match (set("BERTH_STATE"), set("XDG_RUNTIME_DIR")) {
+            (Some(state), _) => PathBuf::from(state),
+            (None, Some(runtime)) => Path::new(&runtime).join("berth"),
+            (None, None) => bail!(
+                "find a place for sockets: XDG_RUNTIME_DIR is not set; a login makes /run/user/{}, and BERTH_STATE names \
+                 another folder that only you can write",
+                geteuid()
+            ),
+        };
+        Ok(Self { root, state })
+    }
+}
+
+fn lock(folder: &Path) -> anyhow::Result<Flock<File>> {
+    let path = folder.join("namespaces.lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .with_context(|| format!("lock {}", path.display()))
+}
+
+/// By a process of its own: what it leaves running is then nobody's child who does not wait for it.
+fn launch_from_outside(runtime: &Path) -> anyhow::Result<Process> {
+    let status = Command::new("/proc/self/exe")
+        .arg0("manager")
+        .arg(LAUNCH)
+        .arg(runtime)
+        .status()
+        .context("start the making of namespaces")?;
+    if !status.success() {
+        bail!("a manager without root's rights needs namespaces of its own, and they could not be made");
+    }
+    let record = Record::read(runtime).filter(Record::is_whole);
+    Ok(record
+        .context("the namespaces that were just made are gone")?
+        .holder)
+}
+
+fn join(holder: &Process) -> anyhow::Result<()> {
+    let open = |name: &str| {
+        let path = format!("/proc/{}/ns/{name}", holder.pid);
+        File::open(&path).with_context(|| format!("open {path}"))
+    };
+    // All are opened before: inside, /proc may belong to somebody else.
+    let (user, network, mounts) = (open("user")?, open("net")?, open("mnt")?);
+    if !holder.is_alive() {
+        bail!("it has just ended");
+    }
+    setns(user, CloneFlags::CLONE_NEWUSER).context("enter the user namespace")?;
+    setns(network, CloneFlags::CLONE_NEWNET).context("enter the network namespace")?;
+    setns(mounts, CloneFlags::CLONE_NEWNS).context("enter the mount namespace")?;
+    become_root()
+}
+
+/// Of the user namespace.
+fn become_root() -> anyhow::Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setgroups(&[]).context("drop the user's groups")?;
+    setresgid(gid, gid, gid).context("take the group 0 of the namespace")?;
+    setresuid(uid, uid, uid).context("take the user 0 of the namespace")
+}

@@ -1,0 +1,217 @@
+//! Makes a user's namespaces, and what brings packets in and out of them.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, bail};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getegid, geteuid, pause, pipe, setsid};
+
+use super::record::{Process, Record};
+use super::user::{Subordinate, subordinate};
+use super::{HOLD, become_root};
+
+const NETWORK: &str = "slirp4netns";
+/// More than this it can't take.
+const MTU: &str = "65520";
+/// What it answers for: it asks the host's servers.
+const NAME_SERVER: &str = "nameserver 10.0.2.3\n";
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Where it takes orders to publish ports.
+pub(super) fn api_socket(runtime: &Path) -> PathBuf {
+    runtime.join("slirp4netns.sock")
+}
+
+/// Make all of it, leave a record in `runtime`, and end.
+pub(super) fn launch(runtime: &Path) -> anyhow::Result<()> {
+    setsid().context("leave the session")?;
+    let mut holder = Holder::start()?;
+    let made = holder.prepare(runtime);
+    if made.is_err() {
+        holder.end();
+    }
+    made
+}
+
+struct Holder {
+    child: Child,
+    /// Closed from the other side when it ends.
+    lives: OwnedFd,
+    answers: std::process::ChildStdout,
+    orders: std::process::ChildStdin,
+}
+
+impl Holder {
+    fn start() -> anyhow::Result<Self> {
+        // The holder inherits the end that nobody writes to.
+        let (lives, held) = pipe()?;
+        fcntl(&lives, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        let mut child = Command::new("/proc/self/exe")
+            .arg0("manager")
+            .arg(HOLD)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start the process that holds the namespaces")?;
+        drop(held);
+        let (answers, orders) = (child.stdout.take(), child.stdin.take());
+        Ok(Self {
+            child,
+            lives,
+            answers: answers.context("no pipe from the holder")?,
+            orders: orders.context("no pipe to the holder")?,
+        })
+    }
+
+    fn prepare(&mut self, runtime: &Path) -> anyhow::Result<()> {
+        self.await_answer()?;
+        let pid = self.child.id();
+        map("newuidmap", pid, geteuid().as_raw(), "/etc/subuid")?;
+        map("newgidmap", pid, getegid().as_raw(), "/etc/subgid")?;
+        let resolv_conf = runtime.join("resolv.conf");
+        std::fs::write(&resolv_conf, NAME_SERVER)
+            .with_context(|| format!("write {}", resolv_conf.display()))?;
+        let text = resolv_conf
+            .to_str()
+            .context("the state folder's name is not UTF-8")?;
+        self.order(text)?;
+        self.await_answer()?;
+        let network = start_network(pid, &self.lives, runtime)?;
+        let record = Record {
+            holder: Process::of(pid)?,
+            network: Process::of(network)?,
+        };
+        record.write(runtime)?;
+        self.order("stay")
+    }
+
+    fn order(&mut self, what: &str) -> anyhow::Result<()> {
+        writeln!(self.orders, "{what}").context("tell the holder what to do")
+    }
+
+    /// It says why on stderr if it can't go on.
+    fn await_answer(&mut self) -> anyhow::Result<()> {
+        let read = self.answers.read_exact(&mut [0]);
+        read.context("the process that holds the namespaces has given up")
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The namespaces' 0 is the user, and from 1 on they are the user's subordinate ids.
+fn map(program: &str, pid: u32, id: u32, ranges: &str) -> anyhow::Result<()> {
+    let Subordinate { first, count } = subordinate(Path::new(ranges), geteuid().as_raw())?;
+    let numbers = [pid, 0, id, 1, 1, first, count].map(|number| number.to_string());
+    let done = Command::new(program).args(&numbers).output().with_context(|| {
+        format!("run {program}, which Debian and Ubuntu have in the package uidmap, Fedora in shadow-utils")
+    })?;
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr);
+        bail!(
+            "{program} {}: {}: {}",
+            numbers.join(" "),
+            done.status,
+            said.trim()
+        );
+    }
+    Ok(())
+}
+
+/// Returns its process id when packets flow. It ends when the holder does.
+fn start_network(holder: u32, lives: &OwnedFd, runtime: &Path) -> anyhow::Result<u32> {
+    let log = runtime.join("slirp4netns.log");
+    let words = File::create(&log).with_context(|| format!("make {}", log.display()))?;
+    let socket = api_socket(runtime);
+    let _ = std::fs::remove_file(&socket);
+    let (mut ready, tell): (File, OwnedFd) = pipe().map(|(read, write)| (File::from(read), write))?;
+    fcntl(&ready, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    fcntl(lives, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    let mut network = Command::new(NETWORK)
+        .args(["--configure", "--mtu", MTU, "--disable-host-loopback"])
+        .args(["--enable-sandbox", "--enable-seccomp"])
+        .arg("--api-socket")
+        .arg(&socket)
+        .arg(format!("--ready-fd={}", tell.as_raw_fd()))
+        .arg(format!("--exit-fd={}", lives.as_raw_fd()))
+        .args([&holder.to_string(), "tap0"])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(words.try_clone()?)
+        .stderr(words)
+        .spawn()
+        .with_context(|| {
+            format!("run {NETWORK}, which brings containers' packets out; it is in a package of that name")
+        })?;
+    drop(tell);
+    let mut word = [0];
+    if ready.read(&mut word).unwrap_or(0) == 0 {
+        let _ = network.kill();
+        let status = network.wait()?;
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        bail!("{NETWORK} ended with {status}: {}", said.trim());
+    }
+    Ok(network.id())
+}
+
+/// Be the process that the namespaces live by. What it is told comes by stdin, one line a step.
+pub(super) fn hold() -> anyhow::Result<()> {
+    // Each of them, so that what fails is named.
+    unshare(CloneFlags::CLONE_NEWUSER).context(
+        "make a user namespace: where that is for root alone, the sysctls kernel.unprivileged_userns_clone, \
+         user.max_user_namespaces or kernel.apparmor_restrict_unprivileged_userns say so",
+    )?;
+    answer()?;
+    let resolv_conf = order()?;
+    become_root()?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
+        .context("make a mount and a network namespace")?;
+    // What the host mounts later is to be seen here, and nothing of here there.
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).context("separate the mounts")?;
+    if Path::new(RESOLV_CONF).exists() {
+        mount(Some(&*resolv_conf), RESOLV_CONF, none, MsFlags::MS_BIND, none)
+            .with_context(|| format!("mount {resolv_conf} on {RESOLV_CONF}"))?;
+    }
+    answer()?;
+    if order()? != "stay" {
+        return Ok(());
+    }
+    // Whoever reads its streams must not wait for them.
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    drop(null);
+    loop {
+        pause();
+    }
+}
+
+fn answer() -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout();
+    stdout
+        .write_all(b".")
+        .and_then(|()| stdout.flush())
+        .context("answer who started this")
+}
+
+fn order() -> anyhow::Result<String> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).context("read what to do")?;
+    if !line.ends_with('\n') {
+        bail!("who started this has ended");
+    }
+    line.truncate(line.len() - 1);
+    Ok(line)
+}

@@ -52,7 +52,7 @@ impl Made {
         self
     }
 
-    fn mark(&self, path: &str, attribute: &str, value: &[u8]) -> &Made {
+    fn mark(&self, path: &str, attribute: &CStr, value: &[u8]) -> &Made {
         lsetxattr(self.path(path), attribute, value, XattrFlags::empty()).unwrap();
         self
     }
@@ -126,7 +126,7 @@ fn a_merged_tree_shows_the_topmost_of_each_name() {
         .file("2/a/gone", "");
     made.whiteout("1/a/gone");
     made.file("2/opaque/hidden", "").file("1/opaque/shown", "");
-    made.mark("1/opaque", OPAQUE, b"y");
+    made.mark("1/opaque", marks().opaque, b"y");
     made.file("2/was-folder/x", "").file("0/was-folder", "");
     made.file("2/was-file", "").file("1/was-file/x", "");
     symlink("/etc/passwd", made.path("0/link")).unwrap();
@@ -139,7 +139,7 @@ fn a_merged_tree_shows_the_topmost_of_each_name() {
         0,
     )
     .unwrap();
-    made.mark("2/a/low", "user.note", b"x");
+    made.mark("2/a/low", c"user.note", b"x");
     assert_eq!(
         made.exported(),
         [
@@ -166,7 +166,7 @@ fn whiteouts_may_be_attributes() {
         .file("2/a/kept", "x")
         .file("1/a/gone", "")
         .file("1/a/empty", "");
-    made.mark("1/a", OPAQUE, b"x").mark("1/a/gone", WHITEOUT, b"y");
+    made.mark("1/a", marks().opaque, b"x").mark("1/a/gone", marks().whiteout, b"y");
     let exported = made.exported();
     assert_eq!(
         exported,
@@ -195,7 +195,7 @@ fn each_kind_of_change_is_told() {
         .file("0/file", "y")
         .folder("0/new/er");
     // As overlayfs marks what takes a whiteout's place; and what is new altogether, where it means nothing.
-    made.mark("0/remade", OPAQUE, b"y").mark("0/new", OPAQUE, b"y");
+    made.mark("0/remade", marks().opaque, b"y").mark("0/new", marks().opaque, b"y");
     assert_eq!(
         made.changes(&[]),
         [
@@ -251,11 +251,11 @@ fn what_the_runtime_made_is_left_out_unless_it_was_used() {
 
 #[test]
 fn an_overlay_with_options_of_others_is_refused() {
-    for attribute in FOREIGN {
+    for attribute in marks().foreign {
         let made = Made::new();
         made.folder("1/a").folder("0/a").mark("0/a", attribute, b"b");
         let told = made.changes(&[]);
-        assert!(told[0].contains(attribute), "{told:?}");
+        assert!(told[0].contains(attribute.to_str().unwrap()), "{told:?}");
     }
 }
 
@@ -266,8 +266,8 @@ fn capabilities_go_along_and_marks_of_this_machine_do_not() {
     let mut capability = [0u8; 20];
     (capability[0], capability[3], capability[5]) = (1, 2, 0x20);
     made.file("0/ping", "x")
-        .mark("0/ping", "security.capability", &capability);
-    made.mark("0/ping", "trusted.overlay.origin", b"x");
+        .mark("0/ping", c"security.capability", &capability);
+    made.mark("0/ping", c"trusted.overlay.origin", b"x");
     assert_eq!(
         made.exported(),
         ["./ Directory", "ping File  security.capability"]
@@ -287,7 +287,7 @@ fn capabilities_go_along_and_marks_of_this_machine_do_not() {
 fn a_folder_below_an_opaque_one_is_told_however_much_it_looks_as_before() {
     let made = Made::new();
     made.file("1/d/old", "").folder("1/d/sub").folder("0/d/sub");
-    made.mark("0/d", OPAQUE, b"y");
+    made.mark("0/d", marks().opaque, b"y");
     let at = |folder: &str| fs::File::open(made.path(folder)).unwrap();
     let time = at("1/d/sub").metadata().unwrap().modified().unwrap();
     at("0/d/sub").set_modified(time).unwrap();

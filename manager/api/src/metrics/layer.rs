@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 use super::{Metrics, UNTIL_FIRST_ANSWER};
 use crate::trace;
 
-/// Puts [`Measured`] around a service; nothing where there are neither metrics nor traces.
+/// Puts a measure around a service; nothing where there are neither metrics nor traces.
 #[derive(Clone)]
 pub struct Measure(pub(crate) Option<Metrics>);
 

@@ -646,3 +646,48 @@ fn tools_ask_a_server_for_its_health_and_what_it_offers() {
     let version: Value = serde_json::from_str(&grpcurl(&[], &["berth.v1.System/Version"])).expect("JSON");
     assert!(version["version"].is_string(), "{version}");
 }
+
+#[test]
+fn new_certificates_hold_for_who_connects_after_a_reload() {
+    let sandbox = Sandbox::new();
+    let (authority, other) = (Authority::new(&sandbox, "one"), Authority::new(&sandbox, "other"));
+    let manager = serving(&sandbox, &authority);
+    let home = sandbox.path().join("home");
+    fs::create_dir(&home).expect("make a home");
+    let host = format!("tcp://{PLACE}");
+    let old = authority.client();
+    let as_other = other.client();
+    // The files that clients show stay apart from those that the manager reads.
+    for name in ["ca.pem", "client.pem", "client.key"] {
+        fs::copy(authority.file(name), authority.file(&format!("old-{name}"))).expect("keep a file");
+    }
+    let old: Vec<_> = old
+        .iter()
+        .map(|word| word.replace("/one/", "/one/old-"))
+        .collect();
+    let version = |flags: &[String]| {
+        ctl(
+            &manager,
+            &home,
+            &[&["--host", &host][..], &words(flags), &["version"]].concat(),
+        )
+    };
+    version(&old).ok();
+    version(&as_other).refused();
+    let reload = |word: &str| {
+        run(Command::new("kill").args(["-HUP", &manager.pid().to_string()])).ok();
+        eventually("it has read them again", || {
+            manager.log().contains(word).then_some(())
+        });
+    };
+    // Half of a renewal is not right, and changes nothing.
+    fs::copy(other.file("server.pem"), authority.file("server.pem")).expect("renew");
+    reload("all stays as it was");
+    version(&old).ok();
+    for name in ["server.key", "ca.pem"] {
+        fs::copy(other.file(name), authority.file(name)).expect("renew");
+    }
+    reload("is read again, and holds");
+    version(&as_other).ok();
+    version(&old).refused();
+}

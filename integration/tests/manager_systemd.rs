@@ -6,6 +6,8 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 const SERVICE: &str = include_str!("../../manager/daemon/systemd/berth.service");
 const SOCKET: &str = include_str!("../../manager/daemon/systemd/berth.socket");
@@ -52,11 +54,15 @@ fn in_group(id: &str, file: &str) -> String {
         .to_owned()
 }
 
+/// There is one service of this name on a machine: tests take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Berth as an administrator installs it, until the end of the test.
-struct Installed;
+struct Installed(#[expect(dead_code, reason = "it is held")] MutexGuard<'static, ()>);
 
 impl Installed {
     fn new() -> Installed {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         for name in ["manager", "managerctl", "shim", "runtime", "init"] {
             let place = Path::new(PROGRAMS).join(name);
             fs::copy(binary(name), &place).expect("install a program");
@@ -65,7 +71,7 @@ impl Installed {
         fs::write("/etc/systemd/system/berth.socket", SOCKET).expect("install a unit");
         systemctl(&["daemon-reload"]);
         systemctl(&["enable", "--now", "berth.socket"]);
-        Installed
+        Installed(turn)
     }
 }
 
@@ -81,6 +87,21 @@ impl Drop for Installed {
     }
 }
 
+/// Make the image box:1.
+fn import(sandbox: &Sandbox) {
+    let archive = sandbox.path().join("box.tar");
+    let rootfs = sandbox.path().join("rootfs");
+    busybox_rootfs(&rootfs);
+    run(Command::new("tar")
+        .arg("-C")
+        .arg(rootfs)
+        .arg("-cf")
+        .arg(&archive)
+        .arg("."))
+    .ok();
+    ctl(&["import", archive.to_str().expect("a path"), "box:1"]);
+}
+
 #[test]
 fn systemd_starts_it_on_demand_and_containers_outlive_it() {
     if !is_systemd_here() {
@@ -93,17 +114,7 @@ fn systemd_starts_it_on_demand_and_containers_outlive_it() {
     ctl(&["version"]);
     assert_eq!(property("berth.service", "ActiveState"), "active");
 
-    let archive = sandbox.path().join("box.tar");
-    let rootfs = sandbox.path().join("rootfs");
-    busybox_rootfs(&rootfs);
-    run(Command::new("tar")
-        .arg("-C")
-        .arg(rootfs)
-        .arg("-cf")
-        .arg(&archive)
-        .arg("."))
-    .ok();
-    ctl(&["import", archive.to_str().expect("a path"), "box:1"]);
+    import(&sandbox);
     let ran = run(Command::new("managerctl").args(["run", "--rm", "box:1", "sh", "-c", "echo out; exit 7"]));
     assert_eq!((ran.code, ran.stdout.as_str()), (7, "out\n"), "{}", ran.stderr);
 
@@ -155,5 +166,150 @@ fn systemd_starts_it_on_demand_and_containers_outlive_it() {
     systemctl(&["restart", "berth.service"]);
     ctl(&["rm", "-f", "long"]);
     assert!(!Path::new("/sys/fs/cgroup/berth").join(&id).exists());
+    ctl(&["rmi", "box:1"]);
+}
+
+#[test]
+fn a_reload_of_the_service_reads_the_configuration_again() {
+    if !is_systemd_here() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let _installed = Installed::new();
+    import(&sandbox);
+    fs::create_dir_all("/etc/berth").expect("make a folder");
+    let file = Path::new("/etc/berth/manager.toml");
+    fs::write(file, "default-shm-size = '8m'\n").expect("write the configuration");
+    systemctl(&["reload", "berth.service"]);
+    eventually("the configuration holds", || {
+        let told = ctl(&["info", "--format", "json"]);
+        told.contains("/etc/berth/manager.toml").then_some(())
+    });
+    let seen = ctl(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "box:1",
+        "df",
+        "-k",
+        "/dev/shm",
+    ]);
+    assert!(seen.contains("8192"), "{seen}");
+    fs::remove_file(file).expect("remove the configuration");
+    ctl(&["rmi", "box:1"]);
+}
+
+/// Puts the wall clock back where it would be.
+struct Clock {
+    right: i64,
+    began: Instant,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        let now = run(Command::new("date").arg("+%s")).ok();
+        Clock {
+            right: now.trim().parse().expect("a number"),
+            began: Instant::now(),
+        }
+    }
+
+    /// So many days from where it should be.
+    fn jump(&self, days: i64) {
+        let now = self.right + self.began.elapsed().as_secs() as i64 + days * 86_400;
+        run(Command::new("date").args(["-s", &format!("@{now}")])).ok();
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.jump(0);
+    }
+}
+
+/// Health checks, back-off, a stop's grace, `logs --since` and events go on as if nothing had been.
+#[test]
+fn nothing_waits_for_a_clock_that_jumps() {
+    if !is_systemd_here() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let _installed = Installed::new();
+    import(&sandbox);
+    let clock = Clock::new();
+    for days in [-1, 1] {
+        clock.jump(0);
+        let health = [
+            "--health-cmd",
+            "false",
+            "--health-interval",
+            "1s",
+            "--health-retries",
+            "2",
+        ];
+        let ill = [
+            "run",
+            "-d",
+            "--name",
+            "ailing",
+            "--network",
+            "none",
+            "--health-start-period",
+            "3s",
+        ];
+        ctl(&[&ill[..], &health, &["box:1", "sleep", "1000"]].concat());
+        let again = [
+            "run",
+            "-d",
+            "--name",
+            "again",
+            "--network",
+            "none",
+            "--restart",
+            "always",
+            "box:1",
+        ];
+        ctl(&[&again[..], &["sh", "-c", "echo tick; sleep 0.2"]].concat());
+        let deaf = ["run", "-d", "--name", "deaf", "--network", "none", "box:1"];
+        ctl(&[
+            &deaf[..],
+            &["sh", "-c", "trap : TERM; while :; do sleep 0.1; done"],
+        ]
+        .concat());
+        let stopping = Command::new("managerctl")
+            .args(["stop", "-t", "4", "deaf"])
+            .spawn();
+        let (mut stopping, asked) = (stopping.expect("begin to stop"), Instant::now());
+        clock.jump(days);
+
+        let restarts = || inspect("again")["restartCount"].as_u64().unwrap_or(0);
+        let before = restarts();
+        eventually("it is started again", || (restarts() > before + 1).then_some(()));
+        eventually("it falls ill", || {
+            (inspect("ailing")["health"]["status"] == "unhealthy").then_some(())
+        });
+        assert!(stopping.wait().expect("the stop").success());
+        let took = asked.elapsed();
+        assert!(took >= Duration::from_secs(4), "{days} days: {took:?}");
+        assert!(took < Duration::from_secs(40), "{days} days: {took:?}");
+        // What is written and told now is of now.
+        eventually("it ticks again", || {
+            let seen = ctl(&["logs", "--since", "20s", "again"]);
+            seen.contains("tick").then_some(())
+        });
+        let events = ctl(&[
+            "events",
+            "--since",
+            "60s",
+            "--until",
+            "0s",
+            "--filter",
+            "container=again",
+        ]);
+        assert!(events.contains("start"), "{days} days: {events}");
+        ctl(&["rm", "-f", "ailing", "again", "deaf"]);
+    }
+    drop(clock);
     ctl(&["rmi", "box:1"]);
 }

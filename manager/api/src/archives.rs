@@ -13,6 +13,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
+use tracing::Instrument as _;
 
 use crate::status::status;
 use crate::stop::Stopping;
@@ -65,31 +66,34 @@ pub(crate) fn receive<M: Part>(
     let (sender, parts) = mpsc::channel(MESSAGES_MAX);
     let (begin, turn) = oneshot::channel();
     let mut stopping = stopping.clone();
-    tokio::spawn(async move {
-        if turn.await.is_err() {
-            return;
-        }
-        loop {
-            let message = tokio::select! {
-                message = messages.message() => message,
-                stops = stopping.status() => Err(stops),
-                () = cut.cancelled() => Err(Status::aborted("the copy was at a standstill")),
-                () = sender.closed() => return,
-            };
-            let part = match message {
-                Ok(Some(message)) => match message.data() {
-                    Some(data) => Ok(data),
-                    None => Err(io::Error::other("a message of it is not `data`")),
-                },
-                Ok(None) => return,
-                Err(status) => Err(io::Error::other(format!("it was cut off: {}", status.message()))),
-            };
-            let is_last = part.is_err();
-            if sender.send(part).await.is_err() || is_last {
+    tokio::spawn(
+        async move {
+            if turn.await.is_err() {
                 return;
             }
+            loop {
+                let message = tokio::select! {
+                    message = messages.message() => message,
+                    stops = stopping.status() => Err(stops),
+                    () = cut.cancelled() => Err(Status::aborted("the copy was at a standstill")),
+                    () = sender.closed() => return,
+                };
+                let part = match message {
+                    Ok(Some(message)) => match message.data() {
+                        Some(data) => Ok(data),
+                        None => Err(io::Error::other("a message of it is not `data`")),
+                    },
+                    Ok(None) => return,
+                    Err(status) => Err(io::Error::other(format!("it was cut off: {}", status.message()))),
+                };
+                let is_last = part.is_err();
+                if sender.send(part).await.is_err() || is_last {
+                    return;
+                }
+            }
         }
-    });
+        .in_current_span(),
+    );
     Receiver {
         begin: Some(begin),
         parts,
@@ -135,15 +139,18 @@ where
         manager: Handle::current(),
         cut: CancellationToken::new(),
     });
-    tokio::spawn(async move {
-        let sent = tokio::select! {
-            sent = sent => sent,
-            () = messages.closed() => return,
-        };
-        if let Err(error) = sent {
-            let _ = messages.send(Err(status(error))).await;
+    tokio::spawn(
+        async move {
+            let sent = tokio::select! {
+                sent = sent => sent,
+                () = messages.closed() => return,
+            };
+            if let Err(error) = sent {
+                let _ = messages.send(Err(status(error))).await;
+            }
         }
-    });
+        .in_current_span(),
+    );
     ReceiverStream::new(receiver)
 }
 

@@ -6,6 +6,7 @@ use proto::v1;
 use proto::v1::images_server::Images as Service;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
 
 use crate::archives;
 use crate::progress::Progress;
@@ -35,17 +36,20 @@ impl Service for Images {
         };
         let (progress, messages) = Progress::new();
         let engine = self.0.clone();
-        tokio::spawn(async move {
-            let report =
-                |layer: LayerProgress| progress.report(layer.digest.clone(), translate::layer(layer));
-            let pulled = tokio::select! {
-                pulled = engine.pull(&request.reference, options, &report) => pulled,
-                // The client has gone: so does its pull.
-                () = progress.closed() => return,
-            };
-            let last = pulled.map(translate::pulled).map_err(status);
-            progress.finish(Some(last)).await;
-        });
+        tokio::spawn(
+            async move {
+                let report =
+                    |layer: LayerProgress| progress.report(layer.digest.clone(), translate::layer(layer));
+                let pulled = tokio::select! {
+                    pulled = engine.pull(&request.reference, options, &report) => pulled,
+                    // The client has gone: so does its pull.
+                    () = progress.closed() => return,
+                };
+                let last = pulled.map(translate::pulled).map_err(status);
+                progress.finish(Some(last)).await;
+            }
+            .in_current_span(),
+        );
         Ok(Response::new(self.1.cut(messages)))
     }
 

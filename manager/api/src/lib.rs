@@ -5,14 +5,17 @@ mod check;
 mod containers;
 mod health;
 mod images;
+mod metrics;
 mod networks;
 mod progress;
 mod registries;
+mod setup;
 mod stats;
 mod status;
 mod stop;
 mod streams;
 mod system;
+mod trace;
 mod translate;
 mod usage;
 mod volumes;
@@ -27,7 +30,10 @@ use proto::v1::volumes_server::VolumesServer;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+use tower::layer::util::{Identity, Stack};
 
+pub use metrics::{CONTENT_TYPE, Measure, Metrics};
+pub use setup::{Configuration, Setup};
 pub use stop::Stopping;
 
 /// No request is longer; standard input comes in chunks that clients keep far below this.
@@ -36,16 +42,22 @@ const REQUEST_MAX_BYTES: usize = 4 << 20;
 const RESPONSE_MAX_BYTES: usize = 64 << 20;
 
 /// Berth's own gRPC API, version 1, over `engine`, added to what `server` is set up for. With it come the standard
-/// services by which tools ask for a server's health and for what it offers. Who waits for something when the manager
+/// services by which tools ask for a server's health and for what it offers. Calls are measured by `metrics`. Who waits for something when the manager
 /// is `stopping` is told.
-pub async fn grpc(mut server: Server, engine: &Engine, stopping: &Stopping) -> Router {
+pub async fn grpc(
+    server: Server,
+    engine: &Engine,
+    stopping: &Stopping,
+    setup: &Setup,
+    metrics: Option<&Metrics>,
+) -> Router<Stack<Measure, Identity>> {
     let images = ImagesServer::new(images::Images(engine.clone(), stopping.clone()))
         .max_decoding_message_size(REQUEST_MAX_BYTES)
         .max_encoding_message_size(RESPONSE_MAX_BYTES);
     let containers = ContainersServer::new(containers::Containers(engine.clone(), stopping.clone()))
         .max_decoding_message_size(REQUEST_MAX_BYTES)
         .max_encoding_message_size(RESPONSE_MAX_BYTES);
-    let system = SystemServer::new(system::System(engine.clone(), stopping.clone()))
+    let system = SystemServer::new(system::System(engine.clone(), stopping.clone(), setup.clone()))
         .max_decoding_message_size(REQUEST_MAX_BYTES)
         .max_encoding_message_size(RESPONSE_MAX_BYTES);
     let volumes = VolumesServer::new(volumes::Volumes(engine.clone()))
@@ -55,6 +67,7 @@ pub async fn grpc(mut server: Server, engine: &Engine, stopping: &Stopping) -> R
         .max_decoding_message_size(REQUEST_MAX_BYTES)
         .max_encoding_message_size(RESPONSE_MAX_BYTES);
     server
+        .layer(Measure(metrics.cloned()))
         .add_service(images)
         .add_service(containers)
         .add_service(system)

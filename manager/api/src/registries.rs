@@ -6,6 +6,7 @@ use proto::v1;
 use proto::v1::push_progress::Kind;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use tracing::Instrument as _;
 
 use crate::progress::Progress;
 use crate::status::status;
@@ -16,27 +17,30 @@ pub(crate) fn push(
     request: v1::PushRequest,
 ) -> ReceiverStream<Result<v1::PushProgress, Status>> {
     let (progress, messages) = Progress::new();
-    tokio::spawn(async move {
-        let tell = |part: String, kind| progress.report(part, v1::PushProgress { kind: Some(kind) });
-        let report = |blob: BlobProgress| tell(blob.digest.clone(), Kind::Blob(self::blob(blob)));
-        let done = |done: Pushed| tell(done.name.clone(), Kind::Pushed(pushed(done)));
-        let credentials = request.credentials.map(translate::credentials);
-        let work = async {
-            if request.all_tags {
-                let tags = engine.push_all_tags(&request.reference, credentials, &report, &done);
-                return tags.await;
-            }
-            done(engine.push(&request.reference, credentials, &report).await?);
-            Ok(())
-        };
-        let worked = tokio::select! {
-            worked = work => worked,
-            // The client has gone: so does its push.
-            () = progress.closed() => return,
-        };
-        let failure = worked.map_err(status).err();
-        progress.finish(failure.map(Err)).await;
-    });
+    tokio::spawn(
+        async move {
+            let tell = |part: String, kind| progress.report(part, v1::PushProgress { kind: Some(kind) });
+            let report = |blob: BlobProgress| tell(blob.digest.clone(), Kind::Blob(self::blob(blob)));
+            let done = |done: Pushed| tell(done.name.clone(), Kind::Pushed(pushed(done)));
+            let credentials = request.credentials.map(translate::credentials);
+            let work = async {
+                if request.all_tags {
+                    let tags = engine.push_all_tags(&request.reference, credentials, &report, &done);
+                    return tags.await;
+                }
+                done(engine.push(&request.reference, credentials, &report).await?);
+                Ok(())
+            };
+            let worked = tokio::select! {
+                worked = work => worked,
+                // The client has gone: so does its push.
+                () = progress.closed() => return,
+            };
+            let failure = worked.map_err(status).err();
+            progress.finish(failure.map(Err)).await;
+        }
+        .in_current_span(),
+    );
     messages
 }
 

@@ -8,6 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::check;
+use crate::setup::{self, Setup};
 use crate::status::status;
 use crate::stop::{Answers, Stopping};
 use crate::usage;
@@ -15,7 +16,7 @@ use crate::usage;
 const API_VERSION: &str = "berth.v1";
 const EVENT_QUEUE_MAX: usize = 16;
 
-pub(crate) struct System(pub(crate) Engine, pub(crate) Stopping);
+pub(crate) struct System(pub(crate) Engine, pub(crate) Stopping, pub(crate) Setup);
 
 #[tonic::async_trait]
 impl Service for System {
@@ -23,18 +24,16 @@ impl Service for System {
         &self,
         _request: Request<v1::VersionRequest>,
     ) -> Result<Response<v1::VersionResponse>, Status> {
-        let version = self.0.version().await;
-        Ok(Response::new(v1::VersionResponse {
-            version: version.version.to_owned(),
-            api_version: API_VERSION.to_owned(),
-            runtime_version: version.runtime_version,
-            os: std::env::consts::OS.to_owned(),
-            architecture: std::env::consts::ARCH.to_owned(),
-            kernel: version.kernel,
-            cgroups: version.cgroups.to_owned(),
-            root: version.root.to_string_lossy().into_owned(),
-            log_driver: version.log_driver,
-            log_drivers: engine::LOG_DRIVERS.map(str::to_owned).to_vec(),
+        Ok(Response::new(version(&self.0).await))
+    }
+
+    async fn info(&self, _request: Request<v1::InfoRequest>) -> Result<Response<v1::InfoResponse>, Status> {
+        let info = self.0.info().await.map_err(status)?;
+        let version = version(&self.0).await;
+        let answer = setup::info(info, self.0.counts(), &self.0.defaults(), &self.2);
+        Ok(Response::new(v1::InfoResponse {
+            version: Some(version),
+            ..answer
         }))
     }
 
@@ -89,5 +88,21 @@ impl Service for System {
         Ok(Response::new(
             self.1.cut(check::check(self.0.clone(), request.into_inner())),
         ))
+    }
+}
+
+async fn version(engine: &Engine) -> v1::VersionResponse {
+    let version = engine.version().await;
+    v1::VersionResponse {
+        version: version.version.to_owned(),
+        api_version: API_VERSION.to_owned(),
+        runtime_version: version.runtime_version,
+        os: std::env::consts::OS.to_owned(),
+        architecture: std::env::consts::ARCH.to_owned(),
+        kernel: version.kernel,
+        cgroups: version.cgroups.to_owned(),
+        root: version.root.to_string_lossy().into_owned(),
+        log_driver: version.log_driver,
+        log_drivers: engine::LOG_DRIVERS.map(str::to_owned).to_vec(),
     }
 }

@@ -158,9 +158,12 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Show the versions of client and manager
     Version,
+    /// Show the machine, the manager's configuration, and how much there is
+    Info,
     /// Show what happens, as it happens
     Events(Events),
-    /// Print a script that completes this command's words
+    /// Print a script by which a shell completes this command's words, and names of containers, images, networks, volumes
+    /// and contexts: `source <(managerctl completion bash)`
     Completion { shell: clap_complete::Shell },
 }
 
@@ -176,13 +179,17 @@ impl Command {
                 | Self::History(_)
                 | Self::Search(_)
                 | Self::System(
-                    SystemCommand::Df { .. } | SystemCommand::Check { .. } | SystemCommand::Doctor
+                    SystemCommand::Df { .. }
+                        | SystemCommand::Check { .. }
+                        | SystemCommand::Doctor
+                        | SystemCommand::Info
                 )
                 | Self::Ps(_)
                 | Self::Top(_)
                 | Self::Stats(_)
                 | Self::Inspect(_)
                 | Self::Version
+                | Self::Info
                 | Self::Volume(VolumeCommand::Ls(_) | VolumeCommand::Inspect { .. })
                 | Self::Network(NetworkCommand::Ls(_))
                 | Self::Events(_)
@@ -211,6 +218,8 @@ impl Command {
                 | Self::Stats(_)
                 | Self::Inspect(_)
                 | Self::Version
+                | Self::Info
+                | Self::System(SystemCommand::Info)
                 | Self::Volume(VolumeCommand::Ls(_) | VolumeCommand::Inspect { .. })
                 | Self::Events(_)
         )

@@ -7,6 +7,7 @@
 mod cli;
 mod client;
 mod commands;
+mod complete;
 mod contexts;
 mod detach;
 mod environment;
@@ -29,6 +30,7 @@ use clap::Parser as _;
 use crate::failure::Failure;
 
 fn main() {
+    complete::if_asked();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

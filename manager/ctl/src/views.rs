@@ -1,6 +1,7 @@
 //! The API's messages in the shape that JSON output promises. Field names are a contract: they are only added.
 
 mod image;
+mod info;
 mod isolation;
 mod names;
 mod networks;
@@ -10,6 +11,7 @@ mod upkeep;
 mod volumes;
 
 pub(crate) use image::{ImageDetails, familiar};
+pub(crate) use info::Info;
 pub(crate) use networks::Network;
 use networks::Place;
 pub(crate) use store::{Check, DiskUsage, Lease, Step};

@@ -2,29 +2,36 @@
 //! container along, and finds them again at its next start.
 
 mod accept;
+mod file;
 mod listen;
 mod lock;
 mod memory;
+mod metrics;
 mod options;
+mod reload;
 mod remote;
 mod rootless;
+mod settings;
 mod sys;
+mod traces;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
 use engine::Engine;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Server;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-use options::Options;
+use reload::{Level, Reload};
 use remote::Remote;
+use settings::{CommandLine, Settings};
+use traces::Traces;
 
 /// Threads for waiting; what waits for the kernel has its own.
 const WORKER_THREADS: usize = 2;
@@ -40,7 +47,7 @@ const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 fn main() -> ExitCode {
     let done = match rootless::helper() {
         Some(helped) => helped,
-        None => rootless::enter().and_then(|()| run(Options::parse())),
+        None => run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,15 +58,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: Options) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&options.log_level)
-        .with_context(|| format!("--log-level {:?}", options.log_level))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+fn run() -> anyhow::Result<()> {
+    let command_line = CommandLine::read();
+    let settings = command_line.settings()?;
+    let filter = settings.log_filter()?;
+    if settings.options.check_config {
+        settings.engine()?;
+        settings.print_checked();
+        return Ok(());
+    }
+    rootless::enter()?;
     sys::few_arenas();
-    many_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -67,14 +76,33 @@ fn run(options: Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the runtime of tasks")?;
-    let served = runtime.block_on(serve(options));
+    let traces = {
+        let _within = runtime.enter();
+        settings.traces()?
+    };
+    let (filter, level) = tracing_subscriber::reload::Layer::new(filter);
+    let to_stderr = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_filter(filter);
+    tracing_subscriber::registry()
+        .with(to_stderr)
+        .with(traces.as_ref().map(Traces::layer))
+        .init();
+    many_descriptors();
+    let served = runtime.block_on(serve(command_line, settings, level));
+    if let Some(traces) = traces {
+        runtime.block_on(traces.end());
+    }
     // Work that outlasts the grace, as of a commit of many files, ends with the process: it leaves what a kill leaves.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(options: Options) -> anyhow::Result<()> {
-    let config = options.config()?;
+async fn serve(command_line: CommandLine, settings: Settings, level: Level) -> anyhow::Result<()> {
+    // From now on, as it would end this process else.
+    let hangups = signal(SignalKind::hangup()).context("watch SIGHUP")?;
+    let config = settings.engine()?;
+    let options = &settings.options;
     make_folder(&options.root, 0o711)?;
     make_folder(&options.state, 0o711)?;
     // All else is nobody else's; what others are to reach gets its mode explicitly.
@@ -91,13 +119,33 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     };
     let group = asked.group.map(listen::group).transpose()?;
     let handed_over = listen::handed_over(&asked)?;
-    let remote = options.remote.listen().await?;
+    let mut remote = options.remote.listen().await?;
+    let metrics = match options.metrics_address {
+        Some(address) => Some(metrics::listen(address).await?),
+        None => None,
+    };
     let engine = Engine::open(config).await.context("open the engine")?;
     let listen::Listener {
         socket: listener,
         made,
     } = listen::Listener::open(handed_over, &socket, group)?;
     engine.bring_back();
+    let setup = api::Setup::default();
+    let metrics = metrics.map(|listener| {
+        let metrics = api::Metrics::new();
+        tokio::spawn(metrics::serve(listener, metrics.clone(), engine.clone()));
+        metrics
+    });
+    let reload = Reload {
+        command_line,
+        level,
+        engine: engine.clone(),
+        certificates: remote.as_mut().map(|remote| remote.certificates.clone()),
+        setup: setup.clone(),
+        settings: settings.clone(),
+    };
+    reload.tell(&settings);
+    tokio::spawn(reload.at_each(hangups));
     tokio::spawn(memory::give_back_when_idle());
     tracing::info!(socket = %socket.display(), root = %options.root.display(), "ready");
     tell_systemd(&[NotifyState::Ready]);
@@ -118,16 +166,16 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         tell_systemd(&[NotifyState::Stopping]);
         stop.send_replace(true);
     };
-    let local = api::grpc(Server::builder(), &engine, &stopping)
+    let local = api::grpc(Server::builder(), &engine, &stopping, &setup, metrics.as_ref())
         .await
         .serve_with_incoming_shutdown(accept::unix(listener), at_signal);
     let mut stopped_too = stopped.clone();
     let far = async {
-        let Some(Remote { server, incoming }) = remote else {
+        let Some(Remote { server, incoming, .. }) = remote else {
             return Ok(());
         };
         let at_stop = async { drop(stopped_too.wait_for(|stops| *stops).await) };
-        let router = api::grpc(server, &engine, &stopping).await;
+        let router = api::grpc(server, &engine, &stopping, &setup, metrics.as_ref()).await;
         router.serve_with_incoming_shutdown(incoming, at_stop).await
     };
     let served = async { tokio::try_join!(local, far) };

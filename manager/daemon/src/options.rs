@@ -1,14 +1,15 @@
 //! The command line.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use engine::{Config, Layers, Logging, PolicyFile};
+use engine::{Config, Defaults, Layers, PolicyFile};
 use network::Bridge;
 
 use crate::remote::RemoteOptions;
+use crate::traces::Wire;
 
 /// What fits into `sun_path` of unix(7), with the NUL behind it.
 const SOCKET_PATH_MAX_BYTES: usize = 107;
@@ -18,9 +19,16 @@ const LINK_NAME_MAX_BYTES: usize = 15;
 const TRUST_POLICY: &str = "/etc/berth/policy.json";
 
 /// The manager of containers, images and their network.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "manager", version, about)]
 pub(crate) struct Options {
+    /// The configuration: a key for each of these options, and more [default: /etc/berth/manager.toml, if it is there].
+    /// What is said here, or in the environment, counts above it. SIGHUP has it read again.
+    #[arg(long, env = "BERTH_CONFIG", value_name = "PATH")]
+    pub(crate) config: Option<PathBuf>,
+    /// Check the configuration and the options, say what is wrong, and end.
+    #[arg(long, visible_alias = "validate")]
+    pub(crate) check_config: bool,
     /// What has to survive a reboot: images, containers, logs.
     #[arg(
         long,
@@ -34,7 +42,7 @@ pub(crate) struct Options {
     pub(crate) state: PathBuf,
     /// Serve the API here [default: manager.sock in the state directory].
     #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    pub(crate) socket: Option<PathBuf>,
     /// Whose members may connect to the socket, and so do all that root may [default: root's own group].
     #[arg(long, value_name = "GROUP")]
     pub(crate) socket_group: Option<String>,
@@ -42,22 +50,22 @@ pub(crate) struct Options {
     pub(crate) remote: RemoteOptions,
     /// The shim's binary [default: `shim` beside this binary].
     #[arg(long, value_name = "PATH")]
-    shim: Option<PathBuf>,
+    pub(crate) shim: Option<PathBuf>,
     /// The runtime's binary [default: `runtime` beside the shim].
     #[arg(long, value_name = "PATH")]
-    runtime: Option<PathBuf>,
+    pub(crate) runtime: Option<PathBuf>,
     /// The program that is the first process of containers made with --init [default: `init` beside this binary].
     #[arg(long, value_name = "PATH")]
-    init_path: Option<PathBuf>,
+    pub(crate) init_path: Option<PathBuf>,
     /// Which images are accepted, by their signatures [default: /etc/berth/policy.json, if it is there].
     #[arg(long, env = "BERTH_TRUST_POLICY", value_name = "PATH")]
-    trust_policy: Option<PathBuf>,
+    pub(crate) trust_policy: Option<PathBuf>,
     /// The bridge of containers' network; made if it is not there.
     #[arg(long, default_value = "berth0", value_name = "NAME")]
-    bridge_name: String,
+    pub(crate) bridge_name: String,
     /// The bridge's own address, which is the containers' gateway, and the length of their subnet's prefix.
     #[arg(long, default_value = "172.30.0.1/16", value_name = "ADDRESS/PREFIX")]
-    bridge_subnet: String,
+    pub(crate) bridge_subnet: String,
     /// Where registries are configured: folders, separated by colons, in each of which registries have folders with
     /// containerd's hosts.toml, or docker's certificates. The first folder that has one for a registry counts.
     #[arg(
@@ -66,11 +74,11 @@ pub(crate) struct Options {
         default_value = "/etc/berth/certs.d:/etc/containerd/certs.d:/etc/docker/certs.d",
         value_name = "DIR[:DIR…]"
     )]
-    registry_config: String,
+    pub(crate) registry_config: String,
     /// What new layers of images are kept as: a folder each (folders), or a file each (erofs), an EROFS image that Linux
     /// 6.15 and later can mount from there; auto takes what the kernel can. Layers that are here stay as they are.
     #[arg(long, env = "BERTH_LAYERS", default_value = "folders", value_name = "FORM")]
-    layers: Layers,
+    pub(crate) layers: Layers,
     /// What becomes of the output of containers for which nothing else is asked: json-file, local, none, journald, syslog.
     #[arg(
         long,
@@ -78,10 +86,10 @@ pub(crate) struct Options {
         default_value = "json-file",
         value_name = "DRIVER"
     )]
-    log_driver: String,
+    pub(crate) log_driver: String,
     /// An option of that driver, as docker has them (max-size=10m); may be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = log_option)]
-    log_opt: Vec<(String, String)>,
+    pub(crate) log_opt: Vec<(String, String)>,
     /// journald's socket, for the driver of that name.
     #[arg(
         long,
@@ -89,7 +97,21 @@ pub(crate) struct Options {
         default_value = "/run/systemd/journal/socket",
         value_name = "PATH"
     )]
-    journal_socket: PathBuf,
+    pub(crate) journal_socket: PathBuf,
+    /// Serve metrics here, for Prometheus: GET /metrics, in the clear and to everybody who reaches it.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics_address: Option<SocketAddr>,
+    /// Send traces to the collector here, over OTLP: on this machine usually `http://127.0.0.1:4317`.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
+    /// How OTLP is spoken to it: grpc (usually at port 4317) or http/protobuf (4318).
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_PROTOCOL",
+        default_value = "grpc",
+        value_name = "PROTOCOL"
+    )]
+    pub(crate) otlp_protocol: Wire,
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter by module.
     #[arg(long, env = "BERTH_LOG", default_value = "info", value_name = "LEVEL")]
     pub(crate) log_level: String,
@@ -107,16 +129,8 @@ impl Options {
         self.socket.as_deref()
     }
 
-    fn logging(&self) -> anyhow::Result<Logging> {
-        let logging = Logging {
-            driver: self.log_driver.clone(),
-            options: self.log_opt.iter().cloned().collect(),
-        };
-        logging.check().context("--log-driver and --log-opt")?;
-        Ok(logging)
-    }
-
-    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+    /// How the engine is set up.
+    pub(crate) fn engine(&self, defaults: Defaults) -> anyhow::Result<Config> {
         let (gateway, prefix) = subnet(&self.bridge_subnet)
             .with_context(|| format!("--bridge-subnet {:?}", self.bridge_subnet))?;
         let name = &self.bridge_name;
@@ -173,7 +187,7 @@ impl Options {
                 .map(|folder| absolute(&folder))
                 .collect::<anyhow::Result<_>>()?,
             layers: self.layers,
-            logging: self.logging()?,
+            defaults,
             journal: absolute(&self.journal_socket)?,
             outside: crate::rootless::network_socket(),
         })

@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -36,35 +36,60 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const PEM_MAX_BYTES: u64 = 1 << 20;
 
 /// Where, and with which certificates.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct RemoteOptions {
     /// Serve the API at this address too, over TLS, to clients whose certificate --tlscacert has signed.
-    #[arg(long, value_name = "ADDRESS:PORT", requires_all = ["tlscacert", "tlscert", "tlskey"])]
-    tcp: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) tcp: Option<SocketAddr>,
     /// The authorities that sign clients' certificates, in PEM.
-    #[arg(long, value_name = "PATH", requires = "tcp")]
-    tlscacert: Option<PathBuf>,
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tlscacert: Option<PathBuf>,
     /// This manager's certificate, and those between it and its authority, in PEM.
-    #[arg(long, value_name = "PATH", requires = "tcp")]
-    tlscert: Option<PathBuf>,
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tlscert: Option<PathBuf>,
     /// The key of this manager's certificate, in PEM.
-    #[arg(long, value_name = "PATH", requires = "tcp")]
-    tlskey: Option<PathBuf>,
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tlskey: Option<PathBuf>,
 }
 
 /// A server that is set up, and who connects to it, having shown a certificate.
 pub(crate) struct Remote {
     pub(crate) server: Server,
     pub(crate) incoming: ReceiverStream<io::Result<TlsStream<TcpStream>>>,
+    /// The certificates of those who connect from now on.
+    pub(crate) certificates: watch::Sender<TlsAcceptor>,
 }
 
 impl RemoteOptions {
-    /// Listen, if that is asked for. The certificates are read now: newer ones need a newer manager.
+    /// All of them or none.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let certificates = [&self.tlscacert, &self.tlscert, &self.tlskey];
+        if self.tcp.is_some() {
+            ensure!(
+                certificates.iter().all(|path| path.is_some()),
+                "--tcp is for clients that show a certificate: --tlscacert, --tlscert and --tlskey have to be given too"
+            );
+            self.tls()?;
+        } else {
+            ensure!(
+                certificates.iter().all(|path| path.is_none()),
+                "--tlscacert, --tlscert and --tlskey are for --tcp, which is not given"
+            );
+        }
+        Ok(())
+    }
+
+    /// The certificates, as their files have them now.
+    pub(crate) fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
+        Ok(TlsAcceptor::from(Arc::new(self.tls()?)))
+    }
+
+    /// Listen, if that is asked for.
     pub(crate) async fn listen(&self) -> anyhow::Result<Option<Remote>> {
         let Some(address) = self.tcp else {
             return Ok(None);
         };
-        let tls = TlsAcceptor::from(Arc::new(self.tls()?));
+        let (certificates, tls) = watch::channel(self.acceptor()?);
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("listen at {address}"))?;
@@ -78,11 +103,12 @@ impl RemoteOptions {
         Ok(Some(Remote {
             server,
             incoming: ReceiverStream::new(incoming),
+            certificates,
         }))
     }
 
     fn tls(&self) -> anyhow::Result<ServerConfig> {
-        // clap has seen to it that none is missing.
+        // It is checked that none is missing.
         let [authorities, certificate, key] = [&self.tlscacert, &self.tlscert, &self.tlskey]
             .map(|path| path.as_deref().unwrap_or(Path::new("")));
         let mut roots = RootCertStore::empty();
@@ -112,7 +138,7 @@ impl RemoteOptions {
 /// Take who connects, and hand on who shows a certificate, until nobody asks for them any more.
 async fn take(
     listener: TcpListener,
-    tls: TlsAcceptor,
+    tls: watch::Receiver<TlsAcceptor>,
     known: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
 ) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
@@ -126,7 +152,7 @@ async fn take(
             Some(next) = next => next,
             () = known.closed() => return,
         };
-        let (tls, known) = (tls.clone(), known.clone());
+        let (tls, known) = (tls.borrow().clone(), known.clone());
         tokio::spawn(async move {
             let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(stream, &tls)).await;
             drop(turn);

@@ -8,8 +8,8 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 use rand::seq::SliceRandom;
 
-use crate::View;
 use crate::question::{HEADER_BYTES, Question, Unfit};
+use crate::{View, totals};
 
 /// A container's address is its own until it stops, which may be at once: nobody should keep it. (docker says 600.)
 const TTL_SECONDS: u32 = 0;
@@ -43,6 +43,7 @@ pub(crate) fn outcome(message: &[u8], transport: Transport, view: &dyn View) -> 
         Err(Unfit::Ignored) => return Outcome::Ignore,
         Err(Unfit::Refused(code)) => return refusal_of_unread(message, code),
     };
+    totals::count(&totals::QUESTIONS);
     match records(&question, view) {
         Some(records) => Outcome::Answer(encode(message, &question, transport, records)),
         None => Outcome::Forward(Box::new(question)),

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::answer::{Transport, refusal};
 use crate::question::Question;
+use crate::totals;
 use crate::upstream::{Heard, Sides};
 use crate::{Server, View};
 
@@ -42,6 +43,7 @@ impl Forwarder {
     /// The answer to `question`, which came as `message`: that of a server as it said it, but for the id; or that there
     /// is none.
     pub(crate) async fn ask(&self, message: &[u8], question: &Question, transport: Transport) -> Vec<u8> {
+        totals::count(&totals::FORWARDED);
         let servers = self.in_order();
         let mut waiting = servers.iter();
         let mut asked = FuturesUnordered::new();

@@ -27,12 +27,14 @@ pub mod fuzzing;
 mod host;
 mod question;
 mod server;
+mod totals;
 mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
 
 pub use host::HostServers;
 pub use server::{Service, serve};
+pub use totals::{Totals, totals};
 
 /// What one container may know, as it is at the moment of each question.
 pub trait View: Send + Sync + 'static {

@@ -15,6 +15,7 @@ use crate::View;
 use crate::answer::{Outcome, Transport, outcome, refusal};
 use crate::connection;
 use crate::forward::Forwarder;
+use crate::totals;
 use crate::upstream::Sides;
 
 /// Longer datagrams are no questions.
@@ -110,6 +111,7 @@ impl Server {
         };
         while self.forwards.try_join_next().is_some() {}
         if self.forwards.len() >= FORWARDS_MAX {
+            totals::count(&totals::REFUSED);
             return send(&self.udp, &refusal(&question, ResponseCode::Refused), client);
         }
         let (udp, forwarder) = (Arc::clone(&self.udp), Arc::clone(&self.forwarder));

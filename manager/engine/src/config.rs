@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use network::Bridge;
 
-use crate::request::Logging;
+use crate::defaults::Defaults;
 use crate::store::Subnet;
 
 /// How an engine is set up.
@@ -30,8 +30,8 @@ pub struct Config {
     pub registries: Vec<PathBuf>,
     /// What new layers of images are kept as.
     pub layers: image::Layers,
-    /// Of containers for which nothing else is asked.
-    pub logging: Logging,
+    /// What is left out of requests, at first.
+    pub defaults: Defaults,
     /// journald's socket.
     pub journal: PathBuf,
     /// Who opens ports of the host for a manager whose network is not the host's: slirp4netns's API socket.

@@ -22,7 +22,7 @@ impl Engine {
     /// Make a container. Its image has to be there. Besides, what of the image is not done here: a sentence each.
     pub async fn create(&self, mut request: CreateRequest) -> Result<(Arc<Container>, Vec<String>), Error> {
         let engine = &self.0;
-        request.logging = request.logging.or(&engine.config.logging);
+        engine.defaults.get().fill(&mut request);
         request.validate()?;
         for wanted in &request.networks {
             engine.networks.find(&wanted.network)?;

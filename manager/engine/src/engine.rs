@@ -9,11 +9,13 @@ use image::Images;
 use network::{Bridge, RulesWatch};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use crate::cgroup_parents::CgroupParents;
 use crate::commit::{Pauses, Turn};
 use crate::config::Config;
 use crate::container::{Container, State};
+use crate::defaults::Current;
 use crate::events::{Events, EventsRequest, Listener};
 use crate::lifecycle::Handle;
 use crate::logs::pack::Packer;
@@ -26,6 +28,7 @@ use crate::request::UpdateRequest;
 use crate::signals::SIGKILL;
 use crate::spec::{self, cgroups::Cgroups};
 use crate::store::Store;
+use crate::tally::Tally;
 use crate::volumes::Volumes;
 use crate::{Error, bundle, names, owner, reconcile};
 
@@ -52,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) cgroup_parents: CgroupParents,
     pub(crate) name_servers: NameServers,
     pub(crate) networks: Networks,
+    pub(crate) defaults: Current,
+    pub(crate) tally: Tally,
 }
 
 /// The engine. Clones share it.
@@ -73,7 +78,7 @@ impl Engine {
     /// Open the engine, and put right what a manager before this one has left: containers that still run are
     /// watched again, those that ended get their exits, and what has no owner is removed.
     pub async fn open(mut config: Config) -> Result<Engine, Error> {
-        config.logging.check()?;
+        config.defaults.check()?;
         owner::check_before(&config)?;
         for folder in [
             config.images(),
@@ -110,6 +115,8 @@ impl Engine {
             cgroup_parents: CgroupParents::default(),
             name_servers: NameServers::default(),
             networks,
+            defaults: Current::new(config.defaults.clone()),
+            tally: Tally::default(),
             config,
         });
         reconcile::all(&engine, containers).await?;
@@ -322,7 +329,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 pub(crate) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
-    joined(tokio::spawn(work)).await
+    joined(tokio::spawn(work.in_current_span())).await
 }
 
 /// Wait for a task, as if its work had been done here.

@@ -3,7 +3,7 @@
 
 mod filter;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -96,10 +96,13 @@ pub(crate) struct Events {
 struct Kept {
     events: VecDeque<Arc<Event>>,
     bytes: usize,
+    /// Of all there were, by kind and action.
+    totals: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl Kept {
     fn push(&mut self, event: Arc<Event>) {
+        *self.totals.entry((event.kind, event.action)).or_default() += 1;
         self.bytes += event.bytes();
         self.events.push_back(event);
         while self.events.len() > KEPT_MAX || self.bytes > KEPT_MAX_BYTES {
@@ -125,6 +128,17 @@ impl Events {
         kept.push(Arc::clone(&event));
         // Fails when nobody listens. Under the lock, so that nobody who comes now sees it twice or never.
         let _ = self.sender.send(event);
+    }
+
+    /// How many events there were, by kind and action.
+    pub(crate) fn totals(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.totals.clone()
+    }
+
+    /// How many listen.
+    pub(crate) fn listeners(&self) -> usize {
+        self.sender.receiver_count()
     }
 
     /// Tell of a container.

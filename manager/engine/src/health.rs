@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::Turn;
@@ -79,13 +80,12 @@ impl HealthStatus {
 
 impl Health {
     /// What is known after one more probe.
-    fn after(&self, probe: Probe, check: &Healthcheck, run_started_unix_nanos: i64) -> Health {
+    fn after(&self, probe: Probe, check: &Healthcheck, since_start: Duration) -> Health {
         let mut health = self.clone();
         if probe.exit_code == 0 {
             health.failing_streak = 0;
             health.status = HealthStatus::Healthy;
         } else {
-            let since_start = since(run_started_unix_nanos, probe.started_unix_nanos);
             if self.status != HealthStatus::Starting || since_start >= check.start_period() {
                 health.failing_streak = self.failing_streak.saturating_add(1);
             }
@@ -115,10 +115,12 @@ pub(crate) async fn watch(
     stopped: CancellationToken,
 ) {
     let mut health = container.health.clone().unwrap_or_default();
-    let started = container.started_unix_nanos;
+    // By the monotonic clock from here on: a step back of the other would have failures pass for a beginner's.
+    let age = since(container.started_unix_nanos, now_unix_nanos());
+    let watched = Instant::now();
+    let since_start = || age + watched.elapsed();
     loop {
-        let is_new = health.status == HealthStatus::Starting
-            && since(started, now_unix_nanos()) < check.start_period();
+        let is_new = health.status == HealthStatus::Starting && since_start() < check.start_period();
         let pause = if is_new {
             check.start_interval()
         } else {
@@ -133,10 +135,12 @@ pub(crate) async fn watch(
             () = turn => {}
             () = stopped.cancelled() => return,
         }
+        let began = since_start();
         let Some(probe) = probe::run(&engine, &container, &shim, &check, &stopped).await else {
             return;
         };
-        health = Arc::new(health.after(probe, &check, started));
+        engine.tally.probed(probe.exit_code);
+        health = Arc::new(health.after(probe, &check, began));
         if reports.send((container.runs, Arc::clone(&health))).await.is_err() {
             return;
         }
@@ -166,7 +170,11 @@ mod tests {
         let mut health = Health::default();
         let mut told = Vec::new();
         for (exit_code, at) in [(1, 1), (1, 2), (0, 3), (1, 4), (1, 5), (0, 6), (1, 20), (-1, 21)] {
-            health = health.after(probe(exit_code, at), &check, 0);
+            health = health.after(
+                probe(exit_code, at),
+                &check,
+                Duration::from_secs(at.unsigned_abs()),
+            );
             told.push((health.status.name(), health.failing_streak));
         }
         let expected = [

@@ -14,6 +14,7 @@ mod config;
 mod container;
 mod cp;
 mod create;
+mod defaults;
 mod engine;
 mod error;
 mod etc_files;
@@ -21,6 +22,7 @@ mod events;
 mod exec;
 mod health;
 mod images;
+mod info;
 mod input;
 mod joined;
 mod leases;
@@ -48,6 +50,7 @@ mod spec;
 mod stats;
 mod store;
 mod sys;
+mod tally;
 mod teardown;
 mod top;
 mod usage;
@@ -60,12 +63,15 @@ pub use commit::CommitRequest;
 pub use config::Config;
 pub use container::{Container, Exit, State};
 pub use cp::CopyRequest;
+pub use defaults::{AddressPool, Defaults};
+pub use dns::Totals as DnsTotals;
 pub use engine::{Engine, Inspection};
 pub use error::{Error, Kind};
 pub use events::{Event, EventFilters, EventsRequest, Listener};
 pub use exec::{ExecAttachment, ExecRequest};
 pub use health::{Health, HealthStatus, Probe};
-pub use image::{Layers, PathStat, PolicyFile};
+pub use image::{Layers, PathStat, PolicyFile, SPANS};
+pub use info::{Counts, Info};
 pub use input::{Input, Output};
 pub use list::ListFilters;
 pub use logs::{LogsRequest, Record, Stream};
@@ -77,11 +83,12 @@ pub use prune::{PruneFilters, Pruned};
 pub use request::{
     Bind, BindSource, CreateRequest, Device, DeviceValue, Healthcheck, HostEntry, Isolation, LOG_DRIVERS,
     Logging, Mount, Names, Network, PortRange, Ports, Publish, Recursion, Resources, RestartPolicy, Source,
-    Storage, TmpfsSource, Ulimit, UpdateRequest, VolumeSource,
+    Storage, TmpfsSource, Ulimit, UpdateRequest, VolumeSource, memory_in_bytes,
 };
 pub use signals::Until;
 pub use stats::{INTERVAL as STATS_INTERVAL, Sampler, Stats, Usage};
+pub use tally::Numbers;
 pub use top::Processes;
 pub use usage::{ContainerUsage, DiskUsage, VolumeUsage};
-pub use version::Version;
+pub use version::{Version, kernel};
 pub use volumes::{Volume, VolumeFilters, VolumeRequest};

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
+use tracing::{Instrument as _, Span};
 
 pub(crate) use lend::{Loan, Pace};
 
@@ -85,7 +86,8 @@ impl Held {
 type Reply = oneshot::Sender<Result<(), Error>>;
 
 enum Command {
-    Start(Reply),
+    /// The span is that of who asks.
+    Start(Span, Reply),
     /// By its policy, now that the manager is there.
     ComeBack(Reply),
     /// It is to stay down, should it be between two runs.
@@ -213,7 +215,8 @@ impl Handle {
 
     /// Start it. Nothing happens if it is running.
     pub(crate) async fn start(&self) -> Result<(), Error> {
-        self.command(Command::Start).await
+        let span = Span::current();
+        self.command(|reply| Command::Start(span, reply)).await
     }
 
     /// Start it by its policy, if that is to be.
@@ -352,7 +355,7 @@ impl Owner {
     async fn carry_out(&mut self, command: Command, inbox: &mut mpsc::Receiver<Command>) -> Option<Command> {
         let (result, reply) = match command {
             Command::Lend { pace, reply } => return self.lend(&pace, reply, inbox).await,
-            Command::Start(reply) => (self.start().await, reply),
+            Command::Start(span, reply) => (self.start().instrument(span).await, reply),
             Command::ComeBack(reply) => {
                 self.come_back();
                 (Ok(()), reply)

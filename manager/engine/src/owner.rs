@@ -85,7 +85,7 @@ mod tests {
             bridge: network::Bridge::default(),
             registries: Vec::new(),
             layers: image::Layers::default(),
-            logging: crate::Logging::default(),
+            defaults: crate::Defaults::default(),
             journal: PathBuf::new(),
             outside: None,
         }

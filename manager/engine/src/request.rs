@@ -23,7 +23,7 @@ pub use health::Healthcheck;
 pub use isolation::Isolation;
 pub(crate) use isolation::Seccomp;
 pub(crate) use log_tag::{Facts, Tag};
-pub use logging::{LOG_DRIVERS, Logging};
+pub use logging::{LOG_DRIVERS, Logging, memory_in_bytes};
 pub(crate) use logging::{Plan, ReceiverKind, Selection};
 pub use names::{HostEntry, Names};
 pub(crate) use ports::Wanted;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use network::{Endpoint, PublishedPort};
+use tracing::Instrument as _;
 
 use crate::container::{Container, now_unix_nanos};
 use crate::engine::{Inner, blocking};
@@ -18,6 +19,13 @@ use crate::shim::{Shim, Streams};
 use crate::spec::{self, Given, layers::Layers};
 use crate::volumes::{self, Prepared};
 use crate::{Error, bundle, etc_files, logs, name_servers, networks, ports, sys, teardown};
+
+/// The span of a part of a start, for whoever collects traces.
+macro_rules! part {
+    ($name:literal) => {
+        tracing::trace_span!(target: crate::SPANS, $name)
+    };
+}
 
 /// A run that has begun, and is on record.
 pub(crate) struct Started {
@@ -41,7 +49,12 @@ pub(crate) async fn start(engine: &Arc<Inner>, container: &Container, by: By) ->
         teardown::discard(engine, &container.id).await;
     }
     match steps(engine, container, by).await {
-        Ok(started) => Ok(started),
+        Ok(started) => {
+            if by == By::Policy {
+                engine.tally.restarted();
+            }
+            Ok(started)
+        }
         Err(error) => {
             teardown::discard(engine, &container.id).await;
             Err(error)
@@ -54,24 +67,29 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     let joined = Arc::new(Joined::of(engine, container)?);
     let ports = ports::claim(engine, container).await?;
     let log = logs::target::uri(engine, container).await?;
-    let prepared = volumes::prepare(engine, container).await?;
+    let preparing = volumes::prepare(engine, container);
+    let prepared = preparing.instrument(part!("start.volumes")).await?;
     failpoint::reach("start.volumes-ready");
 
-    let rootfs = write_files(engine, container, &prepared, &joined).await?;
+    let writing = write_files(engine, container, &prepared, &joined);
+    let rootfs = writing.instrument(part!("start.files")).await?;
     failpoint::reach("start.files-written");
 
-    let shim = Shim::launch(&engine.config, id).await?;
+    let launching = Shim::launch(&engine.config, id);
+    let shim = launching.instrument(part!("start.shim")).await?;
     failpoint::reach("start.shim-launched");
 
-    let pid = shim
-        .create(&engine.config, &rootfs, streams(engine, container, log))
-        .await?;
+    let creating = shim.create(&engine.config, &rootfs, streams(engine, container, log));
+    let pid = creating.instrument(part!("start.create")).await?;
     drop(prepared);
     joined.check(container)?;
     failpoint::reach("start.created");
 
-    connect_network(engine, container, pid).await?;
-    networks::attach_all(engine, container, pid).await?;
+    let connecting = async {
+        connect_network(engine, container, pid).await?;
+        networks::attach_all(engine, container, pid).await
+    };
+    connecting.instrument(part!("start.network")).await?;
     failpoint::reach("start.network-connected");
 
     if name_servers::are_for(engine, id) {
@@ -79,17 +97,16 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     }
     failpoint::reach("start.names-served");
 
-    ports::publish(engine, id).await?;
+    let publishing = ports::publish(engine, id);
+    publishing.instrument(part!("start.ports")).await?;
     failpoint::reach("start.ports-published");
 
-    shim.start("").await?;
+    shim.start("").instrument(part!("start.process")).await?;
     let at_unix_nanos = now_unix_nanos();
     failpoint::reach("start.process-started");
 
-    engine
-        .store
-        .started(id, pid, at_unix_nanos, by, ports.clone())
-        .await?;
+    let recording = engine.store.started(id, pid, at_unix_nanos, by, ports.clone());
+    recording.instrument(part!("start.record")).await?;
     failpoint::reach("start.recorded");
     Ok(Started {
         shim,

@@ -36,14 +36,19 @@ impl Engine {
         Version {
             version: env!("CARGO_PKG_VERSION"),
             runtime_version: runtime_version(&runtime).await,
-            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
-                .map(|release| release.trim().to_owned())
-                .unwrap_or_default(),
+            kernel: kernel(),
             cgroups: cgroups(Path::new("/sys/fs/cgroup")),
             root: config.root.clone(),
-            log_driver: config.logging.name().to_owned(),
+            log_driver: self.defaults().logging.name().to_owned(),
         }
     }
+}
+
+/// The kernel's release.
+pub fn kernel() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map(|release| release.trim().to_owned())
+        .unwrap_or_default()
 }
 
 async fn runtime_version(runtime: &Path) -> String {

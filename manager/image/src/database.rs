@@ -23,6 +23,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::Error;
 
+pub use contents::Stored;
 pub(crate) use contents::*;
 pub(crate) use images::*;
 pub(crate) use layers::*;

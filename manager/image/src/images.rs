@@ -279,6 +279,11 @@ impl Images {
         self.list_some(&Filters::default())
     }
 
+    /// How much is kept, as it is on record: nothing is measured.
+    pub fn stored(&self) -> Result<database::Stored, Error> {
+        database::stored(&self.store.database())
+    }
+
     /// The images and artifacts that pass filters, in the order of their ids, with those of their names that do.
     pub fn list_some(&self, filters: &Filters) -> Result<Vec<Kept>, Error> {
         let connection = self.store.database();

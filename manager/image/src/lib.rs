@@ -63,10 +63,14 @@ mod write_back;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 
+/// The target of spans for those who collect traces. They are at the level TRACE: where nobody collects, none is made.
+pub const SPANS: &str = "berth::spans";
+
 pub use self::credentials::Credentials;
 pub use ::credentials::Secret;
 pub use audit::{AuditCounts, AuditEvent, Difference, Fault, Finding};
 pub use commit::{ChangeKind, Changes, FileChange};
+pub use database::Stored;
 pub use database::{is_full as database_is_full, without_waiting_for_the_disk};
 pub use error::{Error, Kind, Refusal};
 pub use idmap::{IdMap, IdRange, Owners};

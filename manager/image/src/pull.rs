@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::credentials::Credentials;
 use crate::database;
@@ -29,7 +30,7 @@ use crate::reference::Reference;
 use crate::registry::Sources;
 use crate::store::{Parts, Store};
 use crate::trust::{self, Gate, Origin};
-use crate::{Error, Kept, LayerProgress, Phase, Platform, PullOptions, Pulled, blocking};
+use crate::{Error, Kept, LayerProgress, Phase, Platform, PullOptions, Pulled, SPANS, blocking};
 use layer::{Below, LayerJob, Placed};
 use local::Known;
 use plan::Plan;
@@ -93,7 +94,7 @@ impl Pulls {
         let pull = Pull::new(self, reference, options);
         let _given_up = pull.cancelled.clone().drop_guard();
         let flight = Arc::clone(&pull.flight);
-        let task = tokio::spawn(pull.run());
+        let task = tokio::spawn(pull.run().in_current_span());
         progress::watch(task, || flight.board.read(), progress, || Error::Cancelled(name)).await
     }
 
@@ -177,8 +178,12 @@ impl Pull {
             return Ok(pulled);
         }
         let unmoved = unmoved.map(|known| &known.target);
-        let plan = self.or_cancelled(self.plan(Some(&registry), unmoved)).await?;
-        let admitted = self.or_cancelled(self.admit(&registry, &plan)).await;
+        let planning = self.or_cancelled(self.plan(Some(&registry), unmoved));
+        let span = tracing::trace_span!(target: SPANS, "pull.plan");
+        let plan = planning.instrument(span).await?;
+        let admitting = self.or_cancelled(self.admit(&registry, &plan));
+        let span = tracing::trace_span!(target: SPANS, "pull.verify");
+        let admitted = admitting.instrument(span).await;
         let origin = match admitted {
             Ok(origin) => origin,
             Err(error) => {
@@ -189,7 +194,9 @@ impl Pull {
         };
         failpoint::reach("pull.planned");
         let (name, target) = (self.reference.name(), plan.target.target_digest.clone());
-        let kept = self.make(Some((&registry, origin)), plan, Some(name)).await?;
+        let making = self.make(Some((&registry, origin)), plan, Some(name));
+        let span = tracing::trace_span!(target: SPANS, "pull.layers");
+        let kept = making.instrument(span).await?;
         self.pulled(target, kept)
     }
 

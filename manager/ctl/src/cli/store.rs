@@ -26,6 +26,8 @@ pub(crate) enum ImageCommand {
 pub(crate) enum SystemCommand {
     /// Look whether this machine has what containers need, and say what to do; exits with 1 if something is broken
     Doctor,
+    /// Show the machine, the manager's configuration, and how much there is
+    Info,
     /// Show what images and containers take of the disk
     Df {
         /// Tell of each image and container

@@ -1,6 +1,7 @@
 //! `system doctor`: whether this machine has what containers need, and what to do where it has not. It changes nothing,
 //! and speaks to the manager only to see whether it answers.
 
+mod configuration;
 mod machine;
 
 use proto::v1::VersionRequest;
@@ -62,11 +63,15 @@ pub(super) async fn doctor(client: &Client, target: &Target, format: Format) -> 
             root = version.root;
             let found = format!("{} answers at {}", version.version, target.host);
             findings.push(Finding::new("manager", Status::Ok, found, ""));
+            findings.push(configuration::of_running(client).await);
         }
         Err(status) => {
             let failure = client.failure(&status);
             let advice = failure.hint.unwrap_or_default();
             findings.push(Finding::new("manager", Status::Broken, failure.message, &advice));
+            if let Host::Unix(_) = target.host {
+                findings.extend(configuration::of_file());
+            }
         }
     }
     if let Host::Unix(_) = target.host {

@@ -10,6 +10,7 @@ mod dial;
 mod doctor;
 mod exec;
 mod images;
+mod info;
 mod leases;
 mod login;
 mod logs;
@@ -64,6 +65,7 @@ pub(crate) async fn execute(mut cli: Cli) -> Result<u8> {
         Command::Context(command) => contexts::execute(command, &format),
         Command::System(SystemCommand::Doctor) => doctor::doctor(&client, &target, format).await,
         Command::System(SystemCommand::DialStdio) => dial::dial_stdio(&target).await,
+        Command::System(SystemCommand::Info) | Command::Info => info::info(&client, format).await,
         Command::Pull(flags) => images::pull(&client, &flags).await,
         Command::Push(flags) => registries::push(&client, &flags).await,
         Command::Images(flags) => images::list(&client, &flags, format).await,

@@ -1,14 +1,13 @@
 //! `inspect`, `version`, `events`, `completion`.
 
-use clap::CommandFactory as _;
 use proto::v1::{Event, EventsRequest, InspectContainerRequest, InspectImageRequest, VersionRequest};
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::cli::{Cli, Events, Format, Inspect, Kind};
+use crate::cli::{Events, Format, Inspect, Kind};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
-use crate::{output, views};
+use crate::{complete, output, views};
 
 /// Prints what was found, and then complains of what was not: as docker does.
 pub(super) async fn inspect(client: &Client, flags: Inspect, format: Option<Format>) -> Result<u8> {
@@ -159,8 +158,8 @@ fn event_row(event: &Event) -> Value {
 }
 
 pub(super) fn completion(shell: clap_complete::Shell) -> Result<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "managerctl", &mut script);
+    let script = complete::script(shell)
+        .map_err(|error| Failure::new(format!("write the script of {shell}: {error}")))?;
     output::print(&String::from_utf8_lossy(&script))?;
     Ok(0)
 }

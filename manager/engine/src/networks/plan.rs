@@ -9,6 +9,7 @@ use network::Bridge;
 use serde::{Deserialize, Serialize};
 
 use super::{BRIDGE_NAME, MTU, UserNetwork};
+use crate::defaults::Defaults;
 use crate::engine::Inner;
 use crate::request::check_labels;
 use crate::{Error, names};
@@ -159,7 +160,7 @@ impl NetworkRequest {
             Some(subnet) => subnet
                 .parse()
                 .map_err(|rule: String| Error::invalid("subnet", rule))?,
-            None => free(&taken)?,
+            None => free(&taken, &engine.defaults.get())?,
         };
         if !PREFIXES.contains(&subnet.prefix) {
             let rule = format!(
@@ -245,15 +246,13 @@ fn taken(engine: &Inner) -> Vec<(String, Range)> {
     taken
 }
 
-/// Out of docker's default pools: 172.17.0.0/16 to 172.31.0.0/16, then 192.168.0.0/16 by 4,096 addresses.
-fn free(taken: &[(String, Range)]) -> Result<Range, Error> {
-    let wide = (17..=31).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
-    let narrow = (0..16).map(|part| (Ipv4Addr::new(192, 168, part * 16, 0), 20));
+/// The first of the subnets that networks may have by default that nobody else has.
+fn free(taken: &[(String, Range)], defaults: &Defaults) -> Result<Range, Error> {
     let taken: Vec<_> = taken
         .iter()
         .map(|(_, range)| (range.first, range.prefix))
         .collect();
-    match Bridge::free_subnet(wide.chain(narrow), &taken)? {
+    match Bridge::free_subnet(defaults.subnets(), &taken)? {
         Some((first, prefix)) => Ok(Range { first, prefix }),
         None => Err(Error::NoSubnet),
     }

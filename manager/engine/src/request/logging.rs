@@ -320,6 +320,11 @@ pub(super) fn invalid(rule: impl Into<String>) -> Error {
     Error::invalid(FIELD, rule)
 }
 
+/// `10`, `10k`, `1.5MB`, `2GiB`, as docker reads sizes of memory: in units of 1024. None: it is no size.
+pub fn memory_in_bytes(text: &str) -> Option<u64> {
+    size_in_bytes(text, 1024)
+}
+
 /// `10`, `10k`, `1.5MB`, `2GiB`, as docker reads sizes.
 fn size_in_bytes(text: &str, unit: u64) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();

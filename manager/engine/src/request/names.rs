@@ -41,7 +41,7 @@ pub struct HostEntry {
 
 impl Names {
     /// Check every rule: each of these becomes a line or a word of a file that the container's programs trust.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         for (field, count, most) in [
             ("dns", self.servers.len(), SERVERS_MAX),
             ("dns_search", self.search.len(), SEARCH_MAX),

@@ -113,7 +113,7 @@ pub struct Ulimit {
 }
 
 impl Ulimit {
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let refuse = |rule: &str| Err(Error::invalid("ulimits", format!("{}: {rule}", self.name)));
         if !ULIMITS.contains(&self.name.as_str()) {
             return refuse("invalid ulimit type");

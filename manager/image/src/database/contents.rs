@@ -209,3 +209,29 @@ pub(crate) fn collect_garbage(transaction: &Transaction<'_>) -> Result<Garbage, 
     };
     collect().map_err(doing("collect garbage"))
 }
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Images and artifacts.
+    pub images: u64,
+    /// Compressed blobs.
+    pub content_bytes: u64,
+    /// Unpacked layers, as far as their sizes are on record.
+    pub layers_bytes: u64,
+}
+
+pub(crate) fn stored(connection: &Connection) -> Result<Stored, Error> {
+    let sums = "SELECT (SELECT count(*) FROM images), (SELECT coalesce(sum(size_bytes), 0) FROM contents),
+        (SELECT coalesce(sum(unpacked_bytes), 0) FROM layers)";
+    let ask = || -> rusqlite::Result<Stored> {
+        connection.prepare_cached(sums)?.query_row([], |row| {
+            Ok(Stored {
+                images: row.get::<_, i64>(0)?.cast_unsigned(),
+                content_bytes: row.get::<_, i64>(1)?.cast_unsigned(),
+                layers_bytes: row.get::<_, i64>(2)?.cast_unsigned(),
+            })
+        })
+    };
+    ask().map_err(doing("sum up what is kept"))
+}

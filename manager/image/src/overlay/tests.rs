@@ -166,7 +166,8 @@ fn whiteouts_may_be_attributes() {
         .file("2/a/kept", "x")
         .file("1/a/gone", "")
         .file("1/a/empty", "");
-    made.mark("1/a", marks().opaque, b"x").mark("1/a/gone", marks().whiteout, b"y");
+    made.mark("1/a", marks().opaque, b"x")
+        .mark("1/a/gone", marks().whiteout, b"y");
     let exported = made.exported();
     assert_eq!(
         exported,
@@ -195,7 +196,8 @@ fn each_kind_of_change_is_told() {
         .file("0/file", "y")
         .folder("0/new/er");
     // As overlayfs marks what takes a whiteout's place; and what is new altogether, where it means nothing.
-    made.mark("0/remade", marks().opaque, b"y").mark("0/new", marks().opaque, b"y");
+    made.mark("0/remade", marks().opaque, b"y")
+        .mark("0/new", marks().opaque, b"y");
     assert_eq!(
         made.changes(&[]),
         [

@@ -1,0 +1,290 @@
+//! What holds, of the command line (with the environment) and of the configuration's file: what the command line says
+//! counts, what it leaves out is the file's, and what that leaves out is as `--help` has it.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use engine::{Defaults, Logging, Names};
+use tracing_subscriber::EnvFilter;
+
+use crate::file::{self, File};
+use crate::options::Options;
+use crate::traces::{self, Traces};
+
+/// Where the file is, if nobody says otherwise; it need not be there.
+const DEFAULT_FILE: &str = "/etc/berth/manager.toml";
+
+/// What was typed, to be joined with what the file says at each time that it is read.
+pub(crate) struct CommandLine(ArgMatches);
+
+/// What holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) options: Options,
+    /// For requests that leave them out.
+    pub(crate) defaults: Defaults,
+    /// Where the file is; None: there is none.
+    pub(crate) file: Option<PathBuf>,
+    /// What the file says in vain: a sentence each.
+    pub(crate) overridden: Vec<String>,
+}
+
+impl CommandLine {
+    /// Ends the process where clap does: at an error, `--help` and `--version`.
+    pub(crate) fn read() -> CommandLine {
+        CommandLine(Options::command().get_matches())
+    }
+
+    /// With the file as it is now. All that can be checked is.
+    pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
+        let options = Options::from_arg_matches(&self.0).map_err(|error| anyhow!(error))?;
+        let (path, is_named) = match &options.config {
+            Some(path) => (path.clone(), true),
+            None => (PathBuf::from(DEFAULT_FILE), false),
+        };
+        let file = File::read(&path, is_named)?;
+        let path = file.is_some().then_some(path);
+        let mut join = Join {
+            matches: &self.0,
+            overridden: Vec::new(),
+        };
+        let (options, mut defaults) = join.all(options, file.unwrap_or_default());
+        let overridden = join.overridden;
+        defaults.logging = Logging {
+            driver: options.log_driver.clone(),
+            options: options.log_opt.iter().cloned().collect(),
+        };
+        let place = |key: &str, flags: &str| {
+            let in_file = path.as_deref().and_then(|path| file::place_of(path, key));
+            in_file.unwrap_or_else(|| flags.to_owned())
+        };
+        defaults.logging.check().with_context(|| {
+            let key = if defaults.logging.options.is_empty() {
+                "log-driver"
+            } else {
+                "log-opts"
+            };
+            place(key, "--log-driver and --log-opt")
+        })?;
+        defaults.check().map_err(|error| {
+            let place = path.as_ref().map(|path| path.display().to_string());
+            anyhow!("{}: {error}", place.unwrap_or_default())
+        })?;
+        options.remote.check()?;
+        if let Some(endpoint) = options.otlp_endpoint.as_deref().filter(|url| !url.is_empty()) {
+            traces::check(endpoint)?;
+        }
+        Ok(Settings {
+            options,
+            defaults,
+            file: path,
+            overridden,
+        })
+    }
+}
+
+impl Settings {
+    /// How the engine is set up.
+    pub(crate) fn engine(&self) -> anyhow::Result<engine::Config> {
+        self.options.engine(self.defaults.clone())
+    }
+
+    /// Traces, if somebody collects them; to be called within a runtime.
+    pub(crate) fn traces(&self) -> anyhow::Result<Option<Traces>> {
+        // An empty variable is as none.
+        let endpoint = self.options.otlp_endpoint.as_deref().unwrap_or_default();
+        if endpoint.is_empty() {
+            return Ok(None);
+        }
+        Traces::begin(endpoint, self.options.otlp_protocol).map(Some)
+    }
+
+    /// What is logged.
+    pub(crate) fn log_filter(&self) -> anyhow::Result<EnvFilter> {
+        let level = &self.options.log_level;
+        EnvFilter::try_new(level).with_context(|| format!("--log-level {level:?}"))
+    }
+
+    /// For `--check-config`.
+    pub(crate) fn print_checked(&self) {
+        match &self.file {
+            Some(file) => println!("{}: the configuration is valid", file.display()),
+            None => println!("there is no {DEFAULT_FILE}, and the options are valid"),
+        }
+        for sentence in &self.overridden {
+            println!("{sentence}");
+        }
+    }
+}
+
+/// The joining of both.
+struct Join<'a> {
+    matches: &'a ArgMatches,
+    overridden: Vec<String>,
+}
+
+impl Join<'_> {
+    fn all(&mut self, mut options: Options, file: File) -> (Options, Defaults) {
+        let is_of_files_driver = !self.is_given("log_driver")
+            || file
+                .log_driver
+                .as_ref()
+                .is_none_or(|driver| *driver == options.log_driver);
+        self.one("root", file.root, &mut options.root);
+        self.one("state", file.state, &mut options.state);
+        self.maybe("socket", file.socket, &mut options.socket);
+        self.maybe("socket_group", file.socket_group, &mut options.socket_group);
+        self.maybe("tcp", file.tcp, &mut options.remote.tcp);
+        self.maybe("tlscacert", file.tlscacert, &mut options.remote.tlscacert);
+        self.maybe("tlscert", file.tlscert, &mut options.remote.tlscert);
+        self.maybe("tlskey", file.tlskey, &mut options.remote.tlskey);
+        self.maybe("shim", file.shim, &mut options.shim);
+        self.maybe("runtime", file.runtime, &mut options.runtime);
+        self.maybe("init_path", file.init_path, &mut options.init_path);
+        self.maybe("trust_policy", file.trust_policy, &mut options.trust_policy);
+        self.one("bridge_name", file.bridge_name, &mut options.bridge_name);
+        self.one("bridge_subnet", file.bridge_subnet, &mut options.bridge_subnet);
+        let folders = file.registry_config.map(|folders| folders.0);
+        self.one("registry_config", folders, &mut options.registry_config);
+        self.one("layers", file.layers, &mut options.layers);
+        self.one("log_driver", file.log_driver, &mut options.log_driver);
+        // Those of another driver mean nothing to the one that holds.
+        if is_of_files_driver {
+            self.log_options(file.log_opts.0, &mut options.log_opt);
+        }
+        self.one("journal_socket", file.journal_socket, &mut options.journal_socket);
+        self.one("log_level", file.log_level, &mut options.log_level);
+        self.maybe(
+            "metrics_address",
+            file.metrics_address,
+            &mut options.metrics_address,
+        );
+        self.maybe("otlp_endpoint", file.otlp_endpoint, &mut options.otlp_endpoint);
+        self.one("otlp_protocol", file.otlp_protocol, &mut options.otlp_protocol);
+        let defaults = Defaults {
+            logging: Logging::default(),
+            shm_bytes: file.default_shm_size.map_or(0, |size| size.0),
+            ulimits: file.default_ulimits.0,
+            names: Names {
+                servers: file.dns.iter().map(ToString::to_string).collect(),
+                search: file.dns_search,
+                options: file.dns_opts,
+                hosts: Vec::new(),
+            },
+            address_pools: file.default_address_pools.iter().map(Into::into).collect(),
+        };
+        (options, defaults)
+    }
+
+    /// Option by option: each of them may be on either side.
+    fn log_options(&mut self, of_file: Vec<(String, String)>, options: &mut Vec<(String, String)>) {
+        for (name, value) in of_file {
+            match options.iter().find(|(given, _)| *given == name) {
+                Some((_, given)) if *given == value => {}
+                Some((_, given)) => {
+                    let sentence = sentence(&format!("log-opts.{name}"), "command line", given, &value);
+                    self.overridden.push(sentence);
+                }
+                None => options.push((name, value)),
+            }
+        }
+    }
+
+    fn one<T: PartialEq + Debug>(&mut self, id: &str, of_file: Option<T>, option: &mut T) {
+        let Some(value) = of_file else { return };
+        if !self.is_given(id) {
+            *option = value;
+        } else if *option != value {
+            let side = match self.matches.value_source(id) {
+                Some(ValueSource::EnvVariable) => "environment",
+                _ => "command line",
+            };
+            let key = id.replace('_', "-");
+            self.overridden.push(sentence(&key, side, option, &value));
+        }
+    }
+
+    fn maybe<T: PartialEq + Debug + Clone>(&mut self, id: &str, of_file: Option<T>, option: &mut Option<T>) {
+        match option {
+            Some(given) => self.one(id, of_file, given),
+            None => *option = of_file,
+        }
+    }
+
+    /// Whether it was typed, or is in the environment.
+    fn is_given(&self, id: &str) -> bool {
+        let source = self.matches.value_source(id);
+        source.is_some_and(|source| source != ValueSource::DefaultValue)
+    }
+}
+
+fn sentence(key: &str, side: &str, given: &impl Debug, of_file: &impl Debug) -> String {
+    format!("{key}: {given:?} of the {side} holds, and not {of_file:?} of the file")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(file: &str, arguments: &[&str]) -> anyhow::Result<Settings> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("manager.toml");
+        std::fs::write(&path, file).unwrap();
+        let path = path.to_str().unwrap();
+        let all = ["manager", "--config", path]
+            .into_iter()
+            .chain(arguments.iter().copied());
+        CommandLine(Options::command().try_get_matches_from(all).unwrap()).settings()
+    }
+
+    #[test]
+    fn the_command_line_beats_the_file_and_what_differs_is_told() {
+        let file = "root = '/file'\nstate = '/file'\nsocket-group = '7'\n[log-opts]\nmax-size = '1m'\nmax-file = 3\n";
+        let arguments = [
+            "--root",
+            "/typed",
+            "--log-opt",
+            "max-size=2m",
+            "--socket-group",
+            "7",
+        ];
+        let settings = joined(file, &arguments).unwrap();
+        let options = &settings.options;
+        assert_eq!(options.root.to_str(), Some("/typed"));
+        assert_eq!(options.state.to_str(), Some("/file"));
+        let logging = &settings.defaults.logging;
+        assert_eq!(logging.options["max-size"], "2m");
+        assert_eq!(logging.options["max-file"], "3");
+        assert_eq!(
+            settings.overridden,
+            [
+                "root: \"/typed\" of the command line holds, and not \"/file\" of the file",
+                "log-opts.max-size: \"2m\" of the command line holds, and not \"1m\" of the file",
+            ]
+        );
+    }
+
+    #[test]
+    fn options_of_the_files_driver_are_not_another_drivers() {
+        let file = "log-driver = 'json-file'\n[log-opts]\nmax-size = '1m'\n";
+        let settings = joined(file, &["--log-driver", "journald"]).unwrap();
+        assert_eq!(settings.defaults.logging.driver, "journald");
+        assert!(settings.defaults.logging.options.is_empty());
+        assert_eq!(
+            joined(file, &[]).unwrap().defaults.logging.options["max-size"],
+            "1m"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_beside_its_form_is_told_with_its_line_too() {
+        let error = joined("\nlog-driver = 'splunk'\n", &[]).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains("manager.toml:2: log-driver: "), "{error}");
+        let error = joined("tcp = '127.0.0.1:1'\n", &[]).unwrap_err().to_string();
+        assert!(error.contains("tlscacert"), "{error}");
+    }
+}

@@ -1,0 +1,144 @@
+//! What there is, in numbers, and what kind of machine this is.
+
+use crate::Error;
+use crate::container::State;
+use crate::engine::{Engine, blocking};
+
+/// How many containers are in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Running, and not paused.
+    pub running: usize,
+    /// Their processes stand still.
+    pub paused: usize,
+    /// About to be started again by their policy.
+    pub restarting: usize,
+    /// Made and not started yet.
+    pub created: usize,
+    /// Ended.
+    pub exited: usize,
+}
+
+impl Counts {
+    /// All of them.
+    pub fn all(&self) -> usize {
+        self.running + self.paused + self.restarting + self.created + self.exited
+    }
+}
+
+/// The machine, and how this manager works on it.
+#[derive(Debug, Clone, Default)]
+pub struct Info {
+    /// Of the host.
+    pub hostname: String,
+    /// `PRETTY_NAME` of os-release(5); empty: it has none.
+    pub operating_system: String,
+    /// CPUs that this process may use.
+    pub cpus: usize,
+    /// Of the machine's memory; 0: not known.
+    pub memory_bytes: u64,
+    /// Images that have a name or are needed.
+    pub images: usize,
+    /// Volumes.
+    pub volumes: usize,
+    /// Networks, the default one and those of users.
+    pub networks: usize,
+    /// How new layers of images are kept: `folders`, `erofs` or `auto`.
+    pub layers: &'static str,
+    /// Where registries are configured.
+    pub registries: Vec<std::path::PathBuf>,
+    /// The default bridge, and its address.
+    pub bridge: (String, String),
+}
+
+impl Engine {
+    /// How many containers are in which state, without a look at the disk.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for handle in self.0.containers.all() {
+            let snapshot = handle.snapshot();
+            if snapshot.gone {
+                continue;
+            }
+            let count = match snapshot.container.state {
+                State::Running => &mut counts.running,
+                State::Paused => &mut counts.paused,
+                State::Restarting => &mut counts.restarting,
+                State::Created => &mut counts.created,
+                State::Exited | State::Removing => &mut counts.exited,
+            };
+            *count += 1;
+        }
+        counts
+    }
+
+    /// The machine, how this manager works on it, and how much there is.
+    pub async fn info(&self) -> Result<Info, Error> {
+        let volumes = self.0.store.volumes().await?.len();
+        let engine = self.clone();
+        blocking(move || {
+            Ok(Info {
+                images: usize::try_from(engine.0.images.stored()?.images).unwrap_or(usize::MAX),
+                volumes,
+                networks: engine.0.networks.all().len() + 1,
+                ..engine.machine()
+            })
+        })
+        .await
+    }
+
+    /// The machine, and how this manager works on it; nothing is counted.
+    pub fn machine(&self) -> Info {
+        let config = &self.0.config;
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        Info {
+            hostname: read("/proc/sys/kernel/hostname").trim().to_owned(),
+            operating_system: pretty_name(&read("/etc/os-release")).unwrap_or_default(),
+            cpus: std::thread::available_parallelism().map_or(0, usize::from),
+            memory_bytes: memory_bytes(&read("/proc/meminfo")).unwrap_or(0),
+            layers: match config.layers {
+                image::Layers::Folders => "folders",
+                image::Layers::Erofs => "erofs",
+                image::Layers::Auto => "auto",
+            },
+            registries: config.registries.clone(),
+            bridge: (
+                config.bridge.name.clone(),
+                format!("{}/{}", config.bridge.gateway, config.bridge.prefix),
+            ),
+            ..Info::default()
+        }
+    }
+}
+
+/// Of `/etc/os-release`.
+fn pretty_name(os_release: &str) -> Option<String> {
+    let value = os_release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(value.trim_matches(['"', '\'']).to_owned())
+}
+
+/// Of `/proc/meminfo`.
+fn memory_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_is_read_from_its_files() {
+        let os = "NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\n";
+        assert_eq!(pretty_name(os).as_deref(), Some("Debian GNU/Linux 13 (trixie)"));
+        assert_eq!(pretty_name(""), None);
+        assert_eq!(
+            memory_bytes("MemTotal:       16 kB\nMemFree: 1 kB\n"),
+            Some(16384)
+        );
+        assert_eq!(memory_bytes("MemFree: 1 kB\n"), None);
+    }
+}

@@ -22,7 +22,8 @@ const TRUST_POLICY: &str = "/etc/berth/policy.json";
 #[derive(Debug, Clone, Parser)]
 #[command(name = "manager", version, about)]
 pub(crate) struct Options {
-    /// The configuration: a key for each of these options, and more [default: /etc/berth/manager.toml, if it is there].
+    /// The configuration: a key for each of these options, and more [default: /etc/berth/manager.toml, or a
+    /// user's own ~/.config/berth/manager.toml, if it is there].
     /// What is said here, or in the environment, counts above it. SIGHUP has it read again.
     #[arg(long, env = "BERTH_CONFIG", value_name = "PATH")]
     pub(crate) config: Option<PathBuf>,

@@ -86,6 +86,16 @@ pub(crate) fn network_socket() -> Option<PathBuf> {
     std::env::var_os(NETWORK_SOCKET).map(PathBuf::from)
 }
 
+/// Where a user's programs are configured; None: this manager is root's.
+pub(crate) fn configuration() -> Option<PathBuf> {
+    if geteuid().is_root() && network_socket().is_none() {
+        return None;
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let own = set("XDG_CONFIG_HOME").map(PathBuf::from);
+    own.or_else(|| set("HOME").map(|home| Path::new(&home).join(".config")))
+}
+
 /// Where a user's manager keeps what is its.
 struct Folders {
     root: PathBuf,

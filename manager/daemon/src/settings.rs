@@ -15,7 +15,10 @@ use crate::options::Options;
 use crate::traces::{self, Traces};
 
 /// Where the file is, if nobody says otherwise; it need not be there.
-const DEFAULT_FILE: &str = "/etc/berth/manager.toml";
+fn default_file() -> PathBuf {
+    let users = crate::rootless::configuration().map(|folder| folder.join("berth/manager.toml"));
+    users.unwrap_or_else(|| PathBuf::from("/etc/berth/manager.toml"))
+}
 
 /// What was typed, to be joined with what the file says at each time that it is read.
 pub(crate) struct CommandLine(ArgMatches);
@@ -43,7 +46,7 @@ impl CommandLine {
         let options = Options::from_arg_matches(&self.0).map_err(|error| anyhow!(error))?;
         let (path, is_named) = match &options.config {
             Some(path) => (path.clone(), true),
-            None => (PathBuf::from(DEFAULT_FILE), false),
+            None => (default_file(), false),
         };
         let file = File::read(&path, is_named)?;
         let path = file.is_some().then_some(path);
@@ -112,7 +115,7 @@ impl Settings {
     pub(crate) fn print_checked(&self) {
         match &self.file {
             Some(file) => println!("{}: the configuration is valid", file.display()),
-            None => println!("there is no {DEFAULT_FILE}, and the options are valid"),
+            None => println!("there is no {}, and the options are valid", default_file().display()),
         }
         for sentence in &self.overridden {
             println!("{sentence}");

@@ -32,6 +32,8 @@ pub struct Config {
     pub layers: image::Layers,
     /// Of containers for which nothing else is asked.
     pub logging: Logging,
+    /// Where plugins are looked for, and how long they are waited for.
+    pub plugins: plugins::Config,
     /// journald's socket.
     pub journal: PathBuf,
 }

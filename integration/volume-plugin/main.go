@@ -111,7 +111,7 @@ func (d *driver) Mount(r *volume.MountRequest) (*volume.MountResponse, error) {
 	case "relative":
 		return &volume.MountResponse{Mountpoint: "data"}, nil
 	case "up":
-		return &volume.MountResponse{Mountpoint: d.path("mounts/../../../etc")}, nil
+		return &volume.MountResponse{Mountpoint: d.folder + "/mounts/../../.."}, nil
 	case "missing":
 		return &volume.MountResponse{Mountpoint: d.path("nowhere")}, nil
 	case "none":

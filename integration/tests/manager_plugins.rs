@@ -239,7 +239,7 @@ fn a_plugin_that_lies_is_slow_or_dead_harms_nobody_else() {
 #[test]
 fn after_a_crash_only_what_runs_is_mounted() {
     let sandbox = Sandbox::new();
-    let Some((plugin, mut manager)) = start(&sandbox) else {
+    let Some((mut plugin, mut manager)) = start(&sandbox) else {
         return;
     };
     let image = manager.busybox();
@@ -277,7 +277,18 @@ fn after_a_crash_only_what_runs_is_mounted() {
         assert_eq!(manager.ctl(&["exec", "witness", "ls", "-d", "/d"]).ok(), "/d\n");
         manager.ctl(&["rm", "-f", "one"]).ok();
     }
+    // A plugin that is away at the end of a run is asked when it is back.
+    plugin.end();
     manager.ctl(&["rm", "-f", "witness"]).ok();
+    assert!(plugin.is_mounted("data"));
+    plugin.run();
     eventually("it is unmounted", || (!plugin.is_mounted("data")).then_some(()));
-    manager.ctl(&["volume", "rm", "data"]).ok();
+    manager.kill();
+    manager.set_failpoint(Some("plugin.removed"));
+    manager.start_again();
+    manager.ctl(&["volume", "rm", "data"]).refused();
+    manager.await_end();
+    manager.set_failpoint(None);
+    manager.start_again();
+    assert_eq!(manager.ctl(&["volume", "ls", "-q"]).ok(), "");
 }

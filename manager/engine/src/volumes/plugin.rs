@@ -341,16 +341,15 @@ fn merge(volumes: &mut Vec<Volume>, plugin: &str, listed: Vec<VolumeOfPlugin>, s
         let known = volumes.iter_mut().find(|volume| volume.name == found.name);
         match known {
             Some(volume) if volume.driver == plugin => add(volume, found, scope),
-            // The one on record is meant by the name.
-            Some(_) => {}
             None if crate::names::check(&found.name).is_ok() => volumes.push(unknown(plugin, found, scope)),
-            None => {}
+            // The one on record is meant by the name; and what has no name that can be used cannot be used.
+            Some(_) | None => {}
         }
     }
 }
 
 /// A volume of which only its plugin knows.
-pub(super) fn unknown(plugin: &str, found: VolumeOfPlugin, scope: Scope) -> Volume {
+fn unknown(plugin: &str, found: VolumeOfPlugin, scope: Scope) -> Volume {
     let mut volume = Volume {
         name: found.name.clone(),
         driver: plugin.to_owned(),

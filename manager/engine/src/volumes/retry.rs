@@ -11,7 +11,7 @@ use crate::Error;
 use crate::engine::Inner;
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// A plugin that says no this often means it, until the manager's next start.
 const REFUSALS_MAX: u32 = 5;
 

@@ -102,7 +102,12 @@ pub(crate) async fn settle_drivers(engine: &Inner, container: &mut Container) ->
             source.driver = driver_of(engine, &source.name, &source.driver).await?;
         }
         check_volume_options(&source.driver, &source.options)?;
-        if source.anonymous || source.driver == LOCAL {
+        if source.driver == LOCAL {
+            continue;
+        }
+        if source.anonymous {
+            // Of a plugin that is not there nothing gets on record.
+            engine.plugins.volume_driver(&source.driver, Effort::Once).await?;
             continue;
         }
         let volume = Volume {

@@ -1,6 +1,6 @@
 //! The `Volumes` service.
 
-use engine::{Engine, Volume, VolumeFilters, VolumeRequest};
+use engine::{Engine, VolumeFilters, VolumeRequest};
 use proto::v1;
 use proto::v1::volumes_server::Volumes as Service;
 use tonic::{Request, Response, Status};
@@ -9,13 +9,6 @@ use crate::status::status;
 use crate::translate;
 
 pub(crate) struct Volumes(pub(crate) Engine);
-
-impl Volumes {
-    fn message(&self, volume: Volume) -> v1::Volume {
-        let mountpoint = self.0.volume_path(&volume.name);
-        translate::storage::volume(volume, mountpoint.to_string_lossy().into_owned())
-    }
-}
 
 #[tonic::async_trait]
 impl Service for Volumes {
@@ -35,7 +28,8 @@ impl Service for Volumes {
             .await
             .map_err(status)?;
         Ok(Response::new(v1::VolumeResponse {
-            volume: Some(self.message(volume)),
+            volume: Some(translate::storage::volume(volume)),
+            warnings: Vec::new(),
         }))
     }
 
@@ -44,18 +38,19 @@ impl Service for Volumes {
         request: Request<v1::ListVolumesRequest>,
     ) -> Result<Response<v1::ListVolumesResponse>, Status> {
         let filters = VolumeFilters::parse(&request.into_inner().filters).map_err(status)?;
-        let volumes = self.0.volumes(&filters).await.map_err(status)?;
-        let volumes = volumes.into_iter().map(|volume| self.message(volume)).collect();
-        Ok(Response::new(v1::ListVolumesResponse { volumes }))
+        let (volumes, warnings) = self.0.volumes(&filters).await.map_err(status)?;
+        let volumes = volumes.into_iter().map(translate::storage::volume).collect();
+        Ok(Response::new(v1::ListVolumesResponse { volumes, warnings }))
     }
 
     async fn inspect(
         &self,
         request: Request<v1::InspectVolumeRequest>,
     ) -> Result<Response<v1::VolumeResponse>, Status> {
-        let volume = self.0.volume(&request.into_inner().name).await.map_err(status)?;
+        let (volume, warning) = self.0.volume(&request.into_inner().name).await.map_err(status)?;
         Ok(Response::new(v1::VolumeResponse {
-            volume: Some(self.message(volume)),
+            volume: Some(translate::storage::volume(volume)),
+            warnings: warning.into_iter().collect(),
         }))
     }
 

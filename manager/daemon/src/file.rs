@@ -39,6 +39,8 @@ pub(crate) struct File {
     pub(crate) bridge_name: Option<String>,
     pub(crate) bridge_subnet: Option<String>,
     pub(crate) registry_config: Option<Folders>,
+    pub(crate) plugin_folders: Option<Folders>,
+    pub(crate) plugin_timeout: Option<u64>,
     #[serde(deserialize_with = "values::parsed")]
     pub(crate) layers: Option<Layers>,
     pub(crate) log_driver: Option<String>,

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
@@ -76,6 +77,13 @@ pub(crate) struct Options {
         value_name = "DIR[:DIR…]"
     )]
     pub(crate) registry_config: String,
+    /// Where plugins are found: folders, separated by colons, each looked through for NAME.sock, NAME.spec and NAME.json.
+    #[arg(long, env = "BERTH_PLUGIN_FOLDERS", default_value = plugins::FOLDERS, value_name = "DIR[:DIR…]")]
+    pub(crate) plugin_folders: String,
+    /// For how many seconds a plugin's answer is waited for; a plugin that is not there is tried for half of it, and for
+    /// half a minute at most.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600), value_name = "SECONDS")]
+    pub(crate) plugin_timeout: u64,
     /// What new layers of images are kept as: a folder each (folders), or a file each (erofs), an EROFS image that Linux
     /// 6.15 and later can mount from there; auto takes what the kernel can. Layers that are here stay as they are.
     #[arg(long, env = "BERTH_LAYERS", default_value = "folders", value_name = "FORM")]
@@ -189,6 +197,13 @@ impl Options {
                 .collect::<anyhow::Result<_>>()?,
             layers: self.layers,
             defaults,
+            plugins: plugins::Config {
+                folders: std::env::split_paths(&self.plugin_folders)
+                    .filter(|folder| !folder.as_os_str().is_empty())
+                    .map(|folder| absolute(&folder))
+                    .collect::<anyhow::Result<_>>()?,
+                timeout: Duration::from_secs(self.plugin_timeout),
+            },
             journal: absolute(&self.journal_socket)?,
             outside: crate::rootless::network_socket(),
         })

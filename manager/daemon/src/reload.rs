@@ -113,6 +113,8 @@ fn differing(before: &Options, now: &Options) -> Vec<&'static str> {
         ("bridge-name", before.bridge_name != now.bridge_name),
         ("bridge-subnet", before.bridge_subnet != now.bridge_subnet),
         ("registry-config", before.registry_config != now.registry_config),
+        ("plugin-folders", before.plugin_folders != now.plugin_folders),
+        ("plugin-timeout", before.plugin_timeout != now.plugin_timeout),
         ("layers", before.layers != now.layers),
         ("metrics-address", before.metrics_address != now.metrics_address),
         ("otlp-endpoint", before.otlp_endpoint != now.otlp_endpoint),

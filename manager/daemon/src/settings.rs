@@ -115,7 +115,10 @@ impl Settings {
     pub(crate) fn print_checked(&self) {
         match &self.file {
             Some(file) => println!("{}: the configuration is valid", file.display()),
-            None => println!("there is no {}, and the options are valid", default_file().display()),
+            None => println!(
+                "there is no {}, and the options are valid",
+                default_file().display()
+            ),
         }
         for sentence in &self.overridden {
             println!("{sentence}");
@@ -152,6 +155,9 @@ impl Join<'_> {
         self.one("bridge_subnet", file.bridge_subnet, &mut options.bridge_subnet);
         let folders = file.registry_config.map(|folders| folders.0);
         self.one("registry_config", folders, &mut options.registry_config);
+        let folders = file.plugin_folders.map(|folders| folders.0);
+        self.one("plugin_folders", folders, &mut options.plugin_folders);
+        self.one("plugin_timeout", file.plugin_timeout, &mut options.plugin_timeout);
         self.one("layers", file.layers, &mut options.layers);
         self.one("log_driver", file.log_driver, &mut options.log_driver);
         // Those of another driver mean nothing to the one that holds.

@@ -32,6 +32,8 @@ pub struct Config {
     pub layers: image::Layers,
     /// What is left out of requests, at first.
     pub defaults: Defaults,
+    /// Where plugins are looked for, and how long they are waited for.
+    pub plugins: plugins::Config,
     /// journald's socket.
     pub journal: PathBuf,
     /// Who opens ports of the host for a manager whose network is not the host's: slirp4netns's API socket.

@@ -147,15 +147,19 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
 }
 
 /// Put it on record with its volumes; these have their folders afterwards.
-async fn record_with_volumes(engine: &Arc<Inner>, container: Container) -> Result<Container, Error> {
+async fn record_with_volumes(engine: &Arc<Inner>, mut container: Container) -> Result<Container, Error> {
     if !container.has_volumes() {
         return record(engine, container).await;
     }
+    volumes::settle_drivers(engine, &mut container).await?;
     let changes = engine.volumes.lock().await;
     let container = record(engine, container).await?;
     failpoint::reach("create.volumes-recorded");
-    let made = volumes::make_folders(engine, &container).await;
+    let mut made = volumes::make_folders(engine, &container).await;
     drop(changes);
+    if made.is_ok() {
+        made = volumes::make_anonymous(engine, &container).await;
+    }
     if let Err(error) = made {
         engine.store.delete(&container.id, true).await?;
         engine.networks.forget(&container.id);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use image::Images;
 use network::{Bridge, RulesWatch};
+use plugins::Plugins;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) log_packer: Packer,
     pub(crate) pauses: Pauses,
     pub(crate) volumes: Volumes,
+    pub(crate) plugins: Plugins,
     /// Starts that nobody waits for take turns, and none has one before reconcile is done.
     pub(crate) starts: Semaphore,
     pub(crate) ports: Claims,
@@ -110,6 +112,7 @@ impl Engine {
             log_packer: Packer::new()?,
             pauses: Pauses::default(),
             volumes: Volumes::default(),
+            plugins: Plugins::new(config.plugins.clone()),
             starts: Semaphore::new(0),
             ports: Claims::default(),
             cgroup_parents: CgroupParents::default(),

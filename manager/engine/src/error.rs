@@ -61,6 +61,19 @@ pub enum Error {
     /// The volume was removed, and its folder is still there.
     #[error("volume {0} is just being removed: try again, or choose another name")]
     VolumeGoing(String),
+    /// A volume of this name is another driver's.
+    #[error(
+        "volume {volume}: conflict: volume name must be unique: it is a volume of driver {driver:?} already; name that driver or none, or choose another name"
+    )]
+    VolumeConflict {
+        /// Its name.
+        volume: String,
+        /// Whose it is.
+        driver: String,
+    },
+    /// A plugin.
+    #[error(transparent)]
+    Plugin(#[from] plugins::Error),
     /// What a volume's options name could not be mounted.
     #[error("mount {device} (type {kind}) at {}: {source}", target.display())]
     VolumeMount {
@@ -247,7 +260,10 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::NoSuchContainer(_) | Error::NoSuchVolume(_) | Error::NoSuchNetwork(_) => Kind::NotFound,
-            Error::NameTaken { .. } | Error::NetworkExists(_) => Kind::AlreadyExists,
+            Error::NameTaken { .. } | Error::NetworkExists(_) | Error::VolumeConflict { .. } => {
+                Kind::AlreadyExists
+            }
+            Error::Plugin(error) => plugin_kind(error),
             Error::Ambiguous { .. } | Error::Invalid { .. } | Error::User { .. } => Kind::Invalid,
             Error::WrongState { .. }
             | Error::Runtime { .. }
@@ -314,6 +330,18 @@ impl Error {
             path: path.to_owned(),
             source,
         }
+    }
+}
+
+fn plugin_kind(error: &plugins::Error) -> Kind {
+    match error {
+        plugins::Error::NotFound { .. } => Kind::NotFound,
+        plugins::Error::Name(_) => Kind::Invalid,
+        plugins::Error::Unreachable { .. } | plugins::Error::NoAnswer { .. } => Kind::Unavailable,
+        plugins::Error::Spec { .. }
+        | plugins::Error::NotAVolumeDriver { .. }
+        | plugins::Error::Refused { .. }
+        | plugins::Error::Answer { .. } => Kind::Precondition,
     }
 }
 

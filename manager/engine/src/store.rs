@@ -6,13 +6,13 @@
 //! What the next start would do anyhow after a power cut is not waited for: it is as safe from a kill as the rest.
 
 mod ballast;
+mod mounts;
 mod networks;
 mod ports;
 mod rows;
 mod schema;
 mod volumes;
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -28,6 +28,9 @@ use crate::request::CreateRequest;
 use crate::restart::Next;
 use crate::run::By;
 use crate::volumes::Volume;
+
+pub(crate) use mounts::PluginMount;
+pub(crate) use volumes::VolumeRecord;
 
 pub(crate) use ballast::Ballast;
 
@@ -283,13 +286,62 @@ impl Store {
         self.write("read the volumes", Room::SetAside, volumes::all).await
     }
 
-    /// The options of a volume.
-    pub(crate) async fn volume_options(&self, name: &str) -> Result<BTreeMap<String, String>, Error> {
+    /// Whose a volume is, and with which options. None: there is none.
+    pub(crate) async fn volume_record(&self, name: &str) -> Result<Option<VolumeRecord>, Error> {
         let name = name.to_owned();
         self.write("read a volume", Room::SetAside, move |connection| {
-            volumes::options(connection, &name)
+            volumes::record(connection, &name)
         })
         .await
+    }
+
+    /// A plugin is about to be asked to mount a volume for a container.
+    pub(crate) async fn mounting(&self, volume: &str, container: &str, plugin: &str) -> Result<(), Error> {
+        let (volume, container, plugin) = (volume.to_owned(), container.to_owned(), plugin.to_owned());
+        let work = move |connection: &Connection| mounts::insert(connection, &volume, &container, &plugin);
+        // A power cut takes the mount with it.
+        self.write_for("put a mount on record", Room::Needed, Lasting::Kills, work)
+            .await
+    }
+
+    /// Whether it is mounted is not known from now on, or it is known that it is.
+    pub(crate) async fn mount_in_doubt(
+        &self,
+        volume: &str,
+        container: &str,
+        in_doubt: bool,
+    ) -> Result<(), Error> {
+        let (volume, container) = (volume.to_owned(), container.to_owned());
+        let work =
+            move |connection: &Connection| mounts::set_in_doubt(connection, &volume, &container, in_doubt);
+        self.write_for("put a mount on record", Room::SetAside, Lasting::Kills, work)
+            .await
+    }
+
+    /// It is undone.
+    pub(crate) async fn unmounted(&self, volume: &str, container: &str) -> Result<(), Error> {
+        let (volume, container) = (volume.to_owned(), container.to_owned());
+        let work = move |connection: &Connection| mounts::delete(connection, &volume, &container);
+        self.write_for("forget a mount", Room::SetAside, Lasting::Kills, work)
+            .await
+    }
+
+    /// All mounts of plugins that there may be.
+    pub(crate) async fn plugin_mounts(&self) -> Result<Vec<PluginMount>, Error> {
+        self.write("read the mounts of plugins", Room::SetAside, mounts::all)
+            .await
+    }
+
+    /// That of a volume for one container.
+    pub(crate) async fn plugin_mount(
+        &self,
+        volume: &str,
+        container: &str,
+    ) -> Result<Option<PluginMount>, Error> {
+        let all = self.plugin_mounts().await?;
+        Ok(all
+            .into_iter()
+            .find(|mount| mount.volume == volume && mount.container == container))
     }
 
     /// Begin the removal of a volume that nobody uses.
@@ -301,8 +353,17 @@ impl Store {
         .await
     }
 
-    /// Volumes whose removal is not finished.
-    pub(crate) async fn marked_volumes(&self) -> Result<Vec<String>, Error> {
+    /// The volume stays, after all.
+    pub(crate) async fn unmark_volume(&self, name: &str) -> Result<(), Error> {
+        let name = name.to_owned();
+        self.write("keep a volume", Room::SetAside, move |connection| {
+            volumes::unmark(connection, &name)
+        })
+        .await
+    }
+
+    /// Volumes whose removal is not finished: names and drivers.
+    pub(crate) async fn marked_volumes(&self) -> Result<Vec<(String, String)>, Error> {
         self.write("read the volumes", Room::SetAside, volumes::marked)
             .await
     }

@@ -75,7 +75,7 @@ impl Engine {
     /// the volumes.
     pub async fn disk_usage(&self) -> Result<DiskUsage, Error> {
         let containers = self.list(true);
-        let volumes = self.volumes(&VolumeFilters::default()).await?;
+        let volumes = self.recorded_volumes(&VolumeFilters::default()).await?;
         let engine = Arc::clone(&self.0);
         blocking(move || {
             let of_volume = |volume: Volume| VolumeUsage {

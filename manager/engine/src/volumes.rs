@@ -9,14 +9,16 @@ mod copy_up;
 mod folder;
 mod local;
 mod part;
+mod plugin;
 mod prune;
 pub(crate) mod reconcile;
 mod resolve;
+mod retry;
 mod slots;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::container::{Container, now_unix_nanos};
 use crate::engine::{Engine, Inner, blocking, to_its_end};
@@ -29,6 +31,7 @@ pub use prune::VolumeFilters;
 
 pub(crate) use local::LocalOptions;
 pub(crate) use part::MountPoint;
+pub(crate) use plugin::{make_anonymous, settle_drivers};
 pub(crate) use resolve::{own_mounts, resolve};
 pub(crate) use slots::{Prepared, Slots, prepare, release};
 
@@ -37,8 +40,14 @@ pub(crate) use slots::{Prepared, Slots, prepare, release};
 pub struct Volume {
     /// Unique among volumes.
     pub name: String,
-    /// `local`.
+    /// `local`, or a plugin.
     pub driver: String,
+    /// Where its data is; empty: nowhere now, or its plugin does not say.
+    pub mountpoint: String,
+    /// It reaches beyond this machine.
+    pub is_global: bool,
+    /// What its plugin has to say of it, as JSON; empty: nothing.
+    pub status_json: String,
     /// For people and tools.
     pub labels: BTreeMap<String, String>,
     /// Of the driver: what is mounted there.
@@ -56,7 +65,7 @@ pub struct Volume {
 pub struct VolumeRequest {
     /// Empty: one is made up.
     pub name: String,
-    /// Empty: `local`.
+    /// Empty: that of the one that there is, or `local`.
     pub driver: String,
     /// For people and tools.
     pub labels: BTreeMap<String, String>,
@@ -71,7 +80,7 @@ impl VolumeRequest {
         }
         check_driver("driver", &self.driver)?;
         check_labels("labels", &self.labels)?;
-        check_volume_options(&self.options)
+        check_volume_options(&self.driver, &self.options)
     }
 }
 
@@ -81,6 +90,10 @@ pub(crate) struct Volumes {
     /// Folders are made, and moved away, by one at a time: between a row and its folder nobody sees the volume.
     changes: tokio::sync::Mutex<()>,
     pub(crate) slots: Slots,
+    /// Somebody tries to undo what plugins have mounted.
+    is_trying: AtomicBool,
+    /// There is something more to be undone.
+    left: AtomicBool,
 }
 
 impl Volumes {
@@ -94,47 +107,89 @@ impl Engine {
     pub async fn create_volume(&self, request: VolumeRequest) -> Result<Volume, Error> {
         request.check()?;
         let anonymous = request.name.is_empty();
-        let volume = Volume {
+        let mut volume = Volume {
             name: if anonymous {
                 names::random_id()?
             } else {
                 request.name
             },
-            driver: LOCAL.to_owned(),
             labels: request.labels,
             options: request.options,
             anonymous,
             created_unix_nanos: now_unix_nanos(),
-            containers: Vec::new(),
+            ..Volume::default()
         };
         let (name, engine) = (volume.name.clone(), Arc::clone(&self.0));
-        to_its_end(async move { make(&engine, volume).await }).await?;
-        self.volume(&name).await
+        to_its_end(async move {
+            volume.driver = plugin::driver_of(&engine, &volume.name, &request.driver).await?;
+            if volume.driver != LOCAL {
+                return plugin::make(&engine, volume).await.map(drop);
+            }
+            check_volume_options(&volume.driver, &volume.options)?;
+            make(&engine, volume).await
+        })
+        .await?;
+        Ok(self.volume(&name).await?.0)
     }
 
-    /// All volumes that pass, by name.
-    pub async fn volumes(&self, filters: &VolumeFilters) -> Result<Vec<Volume>, Error> {
+    /// All volumes that pass, by name, those among them that only plugins know. What plugins fail to say is told: a
+    /// sentence each.
+    pub async fn volumes(&self, filters: &VolumeFilters) -> Result<(Vec<Volume>, Vec<String>), Error> {
+        let mut volumes = self.recorded_volumes(&VolumeFilters::default()).await?;
+        let warnings = plugin::describe_all(&self.0, &mut volumes).await;
+        volumes.retain(|volume| filters.pass(volume));
+        Ok((volumes, warnings))
+    }
+
+    /// Those that are on record, and pass.
+    pub(crate) async fn recorded_volumes(&self, filters: &VolumeFilters) -> Result<Vec<Volume>, Error> {
         let mut volumes = self.0.store.volumes().await?;
         volumes.retain(|volume| filters.pass(volume));
+        for volume in volumes.iter_mut().filter(|volume| volume.driver == LOCAL) {
+            let data = self.0.config.volume_data(&volume.name);
+            volume.mountpoint = data.to_string_lossy().into_owned();
+        }
         Ok(volumes)
     }
 
-    /// One volume.
-    pub async fn volume(&self, name: &str) -> Result<Volume, Error> {
-        let volumes = self.0.store.volumes().await?;
-        let found = volumes.into_iter().find(|volume| volume.name == name);
-        found.ok_or_else(|| Error::NoSuchVolume(name.to_owned()))
+    /// One volume, and what its plugin failed to say of it.
+    pub async fn volume(&self, name: &str) -> Result<(Volume, Option<String>), Error> {
+        let volumes = self.recorded_volumes(&VolumeFilters::default()).await?;
+        let Some(mut volume) = volumes.into_iter().find(|volume| volume.name == name) else {
+            let found = plugin::find(&self.0, name).await;
+            let (driver, _) = found.ok_or_else(|| Error::NoSuchVolume(name.to_owned()))?;
+            let mut volume = Volume {
+                name: name.to_owned(),
+                driver,
+                ..Volume::default()
+            };
+            let warning = plugin::describe(&self.0, &mut volume).await;
+            return Ok((volume, warning));
+        };
+        if volume.driver == LOCAL {
+            return Ok((volume, None));
+        }
+        let warning = plugin::describe(&self.0, &mut volume).await;
+        Ok((volume, warning))
     }
 
-    /// Where the data of a volume is.
-    pub fn volume_path(&self, name: &str) -> PathBuf {
-        self.0.config.volume_data(name)
-    }
-
-    /// Remove a volume that no container uses. With `force`, one that is not there is no error.
+    /// Remove a volume that no container uses. With `force`, one that is not there is no error, and one whose plugin is
+    /// not there is forgotten.
     pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), Error> {
         let (name, engine) = (name.to_owned(), Arc::clone(&self.0));
         to_its_end(async move {
+            match engine.store.volume_record(&name).await? {
+                None => {
+                    return match plugin::remove_unknown(&engine, &name).await {
+                        Err(Error::NoSuchVolume(_)) if force => Ok(()),
+                        other => other,
+                    };
+                }
+                Some(record) if record.driver != LOCAL => {
+                    return plugin::remove(&engine, &record.driver, &name, force).await;
+                }
+                Some(_) => {}
+            }
             let changes = engine.volumes.lock().await;
             match remove_locked(&engine, &name).await {
                 Err(Error::NoSuchVolume(_)) if force => return Ok(()),
@@ -163,7 +218,7 @@ async fn make(engine: &Arc<Inner>, volume: Volume) -> Result<(), Error> {
     failpoint::reach("volume.made");
     drop(changes);
     if is_new {
-        tell(engine, "create", &name);
+        tell(engine, "create", &name, LOCAL);
     }
     Ok(())
 }
@@ -171,6 +226,7 @@ async fn make(engine: &Arc<Inner>, volume: Volume) -> Result<(), Error> {
 /// Make the folders of a container's volumes that have none. The caller has the lock.
 pub(crate) async fn make_folders(engine: &Arc<Inner>, container: &Container) -> Result<(), Error> {
     let volumes = container.mounts.iter().filter_map(|mount| mount.volume());
+    let volumes = volumes.filter(|volume| volume.driver == LOCAL);
     let names: Vec<String> = volumes.map(|volume| volume.name.clone()).collect();
     let engine = Arc::clone(engine);
     blocking(move || {
@@ -197,13 +253,19 @@ pub(crate) async fn finish_removals(engine: &Arc<Inner>) {
             return;
         }
     };
-    for name in &marked {
+    let (local, of_plugins): (Vec<_>, Vec<_>) = marked.into_iter().partition(|(_, driver)| driver == LOCAL);
+    for (name, _) in &local {
         if let Err(error) = finish_removal(engine, name).await {
             tracing::warn!(volume = name, %error, "left behind, until the next start of the manager");
         }
     }
     drop(changes);
     empty_trash(engine).await;
+    for (name, driver) in &of_plugins {
+        if let Err(error) = plugin::finish_removal(engine, driver, name, false).await {
+            tracing::warn!(volume = name, %error, "it stays");
+        }
+    }
 }
 
 /// The row is marked: move the folder away and delete the row.
@@ -218,7 +280,7 @@ async fn finish_removal(engine: &Arc<Inner>, name: &str) -> Result<(), Error> {
     failpoint::reach("volume.moved");
     engine.store.forget_volume(name).await?;
     failpoint::reach("volume.forgotten");
-    tell(engine, "destroy", name);
+    tell(engine, "destroy", name, LOCAL);
     Ok(())
 }
 
@@ -235,7 +297,7 @@ async fn empty_trash(engine: &Arc<Inner>) {
     }
 }
 
-fn tell(engine: &Inner, action: &'static str, name: &str) {
-    let attributes = vec![("driver".to_owned(), LOCAL.to_owned())];
+fn tell(engine: &Inner, action: &'static str, name: &str, driver: &str) {
+    let attributes = vec![("driver".to_owned(), driver.to_owned())];
     engine.events.send(Event::of_volume(action, name, attributes));
 }

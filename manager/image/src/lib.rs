@@ -87,7 +87,7 @@ pub use marks::{Marks, is_in_user_namespace, marks};
 pub use patience::Config;
 pub use platform::Platform;
 pub use push::{BlobPhase, BlobProgress, Pushed};
-pub use registry::{Registries, SearchResult};
+pub use registry::{Registries, SearchResult, client_tls};
 pub use remote::RemoteManifest;
 pub use removal::remove as remove_tree;
 pub use rootfs::Rootfs;

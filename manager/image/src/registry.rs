@@ -28,6 +28,7 @@ pub(crate) use http::Attempt;
 pub(crate) use login::login;
 pub use search::SearchResult;
 pub(crate) use sources::Sources;
+pub use tls::client_tls;
 pub(crate) use upload::{Arrival, Blob, MOUNTS_MAX, Session, Source};
 
 use std::net::IpAddr;

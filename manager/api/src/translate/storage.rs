@@ -98,11 +98,13 @@ pub(crate) fn mount_message(mount: &Mount) -> v1::Mount {
     }
 }
 
-pub(crate) fn volume(volume: Volume, mountpoint: String) -> v1::Volume {
+pub(crate) fn volume(volume: Volume) -> v1::Volume {
     v1::Volume {
         name: volume.name,
         driver: volume.driver,
-        mountpoint,
+        mountpoint: volume.mountpoint,
+        scope: if volume.is_global { "global" } else { "local" }.to_owned(),
+        status_json: volume.status_json,
         labels: volume.labels.into_iter().collect(),
         options: volume.options.into_iter().collect(),
         created_unix_nanos: volume.created_unix_nanos,

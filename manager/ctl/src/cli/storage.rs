@@ -16,7 +16,7 @@ pub(crate) struct StorageFlags {
     /// Show what another container sees of volumes and of this machine
     #[arg(long, value_name = "CONTAINER[:ro]")]
     pub(crate) volumes_from: Vec<String>,
-    /// Driver of the container's volumes: local
+    /// Driver of the container's volumes: local, or a plugin
     #[arg(long, value_name = "DRIVER", default_value = "", hide_default_value = true)]
     pub(crate) volume_driver: String,
 }

@@ -26,13 +26,19 @@ pub(crate) enum VolumeCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateVolume {
-    /// Driver: local
-    #[arg(short, long, value_name = "DRIVER", default_value = "local")]
+    /// Driver: local, or a plugin [default: that of the volume of this name, or local]
+    #[arg(
+        short,
+        long,
+        value_name = "DRIVER",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) driver: String,
     /// Set a label
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) label: Vec<String>,
-    /// Option of the driver: what is mounted there, as type=…, device=… and o=…
+    /// Option of the driver; of local, what is mounted there, as type=…, device=… and o=…
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     pub(crate) options: Vec<String>,
     /// Name; else one is made up

@@ -29,10 +29,9 @@ pub(super) async fn list(client: &Client, flags: ListVolumes, format: Format) ->
         filters: flags.filters,
     };
     let reply = client.volumes().list(request).await;
-    let volumes = reply
-        .map_err(|status| client.failure(&status))?
-        .into_inner()
-        .volumes;
+    let reply = reply.map_err(|status| client.failure(&status))?.into_inner();
+    warn(&reply.warnings);
+    let volumes = reply.volumes;
     if flags.quiet {
         let names = volumes.iter().map(|volume| volume.name.clone() + "\n");
         output::print(&names.collect::<String>())?;
@@ -51,6 +50,13 @@ pub(super) async fn list(client: &Client, flags: ListVolumes, format: Format) ->
     Ok(0)
 }
 
+/// What plugins failed to say.
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("WARNING: {}", output::clean(warning));
+    }
+}
+
 /// With docker's fields.
 fn row(volume: &Volume) -> Result<serde_json::Value> {
     let dockers = json!({
@@ -59,7 +65,7 @@ fn row(volume: &Volume) -> Result<serde_json::Value> {
         "Mountpoint": volume.mountpoint,
         "Labels": format::labels(&volume.labels),
         "Label": volume.labels,
-        "Scope": "local",
+        "Scope": volume.scope,
         "Links": volume.containers.len().to_string(),
     });
     format::row(dockers, &views::Volume::from(volume))
@@ -74,9 +80,11 @@ pub(super) async fn inspect(client: &Client, names: Vec<String>, format: Option<
     let mut code = 0;
     for name in names {
         match client.volumes().inspect(InspectVolumeRequest { name }).await {
-            Ok(reply) => found.push(views::Volume::from(
-                &reply.into_inner().volume.unwrap_or_default(),
-            )),
+            Ok(reply) => {
+                let reply = reply.into_inner();
+                warn(&reply.warnings);
+                found.push(views::Volume::from(&reply.volume.unwrap_or_default()));
+            }
             Err(status) => {
                 client.failure(&status).report();
                 code = 1;

@@ -15,6 +15,10 @@ pub(crate) struct Volume {
     name: String,
     driver: String,
     mountpoint: String,
+    scope: String,
+    /// Whatever its plugin says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<serde_json::Value>,
     labels: BTreeMap<String, String>,
     options: BTreeMap<String, String>,
     created_at: String,
@@ -29,6 +33,8 @@ impl From<&v1::Volume> for Volume {
             name: volume.name.clone(),
             driver: volume.driver.clone(),
             mountpoint: volume.mountpoint.clone(),
+            scope: volume.scope.clone(),
+            status: serde_json::from_str(&volume.status_json).ok(),
             labels: sorted(&volume.labels),
             options: sorted(&volume.options),
             created_at: rfc3339(volume.created_unix_nanos),

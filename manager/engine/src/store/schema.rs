@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Step `n` brings a database from version `n` to `n + 1`.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     "
     CREATE TABLE containers (
         id          TEXT PRIMARY KEY,
@@ -83,6 +83,15 @@ const STEPS: [&str; 6] = [
         wanted      TEXT NOT NULL,              -- Attachment as JSON
         PRIMARY KEY (container, network),
         UNIQUE (network, address)
+    ) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE volume_mounts (                -- by plugins, for runs of containers; they may outlive both
+        volume      TEXT NOT NULL,
+        container   TEXT NOT NULL,              -- the ID that the plugin was told
+        plugin      TEXT NOT NULL,
+        in_doubt    INTEGER NOT NULL,           -- whether it is mounted is not known
+        PRIMARY KEY (volume, container)
     ) STRICT, WITHOUT ROWID;
 ",
 ];

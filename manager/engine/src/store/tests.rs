@@ -203,7 +203,8 @@ async fn a_volume_is_removed_with_its_last_user_or_not_at_all() {
     assert_eq!(store.volumes().await.unwrap()[0].containers, ["b2"]);
     store.delete("b2", true).await.unwrap();
     assert!(store.volumes().await.unwrap().is_empty());
-    assert_eq!(store.marked_volumes().await.unwrap(), ["vol"]);
+    let marked = store.marked_volumes().await.unwrap();
+    assert_eq!(marked, [("vol".to_owned(), "local".to_owned())]);
     // Until its folder is gone, nobody gets it anew.
     let refused = store.insert(with("c3", false), None).await.unwrap_err();
     assert!(matches!(refused, Error::VolumeGoing(_)), "{refused}");

@@ -41,7 +41,7 @@ pub(super) fn insert_of(connection: &Connection, container: &Container) -> Resul
             options: source.options.clone(),
             anonymous: source.anonymous,
             created_unix_nanos: container.created_unix_nanos,
-            containers: Vec::new(),
+            ..Volume::default()
         };
         insert(connection, &volume)?;
         connection
@@ -87,21 +87,32 @@ fn volume(row: &Row<'_>) -> Result<Volume, rusqlite::Error> {
         options: json(row, "options")?,
         anonymous: row.get("anonymous")?,
         created_unix_nanos: row.get("created_ns")?,
-        containers: Vec::new(),
+        ..Volume::default()
     })
 }
 
-/// The options of a volume.
-pub(super) fn options(connection: &Connection, name: &str) -> Result<BTreeMap<String, String>, Error> {
-    let found = connection
+/// What is needed of a volume to use it.
+#[derive(Debug)]
+pub(crate) struct VolumeRecord {
+    pub(crate) driver: String,
+    pub(crate) options: BTreeMap<String, String>,
+}
+
+/// Whose a volume is, and with which options. None: there is none.
+pub(super) fn record(connection: &Connection, name: &str) -> Result<Option<VolumeRecord>, Error> {
+    connection
         .query_row(
-            "SELECT options FROM volumes WHERE name = ?1 AND NOT removed",
+            "SELECT driver, options FROM volumes WHERE name = ?1 AND NOT removed",
             [name],
-            |row| json(row, "options"),
+            |row| {
+                Ok(VolumeRecord {
+                    driver: row.get("driver")?,
+                    options: json(row, "options")?,
+                })
+            },
         )
         .optional()
-        .map_err(Error::database("read a volume"))?;
-    found.ok_or_else(|| Error::NoSuchVolume(name.to_owned()))
+        .map_err(Error::database("read a volume"))
 }
 
 /// Begin the removal of a volume that nobody uses: from now on it is not there any more.
@@ -144,12 +155,20 @@ pub(super) fn mark_of(connection: &Connection, container: &str) -> Result<(), Er
     Ok(())
 }
 
-/// Removals that are not finished.
-pub(super) fn marked(connection: &Connection) -> Result<Vec<String>, Error> {
-    let query = || -> Result<Vec<String>, rusqlite::Error> {
+/// The volume stays, after all.
+pub(super) fn unmark(connection: &Connection, name: &str) -> Result<(), Error> {
+    connection
+        .execute("UPDATE volumes SET removed = 0 WHERE name = ?1", [name])
+        .map_err(Error::database("keep a volume"))?;
+    Ok(())
+}
+
+/// Removals that are not finished: names and drivers.
+pub(super) fn marked(connection: &Connection) -> Result<Vec<(String, String)>, Error> {
+    let query = || -> Result<Vec<(String, String)>, rusqlite::Error> {
         connection
-            .prepare_cached("SELECT name FROM volumes WHERE removed")?
-            .query_map([], |row| row.get(0))?
+            .prepare_cached("SELECT name, driver FROM volumes WHERE removed")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect()
     };
     query().map_err(Error::database("read the removed volumes"))
@@ -160,6 +179,12 @@ pub(super) fn forget(connection: &Connection, name: &str) -> Result<(), Error> {
     connection
         .execute("DELETE FROM volumes WHERE name = ?1 AND removed", [name])
         .map_err(Error::database("forget a volume"))?;
+    connection
+        .execute(
+            "DELETE FROM volume_mounts WHERE volume = ?1 AND NOT EXISTS (SELECT 1 FROM volumes WHERE name = ?1)",
+            [name],
+        )
+        .map_err(Error::database("forget a volume's mounts"))?;
     Ok(())
 }
 

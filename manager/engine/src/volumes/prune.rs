@@ -8,6 +8,7 @@ use super::{Volume, empty_trash, remove_locked};
 use crate::Error;
 use crate::engine::{Engine, blocking};
 use crate::prune::Pruned;
+use crate::request::storage::LOCAL;
 
 /// Which volumes are meant: those that pass all. Of names and drivers one has to fit.
 #[derive(Debug, Default)]
@@ -73,11 +74,12 @@ fn truth(value: &str) -> Result<bool, String> {
 }
 
 impl Engine {
-    /// Remove the volumes that pass and no container uses; without `all` only anonymous ones.
+    /// Remove the volumes that pass and no container uses; without `all` only anonymous ones. Those of plugins stay, as
+    /// with docker: what other machines do with them is not known here.
     pub async fn prune_volumes(&self, all: bool, filters: &VolumeFilters) -> Result<Pruned, Error> {
         let mut pruned = Pruned::default();
-        for volume in self.volumes(filters).await? {
-            if !volume.containers.is_empty() || !(all || volume.anonymous) {
+        for volume in self.recorded_volumes(filters).await? {
+            if volume.driver != LOCAL || !volume.containers.is_empty() || !(all || volume.anonymous) {
                 continue;
             }
             let bytes = self.volume_bytes(&volume.name).await?;

@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{copy_up, finish_removals, folder, local, part, release};
+use super::{copy_up, finish_removals, folder, local, part, release, retry};
 use crate::Error;
 use crate::engine::{Inner, blocking};
+use crate::request::storage::LOCAL;
 
 /// Put everything right. The containers are known by now. Errors with single volumes are logged.
 pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
@@ -18,6 +19,9 @@ pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
         }
         for volume in container.mounts.iter().filter_map(|mount| mount.volume()) {
             engine.volumes.slots.resume(&volume.name, &container.id).await;
+            if volume.driver != LOCAL {
+                engine.volumes.slots.note_plugin(&volume.name);
+            }
             in_use.insert(volume.name.clone());
         }
         if !handle.snapshot().container.is_running() {
@@ -25,6 +29,8 @@ pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
             release(engine, &container.id).await;
         }
     }
+    // A plugin may take its time, and the manager's start does not wait for it.
+    retry::keep_trying(engine);
     finish_removals(engine).await;
     let volumes = engine.store.volumes().await?;
     let of = Arc::clone(engine);
@@ -32,7 +38,7 @@ pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
         part::remove_all(&of.config.parts())?;
         let root = of.config.volumes();
         let known: BTreeSet<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
-        for volume in &volumes {
+        for volume in volumes.iter().filter(|volume| volume.driver == LOCAL) {
             let data = of.config.volume_data(&volume.name);
             let is_mounted = in_use.contains(&volume.name) && !volume.options.is_empty();
             let righted = folder::make(&root, &volume.name)

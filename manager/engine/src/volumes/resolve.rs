@@ -9,7 +9,7 @@ use crate::request::storage::{LOCAL, check_mounts, parse_volumes_from};
 use crate::request::{BindSource, CreateRequest, Mount, Source, VolumeSource};
 use crate::{Error, names};
 
-/// All mounts of a new container. Its own come before those of other containers, and those before the image's.
+/// All mounts of a new container, but for the drivers of volumes whose name may be a plugin's. Its own come before those of other containers, and those before the image's.
 pub(crate) fn resolve(
     engine: &Inner,
     request: &CreateRequest,
@@ -56,12 +56,12 @@ pub(crate) fn resolve(
             if volume.driver.is_empty() {
                 request.storage.volume_driver.clone_into(&mut volume.driver);
             }
-            if volume.driver.is_empty() {
-                LOCAL.clone_into(&mut volume.driver);
-            }
             if volume.name.is_empty() {
                 volume.name = names::random_id()?;
                 volume.anonymous = true;
+                if volume.driver.is_empty() {
+                    LOCAL.clone_into(&mut volume.driver);
+                }
             }
         }
     }

@@ -13,11 +13,13 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::local::{self, LocalOptions};
 use super::part::MountPoint;
-use super::{copy_up, folder};
+use super::{copy_up, folder, plugin};
 use crate::Error;
 use crate::container::Container;
 use crate::engine::{Inner, blocking};
+use crate::request::storage::LOCAL;
 use crate::request::{Mount, Source, VolumeSource};
+use crate::store::VolumeRecord;
 
 /// The containers for which a volume is mounted.
 type Slot = Arc<AsyncMutex<BTreeSet<String>>>;
@@ -29,6 +31,8 @@ pub(crate) struct Slots(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     volumes: BTreeMap<String, Slot>,
+    /// Those of plugins.
+    of_plugins: BTreeSet<String>,
     /// By container, so that the end of one waits for no volume of another's.
     containers: BTreeMap<String, BTreeSet<String>>,
 }
@@ -57,7 +61,23 @@ impl Slots {
 
     /// The volume is no more.
     pub(super) fn forget(&self, volume: &str) {
-        self.locked().volumes.remove(volume);
+        let mut known = self.locked();
+        known.volumes.remove(volume);
+        known.of_plugins.remove(volume);
+    }
+
+    /// That of a volume, whoever uses it.
+    pub(super) fn of_volume(&self, volume: &str) -> Slot {
+        Arc::clone(self.locked().volumes.entry(volume.to_owned()).or_default())
+    }
+
+    /// Its mounts are a plugin's.
+    pub(super) fn note_plugin(&self, volume: &str) {
+        self.locked().of_plugins.insert(volume.to_owned());
+    }
+
+    fn is_of_plugin(&self, volume: &str) -> bool {
+        self.locked().of_plugins.contains(volume)
     }
 
     fn locked(&self) -> MutexGuard<'_, Known> {
@@ -80,6 +100,8 @@ pub(crate) struct Prepared {
     pub(crate) sources: Vec<PathBuf>,
     /// Parts of volumes.
     parts: Vec<MountPoint>,
+    /// Where plugins have mounted volumes for this run, by name.
+    of_plugins: BTreeMap<String, PathBuf>,
 }
 
 /// Make everything ready that `container` is to see.
@@ -94,7 +116,19 @@ pub(crate) async fn prepare(engine: &Arc<Inner>, container: &Container) -> Resul
                 blocking(move || if create { make_source(&made) } else { Ok(()) }).await?;
                 (path, None)
             }
-            Source::Volume(volume) => prepare_volume(engine, container, mount, volume).await?,
+            Source::Volume(volume) => {
+                let record = engine.store.volume_record(&volume.name).await?;
+                let record = record.ok_or_else(|| Error::NoSuchVolume(volume.name.clone()))?;
+                if record.driver == LOCAL {
+                    prepare_volume(engine, container, mount, volume, &record).await?
+                } else {
+                    let there = prepared.of_plugins.get(&volume.name).cloned();
+                    let (data, source) =
+                        prepare_plugin(engine, container, mount, volume, &record, there).await?;
+                    prepared.of_plugins.insert(volume.name.clone(), data);
+                    source
+                }
+            }
         };
         prepared.sources.push(source);
         prepared.parts.extend(part);
@@ -102,13 +136,54 @@ pub(crate) async fn prepare(engine: &Arc<Inner>, container: &Container) -> Resul
     Ok(prepared)
 }
 
+/// The source of a mount, and what is to stay until the runtime has it.
+type Seen = (PathBuf, Option<MountPoint>);
+
+/// The same for a volume of a plugin: where its data is besides. `there`: it is mounted for this run already.
+async fn prepare_plugin(
+    engine: &Arc<Inner>,
+    container: &Container,
+    mount: &Mount,
+    volume: &VolumeSource,
+    record: &VolumeRecord,
+    there: Option<PathBuf>,
+) -> Result<(PathBuf, Seen), Error> {
+    let (name, id) = (&volume.name, &container.id);
+    let slot = engine.volumes.slots.of(name, id);
+    engine.volumes.slots.note_plugin(name);
+    let mut users = slot.lock_owned().await;
+    let others = users.iter().any(|user| user != id);
+    // From now on the end of this run undoes what the plugin does.
+    users.insert(id.clone());
+    let data = match there {
+        Some(data) => data,
+        None => plugin::mount(engine, &record.driver, name, &record.options, id, others).await?,
+    };
+    let copies = !volume.no_copy && container.runs == 0 && !others;
+    let (engine, volume, id) = (Arc::clone(engine), volume.clone(), id.clone());
+    let target = mount.target.clone();
+    blocking(move || {
+        if copies && data.is_dir() {
+            copy_up::fill(&engine.images, &id, &target, &data, true)?;
+        }
+        drop(users);
+        if volume.subpath.is_empty() {
+            return Ok((data.clone(), (data, None)));
+        }
+        let part = MountPoint::of_part(&data, &volume.name, &volume.subpath, &engine.config.parts())?;
+        Ok((data, (part.place.clone(), Some(part))))
+    })
+    .await
+}
+
 async fn prepare_volume(
     engine: &Arc<Inner>,
     container: &Container,
     mount: &Mount,
     volume: &VolumeSource,
-) -> Result<(PathBuf, Option<MountPoint>), Error> {
-    let mut options = LocalOptions::parse(&engine.store.volume_options(&volume.name).await?)?;
+    record: &VolumeRecord,
+) -> Result<Seen, Error> {
+    let mut options = LocalOptions::parse(&record.options)?;
     let slot = engine.volumes.slots.of(&volume.name, &container.id);
     let mut users = Arc::clone(&slot).lock_owned().await;
     if users.is_empty()
@@ -151,7 +226,12 @@ async fn prepare_volume(
 pub(crate) async fn release(engine: &Arc<Inner>, container: &str) {
     for (name, slot) in engine.volumes.slots.taken_from(container) {
         let mut users = slot.lock_owned().await;
-        if !users.remove(container) || !users.is_empty() {
+        let was_user = users.remove(container);
+        if was_user && engine.volumes.slots.is_of_plugin(&name) {
+            plugin::release(engine, &name, container, !users.is_empty()).await;
+            continue;
+        }
+        if !was_user || !users.is_empty() {
             continue;
         }
         let of = Arc::clone(engine);

@@ -74,6 +74,26 @@ impl Tls {
     }
 }
 
+/// How to speak with a server that is no registry, by files of PEM: an authority beside the machine's, and a certificate
+/// to show with its key; an empty path names none. Blocks on files; an error names the one that cannot be used.
+pub fn client_tls(
+    authority: &Path,
+    certificate: &Path,
+    key: &Path,
+    skip_verify: bool,
+) -> Result<ClientConfig, String> {
+    let given = |path: &Path| (!path.as_os_str().is_empty()).then(|| path.to_owned());
+    let tls = Tls {
+        authorities: given(authority).into_iter().collect(),
+        clients: given(certificate)
+            .map(|certificate| (certificate, given(key)))
+            .into_iter()
+            .collect(),
+        skip_verify,
+    };
+    tls.with_host()
+}
+
 fn provider() -> CryptoProvider {
     crypto::ring::default_provider()
 }

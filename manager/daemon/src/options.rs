@@ -202,7 +202,7 @@ impl Options {
                     .filter(|folder| !folder.as_os_str().is_empty())
                     .map(|folder| absolute(&folder))
                     .collect::<anyhow::Result<_>>()?,
-                timeout: Duration::from_secs(self.plugin_timeout),
+                timeout: Duration::from_secs(self.plugin_timeout.clamp(1, 3600)),
             },
             journal: absolute(&self.journal_socket)?,
             outside: crate::rootless::network_socket(),

@@ -88,6 +88,10 @@ mod tests {
             defaults: crate::Defaults::default(),
             journal: PathBuf::new(),
             outside: None,
+            plugins: plugins::Config {
+                folders: Vec::new(),
+                timeout: std::time::Duration::ZERO,
+            },
         }
     }
 

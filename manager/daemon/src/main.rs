@@ -2,6 +2,8 @@
 //! container along, and finds them again at its next start.
 
 mod accept;
+mod certificates;
+mod handshakes;
 mod listen;
 mod lock;
 mod memory;

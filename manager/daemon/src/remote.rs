@@ -3,37 +3,30 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Args;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
 use crate::accept;
+use crate::certificates::{Certificates, Files};
+use crate::handshakes::Handshakes;
 
 /// Who connects and does not say who it is may do so for this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// So many may be about to say who they are; others wait in the kernel's queue. Nobody is known yet, so that anybody
-/// could fill the manager's memory and its descriptors else.
-const HANDSHAKES_MAX: usize = 256;
 /// A client that is gone without a word (its machine, or the way there) is noticed after this and the timeout below;
 /// else what it had open would stay so.
 const KEEPALIVE: Duration = Duration::from_mins(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Files of certificates are read whole.
-const PEM_MAX_BYTES: u64 = 1 << 20;
 
 /// Where, and with which certificates.
 #[derive(Debug, Args)]
@@ -59,12 +52,18 @@ pub(crate) struct Remote {
 }
 
 impl RemoteOptions {
-    /// Listen, if that is asked for. The certificates are read now: newer ones need a newer manager.
+    /// Listen, if that is asked for, with certificates that can be used.
     pub(crate) async fn listen(&self) -> anyhow::Result<Option<Remote>> {
         let Some(address) = self.tcp else {
             return Ok(None);
         };
-        let tls = TlsAcceptor::from(Arc::new(self.tls()?));
+        // clap has seen to it that none is missing.
+        let path = |given: &Option<PathBuf>| given.clone().unwrap_or_default();
+        let certificates = Certificates::read(Files {
+            authorities: path(&self.tlscacert),
+            certificate: path(&self.tlscert),
+            key: path(&self.tlskey),
+        })?;
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("listen at {address}"))?;
@@ -73,70 +72,49 @@ impl RemoteOptions {
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
         // One at a time: each is taken when it comes.
         let (known, incoming) = mpsc::channel(1);
-        tokio::spawn(take(listener, tls, known));
+        tokio::spawn(take(listener, certificates, known));
         tracing::info!(%address, "serves clients with a certificate");
         Ok(Some(Remote {
             server,
             incoming: ReceiverStream::new(incoming),
         }))
     }
-
-    fn tls(&self) -> anyhow::Result<ServerConfig> {
-        // clap has seen to it that none is missing.
-        let [authorities, certificate, key] = [&self.tlscacert, &self.tlscert, &self.tlskey]
-            .map(|path| path.as_deref().unwrap_or(Path::new("")));
-        let mut roots = RootCertStore::empty();
-        for root in certificates("--tlscacert", authorities)? {
-            roots
-                .add(root)
-                .with_context(|| format!("--tlscacert {}", authorities.display()))?;
-        }
-        let clients = WebPkiClientVerifier::builder(Arc::new(roots))
-            .build()
-            .with_context(|| format!("--tlscacert {}", authorities.display()))?;
-        let own = certificates("--tlscert", certificate)?;
-        let own_key = PrivateKeyDer::from_pem_slice(&read("--tlskey", key)?)
-            .with_context(|| format!("--tlskey {}: find a key in PEM in it", key.display()))?;
-        let mut tls = ServerConfig::builder()
-            .with_client_cert_verifier(clients)
-            .with_single_cert(own, own_key)
-            .with_context(|| {
-                let [certificate, key] = [certificate, key].map(Path::display);
-                format!("use the certificate {certificate} with the key {key}")
-            })?;
-        tls.alpn_protocols.push(b"h2".into());
-        Ok(tls)
-    }
 }
 
 /// Take who connects, and hand on who shows a certificate, until nobody asks for them any more.
 async fn take(
     listener: TcpListener,
-    tls: TlsAcceptor,
+    certificates: Certificates,
     known: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
 ) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let handshakes = Arc::new(Handshakes::default());
     loop {
         let next = async {
-            // It is never closed.
-            let turn = Arc::clone(&handshakes).acquire_owned().await.ok()?;
-            Some((turn, accept::tcp(&listener).await))
+            let (stream, from) = accept::tcp(&listener).await;
+            (handshakes.enter(from.ip()).await, stream, from)
         };
-        let (turn, (stream, from)) = tokio::select! {
-            Some(next) = next => next,
+        let (place, stream, from) = tokio::select! {
+            next = next => next,
             () = known.closed() => return,
         };
-        let (tls, known) = (tls.clone(), known.clone());
-        tokio::spawn(async move {
+        let (tls, known) = (certificates.current(), known.clone());
+        let (address, number) = place.key();
+        let task = tokio::spawn(async move {
             let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(stream, &tls)).await;
-            drop(turn);
             match shaken {
-                // Nobody takes it at the manager's end.
-                Ok(Ok(stream)) => drop(known.send(Ok(stream)).await),
+                Ok(Ok(stream)) => {
+                    // It is known now, and nobody's place any more: it is not ended for another's sake.
+                    tokio::spawn(async move {
+                        drop(place);
+                        // Nobody takes it at the manager's end.
+                        drop(known.send(Ok(stream)).await);
+                    });
+                }
                 Ok(Err(error)) => tracing::debug!(%from, %error, "a client is not let in"),
                 Err(_) => tracing::debug!(%from, "a client has not said in time who it is"),
             }
         });
+        handshakes.begun(address, number, task.abort_handle());
     }
 }
 
@@ -145,27 +123,4 @@ async fn greet(stream: TcpStream, tls: &TlsAcceptor) -> io::Result<TlsStream<Tcp
     setsockopt(&stream, sockopt::KeepAlive, &true)?;
     setsockopt(&stream, sockopt::TcpKeepIdle, &(KEEPALIVE.as_secs() as u32))?;
     tls.accept(stream).await
-}
-
-fn certificates(option: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let pem = read(option, path)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let all = all.with_context(|| format!("{option} {}: read certificates in PEM", path.display()))?;
-    ensure!(
-        !all.is_empty(),
-        "{option} {}: there is no certificate in PEM in it",
-        path.display()
-    );
-    Ok(all)
-}
-
-fn read(option: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
-    let what = || format!("{option} {}", path.display());
-    let length = std::fs::metadata(path).with_context(what)?.len();
-    ensure!(
-        length <= PEM_MAX_BYTES,
-        "{}: longer than {PEM_MAX_BYTES} bytes",
-        what()
-    );
-    std::fs::read(path).with_context(what)
 }

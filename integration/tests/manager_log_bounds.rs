@@ -90,14 +90,13 @@ fn a_syslog_server_that_is_gone_without_a_word_stalls_nobody_for_long() {
     let script = format!("echo first; {WAIT} seq 1 300000; echo last");
     start(&manager, &options, &image, &script);
     // The manager's look whether there is a server comes before the containers.
-    let streams = server.incoming().map(|stream| stream.expect("a connection"));
+    let mut streams = server.incoming().map(|stream| stream.expect("a connection"));
     let stream = streams
-        .filter_map(|stream| {
+        .find_map(|stream| {
             let mut line = String::new();
             let mut reader = BufReader::new(stream);
             (reader.read_line(&mut line).expect("read") > 0).then_some(reader)
         })
-        .next()
         .expect("a container's");
     // No packet comes through any more, and nobody says so.
     run(Command::new("ip").args(["-n", &netns, "link", "set", "lo", "down"])).ok();

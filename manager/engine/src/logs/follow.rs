@@ -408,9 +408,9 @@ mod tests {
         file.write_all(b"\"stdout\",\"time\":\"2026-01-01T00:00:00Z\"}\n")
             .unwrap();
         assert_eq!(all(&mut cursor), "d\n");
-        let long = "é".repeat(100_000) + "\n";
-        write(&log, &[&long, "e\n"]);
-        assert_eq!(all(&mut cursor), long + "e\n");
+        let huge = "é".repeat(100_000) + "\n";
+        write(&log, &[&huge, "e\n"]);
+        assert_eq!(all(&mut cursor), huge + "e\n");
     }
 
     /// A log of random records in files of random sizes, some of them packed, beside the same in one file.

@@ -56,8 +56,8 @@ impl UpdateRequest {
         set(&mut resources.cpuset_cpus, self.cpuset_cpus.as_ref());
         set(&mut resources.cpuset_mems, self.cpuset_mems.as_ref());
         set(&mut resources.blkio_weight, self.blkio_weight.as_ref());
-        if let Some(policy) = &self.restart {
-            changed.restart = policy.clone();
+        if let Some(policy) = self.restart {
+            changed.restart = policy;
         }
         changed.validate()?;
         Ok(changed)

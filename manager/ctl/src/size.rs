@@ -22,12 +22,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<i64, String> {
 
 /// Thousandths of a CPU, from a decimal number of CPUs.
 pub(crate) fn parse_cpus(text: &str) -> Result<i64, String> {
-    let millis = scaled(text.trim(), 1000, 3)?;
-    if millis == 0 {
-        Err("must be at least 0.001".to_owned())
-    } else {
-        Ok(millis)
-    }
+    scaled(text.trim(), 1000, 3)
 }
 
 /// A decimal number times `factor`, exactly; no float comes between.
@@ -141,8 +136,9 @@ mod tests {
         assert_eq!(parse_cpus("1.5"), Ok(1500));
         assert_eq!(parse_cpus(".25"), Ok(250));
         assert_eq!(parse_cpus("0.001"), Ok(1));
+        assert_eq!(parse_cpus("0"), Ok(0));
         assert_eq!(parse_cpus("2"), Ok(2000));
-        for text in ["0", "0.0001", "-1", "two", ""] {
+        for text in ["0.0001", "-1", "two", ""] {
             assert!(parse_cpus(text).is_err(), "{text}");
         }
     }

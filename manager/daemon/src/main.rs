@@ -3,6 +3,7 @@
 
 mod accept;
 mod file;
+mod handshakes;
 mod listen;
 mod lock;
 mod memory;

@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,12 +22,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
 use crate::accept;
+use crate::handshakes::Handshakes;
 
 /// Who connects and does not say who it is may do so for this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// So many may be about to say who they are; others wait in the kernel's queue. Nobody is known yet, so that anybody
-/// could fill the manager's memory and its descriptors else.
-const HANDSHAKES_MAX: usize = 256;
 /// A client that is gone without a word (its machine, or the way there) is noticed after this and the timeout below;
 /// else what it had open would stay so.
 const KEEPALIVE: Duration = Duration::from_mins(1);
@@ -141,28 +139,34 @@ async fn take(
     tls: watch::Receiver<TlsAcceptor>,
     known: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
 ) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let handshakes = Arc::new(Handshakes::default());
     loop {
         let next = async {
-            // It is never closed.
-            let turn = Arc::clone(&handshakes).acquire_owned().await.ok()?;
-            Some((turn, accept::tcp(&listener).await))
+            let (stream, from) = accept::tcp(&listener).await;
+            (handshakes.enter(from.ip()).await, stream, from)
         };
-        let (turn, (stream, from)) = tokio::select! {
-            Some(next) = next => next,
+        let (place, stream, from) = tokio::select! {
+            next = next => next,
             () = known.closed() => return,
         };
         let (tls, known) = (tls.borrow().clone(), known.clone());
-        tokio::spawn(async move {
+        let (address, number) = place.key();
+        let task = tokio::spawn(async move {
             let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(stream, &tls)).await;
-            drop(turn);
             match shaken {
-                // Nobody takes it at the manager's end.
-                Ok(Ok(stream)) => drop(known.send(Ok(stream)).await),
+                Ok(Ok(stream)) => {
+                    // It is known now, and nobody's place any more: it is not ended for another's sake.
+                    tokio::spawn(async move {
+                        drop(place);
+                        // Nobody takes it at the manager's end.
+                        drop(known.send(Ok(stream)).await);
+                    });
+                }
                 Ok(Err(error)) => tracing::debug!(%from, %error, "a client is not let in"),
                 Err(_) => tracing::debug!(%from, "a client has not said in time who it is"),
             }
         });
+        handshakes.begun(address, number, task.abort_handle());
     }
 }
 

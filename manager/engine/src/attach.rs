@@ -7,7 +7,7 @@ use crate::container::State;
 use crate::engine::Engine;
 use crate::input::{self, INPUT_QUEUE_MAX, Input, OUTPUT_QUEUE_MAX, Output};
 use crate::lifecycle::Snapshot;
-use crate::logs::{self, Follower, Position, Stream};
+use crate::logs::{Claim, Follower, Position, Stream};
 use crate::signals::{ended, not_paused, not_running};
 use crate::{Error, bundle};
 
@@ -50,8 +50,9 @@ impl Engine {
         } else {
             Position::End
         };
-        let is_kept = created.logging.plan()?.file.kept;
-        let follower = Follower::open(handle.logs.reading(), &self.0.log_watcher, from, is_kept).await?;
+        let plan = created.logging.plan()?.file;
+        let reading = handle.logs.reading();
+        let follower = Follower::open(reading, &self.0.log_watcher, from, plan, Claim::Output).await?;
 
         let (sender, output) = mpsc::channel(OUTPUT_QUEUE_MAX);
         let (input, inputs) = mpsc::channel(INPUT_QUEUE_MAX);
@@ -98,11 +99,12 @@ async fn deliver(
         };
         let at_the_end = records.is_empty();
         for record in records {
+            let bytes = record.data.len();
             let output = match record.stream {
                 Stream::Stdout => Output::Stdout(record.data),
                 Stream::Stderr => Output::Stderr(record.data),
             };
-            if !logs::send(&follower, &sender, Ok(output)).await {
+            if !follower.send(&sender, Ok(output), bytes).await {
                 return;
             }
         }

@@ -4,6 +4,7 @@
 
 mod files;
 mod follow;
+mod pace;
 pub(crate) mod pack;
 mod record;
 mod splitter;
@@ -24,6 +25,7 @@ use crate::container::now_unix_nanos;
 use crate::engine::{Engine, blocking};
 
 pub(crate) use follow::{Follower, Position};
+pub(crate) use pace::Claim;
 pub use record::{Record, Stream};
 
 /// The newest file of a container's log; older ones have `.1`, `.2`, … behind it.
@@ -47,15 +49,13 @@ pub struct LogsRequest {
     pub until_unix_nanos: i64,
 }
 
-/// A client that takes nothing for so long is slow.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 impl Engine {
     /// What a container wrote, in order. Bounded: a reader that stops stops the reading, nothing else.
     pub async fn logs(&self, request: LogsRequest) -> Result<mpsc::Receiver<Result<Record, Error>>, Error> {
         let handle = self.0.containers.find(&request.container)?;
         let container = handle.snapshot().container;
-        if !container.request.logging.plan()?.file.kept {
+        let plan = container.request.logging.plan()?.file;
+        if !plan.kept {
             let why = "configured logging driver does not support reading";
             return Err(Error::wrong_state("read the logs of", &container, why));
         }
@@ -66,7 +66,7 @@ impl Engine {
         let mut state = handle.watch();
         let run = handle.snapshot().container.runs;
         let reading = handle.logs.reading();
-        let mut follower = Follower::open(reading, &self.0.log_watcher, from, true).await?;
+        let mut follower = Follower::open(reading, &self.0.log_watcher, from, plan, Claim::Log).await?;
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         tokio::spawn(async move {
             let mut ended = !request.follow;
@@ -87,7 +87,8 @@ impl Engine {
                     .into_iter()
                     .filter(|record| record.at_unix_nanos >= request.since_unix_nanos)
                 {
-                    if record.at_unix_nanos > until || !send(&follower, &sender, Ok(record)).await {
+                    let bytes = record.data.len();
+                    if record.at_unix_nanos > until || !follower.send(&sender, Ok(record), bytes).await {
                         return;
                     }
                 }
@@ -105,20 +106,6 @@ impl Engine {
             }
         });
         Ok(receiver)
-    }
-}
-
-/// Hand something to a client; whether it still is there. What one that is slow holds up is bounded.
-pub(crate) async fn send<T>(follower: &Follower, client: &mpsc::Sender<T>, message: T) -> bool {
-    loop {
-        match tokio::time::timeout(PATIENCE, client.reserve()).await {
-            Ok(Ok(room)) => {
-                room.send(message);
-                return true;
-            }
-            Ok(Err(_)) => return false,
-            Err(_) => follower.is_slow(),
-        }
     }
 }
 

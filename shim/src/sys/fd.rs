@@ -122,6 +122,19 @@ pub(crate) fn set_pipe_capacity(fd: impl AsFd, bytes: usize) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETPIPE_SZ, bytes as libc::c_int) }).map(drop)
 }
 
+/// Has the disk keep room for so many bytes at `offset`, without making the file longer. A file system that can't is no
+/// error.
+pub(crate) fn reserve(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let [offset, length] =
+        [offset, length].map(|number| libc::off_t::try_from(number).unwrap_or(libc::off_t::MAX));
+    // SAFETY: no pointers.
+    let done = check(unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, offset, length) });
+    match done {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        done => done.map(drop),
+    }
+}
+
 pub(crate) fn set_window_size(terminal: impl AsFd, rows: u16, columns: u16) -> io::Result<()> {
     let size = libc::winsize {
         ws_row: rows,

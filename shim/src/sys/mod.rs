@@ -16,8 +16,9 @@ mod signals;
 pub(crate) use epoll::{Epoll, Interest, Ready};
 pub(crate) use fd::{
     bytes_readable, close_inherited, connect_unix, duplicate, eventfd, has_reader, memfd, peer_uid, pipe,
-    pipe_capacity, read, receive_descriptor, reopen_for_writing, reserve_descriptors, set_nonblocking,
-    set_pipe_capacity, set_window_size, splice, take_listener, take_stdin, wait_readable, write,
+    pipe_capacity, read, receive_descriptor, reopen_for_writing, reserve, reserve_descriptors,
+    set_nonblocking, set_pipe_capacity, set_window_size, splice, take_listener, take_stdin, wait_readable,
+    write,
 };
 pub(crate) use idmap::{clone_mapped, user_namespace};
 pub(crate) use limits::OpenFiles;

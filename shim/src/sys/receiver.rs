@@ -14,9 +14,11 @@ pub(crate) fn unix_datagrams(path: &std::path::Path) -> io::Result<OwnedFd> {
 }
 
 /// A socket to a port, non-blocking and close-on-exec. A connection may still be under way: then writes would block.
-/// One that nobody answers fails after some seven seconds.
+/// One that nobody answers fails after some seven seconds, and one whose other side takes nothing any more, or is gone
+/// without a word, after ten: the kernel's own bound (`tcp_retries2`) is a quarter of an hour.
 pub(crate) fn connect_internet(address: SocketAddr, stream: bool) -> io::Result<OwnedFd> {
     const RETRIES: libc::c_int = 2;
+    const TIMEOUT_MS: libc::c_int = 10_000;
     let (family, kind) = (
         if address.is_ipv4() {
             libc::AF_INET
@@ -36,6 +38,7 @@ pub(crate) fn connect_internet(address: SocketAddr, stream: bool) -> io::Result<
     if stream {
         set_option(&socket, libc::IPPROTO_TCP, libc::TCP_SYNCNT, RETRIES)?;
         set_option(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+        set_option(&socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, TIMEOUT_MS)?;
     }
     let connected = match address {
         SocketAddr::V4(v4) => {

@@ -12,7 +12,7 @@ pub(crate) struct LimitFlags {
     /// Limit of memory: a number and b, k, m or g; 0: none
     #[arg(short, long, value_name = "BYTES", value_parser = size::parse_bytes)]
     pub(crate) memory: Option<i64>,
-    /// Limit of CPU time: a number of CPUs, such as 1.5
+    /// Limit of CPU time: a number of CPUs, such as 1.5; 0: none
     #[arg(long, value_name = "NUMBER", value_parser = size::parse_cpus)]
     pub(crate) cpus: Option<i64>,
     /// Limit of processes; -1: none

@@ -5,8 +5,8 @@
 //! and goes to the next one under the folder's lock. The shim waits for no lock: it lets its file grow meanwhile.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, ErrorKind, Read, Seek};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,10 @@ use super::FILE_NAME;
 /// Who has the lock has it for microseconds, unless it was stopped.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
+pub(super) const BLOCK_BYTES: usize = 64 << 10;
+/// A chunk of 16 KiB, each byte escaped as six, the attributes and the rest of the line; what is longer was not written
+/// by us.
+pub(super) const LINE_MAX_BYTES: usize = 512 << 10;
 
 /// Nobody renames or deletes files of a folder while this lives.
 pub(super) struct Still(#[expect(dead_code, reason = "held for its drop")] Option<Flock<File>>);
@@ -55,14 +59,18 @@ pub(super) struct LogFile {
 }
 
 enum Reader {
-    Plain(File),
+    Plain {
+        file: File,
+        /// Where the next line begins.
+        at: u64,
+    },
     Packed(Box<MultiGzDecoder<File>>),
 }
 
 impl LogFile {
     fn file(&self) -> &File {
         match &self.reader {
-            Reader::Plain(file) => file,
+            Reader::Plain { file, .. } => file,
             Reader::Packed(decoder) => decoder.get_ref(),
         }
     }
@@ -95,16 +103,48 @@ impl LogFile {
         let _ = lock(self.file(), libc::F_UNLCK);
     }
 
-    /// Read from `position` on; of a packed file there is only the beginning.
-    pub(super) fn seek(&mut self, position: SeekFrom) -> io::Result<()> {
+    /// Read from `offset` on; of a packed file there is only the beginning.
+    pub(super) fn seek(&mut self, offset: u64) -> io::Result<()> {
         match &mut self.reader {
-            Reader::Plain(file) => file.seek(position).map(drop),
+            Reader::Plain { at, .. } => *at = offset,
             Reader::Packed(decoder) => {
                 let mut file = decoder.get_ref().try_clone()?;
                 file.rewind()?;
                 // The lock is that of the open file, which both descriptors are of.
                 self.reader = Reader::Packed(Box::new(MultiGzDecoder::new(file)));
-                Ok(())
+            }
+        }
+        Ok(())
+    }
+
+    /// A block of a plain file, from anywhere.
+    pub(super) fn read_exact_at(&self, block: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file().read_exact_at(block, offset)
+    }
+
+    /// Read on into `block`; how many bytes. 0: there is nothing more yet. Of a plain file they are whole lines: the
+    /// beginning of a line is read again when more of it may be there, as the shim takes back what a full disk has let
+    /// it write of one, and writes another in its place.
+    pub(super) fn read_on(&mut self, block: &mut Vec<u8>) -> io::Result<usize> {
+        let (file, at) = match &mut self.reader {
+            Reader::Packed(decoder) => return decoder.read(block),
+            Reader::Plain { file, at } => (file, at),
+        };
+        loop {
+            let length = file.read_at(block, *at)?;
+            if let Some(end) = block[..length].iter().rposition(|&byte| byte == b'\n') {
+                *at += end as u64 + 1;
+                return Ok(end + 1);
+            }
+            if length < block.len() {
+                // Never in the middle of a line, wherever it ends now.
+                *at = file.metadata()?.len().min(*at);
+                return Ok(0);
+            }
+            if length < LINE_MAX_BYTES {
+                block.resize(length * 2, 0);
+            } else {
+                *at += length as u64;
             }
         }
     }
@@ -113,7 +153,11 @@ impl LogFile {
 impl Read for LogFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.reader {
-            Reader::Plain(file) => file.read(buffer),
+            Reader::Plain { file, at } => {
+                let length = file.read_at(buffer, *at)?;
+                *at += length as u64;
+                Ok(length)
+            }
             Reader::Packed(decoder) => decoder.read(buffer),
         }
     }
@@ -161,7 +205,7 @@ pub(super) fn packed_path(folder: &Path, number: u32) -> PathBuf {
 pub(super) fn open(folder: &Path, number: u32) -> io::Result<Option<LogFile>> {
     if let Some(file) = open_held(&path(folder, number))? {
         return Ok(Some(LogFile {
-            reader: Reader::Plain(file),
+            reader: Reader::Plain { file, at: 0 },
         }));
     }
     if number == 0 {
@@ -198,6 +242,15 @@ fn open_held(path: &Path) -> io::Result<Option<File>> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether nobody reads the file just now.
+pub(super) fn seems_unread(file: &File) -> io::Result<bool> {
+    let is_unread = is_unread(file)?;
+    if is_unread {
+        lock(file, libc::F_UNLCK)?;
+    }
+    Ok(is_unread)
 }
 
 /// Whether nobody reads the file; none begins to while `file` is open.
@@ -237,9 +290,39 @@ pub(super) fn newest_at_end(folder: &Path) -> io::Result<Option<LogFile>> {
     let _still = Still::shared(folder)?;
     let mut newest = open(folder, 0)?;
     if let Some(file) = &mut newest {
-        file.seek(SeekFrom::End(0))?;
+        file.seek(file.len()?)?;
     }
     Ok(newest)
+}
+
+/// The newest file.
+pub(super) fn newest(folder: &Path) -> io::Result<Option<LogFile>> {
+    let _still = Still::shared(folder)?;
+    first_of(folder, numbers(folder)?)
+}
+
+/// The file that came before one which is held.
+pub(super) fn before(folder: &Path, file: &LogFile) -> io::Result<Option<LogFile>> {
+    let own = file.identity()?;
+    let _still = Still::shared(folder)?;
+    let mut numbers = numbers(folder)?.into_iter();
+    for number in numbers.by_ref() {
+        if let Some(candidate) = open(folder, number)?
+            && candidate.identity()? == own
+        {
+            break;
+        }
+    }
+    first_of(folder, numbers)
+}
+
+fn first_of(folder: &Path, numbers: impl IntoIterator<Item = u32>) -> io::Result<Option<LogFile>> {
+    for number in numbers {
+        if let Some(file) = open(folder, number)? {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
 }
 
 /// What comes after a file.

@@ -1,19 +1,22 @@
 //! Reading a log from some place on, across rotation, and waiting for more.
 
 use std::collections::VecDeque;
-use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use super::files::{self, LogFile, Next};
+use tokio::sync::mpsc;
+
+use super::files::{self, BLOCK_BYTES, LogFile, Next};
+use super::pace::{Claim, Pace};
 use super::record::{Record, Stream};
 use super::splitter::Splitter;
 use super::watch::{Subscription, Watcher};
 use super::{Reading, reading, tail};
 use crate::Error;
+use crate::request::FilePlan;
 
-const BLOCK_BYTES: usize = 64 << 10;
-/// For a client that takes nothing, a log that is to rotate grows by so much before it does so all the same.
-const HELD_BYTES_MAX: u64 = 1 << 30;
+/// While a client takes nothing, it is looked at what it holds up each time this has passed.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where reading begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,21 +36,25 @@ pub(crate) struct Follower {
     cursor: Option<Cursor>,
     changes: Subscription,
     reading: Reading,
+    pace: Pace,
+    /// `None`: the log never rotates, and so nothing is held up.
+    size_bytes_max: Option<u64>,
 }
 
 impl Follower {
-    /// `is_kept` says whether the log is written without a reader too. If not, it is from when this returns.
+    /// A log that is not kept without a reader is from when this returns.
     pub(crate) async fn open(
         reading_: Reading,
         watcher: &Watcher,
         from: Position,
-        is_kept: bool,
+        plan: FilePlan,
+        claim: Claim,
     ) -> Result<Follower, Error> {
         // First the watch, then the look: what is written in between is seen twice rather than never.
         let changes = watcher.subscribe(reading_.path())?;
         let folder = reading_.path().to_owned();
         let cursor = reading(folder.clone(), move || {
-            if !is_kept {
+            if !plan.kept {
                 files::make(&folder)?;
                 return Cursor::open(folder, Position::End);
             }
@@ -58,6 +65,8 @@ impl Follower {
             cursor: Some(cursor),
             changes,
             reading: reading_,
+            pace: Pace::new(claim, Instant::now()),
+            size_bytes_max: plan.size_bytes_max,
         })
     }
 
@@ -73,6 +82,11 @@ impl Follower {
         })
         .await?;
         self.cursor = Some(cursor);
+        if records.is_empty() {
+            self.pace.caught_up(Instant::now());
+        } else {
+            self.let_go_if_due();
+        }
         Ok(records)
     }
 
@@ -81,11 +95,29 @@ impl Follower {
         self.changes.changed().await;
     }
 
-    /// The client takes nothing. If the log has grown too much for its sake, it is told what it will miss.
-    pub(crate) fn is_slow(&self) {
-        let newest = std::fs::metadata(files::path(self.reading.path(), 0));
-        if let Some(file) = self.cursor.as_ref().and_then(|cursor| cursor.file.as_ref())
-            && newest.is_ok_and(|newest| newest.len() > HELD_BYTES_MAX)
+    /// Hand something of so many bytes to a client; whether it still is there.
+    pub(crate) async fn send<T>(&mut self, client: &mpsc::Sender<T>, message: T, bytes: usize) -> bool {
+        loop {
+            match tokio::time::timeout(PATIENCE, client.reserve()).await {
+                Ok(Ok(room)) => {
+                    room.send(message);
+                    self.pace.took(bytes);
+                    return true;
+                }
+                Ok(Err(_)) => return false,
+                Err(_) => self.let_go_if_due(),
+            }
+        }
+    }
+
+    /// If the log has grown too much for its sake, the client is told what it will miss.
+    fn let_go_if_due(&mut self) {
+        if let Some(size_bytes_max) = self.size_bytes_max
+            && let Some(file) = self.cursor.as_ref().and_then(|cursor| cursor.file.as_ref())
+            && let Ok(newest) = std::fs::metadata(files::path(self.reading.path(), 0))
+            && self
+                .pace
+                .is_over(newest.len().saturating_sub(size_bytes_max), Instant::now())
         {
             file.let_go();
         }
@@ -145,7 +177,12 @@ impl Cursor {
             let mut records = VecDeque::new();
             if length == 0 {
                 let (next, is_lost) = match files::after(&self.folder, file)? {
-                    Next::Nothing => return Ok(VecDeque::new()),
+                    Next::Nothing => {
+                        // What a long line has made of it.
+                        self.block.truncate(BLOCK_BYTES);
+                        self.block.shrink_to_fit();
+                        return Ok(VecDeque::new());
+                    }
                     Next::File(next) => (next, false),
                     Next::Lost(next) => (next, true),
                 };
@@ -214,9 +251,9 @@ fn skip_lines(data: &mut Vec<u8>, newlines: &mut u64) {
 }
 
 /// A packed file that is broken ends where it is.
-fn read(file: &mut LogFile, block: &mut [u8], folder: &Path) -> usize {
+fn read(file: &mut LogFile, block: &mut Vec<u8>, folder: &Path) -> usize {
     loop {
-        match file.read(block) {
+        match file.read_on(block) {
             Ok(length) => return length,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => {
@@ -349,6 +386,31 @@ mod tests {
         write(&log, &["b\n"]);
         let mut cursor = Cursor::open(folder.path().to_owned(), Position::Start).unwrap();
         assert_eq!(all(&mut cursor), "a\nb\n");
+    }
+
+    #[test]
+    fn a_line_that_was_taken_back_for_want_of_room_is_not_told_and_what_comes_in_its_place_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = path(folder.path(), 0);
+        write(&log, &["a\n"]);
+        let mut file = OpenOptions::new().append(true).open(&log).unwrap();
+        let whole = file.metadata().unwrap().len();
+        let mut cursor = Cursor::open(folder.path().to_owned(), Position::Start).unwrap();
+        file.write_all(br#"{"log":"lost lost"#).unwrap();
+        assert_eq!(all(&mut cursor), "a\n");
+        file.set_len(whole).unwrap();
+        assert_eq!(all(&mut cursor), "");
+        write(&log, &["b\n", "c\n"]);
+        assert_eq!(all(&mut cursor), "b\nc\n");
+        // Its end is not there yet.
+        file.write_all(br#"{"log":"d\n","stream":"#).unwrap();
+        assert_eq!(all(&mut cursor), "");
+        file.write_all(b"\"stdout\",\"time\":\"2026-01-01T00:00:00Z\"}\n")
+            .unwrap();
+        assert_eq!(all(&mut cursor), "d\n");
+        let huge = "é".repeat(100_000) + "\n";
+        write(&log, &[&huge, "e\n"]);
+        assert_eq!(all(&mut cursor), huge + "e\n");
     }
 
     /// A log of random records in files of random sizes, some of them packed, beside the same in one file.

@@ -41,6 +41,8 @@ struct Shared {
 struct State {
     folders: HashMap<WatchDescriptor, PathBuf>,
     due: HashSet<PathBuf>,
+    /// Due again when somebody has had time to read on.
+    later: HashSet<PathBuf>,
 }
 
 impl Packer {
@@ -155,17 +157,23 @@ async fn work(shared: Arc<Shared>) {
     }
 }
 
+/// Once at a time for a folder, however often it is rotated meanwhile.
 fn again_later(shared: &Arc<Shared>, folder: PathBuf) {
+    if !shared.with(|state| state.later.insert(folder.clone())) {
+        return;
+    }
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         tokio::time::sleep(RETRY).await;
+        shared.with(|state| state.later.remove(&folder));
         shared.is_due(folder);
     });
 }
 
-/// Pack all rotated files of a folder. False: somebody reads one of them.
+/// Pack all rotated files of a folder that nobody reads. False: there are others.
 fn pack(folder: &Path) -> io::Result<bool> {
     let mut done = HashSet::new();
+    let mut all_packed = true;
     loop {
         // Numbers change meanwhile, files do not.
         let next = {
@@ -178,14 +186,19 @@ fn pack(folder: &Path) -> io::Result<bool> {
             opened.find(|file| identity(file).is_ok_and(|identity| !done.contains(&identity)))
         };
         let Some(file) = next else {
-            return Ok(true);
+            return Ok(all_packed);
         };
         done.insert(identity(&file)?);
+        // Before the work, and again when its result is put in place.
+        if !files::seems_unread(&file)? {
+            all_packed = false;
+            continue;
+        }
         let packed = write_packed(folder, &file).and_then(|()| put_in_place(folder, &file));
         if !matches!(packed, Ok(true)) {
             let _ = std::fs::remove_file(folder.join(TEMPORARY));
-            return packed;
         }
+        all_packed &= packed?;
     }
 }
 
@@ -245,9 +258,15 @@ mod tests {
         for name in ["log.json", "log.json.1", "log.json.3"] {
             std::fs::write(at(name), name.repeat(1000)).unwrap();
         }
-        let reader = files::open(folder.path(), 1).unwrap();
+        let reader = files::open(folder.path(), 3).unwrap();
+        // Which would be an error if it were needed for a file that somebody reads.
+        std::fs::rename(at("log.json.1"), at("aside")).unwrap();
+        std::fs::create_dir(at(TEMPORARY)).unwrap();
         assert!(!pack(folder.path()).unwrap());
-        assert!(at("log.json.1").exists());
+        std::fs::remove_dir(at(TEMPORARY)).unwrap();
+        std::fs::rename(at("aside"), at("log.json.1")).unwrap();
+        assert!(!pack(folder.path()).unwrap());
+        assert!(at("log.json.3").exists() && at("log.json.1.gz").exists());
         drop(reader);
         assert!(pack(folder.path()).unwrap());
         let mut names: Vec<_> = std::fs::read_dir(folder.path())

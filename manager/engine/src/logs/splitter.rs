@@ -1,10 +1,7 @@
 //! From blocks of a file to the records in its lines.
 
+use super::files::LINE_MAX_BYTES;
 use super::record::{self, Record};
-
-/// A chunk of 16 KiB, each byte escaped as six, the attributes and the rest of the line; what is longer was not written
-/// by us.
-const LINE_MAX_BYTES: usize = 512 << 10;
 
 #[derive(Default)]
 pub(super) struct Splitter {

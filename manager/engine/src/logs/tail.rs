@@ -1,15 +1,16 @@
 //! Where the last lines of a log begin: found from its end, so that a long log costs no more than a short one.
+//!
+//! The folder's lock is held from one file to the next and not while one is searched, which takes seconds for a packed
+//! one: the shim would not rotate meanwhile. The file that is searched is held, and so all that came after it stay.
 
-use std::io::{Read, SeekFrom};
+use std::io::Read;
 use std::path::Path;
 
-use super::files::{self, LogFile, Still};
+use super::files::{self, LINE_MAX_BYTES, LogFile};
 use super::record;
 use super::splitter::Splitter;
 
 const BLOCK_BYTES: u64 = 64 << 10;
-/// As for reading forward: longer lines are none of ours.
-const LINE_MAX_BYTES: usize = 512 << 10;
 
 /// Where reading begins: a file at its place, and what of the records from there on is to be left out.
 pub(super) struct Start {
@@ -34,28 +35,26 @@ pub(super) fn find(folder: &Path, lines: u64) -> std::io::Result<Start> {
         newlines_left: lines,
         begun: false,
     };
+    let mut next = files::newest(folder)?;
     let mut oldest = None;
-    let _still = Still::shared(folder)?;
-    for number in files::numbers(folder)? {
-        let Some(mut file) = files::open(folder, number)? else {
-            continue;
-        };
+    while let Some(mut file) = next {
         if file.is_packed() {
             if let Some(skip_newlines) = search.in_packed(&mut file) {
-                file.seek(SeekFrom::Start(0))?;
+                file.seek(0)?;
                 return Ok(Start {
                     skip_newlines,
                     ..Some(file).into()
                 });
             }
-        } else if let Some((offset, skip_bytes)) = search.in_file(&mut file)? {
-            file.seek(SeekFrom::Start(offset))?;
+        } else if let Some((offset, skip_bytes)) = search.in_file(&file)? {
+            file.seek(offset)?;
             return Ok(Start {
                 skip_bytes,
                 ..Some(file).into()
             });
         }
-        file.seek(SeekFrom::Start(0))?;
+        file.seek(0)?;
+        next = files::before(folder, &file)?;
         oldest = Some(file);
     }
     Ok(oldest.into())
@@ -70,16 +69,21 @@ struct Search {
 
 impl Search {
     /// Walk the file's records backwards. The offset of the record in which the search ends, and where in it.
-    fn in_file(&mut self, file: &mut LogFile) -> std::io::Result<Option<(u64, usize)>> {
+    fn in_file(&mut self, file: &LogFile) -> std::io::Result<Option<(u64, usize)>> {
         let mut start = file.len()?;
         // What was read and belongs to a line that begins before `start`.
         let mut carried: Vec<u8> = Vec::new();
         while start > 0 {
             let length = start.min(BLOCK_BYTES);
             start -= length;
-            file.seek(SeekFrom::Start(start))?;
             let mut block = vec![0; usize::try_from(length).unwrap_or(0)];
-            file.read_exact(&mut block)?;
+            if let Err(error) = file.read_exact_at(&mut block, start) {
+                // The shim has taken back a line for which there was no room, and what came in its place is later.
+                if error.kind() == std::io::ErrorKind::UnexpectedEof && start + length > file.len()? {
+                    continue;
+                }
+                return Err(error);
+            }
             block.append(&mut carried);
             let mut end = block.len();
             while let Some(newline) = block[..end].iter().rposition(|&byte| byte == b'\n') {
@@ -157,5 +161,35 @@ impl Search {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    #[test]
+    fn the_shim_may_rotate_while_a_packed_file_is_searched() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        // Reading from it takes until this test ends it.
+        let endless = files::packed_path(&path, 1);
+        mkfifo(&endless, Mode::S_IRWXU).unwrap();
+        let searching = std::thread::spawn(move || find(&path, 10).map(drop));
+        let mut writer = File::options().write(true).open(&endless).unwrap();
+        // The header of gzip is read when a file is opened.
+        writer
+            .write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff])
+            .unwrap();
+        files::Still::exclusive(folder.path()).unwrap();
+        assert!(!searching.is_finished());
+        drop(writer);
+        let _ = searching.join().unwrap();
     }
 }

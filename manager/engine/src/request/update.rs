@@ -3,14 +3,14 @@
 use super::{CreateRequest, RestartPolicy};
 use crate::Error;
 
-/// Changes to a container; what is None stays as it is.
+/// Changes to a container. What is None stays as it is; so does, as with docker, what is 0 or empty, but for the limit of
+/// processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UpdateRequest {
-    /// 0: no limit.
     pub memory_bytes: Option<i64>,
-    /// Thousandths of a CPU; 0: no limit.
+    /// Thousandths of a CPU.
     pub cpu_quota_millis: Option<i64>,
-    /// 0: no limit.
+    /// 0 or -1: no limit.
     pub pids_limit: Option<i64>,
     /// Memory and swap together; -1: as much swap as the machine has.
     pub memory_swap_bytes: Option<i64>,
@@ -41,7 +41,9 @@ impl UpdateRequest {
         let mut changed = request.clone();
         set(&mut changed.memory_bytes, self.memory_bytes.as_ref());
         set(&mut changed.cpu_quota_millis, self.cpu_quota_millis.as_ref());
-        set(&mut changed.pids_limit, self.pids_limit.as_ref());
+        if let Some(limit) = self.pids_limit {
+            changed.pids_limit = limit;
+        }
         let resources = &mut changed.resources;
         set(&mut resources.memory_swap_bytes, self.memory_swap_bytes.as_ref());
         set(
@@ -54,14 +56,16 @@ impl UpdateRequest {
         set(&mut resources.cpuset_cpus, self.cpuset_cpus.as_ref());
         set(&mut resources.cpuset_mems, self.cpuset_mems.as_ref());
         set(&mut resources.blkio_weight, self.blkio_weight.as_ref());
-        set(&mut changed.restart, self.restart.as_ref());
+        if let Some(policy) = self.restart {
+            changed.restart = policy;
+        }
         changed.validate()?;
         Ok(changed)
     }
 }
 
-fn set<T: Clone>(field: &mut T, wanted: Option<&T>) {
-    if let Some(wanted) = wanted {
+fn set<T: Clone + Default + PartialEq>(field: &mut T, wanted: Option<&T>) {
+    if let Some(wanted) = wanted.filter(|wanted| **wanted != T::default()) {
         field.clone_from(wanted);
     }
 }
@@ -85,6 +89,15 @@ mod tests {
         };
         let changed = more.applied_to(&request).unwrap();
         assert_eq!((changed.memory_bytes, changed.pids_limit), (128 << 20, 9));
+        let zeros = UpdateRequest {
+            memory_bytes: Some(0),
+            cpu_quota_millis: Some(0),
+            pids_limit: Some(0),
+            cpuset_cpus: Some(String::new()),
+            ..UpdateRequest::default()
+        };
+        let changed = zeros.applied_to(&request).unwrap();
+        assert_eq!((changed.memory_bytes, changed.pids_limit), (64 << 20, 0));
         let refused = [
             UpdateRequest::default(),
             UpdateRequest {

@@ -4,6 +4,7 @@
 //! not whole is found by its name and removed, what is whole is moved to its end, whoever begins that. In the folder
 //! aside are the files, and an empty folder that has the looks of theirs, which changes as they are moved out.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -11,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use image::Images;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, open, openat, renameat2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, open, openat, renameat, renameat2};
+use nix::sys::stat::{Mode, fstatat, mkdirat};
 
 use super::folder;
 use crate::Error;
@@ -69,22 +70,21 @@ impl Aside {
     }
 
     /// A copy that is whole, if there is one.
-    fn whole(&self) -> Option<Copy> {
-        let copied = open_in(&self.parent, self.copied).ok()?;
-        Some(Copy {
-            files: open_in(&copied, FILES).ok()?,
-            looks: open_in(&copied, LOOKS).ok()?,
-        })
+    fn whole(&self) -> io::Result<Option<Copy>> {
+        let Some(copied) = ours(open_in(&self.parent, self.copied))? else {
+            return Ok(None);
+        };
+        let [files, looks] = [FILES, LOOKS].map(|name| ours(open_in(&copied, name)));
+        Ok(files?.zip(looks?).map(|(files, looks)| Copy { files, looks }))
     }
 
     /// From now on the copy is whole.
     fn complete(&self) -> Result<(), Error> {
-        renameat2(
-            self.parent.as_fd(),
-            self.copying,
-            self.parent.as_fd(),
-            self.copied,
-            RenameFlags::RENAME_NOREPLACE,
+        rename_new(
+            &self.parent,
+            self.copying.as_ref(),
+            &self.parent,
+            self.copied.as_ref(),
         )
         .map_err(|error| Error::file("rename", &self.place.join(self.copying))(error.into()))?;
         folder::sync(&self.place)
@@ -94,6 +94,37 @@ impl Aside {
         // A link of this name would go itself.
         image::remove_tree(&itself(&self.parent).join(name))
             .map_err(Error::file("remove", &self.place.join(name)))
+    }
+}
+
+/// What another than us has made is no folder, or a link; any other error says nothing about what is there.
+fn ours(opened: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+    let Err(error) = &opened else {
+        return opened.map(Some);
+    };
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+        _ => opened.map(Some),
+    }
+}
+
+/// Never in the place of something else, where the file system can promise that. NFS and some others know no flags of
+/// rename: there it is looked at first, and in between somebody else's could be lost.
+fn rename_new(from: &OwnedFd, name: &OsStr, to: &OwnedFd, new_name: &OsStr) -> Result<(), Errno> {
+    let renamed = renameat2(
+        from.as_fd(),
+        name,
+        to.as_fd(),
+        new_name,
+        RenameFlags::RENAME_NOREPLACE,
+    );
+    if renamed != Err(Errno::EINVAL) {
+        return renamed;
+    }
+    match fstatat(to.as_fd(), new_name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(_) => Err(Errno::EEXIST),
+        Err(Errno::ENOENT) => renameat(from.as_fd(), name, to.as_fd(), new_name),
+        Err(error) => Err(error),
     }
 }
 
@@ -160,13 +191,7 @@ impl Copy {
         let to = open(data, FOLDER, Mode::empty())?;
         for entry in fs::read_dir(itself(&self.files))? {
             let name = entry?.file_name();
-            match renameat2(
-                self.files.as_fd(),
-                name.as_os_str(),
-                to.as_fd(),
-                name.as_os_str(),
-                RenameFlags::RENAME_NOREPLACE,
-            ) {
+            match rename_new(&self.files, &name, &to, &name) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -180,7 +205,11 @@ impl Copy {
 pub(crate) fn resume(data: &Path, is_mounted: bool) -> Result<(), Error> {
     let aside = Aside::of(data, is_mounted)?;
     aside.remove(aside.copying)?;
-    if let Some(copy) = aside.whole() {
+    let whole = aside.whole().map_err(Error::file(
+        "look whether there is a whole copy at",
+        &aside.place.join(aside.copied),
+    ))?;
+    if let Some(copy) = whole {
         tracing::info!(data = %data.display(), "going on with the copy of an image's files");
         return move_in(&aside, &copy, data);
     }
@@ -232,6 +261,17 @@ mod tests {
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1);
         resume(&data, false).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_for_missing() {
+        let (_folder, data) = volume();
+        let unreadable = Aside {
+            copied: Box::leak("x".repeat(300).into_boxed_str()),
+            ..Aside::of(&data, true).unwrap()
+        };
+        assert!(unreadable.whole().is_err());
+        assert!(Aside::of(&data, true).unwrap().whole().unwrap().is_none());
     }
 
     #[test]

@@ -172,6 +172,10 @@ impl LogFile {
         {
             self.rotate_or_postpone(max);
         }
+        if self.lost_bytes > 0 {
+            // A whole notice that is taken back with the line behind it would have been read meanwhile.
+            sys::reserve(&self.file, self.size_bytes, length)?;
+        }
         if let Err(error) = self.file.write_all(&self.line) {
             // A half line would make a reader stumble over the next one.
             self.file.set_len(self.size_bytes)?;

@@ -332,6 +332,28 @@ fn a_user_runs_containers_with_networks_ports_and_volumes_and_kills_the_manager(
     session.ctl(&["rm", "-f", "web"]).ok();
     assert!(session.answer("8080").code != 0, "nobody listens any more");
 
+    // Who brings packets in and out may be killed by whoever runs out of memory.
+    let serve = "exec busybox nc -ll -p 80 -e busybox echo again";
+    session
+        .ctl(&[
+            "run", "-d", "--name", "web", "-p", "8080:80", image, "sh", "-c", serve,
+        ])
+        .ok();
+    eventually("the port of the host is answered", || {
+        (session.answer("8080").stdout == "again\n").then_some(())
+    });
+    run(Command::new("kill").args(["-9", &kept[1]])).ok();
+    eventually("it has ended", || {
+        let status = fs::read_to_string(format!("/proc/{}/stat", kept[1])).unwrap_or_default();
+        (status.is_empty() || status.contains(") Z ")).then_some(())
+    });
+    session.kill();
+    session.start();
+    assert_eq!(session.kept()[0], kept[0], "the namespaces are the same");
+    assert_ne!(session.kept()[1], kept[1]);
+    assert_eq!(session.answer("8080").stdout, "again\n");
+    session.ctl(&["rm", "-f", "web"]).ok();
+
     // The user's files of it are the user's, or of the user's ids.
     let owners = run(Command::new("find")
         .arg(session.folder("home"))

@@ -239,7 +239,7 @@ fn a_collector_that_is_not_there_or_says_nothing_holds_nobody() {
     for _ in 0..5 {
         manager.ctl(&["run", "--rm", &image, "true"]).ok();
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     std::thread::sleep(Duration::from_secs(6));
     assert_eq!(
         manager.log().matches(LOST).count(),

@@ -725,7 +725,7 @@ mod tests {
         assert_eq!(parsed.create.hostname, "host");
         for line in [
             "run -m 64x image",
-            "run --cpus 0 image",
+            "run --cpus -1 image",
             "run --pids-limit=-2 image",
         ] {
             assert!(parse(line).is_err(), "{line}");

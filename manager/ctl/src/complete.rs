@@ -29,9 +29,14 @@ const PATIENCE: Duration = Duration::from_millis(700);
 
 /// Answer a shell that asks, and end the process; returns if none does.
 pub(crate) fn if_asked() {
-    if std::env::var_os(VARIABLE).is_some() {
+    if is_asked() {
         CompleteEnv::with_factory(command).var(VARIABLE).complete();
     }
+}
+
+/// Whether a shell does.
+pub(crate) fn is_asked() -> bool {
+    std::env::var_os(VARIABLE).is_some()
 }
 
 /// The script by which a shell asks.
@@ -45,7 +50,34 @@ pub(crate) fn script(shell: Shell) -> io::Result<Vec<u8>> {
     };
     let mut script = Vec::new();
     shell.write_registration(VARIABLE, NAME, NAME, NAME, &mut script)?;
+    if shell.name() == "bash" {
+        script = with_whole_words(&String::from_utf8_lossy(&script)).into_bytes();
+    }
     Ok(script)
+}
+
+/// Bash splits what is typed at `:` and `=` too (`COMP_WORDBREAKS`), and replaces only what is behind the last of them:
+/// `tools:v1` would be asked about as three words. They are joined again, and the answers cut to what is replaced.
+fn with_whole_words(script: &str) -> String {
+    const SPLIT: &str = "    local words=(\"${COMP_WORDS[@]}\")\n    if [[ \"${BASH_VERSINFO[0]}\" -ge 4 ]]; then\n        \
+         words[COMP_CWORD]=\"$2\"\n    fi\n";
+    const JOINED: &str = r#"    local line=${COMP_LINE:0:COMP_POINT} words=() word blanks
+    for word in "${COMP_WORDS[@]:0:COMP_CWORD}"; do
+        blanks=${line%%[! ]*}
+        line=${line#"$blanks"}
+        line=${line#"$word"}
+        if [[ ${#words[@]} -eq 0 || -n $blanks ]]; then words+=("$word"); else words[${#words[@]} - 1]+=$word; fi
+    done
+    blanks=${line%%[! ]*}
+    line=${line#"$blanks"}
+    if [[ -n $blanks ]]; then words+=("$line"); else words[${#words[@]} - 1]+=$line; fi
+    local whole=${words[${#words[@]} - 1]}
+    _CLAP_COMPLETE_INDEX=$((${#words[@]} - 1))
+"#;
+    const ANSWERED: &str = "    if [[ $? != 0 ]]; then\n        unset COMPREPLY\n    elif";
+    const CUT: &str = "    if [[ $? != 0 ]]; then\n        unset COMPREPLY\n        return\n    fi\n    \
+                       COMPREPLY=(\"${COMPREPLY[@]#\"${whole%\"$2\"}\"}\")\n    if";
+    script.replacen(SPLIT, JOINED, 1).replacen(ANSWERED, CUT, 1)
 }
 
 /// The command line, whose arguments know their values.

@@ -24,6 +24,13 @@ pub(crate) fn open(ssh: &Ssh) -> io::Result<Tunnel> {
     if let Some(port) = ssh.port {
         command.args(["-p", &port.to_string()]);
     }
+    if crate::complete::is_asked() {
+        // Somebody types at this terminal: nothing is asked there, or said, and nothing outlives the moment.
+        command
+            .args(["-o", "BatchMode=yes"])
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+    }
     let mut child = command
         .args(["--", &ssh.machine, "managerctl", "system", "dial-stdio"])
         .stdin(Stdio::piped())

@@ -3,6 +3,7 @@
 //! when another needs its place. So strangers hold up each other, and others for a second at most, and not for the whole
 //! time that one may take who is alone.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -114,7 +115,13 @@ impl Waiting {
         if of_it >= ADDRESS_MAX {
             self.make_room(address, now)?;
         } else if self.all >= ALL_MAX {
-            let most = self.addresses.iter().max_by_key(|(_, of)| of.clients.len());
+            let most = self.addresses.iter().max_by_key(|(_, of)| {
+                // Among equals whoever has been silent for the longest: a fresh one would have to be waited for.
+                (
+                    of.clients.len(),
+                    of.clients.front().map(|oldest| Reverse(oldest.since)),
+                )
+            });
             if let Some((&most, _)) = most {
                 self.make_room(most, now)?;
             }

@@ -68,7 +68,7 @@ fn run() -> anyhow::Result<()> {
         settings.print_checked();
         return Ok(());
     }
-    rootless::enter()?;
+    rootless::enter(&settings.options)?;
     sys::few_arenas();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)

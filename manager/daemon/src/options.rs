@@ -17,6 +17,9 @@ const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Linux names of links are at most this long.
 const LINK_NAME_MAX_BYTES: usize = 15;
 
+/// Where root's manager keeps what is its.
+pub(crate) const ROOT: &str = "/var/lib/berth";
+pub(crate) const STATE: &str = "/run/berth";
 const TRUST_POLICY: &str = "/etc/berth/policy.json";
 
 /// The manager of containers, images and their network.
@@ -35,12 +38,12 @@ pub(crate) struct Options {
     #[arg(
         long,
         env = "BERTH_ROOT",
-        default_value = "/var/lib/berth",
+        default_value = ROOT,
         value_name = "DIR"
     )]
     pub(crate) root: PathBuf,
     /// What goes with a reboot: sockets, bundles, the runtime's state.
-    #[arg(long, env = "BERTH_STATE", default_value = "/run/berth", value_name = "DIR")]
+    #[arg(long, env = "BERTH_STATE", default_value = STATE, value_name = "DIR")]
     pub(crate) state: PathBuf,
     /// Serve the API here [default: manager.sock in the state directory].
     #[arg(long, value_name = "PATH")]
@@ -148,6 +151,12 @@ impl Options {
                 "--bridge-name {name:?}: the name of a link has 1 to {LINK_NAME_MAX_BYTES} characters, no / : or space"
             );
         }
+        if !(1..=3600).contains(&self.plugin_timeout) {
+            bail!(
+                "plugin-timeout = {}: 1 to 3600 seconds are allowed",
+                self.plugin_timeout
+            );
+        }
         let socket = absolute(&self.socket())?;
         if socket.as_os_str().len() > SOCKET_PATH_MAX_BYTES {
             bail!(
@@ -202,7 +211,7 @@ impl Options {
                     .filter(|folder| !folder.as_os_str().is_empty())
                     .map(|folder| absolute(&folder))
                     .collect::<anyhow::Result<_>>()?,
-                timeout: Duration::from_secs(self.plugin_timeout.clamp(1, 3600)),
+                timeout: Duration::from_secs(self.plugin_timeout),
             },
             journal: absolute(&self.journal_socket)?,
             outside: crate::rootless::network_socket(),

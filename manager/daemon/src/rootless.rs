@@ -26,6 +26,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 
+use crate::options::{Options, ROOT, STATE};
 use record::{Process, Record};
 
 /// What this program does when its first argument says so.
@@ -44,12 +45,13 @@ pub(crate) fn helper() -> Option<anyhow::Result<()>> {
     }
 }
 
-/// Go into the namespaces and start over there, if this process is not root. Returns if it is.
-pub(crate) fn enter() -> anyhow::Result<()> {
+/// Go into the namespaces and start over there, if this process is not root. Returns if it is. `options` are those of
+/// this start, for which the user may have named folders.
+pub(crate) fn enter(options: &Options) -> anyhow::Result<()> {
     if geteuid().is_root() {
         return Ok(());
     }
-    let folders = Folders::of_user()?;
+    let folders = Folders::of_user(options)?;
     let runtime = folders.state.clone();
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -60,6 +62,7 @@ pub(crate) fn enter() -> anyhow::Result<()> {
         let _one_at_a_time = lock(&runtime)?;
         match Record::read(&runtime).filter(Record::is_whole) {
             Some(record) => record.holder,
+            // Nobody holds them, or nobody brings packets in and out.
             None => launch_from_outside(&runtime)?,
         }
     };
@@ -103,19 +106,25 @@ struct Folders {
 }
 
 impl Folders {
-    fn of_user() -> anyhow::Result<Self> {
+    fn of_user(options: &Options) -> anyhow::Result<Self> {
+        // Those that hold for root are what nobody has named.
+        let named = |folder: &Path, of_root: &str| {
+            let named = Some(folder).filter(|folder| *folder != Path::new(of_root));
+            named.map(std::path::absolute).transpose()
+        };
+        let (root, state) = (named(&options.root, ROOT)?, named(&options.state, STATE)?);
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let root = match (set("BERTH_ROOT"), set("XDG_DATA_HOME"), set("HOME")) {
-            (Some(root), _, _) => PathBuf::from(root),
+        let root = match (root, set("XDG_DATA_HOME"), set("HOME")) {
+            (Some(root), _, _) => root,
             (None, Some(data), _) => Path::new(&data).join("berth"),
             (None, None, Some(home)) => Path::new(&home).join(".local/share/berth"),
-            (None, None, None) => bail!("find a place for images: neither HOME nor BERTH_ROOT is set"),
+            (None, None, None) => bail!("find a place for images: HOME is not set, and no --root is given"),
         };
-        let state = match (set("BERTH_STATE"), set("XDG_RUNTIME_DIR")) {
-            (Some(state), _) => PathBuf::from(state),
+        let state = match (state, set("XDG_RUNTIME_DIR")) {
+            (Some(state), _) => state,
             (None, Some(runtime)) => Path::new(&runtime).join("berth"),
             (None, None) => bail!(
-                "find a place for sockets: XDG_RUNTIME_DIR is not set; a login makes /run/user/{}, and BERTH_STATE names \
+                "find a place for sockets: XDG_RUNTIME_DIR is not set; a login makes /run/user/{}, and --state names \
                  another folder that only you can write",
                 geteuid()
             ),

@@ -114,7 +114,7 @@ impl Engine {
             volumes: Volumes::default(),
             plugins: Plugins::new(config.plugins.clone()),
             starts: Semaphore::new(0),
-            ports: Claims::default(),
+            ports: Claims::new(&config),
             cgroup_parents: CgroupParents::default(),
             name_servers: NameServers::default(),
             networks,

@@ -57,26 +57,24 @@ pub(crate) fn withdraw(socket: &Path, ports: &[PublishedPort]) -> io::Result<()>
         return Ok(());
     }
     let there = list(socket)?;
-    let gone = there
-        .iter()
-        .filter(|forward| ports.iter().any(|port| forward.is(port)));
-    gone.map(|forward| forward.id)
-        .try_for_each(|id| remove(socket, id))
+    let is_gone = |forward: &&Forward| ports.iter().any(|port| forward.is(port));
+    let gone = there.iter().filter(is_gone);
+    all(gone.map(|forward| remove(socket, forward.id)))
 }
 
 /// Listen on these ports and no others.
 pub(crate) fn restore(socket: &Path, ports: &[PublishedPort]) -> io::Result<()> {
     let there = list(socket)?;
-    for forward in there
-        .iter()
-        .filter(|forward| !ports.iter().any(|port| forward.is(port)))
-    {
-        remove(socket, forward.id)?;
-    }
-    let missing = ports
-        .iter()
-        .filter(|port| !there.iter().any(|forward| forward.is(port)));
-    missing.into_iter().try_for_each(|port| add(socket, port))
+    let is_wanted = |forward: &Forward| ports.iter().any(|port| forward.is(port));
+    let gone = there.iter().filter(|forward| !is_wanted(forward));
+    let removed = all(gone.map(|forward| remove(socket, forward.id)));
+    let is_missing = |port: &&PublishedPort| !there.iter().any(|forward| forward.is(port));
+    removed.and(all(ports.iter().filter(is_missing).map(|port| add(socket, port))))
+}
+
+/// Do each of them, whatever becomes of the others; the first error.
+fn all(done: impl Iterator<Item = io::Result<()>>) -> io::Result<()> {
+    done.fold(Ok(()), io::Result::and)
 }
 
 fn add(socket: &Path, port: &PublishedPort) -> io::Result<()> {

@@ -28,6 +28,8 @@ pub(crate) struct Claims(Mutex<Inside>);
 
 #[derive(Default)]
 struct Inside {
+    /// This manager's network is not the host's.
+    is_behind: bool,
     by_container: BTreeMap<String, Claim>,
     /// Of runs that are over, whose ports the kernel would not take away yet.
     stale: Vec<(String, Claim)>,
@@ -102,6 +104,13 @@ pub(crate) async fn publish(engine: &Arc<Inner>, id: &str) -> Result<(), Error> 
 }
 
 impl Claims {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self(Mutex::new(Inside {
+            is_behind: config.outside.is_some(),
+            ..Inside::default()
+        }))
+    }
+
     fn claim(
         &self,
         id: &str,
@@ -236,7 +245,7 @@ impl Inside {
         if is_named && range.start() == range.end() {
             let port = published(*range.start());
             self.check_holders(port)?;
-            check_programs(port)?;
+            self.check_programs(port)?;
             return Ok(port);
         }
         // From the last one on, so that a port just given back is not somebody else's at once.
@@ -247,7 +256,7 @@ impl Inside {
         let found = (begin..=*range.end())
             .chain(*range.start()..begin)
             .map(published)
-            .find(|port| self.check_holders(*port).is_ok() && check_programs(*port).is_ok());
+            .find(|port| self.check_holders(*port).is_ok() && self.check_programs(*port).is_ok());
         let port = found.ok_or_else(|| Error::Port {
             container_port: wanted.container_port,
             protocol: wanted.protocol,
@@ -259,6 +268,15 @@ impl Inside {
             self.last = port.host_port;
         }
         Ok(port)
+    }
+
+    fn check_programs(&self, port: PublishedPort) -> Result<(), Error> {
+        // If the host's ports are somewhere else, who listens there finds out.
+        if self.is_behind {
+            Ok(())
+        } else {
+            check_programs(port)
+        }
     }
 
     fn check_holders(&self, port: PublishedPort) -> Result<(), Error> {
@@ -281,6 +299,15 @@ impl Inside {
 
     fn take(&mut self, id: &str, place: &Place, port: PublishedPort) -> Result<(), Error> {
         self.check_holders(port)?;
+        // Where its packets come in: on the host's address, or at the end of the host's network in here.
+        let at_rules = PublishedPort {
+            host_address: if self.is_behind {
+                outside::INSIDE
+            } else {
+                port.host_address
+            },
+            ..port
+        };
         let holders = self.holders.entry((port.protocol, port.host_port)).or_default();
         holders.push((port.host_address, id.to_owned()));
         let claim = self.by_container.entry(id.to_owned()).or_insert_with(|| Claim {
@@ -289,7 +316,7 @@ impl Inside {
             at_rules: Vec::new(),
         });
         claim.ports.push(port);
-        claim.at_rules.push(at_rules(port));
+        claim.at_rules.push(at_rules);
         Ok(())
     }
 
@@ -355,10 +382,6 @@ impl Inside {
 /// A program of the host that has a port would lose what comes to it, silently. Whether there is one is found out by
 /// being it for a moment.
 fn check_programs(port: PublishedPort) -> Result<(), Error> {
-    if image::is_in_user_namespace() {
-        // The host's ports are somewhere else: who listens there finds out.
-        return Ok(());
-    }
     let at = (port.host_address, port.host_port);
     let bound = match port.protocol {
         Protocol::Tcp => TcpListener::bind(at).map(drop),
@@ -378,18 +401,6 @@ fn check_programs(port: PublishedPort) -> Result<(), Error> {
         };
         refused(port, why)
     })
-}
-
-/// Where a port's packets come in: on the host's address, or, if the host's network is another, at its end in here.
-fn at_rules(port: PublishedPort) -> PublishedPort {
-    PublishedPort {
-        host_address: if image::is_in_user_namespace() {
-            outside::INSIDE
-        } else {
-            port.host_address
-        },
-        ..port
-    }
 }
 
 fn refused(port: PublishedPort, why: String) -> Error {

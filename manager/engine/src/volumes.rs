@@ -245,12 +245,18 @@ async fn remove_locked(engine: &Arc<Inner>, name: &str) -> Result<(), Error> {
 
 /// Remove the volumes that went with a container, if it had any.
 pub(crate) async fn finish_removals(engine: &Arc<Inner>) {
+    let of_plugins = finish_local_removals(engine).await;
+    finish_plugin_removals(engine, &of_plugins).await;
+}
+
+/// Those of plugins are returned, with their plugins, which may take their time.
+async fn finish_local_removals(engine: &Arc<Inner>) -> Vec<(String, String)> {
     let changes = engine.volumes.lock().await;
     let marked = match engine.store.marked_volumes().await {
         Ok(marked) => marked,
         Err(error) => {
             tracing::warn!(%error, "cannot look for volumes to be removed");
-            return;
+            return Vec::new();
         }
     };
     let (local, of_plugins): (Vec<_>, Vec<_>) = marked.into_iter().partition(|(_, driver)| driver == LOCAL);
@@ -261,7 +267,11 @@ pub(crate) async fn finish_removals(engine: &Arc<Inner>) {
     }
     drop(changes);
     empty_trash(engine).await;
-    for (name, driver) in &of_plugins {
+    of_plugins
+}
+
+async fn finish_plugin_removals(engine: &Inner, marked: &[(String, String)]) {
+    for (name, driver) in marked {
         if let Err(error) = plugin::finish_removal(engine, driver, name, false).await {
             tracing::warn!(volume = name, %error, "it stays");
         }

@@ -117,6 +117,11 @@ impl Error {
         matches!(self, Error::Refused { .. })
     }
 
+    /// Was it never asked? Else it may have done what it was asked for.
+    pub fn was_not_reached(&self) -> bool {
+        matches!(self, Error::NotFound { .. } | Error::Unreachable { .. })
+    }
+
     /// May the same work when it is tried again, when the plugin is there?
     pub fn is_absence(&self) -> bool {
         matches!(

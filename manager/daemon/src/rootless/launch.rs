@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getegid, geteuid, pause, pipe, setsid};
 
 use super::record::{Process, Record};
@@ -32,12 +33,35 @@ pub(super) fn api_socket(runtime: &Path) -> PathBuf {
 /// Make all of it, leave a record in `runtime`, and end.
 pub(super) fn launch(runtime: &Path) -> anyhow::Result<()> {
     setsid().context("leave the session")?;
+    umask(Mode::from_bits_truncate(0o077));
+    if let Some(Record { holder, network }) = Record::read(runtime)
+        && holder.is_alive()
+        && !network.is_alive()
+    {
+        // Containers are in there: they get a network again, and not namespaces without them a manager.
+        let lives = pipe_of(&holder)?;
+        let network = Process::of(start_network(holder.pid, &lives, runtime)?)?;
+        return Record { holder, network }.write(runtime);
+    }
     let mut holder = Holder::start()?;
     let made = holder.prepare(runtime);
     if made.is_err() {
         holder.end();
     }
     made
+}
+
+/// The other end of the one pipe that the holder has.
+fn pipe_of(holder: &Process) -> anyhow::Result<OwnedFd> {
+    let folder = format!("/proc/{}/fd", holder.pid);
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("read {folder}"))?;
+    let is_pipe =
+        |path: &PathBuf| std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("pipe:"));
+    let pipe = entries.flatten().map(|entry| entry.path()).find(is_pipe);
+    let pipe = pipe.with_context(|| format!("{folder} has no pipe in it"))?;
+    Ok(File::open(&pipe)
+        .with_context(|| format!("open {}", pipe.display()))?
+        .into())
 }
 
 struct Holder {

@@ -1,6 +1,7 @@
 //! Reading a log from some place on, across rotation, and waiting for more.
 
 use std::collections::VecDeque;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,10 @@ pub(crate) struct Follower {
     changes: Subscription,
     reading: Reading,
     pace: Pace,
+    /// The last read found nothing.
+    has_waited: bool,
+    /// The log stays when nobody reads it.
+    kept: bool,
     /// `None`: the log never rotates, and so nothing is held up.
     size_bytes_max: Option<u64>,
 }
@@ -66,6 +71,8 @@ impl Follower {
             changes,
             reading: reading_,
             pace: Pace::new(claim, Instant::now()),
+            has_waited: false,
+            kept: plan.kept,
             size_bytes_max: plan.size_bytes_max,
         })
     }
@@ -82,9 +89,12 @@ impl Follower {
         })
         .await?;
         self.cursor = Some(cursor);
-        if records.is_empty() {
+        // What it did before it had all there was is no measure, nor is the time that it waited for more.
+        if records.is_empty() || self.has_waited {
             self.pace.caught_up(Instant::now());
-        } else {
+        }
+        self.has_waited = records.is_empty();
+        if !records.is_empty() {
             self.let_go_if_due();
         }
         Ok(records)
@@ -115,6 +125,8 @@ impl Follower {
         if let Some(size_bytes_max) = self.size_bytes_max
             && let Some(file) = self.cursor.as_ref().and_then(|cursor| cursor.file.as_ref())
             && let Ok(newest) = std::fs::metadata(files::path(self.reading.path(), 0))
+            // What nobody keeps is there only for who reads it: with no one at the newest file all else would be lost.
+            && (self.kept || file.identity().is_ok_and(|identity| identity != (newest.dev(), newest.ino())))
             && self
                 .pace
                 .is_over(newest.len().saturating_sub(size_bytes_max), Instant::now())

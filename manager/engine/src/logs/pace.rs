@@ -101,6 +101,8 @@ mod tests {
         let mut pace = Pace::new(Claim::Log, begun);
         let much_later = begun + Duration::from_hours(1);
         pace.caught_up(much_later);
-        assert!(!pace.is_over(SLOW_BYTES_MAX + 1, much_later));
+        assert!(!pace.is_over(SLOW_BYTES_MAX + 1, much_later + Duration::from_secs(1)));
+        pace.took(16 << 20);
+        assert!(!pace.is_over(SLOW_BYTES_MAX + 1, much_later + WINDOW));
     }
 }

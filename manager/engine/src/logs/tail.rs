@@ -80,6 +80,7 @@ impl Search {
             if let Err(error) = file.read_exact_at(&mut block, start) {
                 // The shim has taken back a line for which there was no room, and what came in its place is later.
                 if error.kind() == std::io::ErrorKind::UnexpectedEof && start + length > file.len()? {
+                    carried.clear();
                     continue;
                 }
                 return Err(error);

@@ -189,6 +189,7 @@ async fn a_volume_is_removed_with_its_last_user_or_not_at_all() {
             read_only: false,
             source: Source::Volume(VolumeSource {
                 name: "vol".to_owned(),
+                driver: "local".to_owned(),
                 anonymous,
                 ..VolumeSource::default()
             }),

@@ -168,7 +168,7 @@ pub(super) async fn mount(
         }
         Err(error) => {
             // Of any other error nobody knows what it has done: the end of this start undoes it.
-            if error.is_refusal() || error.is_absence() {
+            if error.is_refusal() || error.was_not_reached() {
                 engine.store.unmounted(name, container).await?;
             }
             Err(error.into())
@@ -196,7 +196,7 @@ async fn unmount(engine: &Inner, mount: &PluginMount, others: bool, effort: Effo
             tracing::debug!(volume, container, %error, "it was not mounted, it seems");
         }
         Err(error) => {
-            if !in_doubt && (error.is_refusal() || error.is_absence()) {
+            if !in_doubt && (error.is_refusal() || error.was_not_reached()) {
                 engine.store.mount_in_doubt(volume, container, false).await?;
             }
             return Err(error.into());
@@ -249,6 +249,11 @@ pub(super) async fn finish_removal(
 ) -> Result<(), Error> {
     let slot = engine.volumes.slots.of_volume(name);
     let _turn = slot.lock().await;
+    // Somebody else may have finished it, and another volume may have its name by now.
+    let marked = engine.store.marked_volumes().await?;
+    if !marked.iter().any(|(marked, _)| marked == name) {
+        return Ok(());
+    }
     match remove_there(engine, plugin, name).await {
         Err(Error::Plugin(error)) if force && error.is_absence() => {
             tracing::warn!(volume = name, %error, "it is forgotten here, and its plugin may have it still");
@@ -260,8 +265,11 @@ pub(super) async fn finish_removal(
         Ok(()) => {}
     }
     failpoint::reach("plugin.removed");
-    engine.volumes.slots.forget(name);
     engine.store.forget_volume(name).await?;
+    // Whoever waits for a turn has to meet the next volume of this name at the same place.
+    if Arc::strong_count(&slot) <= 2 {
+        engine.volumes.slots.forget(name);
+    }
     failpoint::reach("volume.forgotten");
     tell(engine, "destroy", name, plugin);
     Ok(())

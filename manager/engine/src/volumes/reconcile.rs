@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{copy_up, finish_removals, folder, local, part, release, retry};
+use super::{copy_up, finish_local_removals, finish_plugin_removals, folder, local, part, release, retry};
 use crate::Error;
 use crate::engine::{Inner, blocking};
 use crate::request::storage::LOCAL;
@@ -31,7 +31,11 @@ pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
     }
     // A plugin may take its time, and the manager's start does not wait for it.
     retry::keep_trying(engine);
-    finish_removals(engine).await;
+    let of_plugins = finish_local_removals(engine).await;
+    if !of_plugins.is_empty() {
+        let engine = Arc::clone(engine);
+        tokio::spawn(async move { finish_plugin_removals(&engine, &of_plugins).await });
+    }
     let volumes = engine.store.volumes().await?;
     let of = Arc::clone(engine);
     blocking(move || {

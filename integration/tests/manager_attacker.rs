@@ -40,6 +40,12 @@ fn nc(mut program: Command, address: &str, port: &str) -> Command {
     program
 }
 
+/// What whoever listens at `address` says.
+fn told(program: Command, address: &str, port: &str) -> String {
+    let done = run(&mut nc(program, address, port));
+    done.stdout.trim().to_owned()
+}
+
 fn from_container(manager: &Manager, name: &str) -> Command {
     manager.ctl_command(&["exec", name, "busybox"])
 }
@@ -157,20 +163,12 @@ fn neighbours_reach_published_ports_and_nothing_else() {
         .to_owned();
     let address = address.split('/').next().expect("an address");
     eventually("the published port is answered", || {
-        (run(&mut nc(outside.inside("busybox"), HOST, "8080"))
-            .stdout
-            .trim()
-            == "web")
-            .then_some(())
+        (told(outside.inside("busybox"), HOST, "8080") == "web").then_some(())
     });
     // So that silence is no server that is not up yet.
     for port in ["80", "81"] {
         eventually("the server is up", || {
-            (run(&mut nc(manager.inside("busybox"), address, port))
-                .stdout
-                .trim()
-                == "web")
-                .then_some(())
+            (told(manager.inside("busybox"), address, port) == "web").then_some(())
         });
     }
 
@@ -193,12 +191,7 @@ fn neighbours_reach_published_ports_and_nothing_else() {
     let way = run(outside.inside("ip").args(["route", "get", "127.0.0.1"])).ok();
     assert!(way.contains(HOST), "the packets are sent to the host: {way}");
     assert_silent(outside.inside("busybox"), "127.0.0.1", "9000");
-    assert_eq!(
-        run(&mut nc(manager.inside("busybox"), "127.0.0.1", "9000"))
-            .stdout
-            .trim(),
-        "web"
-    );
+    assert_eq!(told(manager.inside("busybox"), "127.0.0.1", "9000"), "web");
 }
 
 #[test]
@@ -219,11 +212,7 @@ fn root_in_a_container_reaches_no_port_that_is_for_the_host_alone() {
         &["--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW"],
     );
     eventually("the published port is answered", || {
-        (run(&mut nc(manager.inside("busybox"), "127.0.0.1", "9000"))
-            .stdout
-            .trim()
-            == "web")
-            .then_some(())
+        (told(manager.inside("busybox"), "127.0.0.1", "9000") == "web").then_some(())
     });
     let gateway = "172.30.0.1";
     assert_silent(from_container(&manager, "evil"), gateway, "9000");
@@ -255,12 +244,7 @@ fn root_in_a_container_reaches_no_port_that_is_for_the_host_alone() {
         "busybox ip address add {gateway}/32 dev eth0; busybox ip route replace 10.77.0.0/24 dev eth0 src {gateway}"
     ));
     assert_silent(from_container(&manager, "evil"), far, "80");
-    assert_eq!(
-        run(&mut nc(from_container(&manager, "far"), "127.0.0.1", "80"))
-            .stdout
-            .trim(),
-        "far"
-    );
+    assert_eq!(told(from_container(&manager, "far"), "127.0.0.1", "80"), "far");
 }
 
 #[test]

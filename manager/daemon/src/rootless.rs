@@ -89,12 +89,16 @@ pub(crate) fn network_socket() -> Option<PathBuf> {
     std::env::var_os(NETWORK_SOCKET).map(PathBuf::from)
 }
 
+/// A variable of the environment that is not empty.
+fn set(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// Where a user's programs are configured; None: this manager is root's.
 pub(crate) fn configuration() -> Option<PathBuf> {
     if geteuid().is_root() && network_socket().is_none() {
         return None;
     }
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let own = set("XDG_CONFIG_HOME").map(PathBuf::from);
     own.or_else(|| set("HOME").map(|home| Path::new(&home).join(".config")))
 }
@@ -113,7 +117,6 @@ impl Folders {
             named.map(std::path::absolute).transpose()
         };
         let (root, state) = (named(&options.root, ROOT)?, named(&options.state, STATE)?);
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let root = match (root, set("XDG_DATA_HOME"), set("HOME")) {
             (Some(root), _, _) => root,
             (None, Some(data), _) => Path::new(&data).join("berth"),

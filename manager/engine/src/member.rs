@@ -5,11 +5,11 @@ use std::fs;
 /// By the container's cgroup, which has its id; where this manager may make no cgroups, because its parent is the
 /// container's shim, as that of a main process is.
 pub(crate) fn is_of_container(pid: u32, id: &str) -> bool {
-    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
-    match read("cgroup") {
-        Ok(groups) if groups.contains(id) => true,
-        Ok(_) if image::is_in_user_namespace() => {
-            let parent = read("status").ok().and_then(|status| parent_of(&status));
+    match is_in_group(pid, id) {
+        Ok(true) => true,
+        Ok(false) if image::is_in_user_namespace() => {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"));
+            let parent = status.ok().and_then(|status| parent_of(&status));
             parent.is_some_and(|parent| is_shim(parent, id))
         }
         _ => false,
@@ -19,8 +19,11 @@ pub(crate) fn is_of_container(pid: u32, id: &str) -> bool {
 /// Whether a container has a cgroup, by which its processes are counted and can be made to stand still. Without root's
 /// rights and a group that was handed down there is none.
 pub(crate) fn has_cgroup(pid: u32, id: &str) -> bool {
-    !image::is_in_user_namespace()
-        || fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(id))
+    !image::is_in_user_namespace() || is_in_group(pid, id).unwrap_or(false)
+}
+
+fn is_in_group(pid: u32, id: &str) -> std::io::Result<bool> {
+    Ok(fs::read_to_string(format!("/proc/{pid}/cgroup"))?.contains(id))
 }
 
 fn parent_of(status: &str) -> Option<u32> {

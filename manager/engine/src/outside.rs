@@ -39,13 +39,12 @@ impl Forward {
 
 /// Listen on the host's ports: on all of them, or on none.
 pub(crate) fn publish(socket: &Path, ports: &[PublishedPort]) -> Result<(), (PublishedPort, String)> {
-    let failed = |port: &PublishedPort, error: &io::Error| (*port, error.to_string());
     for (done, port) in ports.iter().enumerate() {
         if let Err(error) = add(socket, port) {
             if let Err(error) = withdraw(socket, &ports[..done]) {
                 tracing::warn!(%error, "ports of the host stay taken");
             }
-            return Err(failed(port, &error));
+            return Err((*port, error.to_string()));
         }
     }
     Ok(())

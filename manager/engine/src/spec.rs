@@ -16,6 +16,7 @@ pub(crate) mod user;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use oci_spec::image::ImageConfiguration;
 use serde_json::{Value, json};
@@ -197,8 +198,12 @@ fn namespaces(request: &CreateRequest, joined: &Joined) -> Value {
 
 /// The last group that can be named: all of Linux's, or all that this manager's user namespace has from 0 on.
 fn last_group() -> u32 {
-    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
-    last_of(&map).unwrap_or(GROUP_MAX)
+    // It does not change, and every start asks.
+    static LAST: LazyLock<u32> = LazyLock::new(|| {
+        let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+        last_of(&map).unwrap_or(GROUP_MAX)
+    });
+    *LAST
 }
 
 /// From lines of a mapping (`user_namespaces(7)`): the last id before the first that is missing.

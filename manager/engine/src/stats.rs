@@ -121,11 +121,14 @@ async fn usage(snapshot: &Snapshot) -> Option<Usage> {
     let shim = snapshot.shim.as_ref()?;
     let id = snapshot.container.id.clone();
     let pid = snapshot.container.pid;
-    let told = match tokio::time::timeout(ANSWER_TIMEOUT, shim.stats()).await {
+    let told = if has_cgroup(pid, &id) {
+        match tokio::time::timeout(ANSWER_TIMEOUT, shim.stats()).await {
+            Ok(told) => told.and_then(|(kind, bytes)| metrics::read(&id, &kind, &bytes)),
+            Err(_) => Err(Error::shim(&id, "it does not tell its statistics")),
+        }
+    } else {
         // Nobody counts for it.
-        _ if !has_cgroup(pid, &id) => Ok(Usage::default()),
-        Ok(told) => told.and_then(|(kind, bytes)| metrics::read(&id, &kind, &bytes)),
-        Err(_) => Err(Error::shim(&id, "it does not tell its statistics")),
+        Ok(Usage::default())
     };
     let mut usage = match told {
         Ok(usage) => usage,

@@ -64,6 +64,13 @@ fn pipe_of(holder: &Process) -> anyhow::Result<OwnedFd> {
         .into())
 }
 
+/// The end to read from, and the one that programs started now inherit.
+fn pipe_to_child() -> anyhow::Result<(OwnedFd, OwnedFd)> {
+    let (own, inherited) = pipe()?;
+    fcntl(&own, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok((own, inherited))
+}
+
 struct Holder {
     child: Child,
     /// Closed from the other side when it ends.
@@ -74,9 +81,8 @@ struct Holder {
 
 impl Holder {
     fn start() -> anyhow::Result<Self> {
-        // The holder inherits the end that nobody writes to.
-        let (lives, held) = pipe()?;
-        fcntl(&lives, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        // Nobody writes to the end that the holder has.
+        let (lives, held) = pipe_to_child()?;
         let mut child = Command::new("/proc/self/exe")
             .arg0("manager")
             .arg(HOLD)
@@ -158,8 +164,8 @@ fn start_network(holder: u32, lives: &OwnedFd, runtime: &Path) -> anyhow::Result
     let words = File::create(&log).with_context(|| format!("make {}", log.display()))?;
     let socket = api_socket(runtime);
     let _ = std::fs::remove_file(&socket);
-    let (mut ready, tell): (File, OwnedFd) = pipe().map(|(read, write)| (File::from(read), write))?;
-    fcntl(&ready, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    let (ready, tell) = pipe_to_child()?;
+    let mut ready = File::from(ready);
     fcntl(lives, FcntlArg::F_SETFD(FdFlag::empty()))?;
     let mut network = Command::new(NETWORK)
         .args(["--configure", "--mtu", MTU, "--disable-host-loopback"])

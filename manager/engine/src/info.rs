@@ -95,7 +95,7 @@ impl Engine {
             hostname: read("/proc/sys/kernel/hostname").trim().to_owned(),
             operating_system: pretty_name(&read("/etc/os-release")).unwrap_or_default(),
             cpus: std::thread::available_parallelism().map_or(0, usize::from),
-            memory_bytes: memory_bytes(&read("/proc/meminfo")).unwrap_or(0),
+            memory_bytes: machine_memory_bytes().unwrap_or(0),
             layers: match config.layers {
                 image::Layers::Folders => "folders",
                 image::Layers::Erofs => "erofs",
@@ -117,6 +117,11 @@ fn pretty_name(os_release: &str) -> Option<String> {
         .lines()
         .find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
     Some(value.trim_matches(['"', '\'']).to_owned())
+}
+
+/// All the memory that this machine has; None: it does not tell.
+pub(crate) fn machine_memory_bytes() -> Option<u64> {
+    memory_bytes(&std::fs::read_to_string("/proc/meminfo").ok()?)
 }
 
 /// Of `/proc/meminfo`.

@@ -30,7 +30,7 @@ fn dockers(info: &Info) -> Value {
     let pools = info.default_address_pools.iter();
     json!({
         "Name": info.hostname,
-        "Containers": info.containers.running + info.containers.paused + info.containers.stopped,
+        "Containers": info.containers.all(),
         "ContainersRunning": info.containers.running,
         "ContainersPaused": info.containers.paused,
         "ContainersStopped": info.containers.stopped,
@@ -60,10 +60,7 @@ fn text(info: &Info) -> String {
         ("  API", version.api_version.clone()),
         ("  runtime", version.runtime_version.clone()),
         ("  root", version.root.clone()),
-        (
-            "Containers",
-            (containers.running + containers.paused + containers.stopped).to_string(),
-        ),
+        ("Containers", containers.all().to_string()),
         ("  running", containers.running.to_string()),
         ("  paused", containers.paused.to_string()),
         ("  stopped", containers.stopped.to_string()),

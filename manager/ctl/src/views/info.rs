@@ -42,6 +42,12 @@ pub(crate) struct ContainerCounts {
     pub(crate) stopped: u32,
 }
 
+impl ContainerCounts {
+    pub(crate) fn all(&self) -> u32 {
+        self.running + self.paused + self.stopped
+    }
+}
+
 #[derive(Serialize)]
 pub(crate) struct Ulimit {
     pub(crate) name: String,

@@ -5,6 +5,7 @@ use containerd_shim_protos::cgroups_v2::metrics as v2;
 use protobuf::Message;
 
 use crate::Error;
+use crate::info::machine_memory_bytes;
 
 /// What a container uses at one moment; counters count from the start of its run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,13 +87,6 @@ fn of_v2(metrics: &v2::Metrics) -> Usage {
         pids: metrics.pids.current,
         ..Usage::default()
     }
-}
-
-fn machine_memory_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kilobytes << 10)
 }
 
 #[cfg(test)]

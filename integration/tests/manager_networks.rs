@@ -3,6 +3,7 @@
 use integration::{Done, Manager, Outside, Sandbox, eventually, run};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::process::Command;
 
 const FOREVER: &[&str] = &["sleep", "3600"];
 
@@ -446,6 +447,59 @@ fn networks_are_joined_and_left_running_and_stopped() {
     assert!(events.contains(" network destroy "), "{events}");
 }
 
+/// Whether its files have its address on a network of a user's, and the name server that comes with that.
+#[track_caller]
+fn assert_tells_of(manager: &Manager, container: &str, address: &str, tells: bool) {
+    let hosts = exec(manager, container, "cat /etc/hosts").ok();
+    assert_eq!(hosts.contains(&format!("{address}\t")), tells, "{hosts}");
+    let resolv = exec(manager, container, "cat /etc/resolv.conf").ok();
+    assert_eq!(resolv.contains("nameserver 127.0.0.11\n"), tells, "{resolv}");
+}
+
+#[test]
+fn a_containers_files_follow_its_networks() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for (name, subnet) in [("one", "10.77.0.0/24"), ("two", "10.78.0.0/24")] {
+        manager.ctl(&["network", "create", "--subnet", subnet, name]).ok();
+    }
+    for name in ["web", "own"] {
+        run_detached(&manager, &image, name, &["--hostname", name]);
+    }
+    let before = exec(&manager, "web", "cat /etc/hosts").ok();
+    let changes = [
+        ("web", "echo 192.0.2.1 mine >> /etc/hosts"),
+        ("own", "echo nameserver 192.0.2.53 > /etc/resolv.conf"),
+    ];
+    for (container, change) in changes {
+        manager.ctl(&["exec", container, "sh", "-c", change]).ok();
+    }
+    for container in ["web", "own"] {
+        manager.ctl(&["network", "connect", "one", container]).ok();
+    }
+    manager.ctl(&["network", "connect", "two", "web"]).ok();
+    assert_tells_of(&manager, "web", "10.77.0.2", true);
+    assert_tells_of(&manager, "web", "10.78.0.2", true);
+    // What somebody wrote stays.
+    let own = exec(&manager, "own", "cat /etc/resolv.conf").ok();
+    assert_eq!(own, "nameserver 192.0.2.53\n");
+
+    for network in ["one", "two"] {
+        manager.ctl(&["network", "disconnect", network, "web"]).ok();
+        let kept = exec(&manager, "web", "cat /etc/hosts").ok();
+        assert_eq!(kept.contains("10.78.0.2\tweb\n"), network == "one", "{kept}");
+    }
+    assert_tells_of(&manager, "web", "10.77.0.2", false);
+    let after = exec(&manager, "web", "cat /etc/hosts").ok();
+    assert_eq!(after, format!("{before}192.0.2.1 mine\n"));
+    // The next manager finds all as it is to be.
+    manager.kill();
+    manager.start_again();
+    assert_tells_of(&manager, "web", "10.77.0.2", false);
+    assert_tells_of(&manager, "web", "10.78.0.2", false);
+}
+
 /// Nothing acknowledged is lost, and nothing is left of what was not.
 #[test]
 fn a_kill_in_between_is_put_right() {
@@ -490,6 +544,34 @@ fn a_kill_in_between_is_put_right() {
         &["network", "connect", "one", "web"],
     );
     assert_reaches(&manager, "web", "10.77.0.1");
+    assert_tells_of(&manager, "web", "10.77.0.2", true);
+    // Nobody was told that it left.
+    at(
+        &mut manager,
+        "disconnect.unlinked",
+        &["network", "disconnect", "one", "web"],
+    );
+    assert_reaches(&manager, "web", "10.77.0.1");
+    assert_tells_of(&manager, "web", "10.77.0.2", true);
+
+    // A kill between the making of a link and its setting up leaves it like this.
+    manager.kill();
+    let netns = format!("--net=/proc/{before}/ns/net");
+    for change in [
+        &["addr", "flush", "dev", "eth1"][..],
+        &["link", "set", "eth1", "down"],
+    ] {
+        run(Command::new("nsenter").args([&netns, "ip"]).args(change)).ok();
+    }
+    manager.start_again();
+    assert_reaches(&manager, "web", "10.77.0.1");
+    // One that the container set down itself stays so.
+    manager.kill();
+    run(Command::new("nsenter").args([&netns, "ip", "link", "set", "eth1", "down"])).ok();
+    manager.start_again();
+    let link = exec(&manager, "web", "busybox ip link show eth1").ok();
+    assert!(!link.contains("UP"), "{link}");
+
     at(
         &mut manager,
         "disconnect.recorded",
@@ -498,6 +580,7 @@ fn a_kill_in_between_is_put_right() {
     assert_eq!(place(&manager, "web", "one"), Value::Null);
     let links = exec(&manager, "web", "busybox ip link").ok();
     assert!(!links.contains("eth1"), "{links}");
+    assert_tells_of(&manager, "web", "10.77.0.2", false);
     assert_eq!(manager.inspect("web")["pid"], before, "it runs on");
     manager.ctl(&["network", "rm", "one"]).ok();
 }

@@ -77,6 +77,7 @@ const ELSEWHERE: &[&str] = &[
     "network.forgotten",
     "connect.recorded",
     "disconnect.recorded",
+    "disconnect.unlinked",
     "plugin.mount-recorded",
     "plugin.mounted",
     "plugin.unmount-recorded",

@@ -1,5 +1,7 @@
 //! The files in /etc that a container has of its own: hosts, hostname, resolv.conf. Written anew at each start
-//! and mounted over the image's.
+//! and mounted over the image's; while it runs, they follow the networks it is on.
+
+mod follow;
 
 use std::fmt::Write;
 use std::fs::{self, Permissions};
@@ -9,6 +11,7 @@ use std::path::Path;
 
 use crate::Error;
 use crate::request::{CreateRequest, Names, Network};
+pub(crate) use follow::{follow_hosts, follow_name_server};
 
 /// systemd's stub listens on the host's loopback; behind it is the file with the real servers.
 const STUB_UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
@@ -16,13 +19,14 @@ const STUB_UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 pub(crate) const HOST_RESOLV: &str = "/etc/resolv.conf";
 const RESOLV_MAX_BYTES: u64 = 64 << 10;
 
-/// Write them into `folder`. `gateway` is the host's address on the bridge.
+/// Write them into `folder`. `gateway` is the host's address on the bridge; `asks_us`: it has a name server of ours.
 pub(crate) fn write(
     folder: &Path,
     hostname: &str,
     addresses: &[Ipv4Addr],
     gateway: Ipv4Addr,
     request: &CreateRequest,
+    asks_us: bool,
 ) -> Result<(), Error> {
     let put = |name: &str, content: &str| {
         let path = folder.join(name);
@@ -55,21 +59,20 @@ pub(crate) fn write(
         }
     }
     put("hosts", &hosts)?;
-    let resolv = of_host(HOST_RESOLV).unwrap_or_else(resolv_conf);
-    put("resolv.conf", &replaced(&resolv, names))
+    let resolv = match of_host(HOST_RESOLV) {
+        Some(own) => replaced(&own, names),
+        None => follow::sealed(&resolv_conf(names, asks_us)),
+    };
+    put("resolv.conf", &resolv)
 }
 
-/// Let a container ask the name server of ours, whose own resolv.conf in `folder` is as it was written; one that
-/// somebody has changed stays, as with docker.
-pub(crate) fn ask_name_server(folder: &Path, names: &Names) -> Result<(), Error> {
-    let path = folder.join("resolv.conf");
-    let written = read_bounded(&path).unwrap_or_default();
-    if written != replaced(&resolv_conf(), names) {
-        return Ok(());
+/// What stands in the resolv.conf of a container with a network of its own.
+fn resolv_conf(names: &Names, asks_us: bool) -> String {
+    if asks_us {
+        with_name_server(&read_bounded(Path::new(HOST_RESOLV)).unwrap_or_default(), names)
+    } else {
+        replaced(&of_hosts_servers(), names)
     }
-    let host = read_bounded(Path::new(HOST_RESOLV)).unwrap_or_default();
-    // In place: the container has this very file mounted.
-    fs::write(&path, with_name_server(&host, names)).map_err(Error::file("write", &path))
 }
 
 fn hosts(hostname: &str, addresses: &[Ipv4Addr]) -> String {
@@ -81,7 +84,7 @@ fn hosts(hostname: &str, addresses: &[Ipv4Addr]) -> String {
         ff02::2\tip6-allrouters\n"
         .to_owned();
     for address in addresses {
-        let _ = writeln!(text, "{address}\t{hostname}");
+        text += &follow::line(*address, hostname);
     }
     text
 }
@@ -143,7 +146,7 @@ fn ndots(resolv: &str) -> Option<u32> {
         .next_back()
 }
 
-fn resolv_conf() -> String {
+fn of_hosts_servers() -> String {
     let own = read_bounded(Path::new(HOST_RESOLV)).unwrap_or_default();
     match reachable(&own) {
         Some(text) => text,

@@ -9,13 +9,18 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use dns::{HostServers, Server, Service, View};
+use futures_util::{StreamExt, stream};
 use network::ResolverSockets;
 
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::etc_files::HOST_RESOLV;
 use crate::networks::Joined;
-use crate::{Error, etc_files, run};
+use crate::request::Network;
+use crate::{Error, etc_files, run, spec};
+
+/// As many are opened at once.
+const AT_ONCE: usize = 32;
 
 /// All that are open.
 pub(crate) struct NameServers {
@@ -109,14 +114,65 @@ impl NameServers {
     }
 }
 
-/// Open that of a running container that came to its first network of a user's only now, and let it ask there.
+/// What follows for a running container from a change of its networks: the first one of a user's brings it a name
+/// server, with the last one that goes, and its own files tell which there are.
 pub(crate) async fn follow(engine: &Arc<Inner>, container: &Container) -> Result<(), Error> {
     let is_open = engine.name_servers.locked().contains_key(&container.id);
-    if is_open || !container.is_running() || !are_for(engine, &container.id) {
+    let asks_us = are_for(engine, &container.id);
+    if container.is_running() && asks_us && !is_open {
+        open_for_running(engine, container).await?;
+    }
+    let (of, owned) = (Arc::clone(engine), container.clone());
+    blocking(move || write(&of, &owned)).await?;
+    // After the file, so that nobody asks where nobody listens.
+    if !asks_us {
+        engine.name_servers.close(&container.id);
+    }
+    Ok(())
+}
+
+/// Let the files of a running container tell of its networks and its name server.
+fn write(engine: &Inner, container: &Container) -> Result<(), Error> {
+    if !matches!(container.request.network, Network::Bridge | Network::User) {
         return Ok(());
     }
-    open_for_running(engine, container).await?;
-    etc_files::ask_name_server(&engine.config.container(&container.id), &container.request.names)
+    let joined = engine.networks.of(&container.id);
+    let folder = engine.config.container(&container.id);
+    let addresses: Vec<_> = joined.iter().map(|joined| joined.address).collect();
+    etc_files::follow_hosts(&folder, &spec::hostname(container), &addresses, None)?;
+    etc_files::follow_name_server(&folder, &container.request.names, !joined.is_empty())
+}
+
+/// Those of running containers went with the manager before this one; and it may have been killed in the middle of a
+/// change of a container's networks.
+pub(crate) async fn resume(engine: &Arc<Inner>) {
+    let all = engine.containers.all().into_iter();
+    let running: Vec<_> = all
+        .map(|handle| handle.snapshot().container)
+        .filter(|container| container.is_running())
+        .collect();
+    let serving = running
+        .iter()
+        .filter(|container| are_for(engine, &container.id))
+        .map(Arc::clone);
+    let open = |container: Arc<Container>| async move {
+        if let Err(error) = open_for_running(engine, &container).await {
+            tracing::warn!(id = container.id, %error, "it finds no names until its next start");
+        }
+    };
+    stream::iter(serving).for_each_concurrent(AT_ONCE, open).await;
+    let of = Arc::clone(engine);
+    let written = blocking(move || {
+        for container in running {
+            if let Err(error) = write(&of, &container) {
+                tracing::warn!(id = container.id, %error, "its files may not tell of all its networks");
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = written.await {
+        tracing::warn!(%error, "files of containers may not tell of all their networks");
+    }
 }
 
 /// Open that of a container that runs, and close it again if that has ended meanwhile: its end has found none to close.

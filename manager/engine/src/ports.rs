@@ -96,9 +96,6 @@ pub(crate) async fn claim(engine: &Arc<Inner>, container: &Container) -> Result<
 
 /// Publish what a container, which has its network now, has claimed.
 pub(crate) async fn publish(engine: &Arc<Inner>, id: &str) -> Result<(), Error> {
-    if !engine.ports.has(id) {
-        return Ok(());
-    }
     let (engine, id) = (Arc::clone(engine), id.to_owned());
     blocking(move || engine.ports.publish(&engine.config, &id)).await
 }
@@ -145,10 +142,6 @@ impl Claims {
                 tracing::warn!(id = container.id, %error, "it loses a published port");
             }
         }
-    }
-
-    fn has(&self, id: &str) -> bool {
-        self.locked().by_container.contains_key(id)
     }
 
     fn publish(&self, config: &Config, id: &str) -> Result<(), Error> {

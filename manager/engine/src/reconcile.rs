@@ -2,7 +2,7 @@
 //! are; bundles, layers, links and folders carry the id of their owner in their name. What has no owner is
 //! removed; a running container is watched again; one that ended meanwhile gets its exit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,8 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
         engine.adopt(Handle::resume(engine, container, shim, unrecorded));
     }
     failpoint::reach("reconcile.settled");
-    open_name_servers(engine).await;
+    // Names are answered as soon as all are known.
+    name_servers::resume(engine).await;
     remove_bundles(engine, &needed).await;
     if let Err(error) = engine.cgroup_parents.restore(&engine.config) {
         tracing::warn!(%error, "empty cgroups above those of containers stay");
@@ -67,23 +68,6 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
         Ok(())
     })
     .await
-}
-
-/// Those of running containers went with the manager before this one. Names are answered as soon as all are known.
-async fn open_name_servers(engine: &Arc<Inner>) {
-    let running = engine
-        .containers
-        .all()
-        .into_iter()
-        .map(|handle| handle.snapshot().container);
-    let serving =
-        running.filter(|container| container.is_running() && name_servers::are_for(engine, &container.id));
-    let open = |container: Arc<Container>| async move {
-        if let Err(error) = name_servers::open_for_running(engine, &container).await {
-            tracing::warn!(id = container.id, %error, "it finds no names until its next start");
-        }
-    };
-    stream::iter(serving).for_each_concurrent(AT_ONCE, open).await;
 }
 
 /// A container as it is now.
@@ -259,8 +243,11 @@ fn remove_links(engine: &Inner, running: &BTreeSet<String>) {
         }
     };
     let joined = networks::reconcile::links(engine);
-    let there: BTreeSet<String> = joined.iter().cloned().collect();
-    let links: Vec<String> = links.into_iter().chain(joined).collect();
+    let there: BTreeMap<String, bool> = joined
+        .iter()
+        .map(|link| (link.name.clone(), link.is_complete))
+        .collect();
+    let links = links.into_iter().chain(joined).map(|link| link.name);
     let mut owned: BTreeSet<String> = running.iter().map(|id| network::link_name(id)).collect();
     for id in running {
         owned.extend(networks::reconcile::links_of(engine, id));
@@ -268,10 +255,10 @@ fn remove_links(engine: &Inner, running: &BTreeSet<String>) {
             networks::reconcile::attach_missing(engine, &handle.snapshot().container, &there);
         }
     }
-    for link in links.iter().filter(|link| !owned.contains(*link)) {
+    for link in links.filter(|link| !owned.contains(link)) {
         tracing::info!(link, "removing an orphaned link");
         // A link's name is made from the beginning of its owner's id, so that beginning names it as well.
-        let id = link.strip_prefix("bth").unwrap_or(link);
+        let id = link.strip_prefix("bth").unwrap_or(&link);
         if let Err(error) = bridge.detach(id) {
             tracing::warn!(link, %error, "cannot remove an orphaned link");
         }

@@ -97,8 +97,10 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     }
     failpoint::reach("start.names-served");
 
-    let publishing = ports::publish(engine, id);
-    publishing.instrument(part!("start.ports")).await?;
+    if !ports.is_empty() {
+        let publishing = ports::publish(engine, id);
+        publishing.instrument(part!("start.ports")).await?;
+    }
     failpoint::reach("start.ports-published");
 
     shim.start("").instrument(part!("start.process")).await?;
@@ -132,11 +134,8 @@ fn write_etc(engine: &Inner, container: &Container, etc: &Path) -> Result<(), Er
         .and_then(|network| network.gateway)
         .unwrap_or(engine.config.bridge.gateway);
     let hostname = spec::hostname(container);
-    etc_files::write(etc, &hostname, &addresses, gateway, &container.request)?;
-    if name_servers::are_for(engine, &container.id) {
-        etc_files::ask_name_server(etc, &container.request.names)?;
-    }
-    Ok(())
+    let asks_us = name_servers::are_for(engine, &container.id);
+    etc_files::write(etc, &hostname, &addresses, gateway, &container.request, asks_us)
 }
 
 /// The bundle, and the container's own files in /etc.

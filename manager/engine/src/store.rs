@@ -6,6 +6,7 @@
 //! What the next start would do anyhow after a power cut is not waited for: it is as safe from a kill as the rest.
 
 mod ballast;
+mod leaving;
 mod mounts;
 mod networks;
 mod ports;
@@ -33,6 +34,7 @@ pub(crate) use mounts::PluginMount;
 pub(crate) use volumes::VolumeRecord;
 
 pub(crate) use ballast::Ballast;
+use leaving::{LeavingSet, StillThere};
 
 /// As many writes share one transaction at most.
 const BATCH_MAX: usize = 64;
@@ -50,6 +52,7 @@ pub(crate) struct Store {
     writes: mpsc::Sender<Box<dyn Write>>,
     ballast: Arc<Ballast>,
     root_id: Arc<str>,
+    leaving: Arc<LeavingSet>,
 }
 
 impl Store {
@@ -77,6 +80,7 @@ impl Store {
             writes,
             ballast,
             root_id,
+            leaving: Arc::default(),
         };
         Ok((store, containers, known))
     }
@@ -96,16 +100,28 @@ impl Store {
         self.ballast.throw_off()
     }
 
+    /// Until what this returns is dropped, nobody gets the addresses of a container and its places on networks, though
+    /// its record may go: its links are there still.
+    #[must_use]
+    pub(crate) fn keep_addresses(&self, container: &Container, joined: &[Joined]) -> StillThere {
+        let on_networks = joined
+            .iter()
+            .map(|joined| (joined.network.clone(), joined.address));
+        let on_bridge = container.address.map(|address| (String::new(), address));
+        StillThere::new(&self.leaving, on_bridge.into_iter().chain(on_networks))
+    }
+
     /// Remember a new container and give it an address of `subnet`, if it wants one.
     pub(crate) async fn insert(
         &self,
         container: Container,
         subnet: Option<Subnet>,
     ) -> Result<Option<Ipv4Addr>, Error> {
+        let leaving = Arc::clone(&self.leaving);
         self.write("insert a container", Room::Needed, move |connection| {
             rows::insert(connection, &container)?;
             subnet
-                .map(|subnet| rows::allocate(connection, &container.id, subnet))
+                .map(|subnet| rows::allocate(connection, &container.id, subnet, &leaving.of("")))
                 .transpose()
         })
         .await
@@ -117,10 +133,12 @@ impl Store {
         container: Container,
         places: Vec<(Arc<UserNetwork>, Joining)>,
     ) -> Result<Vec<Joined>, Error> {
+        let leaving = Arc::clone(&self.leaving);
         self.write("insert a container", Room::Needed, move |connection| {
             rows::insert(connection, &container)?;
             let join = |(network, wanted): &(Arc<UserNetwork>, Joining)| {
-                networks::join(connection, &container.id, network, wanted, 0)
+                let leaving = leaving.of(&network.id);
+                networks::join(connection, &container.id, network, wanted, 0, leaving)
             };
             places.iter().map(join).collect()
         })
@@ -153,8 +171,10 @@ impl Store {
         first_slot: u32,
     ) -> Result<Joined, Error> {
         let (container, network) = (container.to_owned(), Arc::clone(network));
+        let leaving = Arc::clone(&self.leaving);
         self.write("connect a container", Room::Needed, move |connection| {
-            networks::join(connection, &container, &network, &wanted, first_slot)
+            let leaving = leaving.of(&network.id);
+            networks::join(connection, &container, &network, &wanted, first_slot, leaving)
         })
         .await
     }

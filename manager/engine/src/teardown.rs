@@ -22,6 +22,9 @@ pub(crate) async fn settle(
     exit: Exit,
     next: Next,
 ) -> Result<(), Error> {
+    // Its record may be gone before its links.
+    let joined = engine.networks.of(&container.id);
+    let _kept = (next == Next::Removal).then(|| engine.store.keep_addresses(container, &joined));
     let (recorded, ()) = tokio::join!(
         record(engine, container, exit, "", next),
         release(engine, container, shim)

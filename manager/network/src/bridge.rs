@@ -33,6 +33,16 @@ pub struct Bridge {
     pub mtu: Option<u32>,
 }
 
+/// A container's link, as it is found on the host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attached {
+    /// See [`crate::link_name`].
+    pub name: String,
+    /// Its other end is up, which an attachment makes last, together with all else inside. One that is not may have
+    /// been begun by a manager that was killed, or set down by the container.
+    pub is_complete: bool,
+}
+
 impl Default for Bridge {
     /// `berth0` with 172.30.0.1/16.
     fn default() -> Self {
@@ -88,9 +98,9 @@ impl Bridge {
         rules.and(link)
     }
 
-    /// Names of the links on the host that belong to containers of this network: its veth ports with our
-    /// prefix, and if the bridge has an owner, with its mark.
-    pub fn attached(&self) -> Result<Vec<String>, Error> {
+    /// The links on the host that belong to containers of this network: its veth ports with our prefix, and if the
+    /// bridge has an owner, with its mark.
+    pub fn attached(&self) -> Result<Vec<Attached>, Error> {
         let mut route = Route::open()?;
         let Some(bridge) = route.link(&self.name)? else {
             return Ok(Vec::new());
@@ -99,7 +109,10 @@ impl Bridge {
         Ok(ports
             .into_iter()
             .filter(|link| crate::endpoint::is_ours(&link.name) && self.owns(link))
-            .map(|link| link.name)
+            .map(|link| Attached {
+                name: link.name,
+                is_complete: link.has_carrier,
+            })
             .collect())
     }
 

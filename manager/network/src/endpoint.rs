@@ -145,13 +145,29 @@ impl Bridge {
 
     fn configure(&self, inside: &mut Route, endpoint: &Endpoint<'_>, subnet: Subnet) -> Result<(), Error> {
         let link = endpoint.inside;
-        inside.change(vec![route::set_loopback_up(), route::set_up(link)])?;
         let index = inside.link(link)?.ok_or_else(|| missing(link))?.index;
-        let mut changes = vec![route::add_address(index, link, endpoint.address, subnet)];
+        // In one message: a process that is killed inside the call has made all of it, or none. So a link that is up
+        // has its address.
+        let mut changes = vec![
+            route::set_loopback_up(),
+            route::add_address(index, link, endpoint.address, subnet),
+            route::set_up(link),
+        ];
         if endpoint.default_route && !self.internal {
             changes.push(route::add_default_route(index, self.gateway));
         }
         inside.change(changes)
+    }
+
+    /// Whether the link `inside` of the namespace `netns` has this address: one that has not was left half made, or
+    /// changed by the container.
+    pub fn is_set_up(netns: BorrowedFd<'_>, inside: &str, address: Ipv4Addr) -> Result<bool, Error> {
+        let mut route = namespace::open_route(netns)?;
+        let Some(link) = route.link(inside)? else {
+            return Ok(false);
+        };
+        let mut found = route.addresses()?.into_iter();
+        Ok(found.any(|found| found.index == link.index && found.address == address))
     }
 
     /// Lets what has no better route leave the namespace `netns` by its link `inside` on this bridge.

@@ -34,7 +34,7 @@ mod route;
 mod subnet;
 mod watch;
 
-pub use bridge::Bridge;
+pub use bridge::{Attached, Bridge};
 pub use endpoint::{Endpoint, link_id, link_name};
 pub use error::Error;
 pub use namespace::within;

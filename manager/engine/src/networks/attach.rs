@@ -10,7 +10,7 @@ use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::request::Network;
 use crate::run::network_namespace;
-use crate::{Error, name_servers};
+use crate::{Error, etc_files, name_servers, spec};
 
 impl Engine {
     /// Put a container on one more network, running or not.
@@ -90,7 +90,7 @@ pub(crate) fn detach_all(engine: &Inner, id: &str) -> Result<(), Error> {
         .try_for_each(|joined| detach(engine, id, joined))
 }
 
-fn detach(engine: &Inner, id: &str, joined: &Joined) -> Result<(), Error> {
+pub(super) fn detach(engine: &Inner, id: &str, joined: &Joined) -> Result<(), Error> {
     Ok(engine
         .config
         .bridge
@@ -168,19 +168,51 @@ pub(crate) async fn disconnect(
         );
         return Err(Error::wrong_state("disconnect", container, why));
     }
-    engine.store.leave_network(id, &network.id).await?;
+    // The row goes last: until then its address is nobody else's. After a kill in between it is connected again.
+    unlink(engine, container, &leaving).await?;
+    failpoint::reach("disconnect.unlinked");
+    if let Err(error) = engine.store.leave_network(id, &network.id).await {
+        let (of, container) = (Arc::clone(engine), container.clone());
+        blocking(move || link_again(&of, &container, &leaving, led_out)).await?;
+        return Err(error);
+    }
     failpoint::reach("disconnect.recorded");
     engine.networks.leave(id, &network.id);
     if container.is_running() {
-        let (of, id, pid) = (Arc::clone(engine), id.clone(), container.pid);
-        blocking(move || {
-            detach(&of, &id, &leaving)?;
-            if led_out { lead_out(&of, &id, pid) } else { Ok(()) }
-        })
-        .await?;
+        if led_out {
+            let (of, id, pid) = (Arc::clone(engine), id.clone(), container.pid);
+            blocking(move || lead_out(&of, &id, pid)).await?;
+        }
+        if let Err(error) = name_servers::follow(engine, container).await {
+            tracing::warn!(id, %error, "its files may not tell that it has left a network");
+        }
     }
     tell(engine, "disconnect", &network, Some(&container.id));
     Ok(())
+}
+
+/// Take the link of a running container to a network away, and its name there from its own hosts.
+async fn unlink(engine: &Arc<Inner>, container: &Container, leaving: &Joined) -> Result<(), Error> {
+    if !container.is_running() {
+        return Ok(());
+    }
+    let (engine, container, leaving) = (Arc::clone(engine), container.clone(), leaving.clone());
+    blocking(move || {
+        let folder = engine.config.container(&container.id);
+        etc_files::follow_hosts(&folder, &spec::hostname(&container), &[], Some(leaving.address))?;
+        detach(&engine, &container.id, &leaving)
+    })
+    .await
+}
+
+/// It stays on a network after all.
+fn link_again(engine: &Inner, container: &Container, joined: &Joined, led_out: bool) -> Result<(), Error> {
+    if !container.is_running() {
+        return Ok(());
+    }
+    attach(engine, &container.id, joined, container.pid, led_out)?;
+    let folder = engine.config.container(&container.id);
+    etc_files::follow_hosts(&folder, &spec::hostname(container), &[joined.address], None)
 }
 
 /// The network by which it went out is gone: another one takes its place, if there is one.

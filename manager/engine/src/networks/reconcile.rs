@@ -1,13 +1,17 @@
 //! Putting networks right at the manager's start, and whenever somebody has changed the host's rules: the rows tell
 //! which bridges there are, and who is on them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
 
-use network::Bridge;
+use network::{Attached, Bridge};
 
-use super::attach::{attach, lead_out};
+use super::Joined;
+use super::attach::{attach, detach, lead_out};
+use crate::Error;
 use crate::container::Container;
 use crate::engine::Inner;
+use crate::run::network_namespace;
 
 /// Make all bridges with their rules. What cannot be made is told, and tried again by whoever needs it. Waits while a
 /// network is made or removed, else one that was just removed might be made again.
@@ -27,17 +31,19 @@ pub(crate) fn links_of(engine: &Inner, container: &str) -> impl Iterator<Item = 
     joined.map(move |joined| network::link_name(&network::link_id(&id, &joined.network)))
 }
 
-/// What a connect had begun.
-pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTreeSet<String>) {
+/// What a connect had begun, or a disconnect.
+pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTreeMap<String, bool>) {
     let id = &container.id;
     let all = engine.networks.of(id);
     let is_led_out = container.address.is_none() && !all.is_empty();
     for joined in all {
         let link = network::link_name(&network::link_id(id, &joined.network));
-        if there.contains(&link) {
-            continue;
-        }
-        if let Err(error) = attach(engine, id, &joined, container.pid, false) {
+        let made = match there.get(&link) {
+            Some(true) => Ok(()),
+            None => attach(engine, id, &joined, container.pid, false),
+            Some(false) => complete(engine, container, &joined),
+        };
+        if let Err(error) = made {
             tracing::error!(id, link, %error, "it is not on a network that it should be on");
         }
     }
@@ -47,8 +53,19 @@ pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTre
     }
 }
 
+/// Make a link again that was made and not set up. One that the container set down itself has its address.
+fn complete(engine: &Inner, container: &Container, joined: &Joined) -> Result<(), Error> {
+    let id = &container.id;
+    let netns = network_namespace(id, container.pid)?;
+    if Bridge::is_set_up(netns.as_fd(), &joined.inside(), joined.address)? {
+        return Ok(());
+    }
+    detach(engine, id, joined)?;
+    attach(engine, id, joined, container.pid, false)
+}
+
 /// The links of containers on all bridges of this root.
-pub(crate) fn links(engine: &Inner) -> Vec<String> {
+pub(crate) fn links(engine: &Inner) -> Vec<Attached> {
     let mut links = Vec::new();
     for network in engine.networks.all() {
         match network.bridge(&engine.config.bridge.owner).attached() {

@@ -83,13 +83,15 @@ pub(super) fn delete(connection: &Connection, id: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Put a container on a network, with the address it wants or a free one. Its links begin at `first_slot`.
+/// Put a container on a network, with the address it wants or a free one. Its links begin at `first_slot`; addresses of
+/// `leaving` are in use though no row has them.
 pub(super) fn join(
     connection: &Connection,
     container: &str,
     network: &UserNetwork,
     wanted: &Joining,
     first_slot: u32,
+    leaving: BTreeSet<u32>,
 ) -> Result<Joined, Error> {
     let is_there: bool = connection
         .query_row(
@@ -110,7 +112,8 @@ pub(super) fn join(
         };
         read().map_err(Error::database("read the endpoints"))
     };
-    let taken = numbers("SELECT address FROM endpoints WHERE network = ?1", &network.id)?;
+    let mut taken = numbers("SELECT address FROM endpoints WHERE network = ?1", &network.id)?;
+    taken.extend(leaving);
     let slots = numbers("SELECT slot FROM endpoints WHERE container = ?1", container)?;
     let joined = Joined {
         network: network.id.clone(),

@@ -1,5 +1,6 @@
 //! Containers and addresses as rows. Each function is one step inside a transaction of the owner thread.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -169,15 +170,25 @@ fn name_taken(connection: &Connection, name: &str) -> Error {
     }
 }
 
-/// Give the lowest free address of `subnet` to the container.
-pub(super) fn allocate(connection: &Connection, id: &str, subnet: Subnet) -> Result<Ipv4Addr, Error> {
+/// Give the lowest free address of `subnet` to the container; none of `leaving`, which are in use though no row has them.
+pub(super) fn allocate(
+    connection: &Connection,
+    id: &str,
+    subnet: Subnet,
+    leaving: &BTreeSet<u32>,
+) -> Result<Ipv4Addr, Error> {
     let taken = || -> Result<Vec<u32>, rusqlite::Error> {
         connection
             .prepare_cached("SELECT address FROM addresses ORDER BY address")?
             .query_map([], |row| row.get(0))?
             .collect()
     };
-    let taken = taken().map_err(Error::database("read the addresses"))?;
+    let mut taken = taken().map_err(Error::database("read the addresses"))?;
+    if !leaving.is_empty() {
+        taken.extend(leaving);
+        taken.sort_unstable();
+        taken.dedup();
+    }
     let address = lowest_free(subnet, &taken)
         .ok_or_else(|| Error::NoAddress(format!("{}/{}", subnet.gateway, subnet.prefix)))?;
     connection

@@ -33,6 +33,8 @@ pub(crate) struct Link {
     /// The index of the bridge it is a port of.
     pub(crate) master: Option<u32>,
     pub(crate) is_up: bool,
+    /// It and what it leads to are up: of a veth, its other end.
+    pub(crate) has_carrier: bool,
     /// Words for people and programs, which the kernel keeps and does not read; mostly empty.
     pub(crate) alias: String,
 }
@@ -40,9 +42,11 @@ pub(crate) struct Link {
 impl Link {
     pub(super) fn read(payload: &[u8]) -> Result<Self, String> {
         let (header, attributes) = split_header(payload, LINK_HEADER_BYTES)?;
+        let flags = u32_at(header, 8);
         let mut link = Self {
             index: u32_at(header, 4),
-            is_up: u32_at(header, 8) & LinkFlags::Up.bits() != 0,
+            is_up: flags & LinkFlags::Up.bits() != 0,
+            has_carrier: flags & LinkFlags::LowerUp.bits() != 0,
             ..Self::default()
         };
         each_attribute(attributes, |kind, value| match kind {

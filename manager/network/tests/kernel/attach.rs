@@ -41,7 +41,10 @@ fn an_attached_container_has_eth0_lo_and_a_default_route() {
         (&"berth0".into(), &"veth".into())
     );
     assert!(port["flags"].as_array().unwrap().contains(&"UP".into()), "{port}");
-    assert_eq!(host.run(|| bridge.attached()).unwrap(), [link_name(&id(1))]);
+    let attached = host.run(|| bridge.attached()).unwrap();
+    assert_eq!(attached.len(), 1);
+    assert_eq!(attached[0].name, link_name(&id(1)));
+    assert!(attached[0].is_complete);
 }
 
 #[test]
@@ -101,7 +104,7 @@ fn a_container_whose_configuration_is_refused_leaves_nothing() {
     assert_eq!(host.links(), host_links);
     container.command("ip link delete other");
     assert_eq!(container.links(), container_links);
-    assert_eq!(host.run(|| bridge.attached()).unwrap(), Vec::<String>::new());
+    assert_eq!(host.run(|| bridge.attached()).unwrap(), []);
 
     host.attach(&bridge, &id(1), ADDRESS, &container).unwrap();
 }
@@ -197,9 +200,9 @@ fn foreign_ports_of_the_bridge_are_not_listed() {
     host.command("ip link set vmport master berth0");
     // Ours by name, but on no bridge.
     host.command("ip link add bth000000000001 type veth peer name bth000000000002");
-    assert_eq!(host.run(|| bridge.attached()).unwrap(), Vec::<String>::new());
+    assert_eq!(host.run(|| bridge.attached()).unwrap(), []);
     host.run(|| bridge.remove()).unwrap();
-    assert_eq!(host.run(|| bridge.attached()).unwrap(), Vec::<String>::new());
+    assert_eq!(host.run(|| bridge.attached()).unwrap(), []);
 }
 
 #[test]
@@ -224,7 +227,7 @@ fn many_containers_attach_at_the_same_time() {
     let mut attached = host.run(|| bridge.attached()).unwrap();
     attached.sort();
     assert_eq!(
-        attached,
+        attached.into_iter().map(|link| link.name).collect::<Vec<_>>(),
         (0..CONTAINERS)
             .map(|number| link_name(&id(number)))
             .collect::<Vec<_>>()
@@ -233,7 +236,7 @@ fn many_containers_attach_at_the_same_time() {
         assert_eq!(container.addresses("eth0"), [format!("{}/16", address(*number))]);
     }
     each(&|number, _| host.run(|| bridge.detach(&id(number))));
-    assert_eq!(host.run(|| bridge.attached()).unwrap(), Vec::<String>::new());
+    assert_eq!(host.run(|| bridge.attached()).unwrap(), []);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn after_a_kill_at_any_moment_the_next_start_works() {
             // What a manager does when it starts and finds a container without a network.
             bridge.ensure().unwrap();
             bridge.detach(&id(1)).unwrap();
-            assert_eq!(bridge.attached().unwrap(), Vec::<String>::new());
+            assert_eq!(bridge.attached().unwrap(), []);
             bridge
                 .attach(&Endpoint::only(&id(1), ADDRESS, container.fd()))
                 .unwrap();

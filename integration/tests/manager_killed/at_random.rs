@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// `BERTH_SEED` in the environment repeats another run's decisions.
-const SEED: u64 = 0x0062_6572_7468;
+pub(crate) const SEED: u64 = 0x0062_6572_7468;
 const CLIENTS: u64 = 3;
 /// No new round begins after this.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -162,12 +162,39 @@ impl Client<'_> {
 }
 
 /// Ends the clients' work when the test ends, however it does.
-struct Over<'a>(&'a AtomicBool);
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// Kill the manager and start the next one, for a time and at least `enough` times. How often it was.
+pub(crate) fn kill_at_random(
+    manager: &mut Manager,
+    witness: &Witness,
+    random: &mut Random,
+    enough: u32,
+) -> u32 {
+    let mut killed = 0;
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until || killed < enough {
+        thread::sleep(Duration::from_millis(random.below(600)));
+        manager.kill();
+        killed += 1;
+        if random.below(3) == 0 {
+            // The next one dies while it puts things right.
+            let mut hasty = spawn_unattended(manager, "");
+            thread::sleep(Duration::from_millis(random.below(80)));
+            hasty.kill().expect("kill a manager");
+            hasty.wait().expect("wait for a manager");
+            killed += 1;
+        }
+        manager.start_again();
+        witness.assert_unharmed(manager);
+    }
+    killed
 }
 
 #[test]
@@ -191,7 +218,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
         .map(|i| client(format!("client{i}"), &image))
         .collect();
     let puller = client(String::new(), &other);
-    let (enough, mut killed) = (kills(0), 0);
+    let mut killed = 0;
     thread::scope(|scope| {
         let _over = Over(&over);
         for client in &clients {
@@ -199,22 +226,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
             scope.spawn(move || client.work(random));
         }
         scope.spawn(|| puller.pull());
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until || killed < enough {
-            thread::sleep(Duration::from_millis(random.below(600)));
-            manager.kill();
-            killed += 1;
-            if random.below(3) == 0 {
-                // The next one dies while it puts things right.
-                let mut hasty = spawn_unattended(&manager, "");
-                thread::sleep(Duration::from_millis(random.below(80)));
-                hasty.kill().expect("kill a manager");
-                hasty.wait().expect("wait for a manager");
-                killed += 1;
-            }
-            manager.start_again();
-            witness.assert_unharmed(&manager);
-        }
+        killed = kill_at_random(&mut manager, &witness, &mut random, kills(0));
     });
     println!("{killed} kills");
     assert!(acknowledged.into_inner() > 0, "nothing was done at all");

@@ -1,12 +1,13 @@
 //! The manager dies at any moment: what it has acknowledged is so when the next one answers, what it has not is
 //! there whole or not at all, what runs goes on, and nothing is left that has no owner.
 //!
-//! `failpoints`, `archives` and `volumes` end it at each place between two durable states, `at_random` anywhere under load; `shim` is about
-//! the death of a container's shim.
+//! `failpoints`, `archives` and `volumes` end it at each place between two durable states, `at_random` and `networks`
+//! anywhere under load; `shim` is about the death of a container's shim.
 
 mod archives;
 mod at_random;
 mod failpoints;
+mod networks;
 mod shim;
 mod upkeep;
 mod volumes;
@@ -61,6 +62,18 @@ fn ids(manager: &Manager, flags: &[&str]) -> BTreeSet<String> {
     manager.ctl(&args).ok().lines().map(str::to_owned).collect()
 }
 
+/// What the links of a running container on the host are named from. One that has ended meanwhile has none.
+fn links_of(manager: &Manager, id: &str) -> BTreeSet<String> {
+    let Some(found) = find(manager, id) else {
+        return BTreeSet::new();
+    };
+    let on_bridge = found["address"].is_string().then(|| id[..12].to_owned());
+    let places = found["networks"].as_object().into_iter().flatten();
+    let on_networks =
+        places.filter_map(|(_, place)| Some(network::link_id(id, place["networkId"].as_str()?)));
+    on_bridge.into_iter().chain(on_networks).collect()
+}
+
 /// What has no owner among the containers, or an owner without it, a line each.
 fn strays(manager: &Manager) -> Vec<String> {
     let (all, running) = (ids(manager, &["-a"]), ids(manager, &[]));
@@ -73,6 +86,7 @@ fn strays(manager: &Manager) -> Vec<String> {
         .filter_map(|link| link["ifname"].as_str()?.strip_prefix("bth"))
         .map(str::to_owned)
         .collect();
+    let wanted_links = running.iter().flat_map(|id| links_of(manager, id)).collect();
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read the mounts");
     let bundles = manager.state().join("bundles");
     let mounts = mounts
@@ -80,7 +94,6 @@ fn strays(manager: &Manager) -> Vec<String> {
         .filter_map(|line| Path::new(line.split(' ').nth(4)?).strip_prefix(&bundles).ok())
         .filter_map(|rest| Some(rest.iter().next()?.to_string_lossy().into_owned()))
         .collect();
-    let short = running.iter().map(|id| id[..12].to_owned()).collect();
     let images = manager.root().join("images");
     let volumes = manager
         .ctl(&["volume", "ls", "-q"])
@@ -98,7 +111,7 @@ fn strays(manager: &Manager) -> Vec<String> {
             &running,
         ),
         ("mounts", mounts, &running),
-        ("links", links, &short),
+        ("links", links, &wanted_links),
         ("volumes", entries(&manager.root().join("volumes")), &volumes),
         ("temporary files", entries(&images.join("tmp")), &BTreeSet::new()),
     ];

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
@@ -24,10 +25,39 @@ const QUESTION_BYTES_MAX: usize = 4096;
 const DATAGRAMS_AT_ONCE: usize = 32;
 /// As many questions of one container are passed on at once, each with sockets of its own. docker allows 1024.
 const FORWARDS_MAX: usize = 256;
+/// As many of all containers, before one that has `FORWARDS_OWED` already is refused more: each takes descriptors of the
+/// manager, of which there is one stock for all.
+const FORWARDS_OF_ALL_MAX: usize = 2048;
+/// What a container has under way at least, however busy others are.
+const FORWARDS_OWED: usize = 8;
 /// As many connections one container has at once; further ones wait in the kernel.
 const CONNECTIONS_MAX: usize = 32;
 /// After an error of a socket: when descriptors or memory have run out, trying at once would only make it worse.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How many questions are passed on at present, of all containers.
+static FORWARDS: AtomicUsize = AtomicUsize::new(0);
+
+/// A question that is being passed on.
+struct UnderWay;
+
+impl UnderWay {
+    fn begin() -> Self {
+        FORWARDS.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        FORWARDS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a container that has `own` questions under way, of `all`, may have one more.
+fn may_pass_on(own: usize, all: usize) -> bool {
+    own < FORWARDS_OWED || (own < FORWARDS_MAX && all < FORWARDS_OF_ALL_MAX)
+}
 
 /// A name server that answers until this is dropped; then its sockets are closed.
 #[derive(Debug)]
@@ -110,13 +140,15 @@ impl Server {
             Outcome::Forward(question) => question,
         };
         while self.forwards.try_join_next().is_some() {}
-        if self.forwards.len() >= FORWARDS_MAX {
+        if !may_pass_on(self.forwards.len(), FORWARDS.load(Ordering::Relaxed)) {
             totals::count(&totals::REFUSED);
             return send(&self.udp, &refusal(&question, ResponseCode::Refused), client);
         }
         let (udp, forwarder) = (Arc::clone(&self.udp), Arc::clone(&self.forwarder));
         let message = message.to_vec();
+        let under_way = UnderWay::begin();
         self.forwards.spawn(async move {
+            let _under_way = under_way;
             let answer = forwarder.ask(&message, &question, Transport::Udp).await;
             send(&udp, &answer, client);
         });
@@ -127,5 +159,18 @@ impl Server {
 fn send(udp: &UdpSocket, answer: &[u8], client: SocketAddr) {
     if let Err(error) = udp.try_send_to(answer, client) {
         tracing::debug!(%error, "an answer to a container is lost");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_ask_little_are_served_when_others_flood() {
+        assert!(may_pass_on(FORWARDS_MAX - 1, FORWARDS_OF_ALL_MAX - 1));
+        assert!(!may_pass_on(FORWARDS_MAX, 0));
+        assert!(!may_pass_on(FORWARDS_OWED, FORWARDS_OF_ALL_MAX));
+        assert!(may_pass_on(FORWARDS_OWED - 1, FORWARDS_OF_ALL_MAX * 2));
     }
 }

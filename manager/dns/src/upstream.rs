@@ -9,9 +9,14 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, UdpSocket};
+use tokio::sync::Semaphore;
 
 use crate::question::{Question, Verdict, judge, set_id};
 use crate::{Server, Side};
+
+/// As many threads of the manager are in containers' namespaces to open sockets, of all containers: the stock of such
+/// threads is what starts of containers need, too.
+static OPENING: Semaphore = Semaphore::const_new(4);
 
 /// The longest datagram there is.
 const DATAGRAM_BYTES_MAX: usize = 65535;
@@ -50,6 +55,7 @@ impl Sides {
                 .map_err(io::Error::other)
                 .flatten()
         };
+        let _turn = OPENING.acquire().await.map_err(io::Error::other)?;
         tokio::task::spawn_blocking(within)
             .await
             .map_err(io::Error::other)?

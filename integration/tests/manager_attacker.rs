@@ -236,13 +236,24 @@ fn root_in_a_container_reaches_no_port_that_is_for_the_host_alone() {
         .to_owned();
     let far = far.split('/').next().expect("an address");
     assert_silent(from_container(&manager, "evil"), far, "80");
-    evil(
-        "busybox ip address add 10.77.0.99/24 dev eth0; busybox ip route replace 10.77.0.0/24 via 172.30.0.1 src 10.77.0.99 onlink dev eth0",
+    let sent = |script: &str, way: &str| {
+        let script = format!("{script} && busybox ip route get {far}");
+        let told = evil(&script).ok();
+        assert!(told.contains(way), "the packets are sent like that: {told}");
+    };
+    sent(
+        "busybox ip address add 10.77.0.99/24 dev eth0 && busybox ip route del 10.77.0.0/24 && \
+         busybox ip route add 10.77.0.0/24 via 172.30.0.1 src 10.77.0.99 dev eth0",
+        "via 172.30.0.1 dev eth0  src 10.77.0.99",
     );
     assert_silent(from_container(&manager, "evil"), far, "80");
-    evil(&format!(
-        "busybox ip address add {gateway}/32 dev eth0; busybox ip route replace 10.77.0.0/24 dev eth0 src {gateway}"
-    ));
+    sent(
+        &format!(
+            "busybox ip address add {gateway}/32 dev eth0 && \
+             busybox ip route replace 10.77.0.0/24 dev eth0 src {gateway}"
+        ),
+        &format!("dev eth0  src {gateway}"),
+    );
     assert_silent(from_container(&manager, "evil"), far, "80");
     assert_eq!(told(from_container(&manager, "far"), "127.0.0.1", "80"), "far");
 }

@@ -127,11 +127,15 @@ pub(crate) fn set_pipe_capacity(fd: impl AsFd, bytes: usize) -> io::Result<()> {
 pub(crate) fn reserve(file: &File, offset: u64, length: u64) -> io::Result<()> {
     let [offset, length] =
         [offset, length].map(|number| libc::off_t::try_from(number).unwrap_or(libc::off_t::MAX));
-    // SAFETY: no pointers.
-    let done = check(unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, offset, length) });
-    match done {
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
-        done => done.map(drop),
+    loop {
+        // SAFETY: no pointers.
+        let done =
+            check(unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, offset, length) });
+        match done {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
+            done => return done.map(drop),
+        }
     }
 }
 

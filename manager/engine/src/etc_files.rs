@@ -20,7 +20,7 @@ const RESOLV_MAX_BYTES: u64 = 64 << 10;
 pub(crate) fn write(
     folder: &Path,
     hostname: &str,
-    addresses: &[Ipv4Addr],
+    addresses: &[IpAddr],
     gateway: Ipv4Addr,
     request: &CreateRequest,
 ) -> Result<(), Error> {
@@ -72,7 +72,7 @@ pub(crate) fn ask_name_server(folder: &Path, names: &Names) -> Result<(), Error>
     fs::write(&path, with_name_server(&host, names)).map_err(Error::file("write", &path))
 }
 
-fn hosts(hostname: &str, addresses: &[Ipv4Addr]) -> String {
+fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
     let mut text = "127.0.0.1\tlocalhost\n\
         ::1\tlocalhost ip6-localhost ip6-loopback\n\
         fe00::\tip6-localnet\n\
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_container_knows_its_own_name() {
-        let text = hosts("web", &[Ipv4Addr::new(172, 30, 0, 2)]);
+        let text = hosts("web", &[Ipv4Addr::new(172, 30, 0, 2).into()]);
         assert!(text.starts_with("127.0.0.1\tlocalhost\n") && text.ends_with("172.30.0.2\tweb\n"));
     }
 }

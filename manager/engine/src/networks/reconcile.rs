@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use network::Bridge;
 
-use super::attach::{attach, lead_out};
+use super::attach::{Ways, attach, lead_out, lead_out6};
 use crate::container::Container;
 use crate::engine::Inner;
 
@@ -37,13 +37,16 @@ pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTre
         if there.contains(&link) {
             continue;
         }
-        if let Err(error) = attach(engine, id, &joined, container.pid, false) {
+        if let Err(error) = attach(engine, id, &joined, container.pid, Ways::default()) {
             tracing::error!(id, link, %error, "it is not on a network that it should be on");
         }
     }
     // A disconnect may have ended between the row and the route, and a route that is there stays.
     if is_led_out && let Err(error) = lead_out(engine, id, container.pid) {
         tracing::error!(id, %error, "it has no default route");
+    }
+    if let Err(error) = lead_out6(engine, id, container.pid) {
+        tracing::error!(id, %error, "it has no default route of IPv6");
     }
 }
 

@@ -48,12 +48,16 @@ async fn what_is_acknowledged_is_there_after_a_reopen() {
     let address = store.insert(container("a1", "one"), SUBNET).await.unwrap();
     assert_eq!(address, Some(Ipv4Addr::new(10, 0, 0, 2)));
     let port = |host_port| PublishedPort {
-        host_address: Ipv4Addr::LOCALHOST,
+        host_address: Ipv4Addr::LOCALHOST.into(),
         host_port,
         protocol: network::Protocol::Udp,
         container_port: 53,
     };
-    let ports = vec![port(1053), port(2053)];
+    let on_v6 = PublishedPort {
+        host_address: std::net::Ipv6Addr::UNSPECIFIED.into(),
+        ..port(1053)
+    };
+    let ports = vec![port(1053), port(2053), on_v6];
     let started = store.started("a1", 42, 7, By::Hand, ports.clone());
     started.await.unwrap();
     let (_, read, _) = Store::open(&path).unwrap();

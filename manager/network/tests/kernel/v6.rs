@@ -34,7 +34,7 @@ fn host_with_bridge6() -> (Namespace, Bridge) {
     (host, bridge)
 }
 
-/// As `traffic::outside_of`, with IPv6 on the link between them: the host is 2001:db8::1.
+/// As `traffic::outside_of`, with IPv6 on the link between them: the host is `2001:db8::1`.
 fn outside6_of(host: &Namespace) -> Namespace {
     let outside = outside_of(host);
     host.command("ip address add 2001:db8::1/64 dev uplink nodad");

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Step `n` brings a database from version `n` to `n + 1`.
-const STEPS: [&str; 8] = [
+pub(super) const STEPS: [&str; 8] = [
     "
     CREATE TABLE containers (
         id          TEXT PRIMARY KEY,

@@ -19,8 +19,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 
 const CONF: &str = "/proc/sys/net/ipv6/conf";
 /// Of the host's end. Its only addresses are those that are given to it.
-const OF_BRIDGE: [(&str, &str); 4] = [
+const OF_BRIDGE: [(&str, &str); 5] = [
     ("accept_ra", "0"),
+    ("accept_redirects", "0"),
     ("autoconf", "0"),
     ("addr_gen_mode", "1"),
     ("accept_dad", "0"),
@@ -30,8 +31,9 @@ const OF_BRIDGE: [(&str, &str); 4] = [
 const OF_LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// Of a container's end, which has an address of its link besides. Neighbours are told when it comes, so that they do not
 /// look for whoever had the address before.
-const OF_CONTAINER: [(&str, &str); 4] = [
+const OF_CONTAINER: [(&str, &str); 5] = [
     ("accept_ra", "0"),
+    ("accept_redirects", "0"),
     ("autoconf", "0"),
     ("accept_dad", "0"),
     ("ndisc_notify", "1"),

@@ -7,18 +7,18 @@ use crate::sandbox::Sandbox;
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv6Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-/// A network namespace behind the manager's host, at 192.0.2.2, which knows no way to the containers.
+/// A network namespace behind the manager's host, at 192.0.2.2 and `2001:db8::2`, which knows no way to the containers.
 pub struct Outside {
     name: String,
 }
 
 impl Outside {
-    /// Make it, on a link of the manager's host that is `uplink` there, with 192.0.2.1.
+    /// Make it, on a link of the manager's host that is `uplink` there, with 192.0.2.1 and `2001:db8::1`.
     #[track_caller]
     pub fn new(sandbox: &Sandbox, manager: &Manager) -> Self {
         let outside = Self {
@@ -29,9 +29,12 @@ impl Outside {
         let on_host = |line: &str| run(manager.inside("ip").args(line.split(' '))).ok();
         on_host(&format!("link add uplink type veth peer name eth0 netns {name}"));
         on_host("address add 192.0.2.1/24 dev uplink");
+        on_host("address add 2001:db8::1/64 dev uplink nodad");
         on_host("link set uplink up");
-        run(Command::new("ip").args(["-n", name, "address", "add", "192.0.2.2/24", "dev", "eth0"])).ok();
-        run(Command::new("ip").args(["-n", name, "link", "set", "eth0", "up"])).ok();
+        let there = |line: &str| run(Command::new("ip").args(["-n", name]).args(line.split(' '))).ok();
+        there("address add 192.0.2.2/24 dev eth0");
+        there("address add 2001:db8::2/64 dev eth0 nodad");
+        there("link set eth0 up");
         outside
     }
 
@@ -48,13 +51,13 @@ impl Outside {
         let netns = File::open(format!("/run/netns/{}", self.name)).expect("open the namespace");
         let listen = move || {
             setns(netns, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("listen")
+            TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("listen")
         };
         let listener = thread::spawn(listen).join().expect("the listener is made");
         let port = listener.local_addr().expect("the listener's address").port();
         thread::spawn(move || {
             let (mut stream, caller) = listener.accept().expect("accept");
-            writeln!(stream, "{}", caller.ip()).expect("tell the caller");
+            writeln!(stream, "{}", caller.ip().to_canonical()).expect("tell the caller");
         });
         port
     }

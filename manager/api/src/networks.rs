@@ -27,6 +27,9 @@ impl Service for Networks {
             internal: request.internal,
             labels: request.labels.into_iter().collect(),
             options: request.options.into_iter().collect(),
+            ipv6: request.ipv6,
+            gateway6: request.gateway6,
+            ip_range6: request.ip_range6,
         };
         let network = self.0.create_network(request).await.map_err(status)?;
         let found = self.0.network(&network.id).map_err(status)?;

@@ -126,14 +126,17 @@ pub enum Error {
     #[error("the subnet {0} has no free address left: remove a container or configure a larger subnet")]
     NoAddress(String),
     /// A port of the host cannot be had.
-    #[error("publish port {container_port}/{protocol}: Bind for {host_address}:{host_port} failed: {why}")]
+    #[error(
+        "publish port {container_port}/{protocol}: Bind for {}:{host_port} failed: {why}",
+        bracketed(host_address)
+    )]
     Port {
         /// The container's port.
         container_port: u16,
         /// Of both ports.
         protocol: network::Protocol,
-        /// The host's address; 0.0.0.0: all of them.
-        host_address: std::net::Ipv4Addr,
+        /// The host's address; `0.0.0.0` or `::`: all of that family.
+        host_address: std::net::IpAddr,
         /// The host's port, or its range of ports.
         host_port: String,
         /// What stands in the way.
@@ -359,4 +362,11 @@ fn image_kind(error: &image::Error) -> Kind {
 /// The short form of an id, as people see it.
 pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
+}
+/// As it stands before a port.
+fn bracketed(address: &std::net::IpAddr) -> String {
+    match address {
+        std::net::IpAddr::V4(address) => address.to_string(),
+        std::net::IpAddr::V6(address) => format!("[{address}]"),
+    }
 }

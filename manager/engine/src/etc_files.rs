@@ -23,7 +23,7 @@ const RESOLV_MAX_BYTES: u64 = 64 << 10;
 pub(crate) fn write(
     folder: &Path,
     hostname: &str,
-    addresses: &[Ipv4Addr],
+    addresses: &[IpAddr],
     gateway: Ipv4Addr,
     request: &CreateRequest,
     asks_us: bool,
@@ -75,7 +75,7 @@ fn resolv_conf(names: &Names, asks_us: bool) -> String {
     }
 }
 
-fn hosts(hostname: &str, addresses: &[Ipv4Addr]) -> String {
+fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
     let mut text = "127.0.0.1\tlocalhost\n\
         ::1\tlocalhost ip6-localhost ip6-loopback\n\
         fe00::\tip6-localnet\n\
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_container_knows_its_own_name() {
-        let text = hosts("web", &[Ipv4Addr::new(172, 30, 0, 2)]);
+        let text = hosts("web", &[Ipv4Addr::new(172, 30, 0, 2).into()]);
         assert!(text.starts_with("127.0.0.1\tlocalhost\n") && text.ends_with("172.30.0.2\tweb\n"));
     }
 }

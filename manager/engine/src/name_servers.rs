@@ -138,8 +138,8 @@ fn write(engine: &Inner, container: &Container) -> Result<(), Error> {
     }
     let joined = engine.networks.of(&container.id);
     let folder = engine.config.container(&container.id);
-    let addresses: Vec<_> = joined.iter().map(|joined| joined.address).collect();
-    etc_files::follow_hosts(&folder, &spec::hostname(container), &addresses, None)?;
+    let addresses: Vec<_> = joined.iter().flat_map(Joined::addresses).collect();
+    etc_files::follow_hosts(&folder, &spec::hostname(container), &addresses, &[])?;
     etc_files::follow_name_server(&folder, &container.request.names, !joined.is_empty())
 }
 

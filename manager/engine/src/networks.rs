@@ -10,9 +10,10 @@ mod plan;
 mod prune;
 pub(crate) mod reconcile;
 mod resolve;
+mod v6;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use network::Bridge;
@@ -26,6 +27,7 @@ use crate::{Error, names};
 pub(crate) use attach::{attach_all, connect, detach_all, disconnect};
 pub use plan::{NetworkRequest, Range};
 pub use prune::NetworkFilters;
+pub use v6::{Range6, UserNetwork6};
 
 /// The option of the driver that names its link.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -61,6 +63,9 @@ pub struct UserNetwork {
     pub options: BTreeMap<String, String>,
     /// In nanoseconds since 1970.
     pub created_unix_nanos: i64,
+    /// None: without IPv6, as those of older managers.
+    #[serde(default)]
+    pub v6: Option<UserNetwork6>,
 }
 
 /// What is asked for of a container's place on a network.
@@ -75,6 +80,8 @@ pub struct Joining {
     pub address: Option<Ipv4Addr>,
     /// None: one that goes with its address.
     pub mac: Option<[u8; 6]>,
+    /// None: one that is free, if the network has IPv6.
+    pub address6: Option<Ipv6Addr>,
 }
 
 /// A container's place on a network.
@@ -84,6 +91,8 @@ pub struct Joined {
     pub network: String,
     /// From the moment it is connected to the moment it is not.
     pub address: Ipv4Addr,
+    /// On a network with IPv6.
+    pub address6: Option<Ipv6Addr>,
     /// The number of its link inside: 0 is `eth0`.
     pub slot: u32,
     /// As it was asked for.
@@ -106,6 +115,8 @@ pub struct Member {
     pub name: String,
     /// Its address.
     pub address: Ipv4Addr,
+    /// On a network with IPv6.
+    pub address6: Option<Ipv6Addr>,
     /// Of its link.
     pub mac: [u8; 6],
 }
@@ -136,6 +147,7 @@ impl UserNetwork {
             owner: owner.to_owned(),
             internal: self.internal,
             mtu: self.options.get(MTU).and_then(|mtu| mtu.parse().ok()),
+            v6: self.v6.as_ref().map(UserNetwork6::bridge),
         }
     }
 
@@ -198,6 +210,12 @@ impl Joining {
 }
 
 impl Joined {
+    /// All of its addresses.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let v6 = self.address6.map(IpAddr::from);
+        [self.address.into()].into_iter().chain(v6).collect()
+    }
+
     /// The name of its link inside.
     pub(crate) fn inside(&self) -> String {
         format!("eth{}", self.slot)
@@ -408,6 +426,7 @@ impl Engine {
             let member = Member {
                 name: container.name.clone(),
                 address: joined.address,
+                address6: joined.address6,
                 mac: joined.mac(),
             };
             Some((id.clone(), member))
@@ -433,6 +452,7 @@ impl Engine {
             let member = Member {
                 name: container.name.clone(),
                 address,
+                address6: None,
                 mac: network::mac_of(address),
             };
             Some((container.id.clone(), member))
@@ -450,6 +470,7 @@ impl Engine {
                 labels: BTreeMap::new(),
                 options: BTreeMap::new(),
                 created_unix_nanos: 0,
+                v6: None,
             },
             members: containers.filter_map(member).collect(),
         }

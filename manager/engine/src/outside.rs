@@ -32,7 +32,7 @@ struct Forward {
 
 impl Forward {
     fn is(&self, port: &PublishedPort) -> bool {
-        (&*self.proto, self.host_addr, self.host_port)
+        (&*self.proto, self.host_addr.into(), self.host_port)
             == (port.protocol.name(), port.host_address, port.host_port)
     }
 }
@@ -161,7 +161,7 @@ mod tests {
         .unwrap();
         let entries: Vec<Forward> = serde_json::from_value(listed["entries"].take()).unwrap();
         let port = |host_port| PublishedPort {
-            host_address: Ipv4Addr::UNSPECIFIED,
+            host_address: Ipv4Addr::UNSPECIFIED.into(),
             host_port,
             protocol: Protocol::Tcp,
             container_port: 80,

@@ -2,13 +2,15 @@
 //! has its network, put on record with the start, and given back when the run is over; so a manager that dies in
 //! between leaves at most entries of the kernel's map without an owner, which the next one removes.
 
+mod v6;
+
 use std::collections::{BTreeMap, btree_map};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use network::{Protocol, PublishedPort, Publisher, Target};
+use network::{Protocol, PublishedPort, Publisher, Target, Target6};
 
 use crate::config::Config;
 use crate::container::Container;
@@ -34,7 +36,7 @@ struct Inside {
     /// Of runs that are over, whose ports the kernel would not take away yet.
     stale: Vec<(String, Claim)>,
     /// On which addresses a port is taken, and by whom.
-    holders: BTreeMap<(Protocol, u16), Vec<(Ipv4Addr, String)>>,
+    holders: BTreeMap<(Protocol, u16), Vec<(IpAddr, String)>>,
     /// The port that was last taken without being named.
     last: u16,
 }
@@ -52,21 +54,27 @@ struct Place {
     address: Ipv4Addr,
     /// What its link is named from.
     link_id: String,
+    /// The same by IPv6, maybe on another network.
+    v6: Option<(Ipv6Addr, String)>,
 }
 
 impl Place {
     /// None: it is on no network from which it is reached.
     fn of(engine: &Inner, container: &Container) -> Option<Place> {
         let id = &container.id;
+        let reached6 = engine.networks.reached6(id);
+        let v6 = reached6.map(|(joined, address)| (address, network::link_id(id, &joined.network)));
         let on_bridge = container.address.map(|address| Place {
             address,
             link_id: id.clone(),
+            v6: v6.clone(),
         });
         on_bridge.or_else(|| {
             let joined = engine.networks.reached(id)?;
             Some(Place {
                 address: joined.address,
                 link_id: network::link_id(id, &joined.network),
+                v6,
             })
         })
     }
@@ -119,9 +127,11 @@ impl Claims {
         inside.retry(&withdraw);
         inside.release(id);
         for wanted in wanted {
-            let taken = inside
-                .choose(wanted)
-                .and_then(|port| inside.take(id, place, port));
+            let chosen = inside.choose(wanted, place.v6.is_some());
+            let taken = chosen.and_then(|ports| {
+                let mut ports = ports.into_iter();
+                ports.try_for_each(|port| inside.take(id, place, port))
+            });
             if let Err(error) = taken {
                 inside.release(id);
                 return Err(error);
@@ -217,29 +227,43 @@ impl Claim {
             container_id,
             link_id: &self.place.link_id,
             address: self.place.address,
+            v6: self.place.v6.as_ref().map(|(address, link_id)| Target6 {
+                link_id,
+                address: *address,
+            }),
             ports: &self.at_rules,
         }
     }
 }
 
 impl Inside {
-    /// A port of the host for `wanted` that neither a container nor a program of the host has.
-    fn choose(&mut self, wanted: &Wanted) -> Result<PublishedPort, Error> {
-        let published = |host_port| PublishedPort {
-            host_address: wanted.host_address,
-            host_port,
-            protocol: wanted.protocol,
-            container_port: wanted.container_port,
+    /// A port of the host for `wanted` that neither a container nor a program of the host has: the same on all addresses on
+    /// which it is to be published.
+    fn choose(&mut self, wanted: &Wanted, has_v6: bool) -> Result<Vec<PublishedPort>, Error> {
+        let addresses = v6::host_addresses(wanted, has_v6, self.is_behind)?;
+        let published = |host_port| -> Vec<PublishedPort> {
+            let on = |address: &IpAddr| PublishedPort {
+                host_address: *address,
+                host_port,
+                protocol: wanted.protocol,
+                container_port: wanted.container_port,
+            };
+            addresses.iter().map(on).collect()
+        };
+        let check = |ports: &[PublishedPort]| {
+            ports.iter().try_for_each(|port| {
+                self.check_holders(*port)?;
+                self.check_programs(*port)
+            })
         };
         let (range, is_named) = match &wanted.host {
             Some(range) => (range.clone(), true),
             None => (local_range(), false),
         };
         if is_named && range.start() == range.end() {
-            let port = published(*range.start());
-            self.check_holders(port)?;
-            self.check_programs(port)?;
-            return Ok(port);
+            let ports = published(*range.start());
+            check(&ports)?;
+            return Ok(ports);
         }
         // From the last one on, so that a port just given back is not somebody else's at once.
         let begin = match self.last.checked_add(1) {
@@ -249,18 +273,18 @@ impl Inside {
         let found = (begin..=*range.end())
             .chain(*range.start()..begin)
             .map(published)
-            .find(|port| self.check_holders(*port).is_ok() && self.check_programs(*port).is_ok());
-        let port = found.ok_or_else(|| Error::Port {
+            .find(|ports| check(ports).is_ok());
+        let ports = found.ok_or_else(|| Error::Port {
             container_port: wanted.container_port,
             protocol: wanted.protocol,
-            host_address: wanted.host_address,
+            host_address: wanted.host_address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             host_port: format!("{}-{}", range.start(), range.end()),
             why: "all ports are allocated".to_owned(),
         })?;
         if !is_named {
-            self.last = port.host_port;
+            self.last = ports.first().map_or(0, |port| port.host_port);
         }
-        Ok(port)
+        Ok(ports)
     }
 
     fn check_programs(&self, port: PublishedPort) -> Result<(), Error> {
@@ -274,8 +298,11 @@ impl Inside {
 
     fn check_holders(&self, port: PublishedPort) -> Result<(), Error> {
         let holders = self.holders.get(&(port.protocol, port.host_port));
-        let overlaps = |address: &Ipv4Addr| {
-            *address == port.host_address || address.is_unspecified() || port.host_address.is_unspecified()
+        let overlaps = |address: &IpAddr| {
+            address.is_ipv4() == port.host_address.is_ipv4()
+                && (*address == port.host_address
+                    || address.is_unspecified()
+                    || port.host_address.is_unspecified())
         };
         match holders
             .into_iter()
@@ -295,7 +322,7 @@ impl Inside {
         // Where its packets come in: on the host's address, or at the end of the host's network in here.
         let at_rules = PublishedPort {
             host_address: if self.is_behind {
-                outside::INSIDE
+                outside::INSIDE.into()
             } else {
                 port.host_address
             },
@@ -376,11 +403,12 @@ impl Inside {
 /// being it for a moment.
 fn check_programs(port: PublishedPort) -> Result<(), Error> {
     let at = (port.host_address, port.host_port);
-    let bound = match port.protocol {
-        Protocol::Tcp => TcpListener::bind(at).map(drop),
-        Protocol::Udp => UdpSocket::bind(at).map(drop),
+    let bound = match (port.protocol, port.host_address) {
+        (_, IpAddr::V6(address)) => v6::try_bind(port, address),
+        (Protocol::Tcp, _) => TcpListener::bind(at).map(drop),
+        (Protocol::Udp, _) => UdpSocket::bind(at).map(drop),
         // Where the host has no SCTP, no program of it can have such a port.
-        Protocol::Sctp => Ok(()),
+        (Protocol::Sctp, _) => Ok(()),
     };
     bound.map_err(|error| {
         let why = match error.kind() {
@@ -423,12 +451,13 @@ mod tests {
         Place {
             address: Ipv4Addr::new(172, 30, 0, 2),
             link_id: "a".to_owned(),
+            v6: None,
         }
     }
 
     fn port(host_address: [u8; 4], host_port: u16, protocol: Protocol) -> PublishedPort {
         PublishedPort {
-            host_address: host_address.into(),
+            host_address: IpAddr::from(host_address),
             host_port,
             protocol,
             container_port: 80,
@@ -460,7 +489,7 @@ mod tests {
         let claims = Claims::default();
         let place = &place();
         let wanted = Wanted {
-            host_address: Ipv4Addr::LOCALHOST,
+            host_address: Some(Ipv4Addr::LOCALHOST.into()),
             host: Some(39871..=39871),
             protocol: Protocol::Tcp,
             container_port: 80,

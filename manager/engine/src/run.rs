@@ -2,6 +2,7 @@
 //! undone when a later one does not work; only the address stays, until the container is removed.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -124,7 +125,8 @@ fn write_etc(engine: &Inner, container: &Container, etc: &Path) -> Result<(), Er
     let addresses: Vec<_> = container
         .address
         .into_iter()
-        .chain(on_networks.iter().map(|joined| joined.address))
+        .map(IpAddr::from)
+        .chain(on_networks.iter().flat_map(networks::Joined::addresses))
         .collect();
     let network = on_networks
         .first()

@@ -104,10 +104,13 @@ impl Store {
     /// its record may go: its links are there still.
     #[must_use]
     pub(crate) fn keep_addresses(&self, container: &Container, joined: &[Joined]) -> StillThere {
-        let on_networks = joined
-            .iter()
-            .map(|joined| (joined.network.clone(), joined.address));
-        let on_bridge = container.address.map(|address| (String::new(), address));
+        let on_networks = joined.iter().flat_map(|joined| {
+            joined
+                .addresses()
+                .into_iter()
+                .map(|of| (joined.network.clone(), of))
+        });
+        let on_bridge = container.address.map(|address| (String::new(), address.into()));
         StillThere::new(&self.leaving, on_bridge.into_iter().chain(on_networks))
     }
 
@@ -121,7 +124,7 @@ impl Store {
         self.write("insert a container", Room::Needed, move |connection| {
             rows::insert(connection, &container)?;
             subnet
-                .map(|subnet| rows::allocate(connection, &container.id, subnet, &leaving.of("")))
+                .map(|subnet| rows::allocate(connection, &container.id, subnet, &leaving.of("").v4))
                 .transpose()
         })
         .await

@@ -11,6 +11,8 @@ use crate::nft::{self, Ruleset};
 use crate::owner;
 use crate::route::{self, Link};
 use crate::subnet::{Subnet, mac_of};
+use crate::subnet6::Subnet6;
+use crate::v6::Bridge6;
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// The longest name of a link, without the NUL (`IFNAMSIZ`).
@@ -31,6 +33,8 @@ pub struct Bridge {
     pub internal: bool,
     /// The largest packet, in bytes; None: the kernel's choice.
     pub mtu: Option<u32>,
+    /// None: without IPv6.
+    pub v6: Option<Bridge6>,
 }
 
 /// A container's link, as it is found on the host.
@@ -53,6 +57,7 @@ impl Default for Bridge {
             owner: String::new(),
             internal: false,
             mtu: None,
+            v6: None,
         }
     }
 }
@@ -69,9 +74,13 @@ impl Bridge {
         let subnet = self.checked_subnet()?;
         let mut route = Route::open()?;
         let created = self.ensure_link(&mut route, subnet)?;
-        let result = enable(IP_FORWARD).and_then(|()| {
+        let result = self.ensure_v6(&mut route).and_then(|()| {
+            enable(IP_FORWARD)?;
             let mut netfilter = Netfilter::open()?;
             Ruleset::shared().ensure(&mut netfilter)?;
+            if self.v6.is_some() {
+                Ruleset::shared6().ensure(&mut netfilter)?;
+            }
             self.ruleset(subnet).ensure(&mut netfilter)?;
             // After the rule that keeps others from loopback: by this its ports are reached from there.
             enable(&format!("/proc/sys/net/ipv4/conf/{}/route_localnet", self.name))
@@ -161,9 +170,12 @@ impl Bridge {
 
     fn ruleset(&self, subnet: Subnet) -> Ruleset {
         if self.internal {
-            Ruleset::internal(&self.name)
-        } else {
-            Ruleset::new(&self.name, subnet)
+            return Ruleset::internal(&self.name);
+        }
+        let ruleset = Ruleset::new(&self.name, subnet);
+        match self.v6 {
+            Some(v6) => ruleset.with_v6(&self.name, Subnet6::of(v6.gateway, v6.prefix)),
+            None => ruleset,
         }
     }
 
@@ -177,6 +189,7 @@ impl Bridge {
             );
             return Err(Error::invalid("bridge name", &format!("{:?}", self.name), rule));
         }
+        self.checked_subnet6()?;
         Subnet::of_gateway(self.gateway, self.prefix)
     }
 
@@ -188,7 +201,7 @@ impl Bridge {
             self.check_owner(route, link)?;
             if self.has_address(route, link)? {
                 self.mark(route, link)?;
-                self.keep_ipv6_off()?;
+                self.settle_ipv6()?;
                 if !link.is_up {
                     route.change(vec![route::set_up(&self.name)])?;
                 }
@@ -201,7 +214,7 @@ impl Bridge {
             None => self.create(route)?,
         };
         self.mark(route, &link)?;
-        self.keep_ipv6_off()?;
+        self.settle_ipv6()?;
         let address = route::add_address(link.index, &self.name, self.gateway, subnet);
         let changes = if link.is_up {
             vec![address]
@@ -235,9 +248,12 @@ impl Bridge {
         Ok((link, created))
     }
 
-    /// No container has an IPv6 address by us. On the bridge the host would take one, and routes, from any container that
-    /// claims to be a router (CVE-2020-13401), and serve its neighbours at the link's own address.
-    fn keep_ipv6_off(&self) -> Result<(), Error> {
+    /// Without IPv6 no container has such an address by us. On the bridge the host would take one, and routes, from any
+    /// container that claims to be a router (CVE-2020-13401), and serve its neighbours at the link's own address.
+    fn settle_ipv6(&self) -> Result<(), Error> {
+        if self.v6.is_some() {
+            return self.turn_ipv6_on();
+        }
         let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.name);
         // A kernel without IPv6 has nothing to turn off.
         if Path::new(&path).exists() {

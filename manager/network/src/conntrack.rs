@@ -1,7 +1,7 @@
 //! Flows that the kernel remembers. A protocol without connections has no new ones by which it would look into the
 //! maps of ports again: who goes on sending from the same port would go on reaching what was there before.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
@@ -9,7 +9,7 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProto
 
 use crate::Error;
 use crate::netlink::{Netfilter, Request, each_attribute};
-use crate::ports::{Protocol, Target};
+use crate::ports::PublishedPort;
 
 // From linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h.
 const NFGENMSG_BYTES: usize = 4;
@@ -19,6 +19,8 @@ const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
 /// As many flows are forgotten by one message.
@@ -27,8 +29,8 @@ const FLOWS_IN_A_MESSAGE: usize = 1000;
 /// Whom packets were sent to, or answers come from.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Tuple {
-    source: Option<Ipv4Addr>,
-    destination: Option<Ipv4Addr>,
+    source: Option<IpAddr>,
+    destination: Option<IpAddr>,
     protocol: u8,
     port: u16,
 }
@@ -40,33 +42,39 @@ struct Flow {
     answered: Tuple,
 }
 
-/// Forget the flows to ports of `target` that went to it, or to the host itself, which has the addresses `local`.
+/// Forget the flows to `ports` that went to the container with the address `target`, or to the host itself, which has the
+/// addresses `local`; all of one family.
 pub(crate) fn forget(
     netfilter: &mut Netfilter,
-    target: &Target<'_>,
-    local: &[Ipv4Addr],
+    target: IpAddr,
+    ports: &[&PublishedPort],
+    local: &[IpAddr],
 ) -> Result<(), Error> {
-    let ports = target.ports.iter().filter(|port| port.protocol != Protocol::Tcp);
+    let family = match target {
+        IpAddr::V4(_) => NetfilterProtoFamily::IPv4,
+        IpAddr::V6(_) => NetfilterProtoFamily::IPv6,
+    };
     let is_stale = |flow: &Flow| {
         let (Some(destination), Some(answering)) = (flow.sent.destination, flow.answered.source) else {
             return false;
         };
-        let was_rewritten = answering == target.address;
+        let was_rewritten = answering == target;
         let was_local =
             answering == destination && (destination.is_loopback() || local.contains(&destination));
         (was_rewritten || was_local)
-            && ports.clone().any(|port| {
+            && ports.iter().any(|port| {
                 (port.protocol.number(), port.host_port) == (flow.sent.protocol, flow.sent.port)
                     && (port.host_address.is_unspecified() || port.host_address == destination)
             })
     };
-    let list = || request("list flows", ConntrackMessage::Get(Vec::new()));
+    let list = || request("list flows", family, ConntrackMessage::Get(Vec::new()));
     let flows = netfilter.dump(list, |payload| Ok(Some(read(payload)?).filter(is_stale)))?;
     for flows in flows.chunks(FLOWS_IN_A_MESSAGE) {
         let forget = flows.iter().map(|flow| {
             let key = DefaultNla::new(CTA_TUPLE_ORIG | NLA_F_NESTED, flow.key.clone());
             request(
                 "forget a flow",
+                family,
                 ConntrackMessage::Delete(vec![ConntrackAttribute::Other(key)]),
             )
         });
@@ -79,10 +87,14 @@ pub(crate) fn forget(
     Ok(())
 }
 
-fn request(action: &str, message: ConntrackMessage) -> Request<NetfilterMessage> {
+fn request(
+    action: &str,
+    family: NetfilterProtoFamily,
+    message: ConntrackMessage,
+) -> Request<NetfilterMessage> {
     Request {
         action: action.to_owned(),
-        message: NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0), message),
+        message: NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message),
         flags: 0,
     }
 }
@@ -112,10 +124,14 @@ fn read_tuple(attributes: &[u8]) -> Result<Tuple, String> {
         CTA_TUPLE_PROTO => protocol = value.to_vec(),
         _ => {}
     })?;
-    let address = |value: &[u8]| <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from);
+    let address = |value: &[u8]| {
+        let v4 = <[u8; 4]>::try_from(value).map(|octets| Ipv4Addr::from(octets).into());
+        v4.or_else(|_| <[u8; 16]>::try_from(value).map(|octets| Ipv6Addr::from(octets).into()))
+            .ok()
+    };
     each_attribute(&addresses, |kind, value| match kind {
-        CTA_IP_V4_SRC => tuple.source = address(value),
-        CTA_IP_V4_DST => tuple.destination = address(value),
+        CTA_IP_V4_SRC | CTA_IP_V6_SRC => tuple.source = address(value),
+        CTA_IP_V4_DST | CTA_IP_V6_DST => tuple.destination = address(value),
         _ => {}
     })?;
     each_attribute(&protocol, |kind, value| match (kind, value) {

@@ -4,7 +4,7 @@
 //! to be deleted: the other end goes with it. When a container's namespace ends, the kernel takes both away.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::panic::resume_unwind;
 use std::thread;
@@ -14,7 +14,7 @@ use crate::bridge::{Bridge, delete_if_there};
 use crate::netlink::Route;
 use crate::route::{self, Link};
 use crate::subnet::{Subnet, mac_of};
-use crate::{Error, namespace, owner};
+use crate::{Error, namespace, owner, v6};
 
 const PREFIX: &str = "bth";
 const NAME_DIGITS: usize = 12;
@@ -40,6 +40,10 @@ pub struct Endpoint<'a> {
     pub mac: Option<[u8; 6]>,
     /// What has no better route leaves by it.
     pub default_route: bool,
+    /// Its address of IPv6: free, and of the bridge's subnet; none on a bridge without IPv6.
+    pub address6: Option<Ipv6Addr>,
+    /// What has no better route leaves by it, by IPv6.
+    pub default_route6: bool,
 }
 
 impl<'a> Endpoint<'a> {
@@ -53,6 +57,8 @@ impl<'a> Endpoint<'a> {
             inside: INSIDE,
             mac: None,
             default_route: true,
+            address6: None,
+            default_route6: false,
         }
     }
 }
@@ -75,6 +81,7 @@ impl Bridge {
     pub fn attach(&self, endpoint: &Endpoint<'_>) -> Result<(), Error> {
         let subnet = self.checked_subnet()?;
         self.check_address(endpoint, subnet)?;
+        self.check_address6(endpoint)?;
         let name = link_name(endpoint.link_id);
 
         // Before anything is made, so that a descriptor which is no namespace leaves no trace.
@@ -145,6 +152,9 @@ impl Bridge {
 
     fn configure(&self, inside: &mut Route, endpoint: &Endpoint<'_>, subnet: Subnet) -> Result<(), Error> {
         let link = endpoint.inside;
+        if endpoint.address6.is_some() {
+            v6::prepare_inside(endpoint.netns, link)?;
+        }
         let index = inside.link(link)?.ok_or_else(|| missing(link))?.index;
         // In one message: a process that is killed inside the call has made all of it, or none. So a link that is up
         // has its address.
@@ -156,6 +166,7 @@ impl Bridge {
         if endpoint.default_route && !self.internal {
             changes.push(route::add_default_route(index, self.gateway));
         }
+        changes.extend(self.configuring6(endpoint, index)?);
         inside.change(changes)
     }
 
@@ -237,7 +248,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     })
 }
 
-fn missing(name: &str) -> Error {
+pub(crate) fn missing(name: &str) -> Error {
     Error::System {
         action: format!("look up link {name} just made"),
         source: io::Error::from_raw_os_error(libc::ENODEV),

@@ -12,7 +12,7 @@
 //! The engine calls [`Bridge::ensure`] when it starts, and [`Bridge::attach`] and [`Publisher::publish`] between a
 //! container's create and start. It allocates the addresses; this crate keeps no state of its own: what the kernel holds is the
 //! truth, and each object's name and alias tell whose it is. Everything is synchronous, spoken over netlink, and no
-//! program is run. IPv4 only.
+//! program is run. IPv4 always, and IPv6 besides where a bridge is to have it (`v6.rs`).
 //!
 //! Other tables of the host are never touched. So a `drop` in one of them stays in force, because an `accept`
 //! in one nftables (or iptables) base chain does not end the traversal of the others: where dockerd runs, the
@@ -32,13 +32,16 @@ mod ports;
 mod resolver;
 mod route;
 mod subnet;
+mod subnet6;
+mod v6;
 mod watch;
 
 pub use bridge::{Attached, Bridge};
 pub use endpoint::{Endpoint, link_id, link_name};
 pub use error::Error;
 pub use namespace::within;
-pub use ports::{Protocol, PublishedPort, Publisher, Target};
+pub use ports::{Protocol, PublishedPort, Publisher, Target, Target6};
 pub use resolver::{RESOLVER_ADDRESS, ResolverSockets};
 pub use subnet::mac_of;
+pub use v6::Bridge6;
 pub use watch::RulesWatch;

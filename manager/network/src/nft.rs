@@ -10,6 +10,7 @@ mod expression;
 mod map;
 mod redirect;
 mod shared;
+mod v6;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{

@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::link_name;
 use crate::netlink::{Netfilter, Route};
-use crate::nft::Element;
+use crate::nft::{Element, Ruleset};
 use crate::{Error, conntrack, owner, route};
 
 /// A transport protocol that has ports.
@@ -28,8 +28,8 @@ pub enum Protocol {
 /// One published port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublishedPort {
-    /// The host's address on which it is published; 0.0.0.0: on all of them.
-    pub host_address: Ipv4Addr,
+    /// The host's address on which it is published; `0.0.0.0` or `::`: on all of that family.
+    pub host_address: IpAddr,
     /// The host's port.
     pub host_port: u16,
     /// Of both ports.
@@ -54,8 +54,19 @@ pub struct Target<'a> {
     pub link_id: &'a str,
     /// Where it is reached.
     pub address: Ipv4Addr,
-    /// Its ports.
+    /// Where it is reached by IPv6.
+    pub v6: Option<Target6<'a>>,
+    /// Its ports. Those on addresses of IPv6 need an address of that family.
     pub ports: &'a [PublishedPort],
+}
+
+/// A container as it is reached by IPv6.
+#[derive(Debug, Clone, Copy)]
+pub struct Target6<'a> {
+    /// What its link on the host is named from, on the network where it has the address.
+    pub link_id: &'a str,
+    /// Its address.
+    pub address: Ipv6Addr,
 }
 
 impl Publisher<'_> {
@@ -67,13 +78,15 @@ impl Publisher<'_> {
     pub fn publish(&self, target: &Target<'_>) -> Result<(), Error> {
         // Where bridges hand packets to the firewall (bridge-nf-call-iptables), one that a container sends to its own
         // published port turns round in the bridge.
-        let link = link_name(target.link_id);
-        Route::open()?.change(vec![route::set_hairpin(&link)])?;
+        let mut links = vec![target.link_id];
+        links.extend(target.v6.map(|v6| v6.link_id).filter(|id| *id != target.link_id));
+        let hairpins = links.iter().map(|id| route::set_hairpin(&link_name(id)));
+        Route::open()?.change(hairpins.collect())?;
         let mut netfilter = Netfilter::open()?;
         let elements = self.elements(target);
         match Element::exchange(&mut netfilter, &[], &elements) {
             Err(error) if matches!(error.errno(), Some(libc::EEXIST | libc::EBUSY)) => {
-                let there = Element::list(&mut netfilter)?;
+                let there = Element::beside(&mut netfilter, &elements)?;
                 return Err(taken(&elements, &there).unwrap_or(error));
             }
             published => published?,
@@ -86,7 +99,7 @@ impl Publisher<'_> {
         let mut netfilter = Netfilter::open()?;
         let elements = self.elements(target);
         // The kernel deletes by port alone, whoever has it.
-        let mut there = Element::list(&mut netfilter)?;
+        let mut there = Element::beside(&mut netfilter, &elements)?;
         there.retain(|element| elements.contains(element));
         Element::exchange(&mut netfilter, &there, &[])?;
         forget_flows(&mut netfilter, target)
@@ -96,6 +109,9 @@ impl Publisher<'_> {
     pub fn restore(&self, targets: &[Target<'_>]) -> Result<(), Error> {
         let mut netfilter = Netfilter::open()?;
         let wanted: Vec<Element> = targets.iter().flat_map(|target| self.elements(target)).collect();
+        if wanted.iter().any(|wanted| wanted.to.0.is_ipv6()) {
+            Ruleset::shared6().ensure(&mut netfilter)?;
+        }
         let there: Vec<Element> = Element::list(&mut netfilter)?
             .into_iter()
             .filter(|element| owner::read(&element.comment) == Some(self.owner))
@@ -114,14 +130,20 @@ impl Publisher<'_> {
 
     fn elements(&self, target: &Target<'_>) -> Vec<Element> {
         let comment = owner::of_container(self.owner, target.container_id);
-        let element = |port: &PublishedPort| Element {
-            address: Some(port.host_address).filter(|address| !address.is_unspecified()),
-            protocol: port.protocol.number(),
-            port: port.host_port,
-            to: (target.address, port.container_port),
-            comment: comment.clone(),
+        let element = |port: &PublishedPort| {
+            let to = match port.host_address {
+                IpAddr::V4(_) => target.address.into(),
+                IpAddr::V6(_) => target.v6?.address.into(),
+            };
+            Some(Element {
+                address: Some(port.host_address).filter(|address| !address.is_unspecified()),
+                protocol: port.protocol.number(),
+                port: port.host_port,
+                to: (to, port.container_port),
+                comment: comment.clone(),
+            })
         };
-        target.ports.iter().map(element).collect()
+        target.ports.iter().filter_map(element).collect()
     }
 }
 
@@ -132,23 +154,37 @@ fn taken(wanted: &[Element], there: &[Element]) -> Option<Error> {
             .iter()
             .any(|wanted| wanted.is_same_port(holder) && wanted != *holder)
     })?;
-    let address = holder.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let address = holder.address.unwrap_or(match holder.to.0 {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    });
     let protocol = Protocol::of_number(holder.protocol).map_or("unknown", Protocol::name);
     Some(Error::PortTaken {
-        port: format!("{address}:{}/{protocol}", holder.port),
-        holder: format!("{}:{}", holder.to.0, holder.to.1),
+        port: format!("{}/{protocol}", SocketAddr::new(address, holder.port)),
+        holder: SocketAddr::from(holder.to).to_string(),
         comment: holder.comment.clone(),
     })
 }
 
 /// After each change: a packet that came in before may have made a flow that does not know of it.
 fn forget_flows(netfilter: &mut Netfilter, target: &Target<'_>) -> Result<(), Error> {
-    if target.ports.iter().all(|port| port.protocol == Protocol::Tcp) {
-        return Ok(());
+    let connectionless = |port: &&PublishedPort| port.protocol != Protocol::Tcp;
+    let (v6, v4): (Vec<_>, Vec<_>) = target
+        .ports
+        .iter()
+        .filter(connectionless)
+        .partition(|port| port.host_address.is_ipv6());
+    if !v4.is_empty() {
+        let local = Route::open()?.addresses()?.into_iter();
+        let local: Vec<_> = local.map(|local| local.address.into()).collect();
+        conntrack::forget(netfilter, target.address.into(), &v4, &local)?;
     }
-    let local = Route::open()?.addresses()?;
-    let local: Vec<_> = local.into_iter().map(|local| local.address).collect();
-    conntrack::forget(netfilter, target, &local)
+    if let (Some(target), false) = (target.v6, v6.is_empty()) {
+        let local = Route::open()?.addresses6()?.into_iter();
+        let local: Vec<_> = local.map(|local| local.address.into()).collect();
+        conntrack::forget(netfilter, target.address.into(), &v6, &local)?;
+    }
+    Ok(())
 }
 
 impl Protocol {

@@ -1,6 +1,7 @@
 //! The requests about links, addresses and routes that a bridge network needs, as rtnetlink(7) has them.
 
 mod object;
+mod v6;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -21,6 +22,7 @@ use crate::netlink::{Request, Route};
 use crate::subnet::Subnet;
 pub(crate) use object::{Link, LinkAddress, RouteTo};
 use object::{read_address, read_route};
+pub(crate) use v6::{add_address6, add_default_route6};
 
 /// The loopback link's index in every network namespace (`LOOPBACK_IFINDEX` of the kernel).
 const LOOPBACK: u32 = 1;

@@ -1,5 +1,6 @@
 //! Networks, and containers' places on them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use engine::{Engine, Error, Joined, Joining, Network, NetworkInspection, UserNetwork};
@@ -49,6 +50,13 @@ pub(crate) fn joining(place: v1::NetworkPlace) -> Result<Joining, Error> {
             Some(text.parse().map_err(malformed)?)
         }
     };
+    let address6 = match place.ip6.as_str() {
+        "" => None,
+        text => {
+            let malformed = |_| invalid("ip6", format!("{text:?} is no IPv6 address"));
+            Some(text.parse().map_err(malformed)?)
+        }
+    };
     let mac = match place.mac.as_str() {
         "" => None,
         text => {
@@ -61,6 +69,7 @@ pub(crate) fn joining(place: v1::NetworkPlace) -> Result<Joining, Error> {
         aliases: place.aliases,
         address,
         mac,
+        address6,
     })
 }
 
@@ -73,20 +82,30 @@ pub(crate) fn place(joining: Joining) -> v1::NetworkPlace {
             .map(|address| address.to_string())
             .unwrap_or_default(),
         mac: joining.mac.map(mac_text).unwrap_or_default(),
+        ip6: joining
+            .address6
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
     }
 }
 
 pub(crate) fn network(found: NetworkInspection) -> v1::Network {
     let network = found.network;
     let prefix = network.subnet.map_or(0, |subnet| subnet.prefix);
+    let prefix6 = network.v6.as_ref().map_or(0, |v6| v6.subnet.prefix);
+    let text = |value: Option<String>| value.unwrap_or_default();
     let member = |(id, member): (String, engine::Member)| v1::NetworkMember {
         id,
         name: member.name,
         address: format!("{}/{prefix}", member.address),
         mac: mac_text(member.mac),
+        address6: text(member.address6.map(|address| format!("{address}/{prefix6}"))),
     };
-    let text = |value: Option<String>| value.unwrap_or_default();
     let aux = network.aux_addresses.into_iter();
+    let aux = aux.map(|(name, address)| (name, IpAddr::from(address)));
+    let v6 = network.v6.as_ref();
+    let aux6 = v6.into_iter().flat_map(|v6| &v6.aux_addresses);
+    let aux6 = aux6.map(|(name, address)| (name.clone(), IpAddr::from(*address)));
     v1::Network {
         id: network.id,
         name: network.name,
@@ -94,12 +113,18 @@ pub(crate) fn network(found: NetworkInspection) -> v1::Network {
         subnet: text(network.subnet.map(|subnet| subnet.to_string())),
         gateway: text(network.gateway.map(|gateway| gateway.to_string())),
         ip_range: text(network.ip_range.map(|range| range.to_string())),
-        aux_addresses: aux.map(|(name, address)| (name, address.to_string())).collect(),
+        aux_addresses: aux
+            .chain(aux6)
+            .map(|(name, address)| (name, address.to_string()))
+            .collect(),
         internal: network.internal,
         labels: network.labels.into_iter().collect(),
         options: network.options.into_iter().collect(),
         created_unix_nanos: network.created_unix_nanos,
         containers: found.members.into_iter().map(member).collect(),
+        subnet6: text(v6.map(|v6| v6.subnet.to_string())),
+        gateway6: text(v6.map(|v6| v6.gateway.to_string())),
+        ip_range6: text(v6.and_then(|v6| v6.ip_range).map(|range| range.to_string())),
     }
 }
 
@@ -116,6 +141,8 @@ pub(crate) fn add(engine: &Engine, mut message: v1::Container) -> v1::Container 
 
 fn of_container((network, joined): (Arc<UserNetwork>, Joined)) -> v1::ContainerNetwork {
     let prefix = network.subnet.map_or(0, |subnet| subnet.prefix);
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let v6 = network.v6.as_ref().zip(joined.address6);
     v1::ContainerNetwork {
         id: network.id.clone(),
         name: network.name.clone(),
@@ -126,6 +153,8 @@ fn of_container((network, joined): (Arc<UserNetwork>, Joined)) -> v1::ContainerN
             .unwrap_or_default(),
         mac: mac_text(joined.mac()),
         link: format!("eth{}", joined.slot),
+        address6: text(v6.map(|(v6, address)| format!("{address}/{}", v6.subnet.prefix))),
+        gateway6: text(v6.map(|(v6, _)| v6.gateway.to_string())),
         aliases: joined.wanted.aliases,
     }
 }

@@ -1,6 +1,6 @@
 //! Ports of containers, between the API's messages and the engine's types.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use engine::{Error, PortRange, Ports, Protocol, Publish, PublishedPort};
 use proto::v1;
@@ -24,12 +24,13 @@ pub(super) fn ports(message: Option<v1::Ports>) -> Result<Ports, Error> {
 
 fn publish(message: v1::PublishRange) -> Result<Publish, Error> {
     let host_address = match message.host_address.as_str() {
-        "" => Ipv4Addr::UNSPECIFIED,
-        text => text.parse().map_err(|_| {
-            invalid(format!(
-                "{text:?} is not an IPv4 address of the host: this version publishes no ports on IPv6"
-            ))
-        })?,
+        "" => None,
+        text => {
+            let address: IpAddr = text
+                .parse()
+                .map_err(|_| invalid(format!("{text:?} is not an address of the host")))?;
+            Some(address.to_canonical())
+        }
     };
     let host = match message.host {
         Some(range) => Some((number(range.first)?, number(range.last)?)),
@@ -73,7 +74,10 @@ pub(super) fn message(ports: &Ports) -> Option<v1::Ports> {
     };
     let of_container = |ports: &PortRange| range(ports.first, ports.last, ports.protocol.name());
     let publish = |publish: &Publish| v1::PublishRange {
-        host_address: publish.host_address.to_string(),
+        host_address: publish
+            .host_address
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
         host: publish.host.map(|(first, last)| range(first, last, "")),
         container: Some(of_container(&publish.container)),
     };
@@ -119,6 +123,16 @@ mod tests {
                     host: None,
                     container: Some(range(9, 9, "sctp")),
                 },
+                v1::PublishRange {
+                    host_address: "::".to_owned(),
+                    host: None,
+                    container: Some(range(9, 9, "tcp")),
+                },
+                v1::PublishRange {
+                    host_address: String::new(),
+                    host: None,
+                    container: Some(range(9, 9, "tcp")),
+                },
             ],
             publish_all: true,
             expose: vec![range(1, 65535, "tcp")],
@@ -130,7 +144,7 @@ mod tests {
     #[test]
     fn what_is_no_port_is_refused() {
         for (address, container) in [
-            ("::1", Some(range(80, 80, ""))),
+            ("fe80::1%eth0", Some(range(80, 80, ""))),
             ("", Some(range(65536, 65536, ""))),
             ("", Some(range(80, 80, "icmp"))),
             ("", None),

@@ -9,12 +9,15 @@ pub(crate) struct NetworkFlags {
     #[arg(
         long,
         alias = "net",
-        value_name = "NETWORK | name=NETWORK[,alias=NAME][,ip=ADDRESS][,mac-address=ADDRESS]"
+        value_name = "NETWORK | name=NETWORK[,alias=NAME][,ip=ADDRESS][,ip6=ADDRESS][,mac-address=ADDRESS]"
     )]
     pub(crate) network: Vec<String>,
     /// Address on the first network
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     pub(crate) ip: String,
+    /// Address of IPv6 on the first network
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    pub(crate) ip6: String,
     /// Of the link on the first network
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     pub(crate) mac_address: String,
@@ -72,13 +75,16 @@ pub(crate) struct CreateNetwork {
     /// Driver: bridge
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge")]
     pub(crate) driver: String,
-    /// All addresses of the network, as 10.1.0.0/16; else some that are free
+    /// Have IPv6 besides IPv4
+    #[arg(long)]
+    pub(crate) ipv6: bool,
+    /// All addresses of the network, as 10.1.0.0/16, and with --ipv6 as `fd00:1:2:3::/64`; else some that are free
     #[arg(long, value_name = "SUBNET")]
     pub(crate) subnet: Vec<String>,
-    /// Address of this machine on it; else the first one
+    /// Address of this machine on it, one of each family; else the first one
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) gateway: Vec<String>,
-    /// Where in the subnet containers get addresses from
+    /// Where in the subnet containers get addresses from, one range of each family
     #[arg(long, value_name = "SUBNET")]
     pub(crate) ip_range: Vec<String>,
     /// An address that no container gets by chance
@@ -115,6 +121,9 @@ pub(crate) struct ConnectNetwork {
     /// Address on the network; else one that is free
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     pub(crate) ip: String,
+    /// Address of IPv6 on the network; else one that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    pub(crate) ip6: String,
     /// One more name by which others on the network find it
     #[arg(long, value_name = "NAME")]
     pub(crate) alias: Vec<String>,

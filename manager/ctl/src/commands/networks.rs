@@ -35,6 +35,9 @@ pub(super) fn wanted(flags: &NetworkFlags) -> Result<(String, Vec<NetworkPlace>)
     if !flags.ip.is_empty() {
         first.ip.clone_from(&flags.ip);
     }
+    if !flags.ip6.is_empty() {
+        first.ip6.clone_from(&flags.ip6);
+    }
     if !flags.mac_address.is_empty() {
         first.mac.clone_from(&flags.mac_address);
     }
@@ -50,7 +53,7 @@ pub(super) fn wanted(flags: &NetworkFlags) -> Result<(String, Vec<NetworkPlace>)
     Ok((String::new(), places))
 }
 
-/// Reads `NETWORK`, or `name=NETWORK,alias=…,ip=…,mac-address=…`.
+/// Reads `NETWORK`, or `name=NETWORK,alias=…,ip=…,ip6=…,mac-address=…`.
 fn place(argument: &str) -> Result<NetworkPlace> {
     let mut place = NetworkPlace::default();
     if !argument.contains('=') {
@@ -62,11 +65,12 @@ fn place(argument: &str) -> Result<NetworkPlace> {
             Some(("name", name)) => name.clone_into(&mut place.network),
             Some(("alias", alias)) => place.aliases.push(alias.to_owned()),
             Some(("ip", ip)) => ip.clone_into(&mut place.ip),
+            Some(("ip6", ip6)) => ip6.clone_into(&mut place.ip6),
             Some(("mac-address", mac)) => mac.clone_into(&mut place.mac),
             None if position == 0 => part.clone_into(&mut place.network),
             _ => {
                 return Err(Failure::new(format!(
-                    "invalid field {part:?} in --network {argument}: the fields are name, alias, ip and mac-address"
+                    "invalid field {part:?} in --network {argument}: the fields are name, alias, ip, ip6 and mac-address"
                 )));
             }
         }
@@ -80,23 +84,29 @@ fn place(argument: &str) -> Result<NetworkPlace> {
 }
 
 pub(super) async fn create(client: &Client, flags: CreateNetwork) -> Result<u8> {
-    let one = |flag: &str, values: Vec<String>| match values.as_slice() {
-        [] => Ok(String::new()),
-        [value] => Ok(value.clone()),
-        _ => Err(Failure::new(format!(
-            "--{flag} is given more than once, and a network has one subnet"
-        ))),
+    // Of each family there may be one.
+    let one = |flag: &str, values: &[String], of_v6: bool| {
+        let mut of_family = values.iter().filter(|value| value.contains(':') == of_v6);
+        match (of_family.next(), of_family.next()) {
+            (first, None) => Ok(first.cloned().unwrap_or_default()),
+            _ => Err(Failure::new(format!(
+                "--{flag} is given more than once, and a network has one subnet of a family"
+            ))),
+        }
     };
     let request = CreateNetworkRequest {
         name: flags.name,
         driver: flags.driver,
         subnets: flags.subnet,
-        gateway: one("gateway", flags.gateway)?,
-        ip_range: one("ip-range", flags.ip_range)?,
+        gateway: one("gateway", &flags.gateway, false)?,
+        ip_range: one("ip-range", &flags.ip_range, false)?,
         aux_addresses: environment::labels(&[], &flags.aux_addresses)?,
         internal: flags.internal,
         labels: environment::labels(&[], &flags.label)?,
         options: environment::labels(&[], &flags.options)?,
+        ipv6: flags.ipv6,
+        gateway6: one("gateway", &flags.gateway, true)?,
+        ip_range6: one("ip-range", &flags.ip_range, true)?,
     };
     let reply = client.networks().create(request).await;
     let reply = reply.map_err(|status| client.failure(&status))?;
@@ -198,6 +208,7 @@ pub(super) async fn connect(client: &Client, flags: ConnectNetwork) -> Result<u8
             aliases: flags.alias,
             ip: flags.ip,
             mac: String::new(),
+            ip6: flags.ip6,
         }),
     };
     let connected = client.networks().connect_container(request).await;
@@ -229,10 +240,11 @@ mod tests {
     fn networks_are_named_alone_or_with_fields() {
         let place = |text: &str| place(text).map_err(|failure| failure.message);
         assert_eq!(place("web").unwrap().network, "web");
-        let fields = place("name=web,alias=a,alias=b,ip=10.0.0.2,mac-address=02:00:00:00:00:01").unwrap();
+        let fields =
+            place("name=web,alias=a,alias=b,ip=10.0.0.2,ip6=fd00::2,mac-address=02:00:00:00:00:01").unwrap();
         assert_eq!(
-            (&*fields.network, fields.aliases.len(), &*fields.ip),
-            ("web", 2, "10.0.0.2")
+            (&*fields.network, fields.aliases.len(), &*fields.ip, &*fields.ip6),
+            ("web", 2, "10.0.0.2", "fd00::2")
         );
         assert_eq!(place("web,alias=a").unwrap().network, "web");
         assert!(place("web,gw=1").unwrap_err().contains("gw=1"));

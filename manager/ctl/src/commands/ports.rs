@@ -14,7 +14,7 @@ pub(super) async fn port(client: &Client, flags: Port) -> Result<u8> {
     let reply = client.containers().inspect(request).await;
     let reply = reply.map_err(|status| client.failure(&status))?;
     let container = reply.into_inner().container.unwrap_or_default();
-    let host = |port: &PublishedPort| format!("{}:{}", port.host_address, port.host_port);
+    let host = |port: &PublishedPort| format!("{}:{}", bracketed(&port.host_address), port.host_port);
     let Some(asked) = &flags.port else {
         for port in &container.ports {
             let line = format!("{}/{} -> {}", port.container_port, port.protocol, host(port));
@@ -36,6 +36,15 @@ pub(super) async fn port(client: &Client, flags: Port) -> Result<u8> {
         output::print_line(&host(port))?;
     }
     Ok(0)
+}
+
+/// An address as it stands before a port.
+fn bracketed(address: &str) -> String {
+    if address.contains(':') {
+        format!("[{address}]")
+    } else {
+        address.to_owned()
+    }
 }
 
 /// The ports that the flags ask for, if they ask for any.
@@ -139,7 +148,7 @@ pub(super) fn shown(ports: &[PublishedPort]) -> String {
         };
         format!(
             "{}:{}->{}/{}",
-            first.host_address,
+            bracketed(&first.host_address),
             range(first.host_port, last.host_port),
             range(first.container_port, last.container_port),
             first.protocol
@@ -209,10 +218,11 @@ mod tests {
             port("0.0.0.0", 8001, 81),
             port("0.0.0.0", 8000, 80),
             port("0.0.0.0", 8003, 82),
+            port("::", 8003, 82),
         ];
         assert_eq!(
             shown(&ports),
-            "0.0.0.0:8000-8001->80-81/tcp, 0.0.0.0:8003->82/tcp, 127.0.0.1:9000->90/tcp"
+            "0.0.0.0:8000-8001->80-81/tcp, 0.0.0.0:8003->82/tcp, 127.0.0.1:9000->90/tcp, [::]:8003->82/tcp"
         );
         assert_eq!(shown(&[]), "");
     }

@@ -18,6 +18,9 @@ pub(crate) struct Network {
     subnet: Option<String>,
     gateway: Option<String>,
     ip_range: Option<String>,
+    subnet6: Option<String>,
+    gateway6: Option<String>,
+    ip_range6: Option<String>,
     aux_addresses: BTreeMap<String, String>,
     internal: bool,
     labels: BTreeMap<String, String>,
@@ -34,6 +37,7 @@ struct Member {
     name: String,
     mac_address: String,
     address: String,
+    address6: Option<String>,
 }
 
 impl From<&v1::Network> for Network {
@@ -43,6 +47,7 @@ impl From<&v1::Network> for Network {
                 name: member.name.clone(),
                 mac_address: member.mac.clone(),
                 address: member.address.clone(),
+                address6: unless_empty(&member.address6),
             };
             (member.id.clone(), shown)
         };
@@ -54,6 +59,9 @@ impl From<&v1::Network> for Network {
             subnet: unless_empty(&network.subnet),
             gateway: unless_empty(&network.gateway),
             ip_range: unless_empty(&network.ip_range),
+            subnet6: unless_empty(&network.subnet6),
+            gateway6: unless_empty(&network.gateway6),
+            ip_range6: unless_empty(&network.ip_range6),
             aux_addresses: sorted(&network.aux_addresses),
             internal: network.internal,
             labels: sorted(&network.labels),
@@ -71,6 +79,8 @@ pub(crate) struct Place {
     network_id: String,
     address: String,
     gateway: Option<String>,
+    address6: Option<String>,
+    gateway6: Option<String>,
     mac_address: String,
     aliases: Vec<String>,
     link: String,
@@ -82,6 +92,8 @@ impl From<&v1::ContainerNetwork> for Place {
             network_id: network.id.clone(),
             address: network.address.clone(),
             gateway: unless_empty(&network.gateway),
+            address6: unless_empty(&network.address6),
+            gateway6: unless_empty(&network.gateway6),
             mac_address: network.mac.clone(),
             aliases: network.aliases.clone(),
             link: network.link.clone(),

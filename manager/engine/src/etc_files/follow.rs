@@ -2,7 +2,7 @@
 //! read them at any moment, and the manager may be killed at any.
 
 use std::fs::OpenOptions;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::request::Names;
 const SEAL: &str = "# Berth changes this file with the container's networks, until somebody else does: ";
 
 /// A container's line in its own hosts.
-pub(super) fn line(address: Ipv4Addr, hostname: &str) -> String {
+pub(super) fn line(address: IpAddr, hostname: &str) -> String {
     format!("{address}\t{hostname}\n")
 }
 
@@ -51,24 +51,24 @@ pub(crate) fn follow_name_server(folder: &Path, names: &Names, asks_us: bool) ->
     overwrite(&path, &written, &sealed(&resolv_conf(names, asks_us)))
 }
 
-/// Let a container's hosts in `folder` have its name for each address of `there`, and not for one of `gone`. All other
+/// Let a container's hosts in `folder` have its name for each address of `there`, and not for those of `gone`. All other
 /// lines stay.
 pub(crate) fn follow_hosts(
     folder: &Path,
     hostname: &str,
-    there: &[Ipv4Addr],
-    gone: Option<Ipv4Addr>,
+    there: &[IpAddr],
+    gone: &[IpAddr],
 ) -> Result<(), Error> {
     let path = folder.join("hosts");
     let Some(written) = read_bounded(&path) else {
         // Somebody has made it very large, or taken it away.
         return Ok(());
     };
-    let gone = gone.map(|address| line(address, hostname));
-    let kept = written
-        .split_inclusive('\n')
-        .filter(|line| Some(*line) != gone.as_deref());
-    let mut text: String = kept.collect();
+    let gone: Vec<_> = gone.iter().map(|address| line(*address, hostname)).collect();
+    let lines = written.split_inclusive('\n');
+    let mut text: String = lines
+        .filter(|line| !gone.iter().any(|gone| gone == line))
+        .collect();
     for address in there {
         let line = line(*address, hostname);
         if !text.split_inclusive('\n').any(|known| known == line) {
@@ -119,16 +119,16 @@ mod tests {
     fn lines_of_others_in_hosts_stay() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts");
-        let [one, two] = [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 1, 0, 2)];
+        let [one, two] = [IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 1, 0, 2])];
         fs::write(
             &path,
             "127.0.0.1\tlocalhost\n10.0.0.2\tweb\n10.0.0.2 web\n10.9.9.9\tdb",
         )
         .unwrap();
-        follow_hosts(folder.path(), "web", &[one, two], None).unwrap();
+        follow_hosts(folder.path(), "web", &[one, two], &[]).unwrap();
         let both = "127.0.0.1\tlocalhost\n10.0.0.2\tweb\n10.0.0.2 web\n10.9.9.9\tdb\n10.1.0.2\tweb\n";
         assert_eq!(fs::read_to_string(&path).unwrap(), both);
-        follow_hosts(folder.path(), "web", &[one], Some(two)).unwrap();
+        follow_hosts(folder.path(), "web", &[one], &[two]).unwrap();
         let one = "127.0.0.1\tlocalhost\n10.0.0.2\tweb\n10.0.0.2 web\n10.9.9.9\tdb\n";
         assert_eq!(fs::read_to_string(&path).unwrap(), one);
     }

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use network::Endpoint;
+use network::{Endpoint, PublishedPort};
 
 use super::{Joined, Joining, tell};
 use crate::container::Container;
@@ -48,22 +48,27 @@ pub(crate) async fn attach_all(engine: &Arc<Inner>, container: &Container, pid: 
     );
     blocking(move || {
         let first = engine.networks.reached(&id).filter(|_| !on_bridge);
+        let first6 = engine.networks.reached6(&id);
         joined.iter().try_for_each(|joined| {
-            let leads_out = first.as_ref() == Some(joined);
-            attach(&engine, &id, joined, pid, leads_out)
+            let ways = Ways {
+                v4: first.as_ref() == Some(joined),
+                v6: first6.as_ref().is_some_and(|(first, _)| first == joined),
+            };
+            attach(&engine, &id, joined, pid, ways)
         })
     })
     .await
 }
 
+/// What leaves by a link that has no better route.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ways {
+    v4: bool,
+    v6: bool,
+}
+
 /// One link.
-pub(super) fn attach(
-    engine: &Inner,
-    id: &str,
-    joined: &Joined,
-    pid: u32,
-    default_route: bool,
-) -> Result<(), Error> {
+pub(super) fn attach(engine: &Inner, id: &str, joined: &Joined, pid: u32, ways: Ways) -> Result<(), Error> {
     let network = engine
         .networks
         .get(&joined.network)
@@ -76,7 +81,9 @@ pub(super) fn attach(
         netns: netns.as_fd(),
         inside: &joined.inside(),
         mac: joined.wanted.mac,
-        default_route,
+        default_route: ways.v4,
+        address6: joined.address6,
+        default_route6: ways.v6,
     };
     Ok(network.bridge(&engine.config.bridge.owner).attach(&endpoint)?)
 }
@@ -124,9 +131,12 @@ pub(crate) async fn connect(
     engine.networks.join(&container.id, joined.clone());
     if container.is_running() {
         let (of, id, pid) = (Arc::clone(engine), container.id.clone(), container.pid);
-        let leads_out = container.address.is_none() && engine.networks.reached(&id).as_ref() == Some(&joined);
+        let ways = Ways {
+            v4: container.address.is_none() && engine.networks.reached(&id).as_ref() == Some(&joined),
+            v6: leads_out6(engine, &id, &joined),
+        };
         let joining = joined.clone();
-        let attached = blocking(move || attach(&of, &id, &joining, pid, leads_out)).await;
+        let attached = blocking(move || attach(&of, &id, &joining, pid, ways)).await;
         if let Err(error) = attached {
             engine.networks.leave(&container.id, &network.id);
             engine.store.leave_network(&container.id, &network.id).await?;
@@ -161,7 +171,15 @@ pub(crate) async fn disconnect(
         return Err(Error::wrong_state("disconnect", container, why));
     };
     let led_out = container.address.is_none() && engine.networks.reached(id).as_ref() == Some(&leaving);
-    if led_out && container.is_running() && !container.ports.is_empty() {
+    let led_out6 = leads_out6(engine, id, &leaving);
+    let leads_to_port = |port: &PublishedPort| {
+        if port.host_address.is_ipv6() {
+            led_out6
+        } else {
+            led_out
+        }
+    };
+    if container.is_running() && container.ports.iter().any(leads_to_port) {
         let why = format!(
             "its published ports lead to it by network {}; stop it first",
             network.name
@@ -173,18 +191,20 @@ pub(crate) async fn disconnect(
     failpoint::reach("disconnect.unlinked");
     if let Err(error) = engine.store.leave_network(id, &network.id).await {
         let (of, container) = (Arc::clone(engine), container.clone());
-        blocking(move || link_again(&of, &container, &leaving, led_out)).await?;
+        let ways = Ways {
+            v4: led_out,
+            v6: led_out6,
+        };
+        blocking(move || link_again(&of, &container, &leaving, ways)).await?;
         return Err(error);
     }
     failpoint::reach("disconnect.recorded");
     engine.networks.leave(id, &network.id);
     if container.is_running() {
-        if led_out {
-            let (of, id, pid) = (Arc::clone(engine), id.clone(), container.pid);
-            blocking(move || lead_out(&of, &id, pid)).await?;
-        }
+        let (of, id, pid) = (Arc::clone(engine), id.clone(), container.pid);
+        blocking(move || lead_out_instead(&of, &id, pid, led_out, led_out6)).await?;
         if let Err(error) = name_servers::follow(engine, container).await {
-            tracing::warn!(id, %error, "its files may not tell that it has left a network");
+            tracing::warn!(id = container.id, %error, "its files may not tell that it has left a network");
         }
     }
     tell(engine, "disconnect", &network, Some(&container.id));
@@ -199,20 +219,28 @@ async fn unlink(engine: &Arc<Inner>, container: &Container, leaving: &Joined) ->
     let (engine, container, leaving) = (Arc::clone(engine), container.clone(), leaving.clone());
     blocking(move || {
         let folder = engine.config.container(&container.id);
-        etc_files::follow_hosts(&folder, &spec::hostname(&container), &[], Some(leaving.address))?;
+        etc_files::follow_hosts(&folder, &spec::hostname(&container), &[], &leaving.addresses())?;
         detach(&engine, &container.id, &leaving)
     })
     .await
 }
 
 /// It stays on a network after all.
-fn link_again(engine: &Inner, container: &Container, joined: &Joined, led_out: bool) -> Result<(), Error> {
+fn link_again(engine: &Inner, container: &Container, joined: &Joined, ways: Ways) -> Result<(), Error> {
     if !container.is_running() {
         return Ok(());
     }
-    attach(engine, &container.id, joined, container.pid, led_out)?;
+    attach(engine, &container.id, joined, container.pid, ways)?;
     let folder = engine.config.container(&container.id);
-    etc_files::follow_hosts(&folder, &spec::hostname(container), &[joined.address], None)
+    etc_files::follow_hosts(&folder, &spec::hostname(container), &joined.addresses(), &[])
+}
+
+/// Networks by which it went out are gone: another one takes the place of each.
+fn lead_out_instead(engine: &Inner, id: &str, pid: u32, v4: bool, v6: bool) -> Result<(), Error> {
+    if v4 {
+        lead_out(engine, id, pid)?;
+    }
+    if v6 { lead_out6(engine, id, pid) } else { Ok(()) }
 }
 
 /// The network by which it went out is gone: another one takes its place, if there is one.
@@ -226,4 +254,22 @@ pub(super) fn lead_out(engine: &Inner, id: &str, pid: u32) -> Result<(), Error> 
     let netns = network_namespace(id, pid)?;
     let bridge = network.bridge(&engine.config.bridge.owner);
     Ok(bridge.route_by(netns.as_fd(), &joined.inside())?)
+}
+
+fn leads_out6(engine: &Inner, id: &str, joined: &Joined) -> bool {
+    let reached = engine.networks.reached6(id);
+    reached.is_some_and(|(reached, _)| reached == *joined)
+}
+
+/// The same, by IPv6.
+pub(super) fn lead_out6(engine: &Inner, id: &str, pid: u32) -> Result<(), Error> {
+    let Some((joined, _)) = engine.networks.reached6(id) else {
+        return Ok(());
+    };
+    let Some(network) = engine.networks.get(&joined.network) else {
+        return Ok(());
+    };
+    let netns = network_namespace(id, pid)?;
+    let bridge = network.bridge(&engine.config.bridge.owner);
+    Ok(bridge.route6_by(netns.as_fd(), &joined.inside())?)
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use network::Bridge;
 use serde::{Deserialize, Serialize};
 
-use super::{BRIDGE_NAME, MTU, UserNetwork};
+use super::{BRIDGE_NAME, MTU, UserNetwork, v6};
 use crate::defaults::Defaults;
 use crate::engine::Inner;
 use crate::request::check_labels;
@@ -49,6 +49,12 @@ pub struct NetworkRequest {
     pub labels: BTreeMap<String, String>,
     /// Of the driver.
     pub options: BTreeMap<String, String>,
+    /// It has IPv6 besides; then there may be a subnet of it, and auxiliary addresses.
+    pub ipv6: bool,
+    /// As `gateway`, of IPv6.
+    pub gateway6: String,
+    /// As `ip_range`, of IPv6.
+    pub ip_range6: String,
 }
 
 impl Range {
@@ -92,7 +98,7 @@ impl FromStr for Range {
         let malformed = || format!("invalid CIDR block {text:?}: must be like 10.1.0.0/16");
         let (address, prefix) = text.split_once('/').ok_or_else(malformed)?;
         if address.parse::<std::net::Ipv6Addr>().is_ok() {
-            return Err(format!("{text}: IPv6 on networks is not done in this version"));
+            return Err(format!("{text}: must be of IPv4 here, like 10.1.0.0/16"));
         }
         let (address, prefix): (Ipv4Addr, u8) = (
             address.parse().map_err(|_| malformed())?,
@@ -135,17 +141,17 @@ impl NetworkRequest {
                 }
             }
         }
-        if self.subnets.len() > 1 {
-            let rule = "the driver bridge has one IPv4 subnet a network; IPv6 is not done in this version";
+        let subnets = self.subnets.iter().filter(|subnet| !v6::is_meant(subnet)).count();
+        if subnets > 1 {
+            let rule = "the driver bridge has one IPv4 subnet a network";
             return Err(Error::invalid("subnet", rule));
         }
-        if self.subnets.is_empty()
-            && !(self.gateway.is_empty() && self.ip_range.is_empty() && self.aux_addresses.is_empty())
-        {
+        let has_aux = self.aux_addresses.values().any(|address| !v6::is_meant(address));
+        if subnets == 0 && (has_aux || !(self.gateway.is_empty() && self.ip_range.is_empty())) {
             let rule = "a gateway, a range or an auxiliary address needs a subnet: give one";
             return Err(Error::invalid("subnet", rule));
         }
-        Ok(())
+        self.check6()
     }
 
     /// The network, with a subnet that nobody else on this host has.
@@ -156,7 +162,7 @@ impl NetworkRequest {
         engine: &Inner,
     ) -> Result<UserNetwork, Error> {
         let taken: Vec<(String, Range)> = taken(engine);
-        let subnet = match self.subnets.first() {
+        let subnet = match self.subnets.iter().find(|subnet| !v6::is_meant(subnet)) {
             Some(subnet) => subnet
                 .parse()
                 .map_err(|rule: String| Error::invalid("subnet", rule))?,
@@ -203,7 +209,7 @@ impl NetworkRequest {
             ));
         }
         let mut aux_addresses = BTreeMap::new();
-        for (name, address) in &self.aux_addresses {
+        for (name, address) in self.aux_addresses.iter().filter(|(_, text)| !v6::is_meant(text)) {
             aux_addresses.insert(name.clone(), within("aux_address", address)?);
         }
         let gateway = match self.gateway.as_str() {
@@ -214,6 +220,7 @@ impl NetworkRequest {
             }
             text => Some(within("gateway", text)?),
         };
+        let v6 = self.plan6(engine)?;
         // A bridge that was there would go with the network at its removal.
         if let Some(name) = self.options.get(BRIDGE_NAME)
             && Bridge::is_taken(name)?
@@ -233,6 +240,7 @@ impl NetworkRequest {
             labels: self.labels,
             options: self.options,
             created_unix_nanos,
+            v6,
         })
     }
 }
@@ -266,7 +274,7 @@ mod tests {
     fn ranges_that_are_none_are_refused_with_what_they_should_be() {
         let refusal = |text: &str| text.parse::<Range>().unwrap_err();
         assert!(refusal("10.1.2.3/16").contains("10.1.0.0/16"));
-        assert!(refusal("fd00::/64").contains("IPv6"));
+        assert!(refusal("fd00::/64").contains("of IPv4"));
         for text in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0/8", "a/8"] {
             assert!(refusal(text).contains("CIDR"), "{text}");
         }

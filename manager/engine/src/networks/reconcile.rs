@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use network::{Attached, Bridge};
 
 use super::Joined;
-use super::attach::{attach, detach, lead_out};
+use super::attach::{Ways, attach, detach, lead_out, lead_out6};
 use crate::Error;
 use crate::container::Container;
 use crate::engine::Inner;
@@ -40,7 +40,7 @@ pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTre
         let link = network::link_name(&network::link_id(id, &joined.network));
         let made = match there.get(&link) {
             Some(true) => Ok(()),
-            None => attach(engine, id, &joined, container.pid, false),
+            None => attach(engine, id, &joined, container.pid, Ways::default()),
             Some(false) => complete(engine, container, &joined),
         };
         if let Err(error) = made {
@@ -50,6 +50,9 @@ pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTre
     // A disconnect may have ended between the row and the route, and a route that is there stays.
     if is_led_out && let Err(error) = lead_out(engine, id, container.pid) {
         tracing::error!(id, %error, "it has no default route");
+    }
+    if let Err(error) = lead_out6(engine, id, container.pid) {
+        tracing::error!(id, %error, "it has no default route of IPv6");
     }
 }
 
@@ -61,7 +64,7 @@ fn complete(engine: &Inner, container: &Container, joined: &Joined) -> Result<()
         return Ok(());
     }
     detach(engine, id, joined)?;
-    attach(engine, id, joined, container.pid, false)
+    attach(engine, id, joined, container.pid, Ways::default())
 }
 
 /// The links of containers on all bridges of this root.

@@ -3,7 +3,7 @@
 //! On networks that users made, containers find each other by name, by alias, and by the short form of the id; on the
 //! default bridge by nothing of these, as with docker.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::Joined;
 use crate::Error;
@@ -25,12 +25,12 @@ impl Engine {
             };
             let bare = strip_network(name, &network.name).unwrap_or(name);
             let peers = self.peers(&own.network).into_iter();
-            let called = |(names, _): &(Vec<String>, Ipv4Addr)| {
+            let called = |(names, _): &(Vec<String>, Vec<IpAddr>)| {
                 names
                     .iter()
                     .any(|known| known.eq_ignore_ascii_case(name) || known.eq_ignore_ascii_case(bare))
             };
-            found.extend(peers.filter(called).map(|(_, address)| IpAddr::V4(address)));
+            found.extend(peers.filter(called).flat_map(|(_, addresses)| addresses));
         }
         Ok(found)
     }
@@ -48,14 +48,14 @@ impl Engine {
                 continue;
             };
             let peers = self.peers(&own.network).into_iter();
-            let there = peers.filter(|(_, of)| IpAddr::V4(*of) == address);
+            let there = peers.filter(|(_, of)| of.contains(&address));
             found.extend(there.filter_map(|(names, _)| Some(format!("{}.{}", names.first()?, network.name))));
         }
         Ok(found)
     }
 
     /// The running containers of a network: what they are called, name first, and their addresses.
-    fn peers(&self, network: &str) -> Vec<(Vec<String>, Ipv4Addr)> {
+    fn peers(&self, network: &str) -> Vec<(Vec<String>, Vec<IpAddr>)> {
         let joined: Vec<(String, Joined)> = {
             let inside = self.0.networks.locked();
             let places = inside
@@ -68,8 +68,9 @@ impl Engine {
         let called = |(id, joined): (String, Joined)| {
             let container = self.0.containers.find(&id).ok()?.snapshot().container;
             let mut names = vec![container.name.clone(), short(&id).to_owned()];
+            let addresses = joined.addresses();
             names.extend(joined.wanted.aliases);
-            container.is_running().then_some((names, joined.address))
+            container.is_running().then_some((names, addresses))
         };
         joined.into_iter().filter_map(called).collect()
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use network::Protocol;
@@ -29,8 +29,8 @@ pub struct Ports {
 /// Ports of a container on ports of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publish {
-    /// 0.0.0.0: all of them.
-    pub host_address: Ipv4Addr,
+    /// `0.0.0.0` or `::`: all of that family; None: all, of the families in which the container is reached.
+    pub host_address: Option<IpAddr>,
     /// As many as the container's, or for one of the container some of which one is taken; None: any.
     pub host: Option<(u16, u16)>,
     /// The container's.
@@ -51,7 +51,7 @@ pub struct PortRange {
 /// One port of a container that is to get one port of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    pub(crate) host_address: Ipv4Addr,
+    pub(crate) host_address: Option<IpAddr>,
     /// One of them; None: any.
     pub(crate) host: Option<RangeInclusive<u16>>,
     pub(crate) protocol: Protocol,
@@ -121,7 +121,7 @@ impl Ports {
         let exposed = of_image.chain(self.expose.iter().map(|range| Ok(*range)));
         for range in exposed.collect::<Result<Vec<_>, Error>>()? {
             let any = Publish {
-                host_address: Ipv4Addr::UNSPECIFIED,
+                host_address: None,
                 host: None,
                 container: range,
             };
@@ -217,7 +217,7 @@ mod tests {
         };
         Ports {
             publish: vec![Publish {
-                host_address: Ipv4Addr::UNSPECIFIED,
+                host_address: None,
                 host,
                 container,
             }],

@@ -2,11 +2,18 @@
 //! while its links go. In memory: what a manager that is killed leaves of links, the next one takes away first.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The network's id, which is empty for the default bridge, and the address.
-type Address = (String, Ipv4Addr);
+type Address = (String, IpAddr);
+
+/// Addresses of one network, as numbers.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    pub(super) v4: BTreeSet<u32>,
+    pub(super) v6: BTreeSet<u128>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct LeavingSet(Mutex<Vec<Address>>);
@@ -20,10 +27,15 @@ pub(crate) struct StillThere {
 
 impl LeavingSet {
     /// Those of a network.
-    pub(super) fn of(&self, network: &str) -> BTreeSet<u32> {
-        let all = self.locked();
-        let of_it = all.iter().filter(|(of, _)| of == network);
-        of_it.map(|(_, address)| address.to_bits()).collect()
+    pub(super) fn of(&self, network: &str) -> Leaving {
+        let mut leaving = Leaving::default();
+        for (_, address) in self.locked().iter().filter(|(of, _)| of == network) {
+            match address {
+                IpAddr::V4(v4) => leaving.v4.insert(v4.to_bits()),
+                IpAddr::V6(v6) => leaving.v6.insert(v6.to_bits()),
+            };
+        }
+        leaving
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Vec<Address>> {

@@ -2,10 +2,11 @@
 //! of the owner thread.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
+use super::leaving::Leaving;
 use super::rows::{json, text};
 use crate::Error;
 use crate::networks::{Joined, Joining, UserNetwork};
@@ -26,12 +27,13 @@ pub(super) fn joined(connection: &Connection) -> Result<BTreeMap<String, Vec<Joi
     let query = || -> Result<Vec<(String, Joined)>, rusqlite::Error> {
         connection
             .prepare(
-                "SELECT container, network, address, slot, wanted FROM endpoints ORDER BY container, slot",
+                "SELECT container, network, address, address6, slot, wanted FROM endpoints ORDER BY container, slot",
             )?
             .query_map([], |row| {
                 let joined = Joined {
                     network: row.get("network")?,
                     address: Ipv4Addr::from(row.get::<_, u32>("address")?),
+                    address6: row.get::<_, Option<[u8; 16]>>("address6")?.map(Ipv6Addr::from),
                     slot: row.get("slot")?,
                     wanted: json(row, "wanted")?,
                 };
@@ -91,7 +93,7 @@ pub(super) fn join(
     network: &UserNetwork,
     wanted: &Joining,
     first_slot: u32,
-    leaving: BTreeSet<u32>,
+    leaving: Leaving,
 ) -> Result<Joined, Error> {
     let is_there: bool = connection
         .query_row(
@@ -113,23 +115,32 @@ pub(super) fn join(
         read().map_err(Error::database("read the endpoints"))
     };
     let mut taken = numbers("SELECT address FROM endpoints WHERE network = ?1", &network.id)?;
-    taken.extend(leaving);
+    taken.extend(leaving.v4);
     let slots = numbers("SELECT slot FROM endpoints WHERE container = ?1", container)?;
+    let address = network.choose(wanted.address, &taken)?;
+    let mut taken6 = match network.v6 {
+        Some(_) => taken6(connection, &network.id)?,
+        None => BTreeSet::new(),
+    };
+    taken6.extend(leaving.v6);
     let joined = Joined {
         network: network.id.clone(),
-        address: network.choose(wanted.address, &taken)?,
+        address,
+        address6: network.choose6(wanted.address6, address, &taken6)?,
         // After all others: the first one is the one by which it is reached, for as long as it is there.
         slot: slots.last().map_or(first_slot, |last| last + 1),
         wanted: wanted.clone(),
     };
     let inserted = connection.execute(
-        "INSERT INTO endpoints (container, network, address, slot, wanted) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO endpoints (container, network, address, slot, wanted, address6)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
             container,
             network.id,
             u32::from(joined.address),
             joined.slot,
-            text(wanted)?
+            text(wanted)?,
+            joined.address6.map(|address| address.octets()),
         ],
     );
     match inserted {
@@ -140,6 +151,18 @@ pub(super) fn join(
         }
         Err(error) => Err(Error::database("take a place on a network")(error)),
     }
+}
+
+fn taken6(connection: &Connection, network: &str) -> Result<BTreeSet<u128>, Error> {
+    let read = || -> Result<BTreeSet<u128>, rusqlite::Error> {
+        connection
+            .prepare_cached("SELECT address6 FROM endpoints WHERE network = ?1 AND address6 IS NOT NULL")?
+            .query_map([network], |row| {
+                row.get::<_, [u8; 16]>(0).map(u128::from_be_bytes)
+            })?
+            .collect()
+    };
+    read().map_err(Error::database("read the endpoints"))
 }
 
 pub(super) fn leave(connection: &Connection, container: &str, network: &str) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Step `n` brings a database from version `n` to `n + 1`.
-const STEPS: [&str; 7] = [
+pub(super) const STEPS: [&str; 8] = [
     "
     CREATE TABLE containers (
         id          TEXT PRIMARY KEY,
@@ -93,6 +93,19 @@ const STEPS: [&str; 7] = [
         in_doubt    INTEGER NOT NULL,           -- whether it is mounted is not known
         PRIMARY KEY (volume, container)
     ) STRICT, WITHOUT ROWID;
+",
+    "
+    ALTER TABLE endpoints ADD COLUMN address6 BLOB;     -- IPv6, 16 bytes; NULL: none
+    CREATE UNIQUE INDEX endpoints_by_address6 ON endpoints (network, address6);
+    CREATE TABLE ports6 (                       -- as ports, on addresses of IPv6
+        protocol       TEXT NOT NULL,
+        host_port      INTEGER NOT NULL,
+        host_address   BLOB NOT NULL,           -- 16 bytes; 0: all
+        container_port INTEGER NOT NULL,
+        container      TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
+        PRIMARY KEY (protocol, host_port, host_address)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX ports6_of ON ports6 (container);
 ",
 ];
 

@@ -48,12 +48,16 @@ async fn what_is_acknowledged_is_there_after_a_reopen() {
     let address = store.insert(container("a1", "one"), SUBNET).await.unwrap();
     assert_eq!(address, Some(Ipv4Addr::new(10, 0, 0, 2)));
     let port = |host_port| PublishedPort {
-        host_address: Ipv4Addr::LOCALHOST,
+        host_address: Ipv4Addr::LOCALHOST.into(),
         host_port,
         protocol: network::Protocol::Udp,
         container_port: 53,
     };
-    let ports = vec![port(1053), port(2053)];
+    let on_v6 = PublishedPort {
+        host_address: std::net::Ipv6Addr::UNSPECIFIED.into(),
+        ..port(1053)
+    };
+    let ports = vec![port(1053), port(2053), on_v6];
     let started = store.started("a1", 42, 7, By::Hand, ports.clone());
     started.await.unwrap();
     let (_, read, _) = Store::open(&path).unwrap();
@@ -213,4 +217,72 @@ async fn a_volume_is_removed_with_its_last_user_or_not_at_all() {
     store.insert(with("c3", false), None).await.unwrap();
     store.delete("c3", true).await.unwrap();
     assert_eq!(store.volumes().await.unwrap().len(), 1, "it has a name");
+}
+
+#[tokio::test]
+async fn networks_of_an_older_manager_have_no_ipv6_and_new_ones_keep_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("engine.db");
+    let connection = Connection::open(&path).unwrap();
+    for step in &schema::STEPS[..7] {
+        connection.execute_batch(step).unwrap();
+    }
+    connection.pragma_update(None, "user_version", 7).unwrap();
+    let settings = r#"{"id":"n1","name":"web","driver":"bridge","subnet":{"first":"10.7.0.0","prefix":24},
+        "gateway":"10.7.0.1","ip_range":null,"aux_addresses":{},"internal":false,"labels":{},"options":{},
+        "created_unix_nanos":1}"#;
+    connection
+        .execute("INSERT INTO networks VALUES ('n1', 'web', ?1)", [settings])
+        .unwrap();
+    connection
+        .execute_batch(
+            r#"INSERT INTO containers (id, name, image_id, request, command, stop_signal, created_ns, state)
+               VALUES ('a1', 'one', 'sha256:1', '{"image":"busybox"}', '["true"]', 15, 1, 'exited');
+               INSERT INTO endpoints (container, network, address, slot, wanted)
+               VALUES ('a1', 'n1', 168230914, 0, '{"network":"web"}');
+               INSERT INTO ports VALUES ('tcp', 80, 0, 80, 'a1');"#,
+        )
+        .unwrap();
+    drop(connection);
+
+    let (store, read, networks) = Store::open(&path).unwrap();
+    let old = networks.get("n1").unwrap();
+    assert_eq!(old.v6, None);
+    let place = &networks.of("a1")[0];
+    assert_eq!(
+        (place.address, place.address6),
+        (Ipv4Addr::new(10, 7, 0, 2), None)
+    );
+    assert!(read[0].ports[0].host_address.is_ipv4());
+
+    let with_v6 = UserNetwork {
+        id: "n2".to_owned(),
+        name: "six".to_owned(),
+        v6: Some(crate::networks::UserNetwork6 {
+            subnet: "fd00::/64".parse().unwrap(),
+            gateway: "fd00::1".parse().unwrap(),
+            ip_range: None,
+            aux_addresses: std::collections::BTreeMap::new(),
+        }),
+        ..(*old).clone()
+    };
+    store.insert_network(with_v6.clone()).await.unwrap();
+    let on_six = |id: &str, address6: Option<&str>| {
+        let wanted = Joining {
+            network: "six".to_owned(),
+            address6: address6.map(|address| address.parse().unwrap()),
+            ..Joining::default()
+        };
+        let place = (Arc::new(with_v6.clone()), wanted);
+        store.insert_on_networks(container(id, id), vec![place])
+    };
+    on_six("b2", None).await.unwrap();
+    let taken = on_six("c3", Some("fd00::2")).await.unwrap_err().to_string();
+    assert!(taken.contains("already in use"), "{taken}");
+    on_six("c3", Some("fd00::9")).await.unwrap();
+    let (_, _, networks) = Store::open(&path).unwrap();
+    assert_eq!(networks.get("n2").unwrap().v6, with_v6.v6);
+    for (id, address) in [("b2", "fd00::2"), ("c3", "fd00::9")] {
+        assert_eq!(networks.of(id)[0].address6, Some(address.parse().unwrap()));
+    }
 }

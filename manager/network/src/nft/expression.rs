@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use crate::subnet::Subnet;
 
 const NFPROTO_IPV4: u8 = 2;
-const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+pub(super) const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 pub(super) const IPV4_SOURCE_OFFSET: u32 = 12;
 const NFTA_CT_DREG: u16 = 1;
 const NFTA_CT_KEY: u16 = 2;
@@ -21,7 +21,7 @@ const NFT_CT_STATUS: u32 = 2;
 const CT_ESTABLISHED_OR_RELATED: u32 = 1 << 1 | 1 << 2;
 /// `IPS_DST_NAT` of `linux/netfilter/nf_conntrack_common.h`.
 const CT_DESTINATION_NAT: u32 = 1 << 5;
-const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 pub(super) const IPV4_DESTINATION_OFFSET: u32 = 16;
 pub(super) const SOURCE_PORT_OFFSET: u32 = 0;
 pub(super) const DESTINATION_PORT_OFFSET: u32 = 2;
@@ -31,11 +31,11 @@ const NFTA_FIB_FLAGS: u16 = 3;
 const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 const NFTA_FIB_F_DADDR: u32 = 1 << 1;
 const RTN_LOCAL: u32 = 2;
-const NFTA_NAT_TYPE: u16 = 1;
-const NFTA_NAT_FAMILY: u16 = 2;
-const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
-const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
-const NFT_NAT_DNAT: u32 = 1;
+pub(super) const NFTA_NAT_TYPE: u16 = 1;
+pub(super) const NFTA_NAT_FAMILY: u16 = 2;
+pub(super) const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+pub(super) const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
+pub(super) const NFT_NAT_DNAT: u32 = 1;
 
 /// `iifname` or `oifname`, compared with a whole name.
 pub(super) fn link_name(key: MetaKey, operator: Operator, name: &str) -> Vec<Expressions> {
@@ -189,7 +189,7 @@ pub(super) fn rewrite_destination(map: &str, by_address: bool) -> Vec<Expression
     expressions
 }
 
-fn load_payload(base: u32, offset: u32, length: u32, register: Register) -> Expressions {
+pub(super) fn load_payload(base: u32, offset: u32, length: u32, register: Register) -> Expressions {
     Expressions::Payload(vec![
         Payload::DestinationRegister(register),
         Payload::Base(base),
@@ -198,15 +198,15 @@ fn load_payload(base: u32, offset: u32, length: u32, register: Register) -> Expr
     ])
 }
 
-fn number(attribute: u16, value: u32) -> DefaultNla {
+pub(super) fn number(attribute: u16, value: u32) -> DefaultNla {
     DefaultNla::new(attribute, value.to_be_bytes().to_vec())
 }
 
-fn load_meta(key: MetaKey) -> Expressions {
+pub(super) fn load_meta(key: MetaKey) -> Expressions {
     Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(Register::Reg1)])
 }
 
-fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
+pub(super) fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
     Expressions::Cmp(vec![
         Cmp::SourceRegister(Register::Reg1),
         Cmp::Op(operator),
@@ -239,7 +239,7 @@ pub(super) fn verdict(code: u32) -> Expressions {
     ])
 }
 
-fn other(name: &str, attributes: Vec<DefaultNla>) -> Expressions {
+pub(super) fn other(name: &str, attributes: Vec<DefaultNla>) -> Expressions {
     Expressions::Other {
         expression_type: name.to_owned(),
         attributes,

@@ -8,7 +8,7 @@ use super::expression::{
     destination_in, destination_is_local, is_ipv4, link_name, rewrite_destination, verdict,
 };
 use super::map::MapKind;
-use super::{Chain, NF_DROP, PRIORITY_DESTINATION_NAT, PRIORITY_RAW, Rule, Ruleset};
+use super::{Chain, NF_DROP, PRIORITY_DESTINATION_NAT, PRIORITY_RAW, Rule, Ruleset, v6};
 use crate::subnet::Subnet;
 
 /// The host's loopback addresses.
@@ -21,7 +21,7 @@ const REWRITING: [(&str, InetHookNumber); 2] = [
 ];
 
 pub(super) fn is_shared(chain: &str) -> bool {
-    chain == RAW || REWRITING.iter().any(|(name, _)| *name == chain)
+    chain == RAW || REWRITING.iter().any(|(name, _)| *name == chain) || v6::is_shared(chain)
 }
 
 impl Ruleset {

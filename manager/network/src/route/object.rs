@@ -1,6 +1,6 @@
 //! Links, addresses and routes as the kernel tells them: of each, what a bridge network asks for.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::LinkFlags;
@@ -8,6 +8,7 @@ use netlink_packet_route::route::{RouteHeader, RouteType};
 
 use crate::netlink::{each_attribute, text};
 use crate::subnet::Subnet;
+use crate::subnet6::Subnet6;
 
 // From linux/if_link.h, linux/if_addr.h and linux/rtnetlink.h, for reading answers.
 const LINK_HEADER_BYTES: usize = 16;
@@ -17,6 +18,7 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
 const ADDRESS_HEADER_BYTES: usize = 8;
+const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const ROUTE_HEADER_BYTES: usize = 12;
 const RTA_DST: u16 = 1;
@@ -75,6 +77,22 @@ pub(crate) struct LinkAddress {
     pub(crate) prefix: u8,
 }
 
+/// An IPv6 address of a link, and of more than the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinkAddress6 {
+    pub(crate) index: u32,
+    pub(crate) address: Ipv6Addr,
+    pub(crate) prefix: u8,
+}
+
+/// An IPv6 route of the main table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RouteTo6 {
+    pub(crate) destination: Subnet6,
+    /// Index of the link it leaves by; routes with several next hops have none.
+    pub(crate) index: Option<u32>,
+}
+
 /// An IPv4 route of the main table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RouteTo {
@@ -124,6 +142,54 @@ pub(super) fn read_route(payload: &[u8]) -> Result<Option<RouteTo>, String> {
     }))
 }
 
+/// An address message's address, if it is one of IPv6 and reaches beyond its link.
+pub(super) fn read_address6(payload: &[u8]) -> Result<Option<LinkAddress6>, String> {
+    let (header, attributes) = split_header(payload, ADDRESS_HEADER_BYTES)?;
+    let (family, prefix, index) = (header[0], header[1], u32_at(header, 4));
+    let (mut local, mut address) = (None, None);
+    each_attribute(attributes, |kind, value| match kind {
+        // There only where the other end has an address, too, which then is the other one.
+        IFA_LOCAL => local = as_ipv6(value),
+        IFA_ADDRESS => address = as_ipv6(value),
+        _ => {}
+    })?;
+    let found = local
+        .or(address)
+        .filter(|address| family == u8::from(AddressFamily::Inet6) && !address.is_unicast_link_local());
+    Ok(found.map(|address| LinkAddress6 {
+        index,
+        address,
+        prefix,
+    }))
+}
+
+/// A route message's route, if it can overlap a subnet of containers.
+pub(super) fn read_route6(payload: &[u8]) -> Result<Option<RouteTo6>, String> {
+    let (header, attributes) = split_header(payload, ROUTE_HEADER_BYTES)?;
+    let (family, prefix, route_type) = (header[0], header[1], header[7]);
+    let mut table = u32::from(header[4]);
+    let (mut destination, mut index) = (None, None);
+    each_attribute(attributes, |kind, value| match kind {
+        RTA_DST => destination = as_ipv6(value),
+        RTA_OIF => index = as_u32(value),
+        RTA_TABLE => table = as_u32(value).unwrap_or(table),
+        _ => {}
+    })?;
+    let is_candidate = family == u8::from(AddressFamily::Inet6)
+        && table == u32::from(RouteHeader::RT_TABLE_MAIN)
+        && route_type == u8::from(RouteType::Unicast)
+        // Halves of everything and all that is global unicast are ways to write a default route.
+        && prefix > 3;
+    let is_wide =
+        |destination: &Ipv6Addr| !destination.is_unicast_link_local() && !destination.is_multicast();
+    Ok(destination
+        .filter(|destination| is_candidate && is_wide(destination))
+        .map(|destination| RouteTo6 {
+            destination: Subnet6::of(destination, prefix),
+            index,
+        }))
+}
+
 fn split_header(payload: &[u8], header_bytes: usize) -> Result<(&[u8], &[u8]), String> {
     payload
         .split_at_checked(header_bytes)
@@ -143,6 +209,10 @@ fn as_u32(value: &[u8]) -> Option<u32> {
 
 fn as_ipv4(value: &[u8]) -> Option<Ipv4Addr> {
     <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from)
+}
+
+fn as_ipv6(value: &[u8]) -> Option<Ipv6Addr> {
+    <[u8; 16]>::try_from(value).ok().map(Ipv6Addr::from)
 }
 
 #[cfg(test)]

@@ -10,3 +10,4 @@ mod namespace;
 mod ports;
 mod resolver;
 mod traffic;
+mod v6;

@@ -15,7 +15,7 @@ const DROPPED: Duration = Duration::from_secs(2);
 
 fn port(host_address: Ipv4Addr, host_port: u16) -> PublishedPort {
     PublishedPort {
-        host_address,
+        host_address: host_address.into(),
         host_port,
         protocol: Protocol::Tcp,
         container_port: 80,
@@ -27,6 +27,7 @@ fn target<'a>(container_id: &'a str, address: Ipv4Addr, ports: &'a [PublishedPor
         container_id,
         link_id: container_id,
         address,
+        v6: None,
         ports,
     }
 }

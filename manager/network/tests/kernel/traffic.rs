@@ -29,8 +29,13 @@ pub(crate) fn outside_of(host: &Namespace) -> Namespace {
 }
 
 /// Sends a line from one namespace to a server in another and back. Returns whom the server saw.
-fn talk(from: &Namespace, to: &Namespace, address: Ipv4Addr) -> io::Result<IpAddr> {
-    let listener = to.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+pub(crate) fn talk(
+    from: &Namespace,
+    to: &Namespace,
+    address: impl Into<IpAddr> + Copy + Send,
+) -> io::Result<IpAddr> {
+    let address = address.into();
+    let listener = to.run(|| TcpListener::bind((address, 0)).unwrap());
     let port = listener.local_addr().unwrap().port();
     let mut client = from.run(|| TcpStream::connect_timeout(&SocketAddr::from((address, port)), PATIENCE))?;
     let (mut server, peer) = listener.accept()?;

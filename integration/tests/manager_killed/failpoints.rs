@@ -70,13 +70,15 @@ const PULL: &[Point] = &[
     ("pull.synced", false),
     ("pull.recorded", true),
 ];
-/// In the other tests of this binary, in `manager_networks`, in `manager_plugins`, and the last one in `manager_trust`.
+/// In the other tests of this binary, in `manager_networks`, `manager_sublinks`, in `manager_plugins`, and the last one in `manager_trust`.
 const ELSEWHERE: &[&str] = &[
     "network.recorded",
     "network.made",
     "network.forgotten",
     "connect.recorded",
     "disconnect.recorded",
+    "sublink.made",
+    "sublink.named",
     "plugin.mount-recorded",
     "plugin.mounted",
     "plugin.unmount-recorded",

@@ -31,6 +31,7 @@ mod owner;
 mod ports;
 mod resolver;
 mod route;
+mod sublink;
 mod subnet;
 mod watch;
 
@@ -40,5 +41,6 @@ pub use error::Error;
 pub use namespace::within;
 pub use ports::{Protocol, PublishedPort, Publisher, Target};
 pub use resolver::{RESOLVER_ADDRESS, ResolverSockets};
+pub use sublink::{IpvlanFlag, IpvlanMode, MacvlanMode, Sublink, SublinkKind};
 pub use subnet::mac_of;
 pub use watch::RulesWatch;

@@ -79,11 +79,12 @@ pub(crate) fn place(joining: Joining) -> v1::NetworkPlace {
 pub(crate) fn network(found: NetworkInspection) -> v1::Network {
     let network = found.network;
     let prefix = network.subnet.map_or(0, |subnet| subnet.prefix);
+    let driver = network.driver.clone();
     let member = |(id, member): (String, engine::Member)| v1::NetworkMember {
         id,
         name: member.name,
         address: format!("{}/{prefix}", member.address),
-        mac: mac_text(member.mac),
+        mac: shown_mac(&driver, member.mac),
     };
     let text = |value: Option<String>| value.unwrap_or_default();
     let aux = network.aux_addresses.into_iter();
@@ -124,9 +125,18 @@ fn of_container((network, joined): (Arc<UserNetwork>, Joined)) -> v1::ContainerN
             .gateway
             .map(|gateway| gateway.to_string())
             .unwrap_or_default(),
-        mac: mac_text(joined.mac()),
+        mac: shown_mac(&network.driver, joined.mac()),
         link: format!("eth{}", joined.slot),
         aliases: joined.wanted.aliases,
+    }
+}
+
+/// Links of ipvlan have their parent's.
+fn shown_mac(driver: &str, mac: [u8; 6]) -> String {
+    if driver == "ipvlan" {
+        String::new()
+    } else {
+        mac_text(mac)
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use network::Endpoint;
 
-use super::{Joined, Joining, tell};
+use super::driver::Driver;
+use super::{Joined, Joining, sublink, tell};
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::request::Network;
@@ -78,7 +79,7 @@ pub(super) fn attach(
         mac: joined.wanted.mac,
         default_route,
     };
-    Ok(network.bridge(&engine.config.bridge.owner).attach(&endpoint)?)
+    network.carried(&engine.config.bridge.owner).attach(&endpoint)
 }
 
 /// Take the links of a run away.
@@ -87,10 +88,19 @@ pub(crate) fn detach_all(engine: &Inner, id: &str) -> Result<(), Error> {
         .networks
         .of(id)
         .iter()
-        .try_for_each(|joined| detach(engine, id, joined))
+        .try_for_each(|joined| detach(engine, id, joined, None))
 }
 
-fn detach(engine: &Inner, id: &str, joined: &Joined) -> Result<(), Error> {
+/// `pid` is that of a container that goes on without.
+fn detach(engine: &Inner, id: &str, joined: &Joined, pid: Option<u32>) -> Result<(), Error> {
+    let network = engine.networks.get(&joined.network);
+    let carried = network.map(|network| network.carried(&engine.config.bridge.owner));
+    if let Some(Driver::Sublink(on_parent)) = carried {
+        return match pid {
+            Some(pid) => sublink::detach(&on_parent, id, joined, pid),
+            None => sublink::detach_ended(engine, &on_parent, id, joined),
+        };
+    }
     Ok(engine
         .config
         .bridge
@@ -111,6 +121,7 @@ pub(crate) async fn connect(
         return Err(Error::wrong_state("connect to a network", container, why));
     }
     let network = engine.networks.find(&wanted.network)?;
+    network.check_place(&wanted)?;
     let joined = engine
         .store
         .join_network(
@@ -174,7 +185,7 @@ pub(crate) async fn disconnect(
     if container.is_running() {
         let (of, id, pid) = (Arc::clone(engine), id.clone(), container.pid);
         blocking(move || {
-            detach(&of, &id, &leaving)?;
+            detach(&of, &id, &leaving, Some(pid))?;
             if led_out { lead_out(&of, &id, pid) } else { Ok(()) }
         })
         .await?;
@@ -192,6 +203,6 @@ pub(super) fn lead_out(engine: &Inner, id: &str, pid: u32) -> Result<(), Error> 
         return Ok(());
     };
     let netns = network_namespace(id, pid)?;
-    let bridge = network.bridge(&engine.config.bridge.owner);
-    Ok(bridge.route_by(netns.as_fd(), &joined.inside())?)
+    let carried = network.carried(&engine.config.bridge.owner);
+    carried.route_by(netns.as_fd(), &joined.inside())
 }

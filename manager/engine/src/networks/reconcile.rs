@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use network::Bridge;
 
 use super::attach::{attach, lead_out};
+use super::sublink;
 use crate::container::Container;
 use crate::engine::Inner;
 
@@ -14,7 +15,7 @@ use crate::engine::Inner;
 pub(crate) fn ensure_all(engine: &Inner) {
     let _changes = engine.networks.changes.blocking_lock();
     for network in engine.networks.all() {
-        if let Err(error) = network.bridge(&engine.config.bridge.owner).ensure() {
+        if let Err(error) = network.carried(&engine.config.bridge.owner).ensure() {
             tracing::error!(network = network.name, %error, "the network is not complete");
         }
     }
@@ -41,6 +42,9 @@ pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTre
             tracing::error!(id, link, %error, "it is not on a network that it should be on");
         }
     }
+    if let Err(error) = sublink::remove_strays(engine, container) {
+        tracing::warn!(id, %error, "it may be on a network that it should not be on");
+    }
     // A disconnect may have ended between the row and the route, and a route that is there stays.
     if is_led_out && let Err(error) = lead_out(engine, id, container.pid) {
         tracing::error!(id, %error, "it has no default route");
@@ -50,7 +54,8 @@ pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTre
 /// The links of containers on all bridges of this root.
 pub(crate) fn links(engine: &Inner) -> Vec<String> {
     let mut links = Vec::new();
-    for network in engine.networks.all() {
+    let networks = engine.networks.all().into_iter();
+    for network in networks.filter(|network| network.is_bridge()) {
         match network.bridge(&engine.config.bridge.owner).attached() {
             Ok(found) => links.extend(found),
             Err(error) => tracing::warn!(network = network.name, %error, "cannot look for orphaned links"),
@@ -59,8 +64,9 @@ pub(crate) fn links(engine: &Inner) -> Vec<String> {
     links
 }
 
-/// Remove the bridges that have our mark and no row.
+/// Remove the bridges, and the parents of links, that have our mark and no row.
 pub(crate) fn remove_orphans(engine: &Inner) {
+    sublink::remove_orphaned_parents(engine);
     let own = &engine.config.bridge;
     let mut known: BTreeSet<String> = [own.name.clone()].into();
     known.extend(
@@ -68,6 +74,7 @@ pub(crate) fn remove_orphans(engine: &Inner) {
             .networks
             .all()
             .iter()
+            .filter(|network| network.is_bridge())
             .map(|network| network.bridge(&own.owner).name),
     );
     let found = match Bridge::all_of(&own.owner) {

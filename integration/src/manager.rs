@@ -32,28 +32,34 @@ impl Manager {
     /// Start a registry and a manager, and wait until it answers.
     #[track_caller]
     pub fn start(sandbox: &Sandbox) -> Self {
-        Self::start_with(sandbox, None, None)
+        Self::start_with(sandbox, None, None, true)
+    }
+
+    /// Start a manager where there may be no registry: images come from archives, see [`Manager::load_busybox`].
+    #[track_caller]
+    pub fn start_alone(sandbox: &Sandbox) -> Self {
+        Self::start_with(sandbox, None, None, false)
     }
 
     /// The same with `--layers`, see [`Manager::set_layers`].
     #[track_caller]
     pub fn start_keeping(sandbox: &Sandbox, layers: &str) -> Self {
-        Self::start_with(sandbox, None, Some(layers))
+        Self::start_with(sandbox, None, Some(layers), true)
     }
 
     /// The same with a trust policy, to be found and changed at [`Manager::policy`].
     #[track_caller]
     pub fn start_under(sandbox: &Sandbox, policy: Option<&str>) -> Self {
-        Self::start_with(sandbox, policy, None)
+        Self::start_with(sandbox, policy, None, true)
     }
 
     #[track_caller]
-    fn start_with(sandbox: &Sandbox, policy: Option<&str>, layers: Option<&str>) -> Self {
+    fn start_with(sandbox: &Sandbox, policy: Option<&str>, layers: Option<&str>, has_registry: bool) -> Self {
         let name = format!("berth-{}", sandbox.id());
         run(Command::new("ip").args(["netns", "add", &name])).ok();
         let netns = Path::new("/run/netns").join(&name);
         run(Command::new("ip").args(["-n", &name, "link", "set", "lo", "up"])).ok();
-        let registry = Some(Registry::start(sandbox, &netns));
+        let registry = has_registry.then(|| Registry::start(sandbox, &netns));
         let folder = sandbox.path().join("manager");
         fs::create_dir_all(&folder).expect("make the manager's folder");
         if let Some(policy) = policy {
@@ -103,6 +109,27 @@ impl Manager {
         let reference = self.registry().push(&Image::busybox(), "busybox:1");
         self.ctl(&["pull", &reference]).ok();
         reference
+    }
+
+    /// Load busybox from an archive; returns its reference.
+    ///
+    /// # Panics
+    /// When the archive can't be made.
+    #[track_caller]
+    pub fn load_busybox(&self) -> String {
+        let layout = tempfile::tempdir_in(&self.folder).expect("make a folder for the layout");
+        Image::busybox().write_layout(layout.path());
+        let archive = layout.path().join("archive.tar");
+        run(Command::new("tar")
+            .arg("-C")
+            .arg(layout.path())
+            .arg("-cf")
+            .arg(&archive)
+            .args(["oci-layout", "index.json", "blobs"]))
+        .ok();
+        let said = self.ctl(&["load", "-i", &archive.to_string_lossy()]).ok();
+        let id = said.trim().rsplit(' ').next().expect("load tells of the image");
+        id.to_owned()
     }
 
     /// `managerctl ARGS`, to its end.

@@ -180,7 +180,7 @@ fn what_cannot_be_is_refused_with_its_reason() {
         "10.1.0.0/16",
     );
     refused("network create --subnet fd00::/64 other", "IPv6");
-    refused("network create -d macvlan other", "macvlan");
+    refused("network create -d overlay other", "macvlan");
     refused("network create -o parent=eth0 other", "parent");
     for taken in ["lan", "berth0"] {
         let option = format!("com.docker.network.bridge.name={taken}");

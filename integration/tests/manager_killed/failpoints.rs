@@ -70,7 +70,7 @@ const PULL: &[Point] = &[
     ("pull.synced", false),
     ("pull.recorded", true),
 ];
-/// In the other tests of this binary, in `manager_networks`, in `manager_plugins`, and the last one in `manager_trust`.
+/// In the other tests of this binary, in `manager_networks`, `manager_sublinks`, in `manager_plugins`, and the last one in `manager_trust`.
 const ELSEWHERE: &[&str] = &[
     "network.recorded",
     "network.made",
@@ -78,6 +78,8 @@ const ELSEWHERE: &[&str] = &[
     "connect.recorded",
     "disconnect.recorded",
     "disconnect.unlinked",
+    "sublink.made",
+    "sublink.named",
     "plugin.mount-recorded",
     "plugin.mounted",
     "plugin.unmount-recorded",

@@ -25,7 +25,7 @@ impl Engine {
         engine.defaults.get().fill(&mut request);
         request.validate()?;
         for wanted in &request.networks {
-            engine.networks.find(&wanted.network)?;
+            engine.networks.find(&wanted.network)?.check_place(wanted)?;
         }
         if let Some(holder) = engine.containers.by_name(&request.name) {
             return Err(Error::NameTaken {

@@ -127,7 +127,7 @@ fn cannot(container: &Container, kind: &str, other: &str, why: &str) -> Error {
 }
 
 /// The container that does not have its network from yet another one.
-fn network_owner(engine: &Inner, container: &Container) -> Result<Container, Error> {
+pub(crate) fn network_owner(engine: &Inner, container: &Container) -> Result<Container, Error> {
     let mut owner = container.clone();
     for _ in 0..CHAIN_MAX {
         if owner.request.network != Network::Container {

@@ -1,4 +1,5 @@
-//! Networks that users make: each a bridge of its own with a subnet, kept apart from all others.
+//! Networks that users make: each a bridge of its own with a subnet, kept apart from all others, or what another driver
+//! makes of it.
 //!
 //! A network is there when its row is. The row comes first, its bridge and rules afterwards; at a removal the row goes
 //! first. So the database tells which bridges are to be there, and `reconcile` makes it so. What containers are on which
@@ -6,10 +7,12 @@
 //! a container starts, and a container without such networks costs a look at a map.
 
 mod attach;
+mod driver;
 mod plan;
 mod prune;
 pub(crate) mod reconcile;
 mod resolve;
+mod sublink;
 mod v6;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,11 +48,11 @@ pub struct UserNetwork {
     pub id: String,
     /// Unique among networks.
     pub name: String,
-    /// `bridge`, or `host` and `null` of those that are built in.
+    /// `bridge`, `macvlan` or `ipvlan`, or `host` and `null` of those that are built in.
     pub driver: String,
     /// All of its addresses; none of a network without addresses.
     pub subnet: Option<Range>,
-    /// The host's address on it.
+    /// The host's address on a bridge; of another driver, whom containers ask for a way out.
     pub gateway: Option<Ipv4Addr>,
     /// Where containers get addresses from; None: the subnet.
     pub ip_range: Option<Range>,
@@ -277,13 +280,13 @@ impl Networks {
         self.locked().joined.get(container).cloned().unwrap_or_default()
     }
 
-    /// Where a container is reached from outside: its first network that has a way out.
+    /// By which of its networks a container goes out: the first one that has a way out.
     pub(crate) fn reached(&self, container: &str) -> Option<Joined> {
         let inside = self.locked();
         let mut joined = inside.joined.get(container)?.iter();
         let is_open = |joined: &&Joined| {
             let network = inside.networks.get(&joined.network);
-            network.is_some_and(|network| !network.internal)
+            network.is_some_and(|network| network.leads_out())
         };
         joined.find(is_open).cloned()
     }
@@ -331,7 +334,7 @@ impl Engine {
         self.0.store.insert_network(network.clone()).await?;
         failpoint::reach("network.recorded");
         let (owner, planned) = (self.0.config.bridge.owner.clone(), network.clone());
-        let made = blocking(move || Ok(planned.bridge(&owner).ensure()?)).await;
+        let made = blocking(move || planned.carried(&owner).ensure()).await;
         if let Err(error) = made {
             self.0.store.delete_network(&network.id).await?;
             return Err(error);
@@ -365,7 +368,15 @@ impl Engine {
         failpoint::reach("network.forgotten");
         self.0.networks.locked().networks.remove(&network.id);
         let (owner, gone) = (self.0.config.bridge.owner.clone(), Arc::clone(&network));
-        let removed = blocking(move || Ok(gone.bridge(&owner).remove()?)).await;
+        let is_shared = sublink::shares_parent(&self.0, &network);
+        let removed = blocking(move || {
+            if is_shared {
+                Ok(())
+            } else {
+                gone.carried(&owner).remove()
+            }
+        })
+        .await;
         drop(changes);
         if let Err(error) = removed {
             tracing::warn!(network = network.name, %error, "left behind, until the next start of the manager");

@@ -71,6 +71,11 @@ impl Place {
         });
         on_bridge.or_else(|| {
             let joined = engine.networks.reached(id)?;
+            // As with docker, other drivers have no ports of the host: who can reach the container needs none.
+            engine
+                .networks
+                .get(&joined.network)
+                .filter(|network| network.is_bridge())?;
             Some(Place {
                 address: joined.address,
                 link_id: network::link_id(id, &joined.network),

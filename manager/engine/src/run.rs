@@ -132,7 +132,8 @@ fn write_etc(engine: &Inner, container: &Container, etc: &Path) -> Result<(), Er
         .first()
         .and_then(|joined| engine.networks.get(&joined.network));
     let gateway = network
-        .filter(|_| container.address.is_none())
+        // Others' gateways are not this host.
+        .filter(|network| container.address.is_none() && network.is_bridge())
         .and_then(|network| network.gateway)
         .unwrap_or(engine.config.bridge.gateway);
     let hostname = spec::hostname(container);

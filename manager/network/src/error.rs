@@ -79,6 +79,30 @@ pub enum Error {
         comment: String,
     },
 
+    /// The kernel lacks a kind of links.
+    #[error(
+        "this kernel has no links of kind {kind}: load its module with `modprobe {module}`, or take a kernel built with CONFIG_{option}"
+    )]
+    NoModule {
+        /// As the kernel names it.
+        kind: String,
+        /// Of the kernel.
+        module: String,
+        /// Of the kernel's configuration.
+        option: String,
+    },
+
+    /// A link of the host cannot have a container's link on it.
+    #[error("parent {parent}: {why} ({source})")]
+    Parent {
+        /// The link of the host.
+        parent: String,
+        /// And what to do.
+        why: String,
+        /// What the kernel said.
+        source: Box<Error>,
+    },
+
     /// The kernel refused a netlink request.
     #[error("{action}: {}", kernel_says(.source, .message.as_deref()))]
     Kernel {
@@ -132,6 +156,7 @@ impl Error {
     pub(crate) fn errno(&self) -> Option<i32> {
         match self {
             Self::Kernel { source, .. } | Self::System { source, .. } => source.raw_os_error(),
+            Self::Parent { source, .. } => source.errno(),
             _ => None,
         }
     }

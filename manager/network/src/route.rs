@@ -1,6 +1,7 @@
 //! The requests about links, addresses and routes that a bridge network needs, as rtnetlink(7) has them.
 
 mod object;
+mod sublink;
 mod v6;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,6 +23,9 @@ use crate::netlink::{Request, Route};
 use crate::subnet::Subnet;
 pub(crate) use object::{Link, LinkAddress, RouteTo};
 use object::{read_address, read_route};
+pub(crate) use sublink::{
+    add_default_route_by, create_dummy, create_sublink, create_vlan, probe_sublink, rename,
+};
 pub(crate) use v6::{add_address6, add_default_route6};
 
 /// The loopback link's index in every network namespace (`LOOPBACK_IFINDEX` of the kernel).
@@ -220,6 +224,17 @@ pub(crate) fn delete_link(name: &str) -> Request<RouteNetlinkMessage> {
     Request {
         action: format!("delete link {name}"),
         message: RouteNetlinkMessage::DelLink(link_named(name)),
+        flags: 0,
+    }
+}
+
+/// Deletes the link with index `index`.
+pub(crate) fn delete_link_at(index: u32) -> Request<RouteNetlinkMessage> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    Request {
+        action: format!("delete the link with index {index}"),
+        message: RouteNetlinkMessage::DelLink(message),
         flags: 0,
     }
 }

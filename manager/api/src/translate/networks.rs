@@ -94,11 +94,12 @@ pub(crate) fn network(found: NetworkInspection) -> v1::Network {
     let prefix = network.subnet.map_or(0, |subnet| subnet.prefix);
     let prefix6 = network.v6.as_ref().map_or(0, |v6| v6.subnet.prefix);
     let text = |value: Option<String>| value.unwrap_or_default();
+    let driver = network.driver.clone();
     let member = |(id, member): (String, engine::Member)| v1::NetworkMember {
         id,
         name: member.name,
         address: format!("{}/{prefix}", member.address),
-        mac: mac_text(member.mac),
+        mac: shown_mac(&driver, member.mac),
         address6: text(member.address6.map(|address| format!("{address}/{prefix6}"))),
     };
     let aux = network.aux_addresses.into_iter();
@@ -151,11 +152,20 @@ fn of_container((network, joined): (Arc<UserNetwork>, Joined)) -> v1::ContainerN
             .gateway
             .map(|gateway| gateway.to_string())
             .unwrap_or_default(),
-        mac: mac_text(joined.mac()),
+        mac: shown_mac(&network.driver, joined.mac()),
         link: format!("eth{}", joined.slot),
         address6: text(v6.map(|(v6, address)| format!("{address}/{}", v6.subnet.prefix))),
         gateway6: text(v6.map(|(v6, _)| v6.gateway.to_string())),
         aliases: joined.wanted.aliases,
+    }
+}
+
+/// Links of ipvlan have their parent's.
+fn shown_mac(driver: &str, mac: [u8; 6]) -> String {
+    if driver == "ipvlan" {
+        String::new()
+    } else {
+        mac_text(mac)
     }
 }
 

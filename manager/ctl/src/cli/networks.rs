@@ -72,7 +72,7 @@ pub(crate) enum NetworkCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateNetwork {
-    /// Driver: bridge
+    /// Driver: bridge, or macvlan or ipvlan, whose containers are on the network of this machine's link parent
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge")]
     pub(crate) driver: String,
     /// Have IPv6 besides IPv4
@@ -81,7 +81,8 @@ pub(crate) struct CreateNetwork {
     /// All addresses of the network, as 10.1.0.0/16, and with --ipv6 as `fd00:1:2:3::/64`; else some that are free
     #[arg(long, value_name = "SUBNET")]
     pub(crate) subnet: Vec<String>,
-    /// Address of this machine on it, one of each family; else the first one
+    /// Address of this machine on a bridge, or of the router where macvlan or ipvlan lead, one of each family; else the
+    /// first one
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) gateway: Vec<String>,
     /// Where in the subnet containers get addresses from, one range of each family
@@ -96,7 +97,8 @@ pub(crate) struct CreateNetwork {
     /// Set a label
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) label: Vec<String>,
-    /// Option of the driver: com.docker.network.bridge.name, com.docker.network.driver.mtu
+    /// Option of the driver: com.docker.network.bridge.name, com.docker.network.driver.mtu; of macvlan and ipvlan: parent,
+    /// `macvlan_mode`, `ipvlan_mode`, `ipvlan_flag`
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     pub(crate) options: Vec<String>,
     #[arg(value_name = "NETWORK")]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use network::{Endpoint, PublishedPort};
 
-use super::{Joined, Joining, tell};
+use super::driver::Driver;
+use super::{Joined, Joining, sublink, tell};
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::request::Network;
@@ -85,7 +86,7 @@ pub(super) fn attach(engine: &Inner, id: &str, joined: &Joined, pid: u32, ways: 
         address6: joined.address6,
         default_route6: ways.v6,
     };
-    Ok(network.bridge(&engine.config.bridge.owner).attach(&endpoint)?)
+    network.carried(&engine.config.bridge.owner).attach(&endpoint)
 }
 
 /// Take the links of a run away.
@@ -94,10 +95,19 @@ pub(crate) fn detach_all(engine: &Inner, id: &str) -> Result<(), Error> {
         .networks
         .of(id)
         .iter()
-        .try_for_each(|joined| detach(engine, id, joined))
+        .try_for_each(|joined| detach(engine, id, joined, None))
 }
 
-pub(super) fn detach(engine: &Inner, id: &str, joined: &Joined) -> Result<(), Error> {
+/// `pid` is that of a container that goes on without.
+pub(super) fn detach(engine: &Inner, id: &str, joined: &Joined, pid: Option<u32>) -> Result<(), Error> {
+    let network = engine.networks.get(&joined.network);
+    let carried = network.map(|network| network.carried(&engine.config.bridge.owner));
+    if let Some(Driver::Sublink(on_parent)) = carried {
+        return match pid {
+            Some(pid) => sublink::detach(&on_parent, id, joined, pid),
+            None => sublink::detach_ended(engine, &on_parent, id, joined),
+        };
+    }
     Ok(engine
         .config
         .bridge
@@ -118,6 +128,7 @@ pub(crate) async fn connect(
         return Err(Error::wrong_state("connect to a network", container, why));
     }
     let network = engine.networks.find(&wanted.network)?;
+    network.check_place(&wanted)?;
     let joined = engine
         .store
         .join_network(
@@ -220,7 +231,7 @@ async fn unlink(engine: &Arc<Inner>, container: &Container, leaving: &Joined) ->
     blocking(move || {
         let folder = engine.config.container(&container.id);
         etc_files::follow_hosts(&folder, &spec::hostname(&container), &[], &leaving.addresses())?;
-        detach(&engine, &container.id, &leaving)
+        detach(&engine, &container.id, &leaving, Some(container.pid))
     })
     .await
 }
@@ -252,8 +263,8 @@ pub(super) fn lead_out(engine: &Inner, id: &str, pid: u32) -> Result<(), Error> 
         return Ok(());
     };
     let netns = network_namespace(id, pid)?;
-    let bridge = network.bridge(&engine.config.bridge.owner);
-    Ok(bridge.route_by(netns.as_fd(), &joined.inside())?)
+    let carried = network.carried(&engine.config.bridge.owner);
+    carried.route_by(netns.as_fd(), &joined.inside())
 }
 
 fn leads_out6(engine: &Inner, id: &str, joined: &Joined) -> bool {

@@ -8,7 +8,8 @@ use std::str::FromStr;
 use network::Bridge;
 use serde::{Deserialize, Serialize};
 
-use super::{BRIDGE_NAME, MTU, UserNetwork, v6};
+use super::driver::{BRIDGE, DRIVERS};
+use super::{BRIDGE_NAME, MTU, UserNetwork, sublink, v6};
 use crate::defaults::Defaults;
 use crate::engine::Inner;
 use crate::request::check_labels;
@@ -118,32 +119,46 @@ impl FromStr for Range {
 impl NetworkRequest {
     pub(super) fn check(&self) -> Result<(), Error> {
         names::check(&self.name)?;
-        match self.driver.as_str() {
-            "" | "bridge" => {}
-            other => {
-                let rule = format!("{other:?} is not done in this version, which has \"bridge\"");
-                return Err(Error::invalid("driver", rule));
-            }
+        let driver = self.driver();
+        if !DRIVERS.contains(&driver) {
+            let rule = format!(
+                "{driver:?} is not done in this version, which has {}",
+                DRIVERS.join(", ")
+            );
+            return Err(Error::invalid("driver", rule));
         }
         check_labels("labels", &self.labels)?;
         for (option, value) in &self.options {
+            if let Some(checked) = sublink::check_option(driver, option, value) {
+                checked?;
+                continue;
+            }
             match option.as_str() {
-                BRIDGE_NAME => {}
+                BRIDGE_NAME if driver == BRIDGE => {}
                 MTU if value.parse().is_ok_and(|mtu| MTUS.contains(&mtu)) => {}
                 MTU => {
                     let rule = format!("{MTU}={value}: must be from {} to {}", MTUS.start(), MTUS.end());
                     return Err(Error::invalid("options", rule));
                 }
                 _ => {
+                    let of_bridge = || format!("{BRIDGE_NAME} and {MTU}");
+                    let known = sublink::options(driver).map_or_else(of_bridge, str::to_owned);
                     let rule =
-                        format!("{option:?} is not done in this version, which has {BRIDGE_NAME} and {MTU}");
+                        format!("{option:?} is not done in this version, where driver {driver} has {known}");
                     return Err(Error::invalid("options", rule));
                 }
             }
         }
+        if self.ipv6 && sublink::options(self.driver()).is_some() {
+            let rule = format!(
+                "IPv6 on networks of driver {} is not done in this version",
+                self.driver()
+            );
+            return Err(Error::invalid("ipv6", rule));
+        }
         let subnets = self.subnets.iter().filter(|subnet| !v6::is_meant(subnet)).count();
         if subnets > 1 {
-            let rule = "the driver bridge has one IPv4 subnet a network";
+            let rule = "a network has one IPv4 subnet";
             return Err(Error::invalid("subnet", rule));
         }
         let has_aux = self.aux_addresses.values().any(|address| !v6::is_meant(address));
@@ -152,6 +167,14 @@ impl NetworkRequest {
             return Err(Error::invalid("subnet", rule));
         }
         self.check6()
+    }
+
+    fn driver(&self) -> &str {
+        if self.driver.is_empty() {
+            BRIDGE
+        } else {
+            &self.driver
+        }
     }
 
     /// The network, with a subnet that nobody else on this host has.
@@ -213,6 +236,7 @@ impl NetworkRequest {
             aux_addresses.insert(name.clone(), within("aux_address", address)?);
         }
         let gateway = match self.gateway.as_str() {
+            "" if sublink::routes(self.driver(), &self.options) => None,
             "" => {
                 let candidates = subnet.first.to_bits() + 1..subnet.last().to_bits();
                 let mut candidates = candidates.map(Ipv4Addr::from_bits);
@@ -228,20 +252,26 @@ impl NetworkRequest {
             let rule = format!("{BRIDGE_NAME}={name}: a link of this name exists already");
             return Err(Error::invalid("options", rule));
         }
-        Ok(UserNetwork {
+        let has_no_parent = sublink::has_no_parent(self.driver(), &self.options);
+        let network = UserNetwork {
             id,
+            driver: self.driver().to_owned(),
             name: self.name,
-            driver: "bridge".to_owned(),
             subnet: Some(subnet),
             gateway,
             ip_range,
             aux_addresses,
-            internal: self.internal,
+            // As with docker.
+            internal: self.internal || has_no_parent,
             labels: self.labels,
             options: self.options,
             created_unix_nanos,
             v6,
-        })
+        };
+        if sublink::options(&network.driver).is_some() {
+            sublink::check_shared(&network, &engine.networks.all())?;
+        }
+        Ok(network)
     }
 }
 
@@ -296,7 +326,22 @@ mod tests {
             change(&mut request);
             request.check().unwrap_err().to_string()
         };
-        assert!(refusal(&|request| request.driver = "macvlan".into()).contains("macvlan"));
+        assert!(refusal(&|request| request.driver = "overlay".into()).contains("macvlan"));
+        let of_macvlan = |option: &'static str, value: &'static str| {
+            refusal(&move |request| {
+                request.driver = "macvlan".into();
+                request.options.insert(option.into(), value.into());
+            })
+        };
+        assert!(of_macvlan("parent", "lo").contains("loopback"));
+        assert!(of_macvlan("parent", "a/b").contains("no name of a link"));
+        assert!(of_macvlan("macvlan_mode", "l2").contains("passthru"));
+        assert!(of_macvlan("ipvlan_mode", "l2").contains("parent, macvlan_mode"));
+        assert!(of_macvlan(BRIDGE_NAME, "x").contains("parent, macvlan_mode"));
+        assert!(
+            refusal(&|request| _ = request.options.insert("parent".into(), "eth0".into()))
+                .contains(BRIDGE_NAME)
+        );
         assert!(refusal(&|request| request.gateway = "10.0.0.1".into()).contains("needs a subnet"));
         assert!(
             refusal(&|request| request.subnets = vec!["10.0.0.0/8".into(), "11.0.0.0/8".into()])

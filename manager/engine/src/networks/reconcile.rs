@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 
 use network::{Attached, Bridge};
 
-use super::Joined;
 use super::attach::{Ways, attach, detach, lead_out, lead_out6};
+use super::{Joined, sublink};
 use crate::Error;
 use crate::container::Container;
 use crate::engine::Inner;
@@ -18,7 +18,7 @@ use crate::run::network_namespace;
 pub(crate) fn ensure_all(engine: &Inner) {
     let _changes = engine.networks.changes.blocking_lock();
     for network in engine.networks.all() {
-        if let Err(error) = network.bridge(&engine.config.bridge.owner).ensure() {
+        if let Err(error) = network.carried(&engine.config.bridge.owner).ensure() {
             tracing::error!(network = network.name, %error, "the network is not complete");
         }
     }
@@ -47,6 +47,9 @@ pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTre
             tracing::error!(id, link, %error, "it is not on a network that it should be on");
         }
     }
+    if let Err(error) = sublink::remove_strays(engine, container) {
+        tracing::warn!(id, %error, "it may be on a network that it should not be on");
+    }
     // A disconnect may have ended between the row and the route, and a route that is there stays.
     if is_led_out && let Err(error) = lead_out(engine, id, container.pid) {
         tracing::error!(id, %error, "it has no default route");
@@ -63,14 +66,15 @@ fn complete(engine: &Inner, container: &Container, joined: &Joined) -> Result<()
     if Bridge::is_set_up(netns.as_fd(), &joined.inside(), joined.address)? {
         return Ok(());
     }
-    detach(engine, id, joined)?;
+    detach(engine, id, joined, Some(container.pid))?;
     attach(engine, id, joined, container.pid, Ways::default())
 }
 
 /// The links of containers on all bridges of this root.
 pub(crate) fn links(engine: &Inner) -> Vec<Attached> {
     let mut links = Vec::new();
-    for network in engine.networks.all() {
+    let networks = engine.networks.all().into_iter();
+    for network in networks.filter(|network| network.is_bridge()) {
         match network.bridge(&engine.config.bridge.owner).attached() {
             Ok(found) => links.extend(found),
             Err(error) => tracing::warn!(network = network.name, %error, "cannot look for orphaned links"),
@@ -79,8 +83,9 @@ pub(crate) fn links(engine: &Inner) -> Vec<Attached> {
     links
 }
 
-/// Remove the bridges that have our mark and no row.
+/// Remove the bridges, and the parents of links, that have our mark and no row.
 pub(crate) fn remove_orphans(engine: &Inner) {
+    sublink::remove_orphaned_parents(engine);
     let own = &engine.config.bridge;
     let mut known: BTreeSet<String> = [own.name.clone()].into();
     known.extend(
@@ -88,6 +93,7 @@ pub(crate) fn remove_orphans(engine: &Inner) {
             .networks
             .all()
             .iter()
+            .filter(|network| network.is_bridge())
             .map(|network| network.bridge(&own.owner).name),
     );
     let found = match Bridge::all_of(&own.owner) {

@@ -1,0 +1,85 @@
+//! What carries a network: the driver that its row names, with what the kernel is to have of it. What all have in common
+//! is here, and each has a file of its own.
+
+use std::os::fd::BorrowedFd;
+
+use network::{Bridge, Endpoint, Sublink};
+
+use super::{Joining, UserNetwork, sublink};
+use crate::Error;
+
+/// Docker's names of the drivers, and ours.
+pub(super) const DRIVERS: [&str; 3] = [BRIDGE, sublink::MACVLAN, sublink::IPVLAN];
+pub(super) const BRIDGE: &str = "bridge";
+
+/// A network as its driver sees it.
+pub(super) enum Driver {
+    Bridge(Bridge),
+    Sublink(Sublink),
+}
+
+impl UserNetwork {
+    pub(super) fn carried(&self, owner: &str) -> Driver {
+        match self.driver.as_str() {
+            sublink::MACVLAN | sublink::IPVLAN => Driver::Sublink(sublink::of(self, owner)),
+            _ => Driver::Bridge(self.bridge(owner)),
+        }
+    }
+
+    /// Is it a bridge of this host, with an address of the host on it?
+    pub(crate) fn is_bridge(&self) -> bool {
+        self.driver == BRIDGE
+    }
+
+    /// Can a container have this place on it?
+    pub(crate) fn check_place(&self, wanted: &Joining) -> Result<(), Error> {
+        if self.driver == sublink::IPVLAN && wanted.mac.is_some() {
+            // In docker's words.
+            let rule = "ipvlan interfaces do not support custom mac address assignment";
+            return Err(Error::invalid("mac-address", rule));
+        }
+        Ok(())
+    }
+
+    /// Does it have a way out, by which what has no better route may go?
+    pub(super) fn leads_out(&self) -> bool {
+        !self.internal && (self.gateway.is_some() || sublink::is_routed(self))
+    }
+}
+
+impl Driver {
+    /// Make what of it is the host's.
+    pub(super) fn ensure(&self) -> Result<(), Error> {
+        match self {
+            Driver::Bridge(bridge) => bridge.ensure()?,
+            Driver::Sublink(sublink) => sublink.ensure()?,
+        }
+        Ok(())
+    }
+
+    /// Take away what of it is the host's.
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        match self {
+            Driver::Bridge(bridge) => bridge.remove()?,
+            Driver::Sublink(sublink) => sublink.remove()?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn attach(&self, endpoint: &Endpoint<'_>) -> Result<(), Error> {
+        match self {
+            Driver::Bridge(bridge) => bridge.attach(endpoint)?,
+            Driver::Sublink(sublink) => sublink.attach(endpoint)?,
+        }
+        Ok(())
+    }
+
+    /// Let what has no better route leave by it.
+    pub(super) fn route_by(&self, netns: BorrowedFd<'_>, inside: &str) -> Result<(), Error> {
+        match self {
+            Driver::Bridge(bridge) => bridge.route_by(netns, inside)?,
+            Driver::Sublink(sublink) => sublink.route_by(netns, inside)?,
+        }
+        Ok(())
+    }
+}

@@ -3,7 +3,7 @@
 
 use integration::{Done, Sandbox, binary, eventually, run};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -25,6 +25,8 @@ impl<'a> Session<'a> {
         for name in ["bin", "home", "run"] {
             fs::create_dir(folder(name)).expect("make a folder");
         }
+        // For tests to replace files of it.
+        run(Command::new("cp").arg("-a").arg("/etc").arg(folder("etc"))).ok();
         // The build folder may be out of the user's reach.
         for name in ["manager", "managerctl", "shim", "runtime"] {
             fs::copy(binary(name), folder("bin").join(name)).expect("copy a binary");
@@ -33,15 +35,16 @@ impl<'a> Session<'a> {
         fs::copy(&init, folder("bin").join(init.file_name().expect("its name"))).expect("copy the init");
         let users = fs::read_to_string("/etc/passwd").expect("read the users");
         let user = format!("{users}berthtest:x:{USER}:{USER}::/nowhere:/bin/sh\n");
-        fs::write(folder("passwd"), user).expect("write the users");
-        fs::write(folder("subordinate"), subordinate).expect("write the ids");
+        fs::write(folder("etc/passwd"), user).expect("write the users");
+        for name in ["etc/subuid", "etc/subgid"] {
+            fs::write(folder(name), subordinate).expect("write the ids");
+        }
         for name in ["home", "run"] {
             std::os::unix::fs::chown(folder(name), Some(USER), Some(USER)).expect("give the folder away");
         }
         // Elsewhere udev lets everybody open this device.
         let script = "mount -t tmpfs -o mode=755 tun /dev/net && mknod -m 666 /dev/net/tun c 10 200 && \
-             mount --bind passwd /etc/passwd && mount --bind subordinate /etc/subuid && \
-             mount --bind subordinate /etc/subgid && ip link set lo up && exec sleep 3600";
+             mount --bind etc /etc && ip link set lo up && exec sleep 3600";
         let host = Command::new("unshare")
             .args(["--mount", "--net", "--", "sh", "-c", script])
             .current_dir(sandbox.path())
@@ -95,13 +98,21 @@ impl<'a> Session<'a> {
     }
 
     fn start(&mut self) {
+        let manager = self.command(&self.berth("manager"));
+        self.spawn(manager);
+        self.await_answer();
+    }
+
+    fn spawn(&mut self, mut manager: Command) {
         let log = fs::File::options()
             .create(true)
             .append(true)
             .open(self.folder("log"));
-        let mut manager = self.command(&self.berth("manager"));
         manager.stdin(Stdio::null()).stderr(log.expect("make the log"));
         self.manager = Some(manager.spawn().expect("start the manager"));
+    }
+
+    fn await_answer(&self) {
         eventually("the manager answers", || {
             (self.ctl(&["ps"]).code == 0).then_some(())
         });
@@ -109,7 +120,45 @@ impl<'a> Session<'a> {
 
     /// What a port of the host says.
     fn answer(&self, port: &str) -> Done {
-        run(self.command("busybox").args(["nc", "-w", "5", "127.0.0.1", port]))
+        self.answer_of("127.0.0.1", port)
+    }
+
+    fn answer_of(&self, address: &str, port: &str) -> Done {
+        run(self.command("busybox").args(["nc", "-w", "5", address, port]))
+    }
+
+    /// A manager that finds `script` as slirp4netns.
+    fn with_network(&self, script: &str) -> Command {
+        let folder = self.folder("programs");
+        fs::create_dir_all(&folder).expect("make a folder");
+        let program = folder.join("slirp4netns");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("write a program");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make it a program");
+        let mut manager = self.command("sh");
+        let script = format!("PATH={}:$PATH exec {}", folder.display(), self.berth("manager"));
+        manager.args(["-c", &script]);
+        manager
+    }
+
+    /// The processes that hold namespaces of this session.
+    fn holders(&self) -> Vec<String> {
+        let folder = self.folder("run").display().to_string();
+        let processes = fs::read_dir("/proc").expect("look at processes").flatten();
+        let names = processes.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let has = |pid: &str, file: &str, text: &str| {
+            let content = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            String::from_utf8_lossy(&content).contains(text)
+        };
+        names
+            .filter(|pid| has(pid, "cmdline", "hold-namespaces") && has(pid, "environ", &folder))
+            .collect()
+    }
+
+    /// Another file takes the place of the host's /etc/resolv.conf.
+    fn replace_resolv_conf(&self) {
+        let new = self.folder("etc/resolv.conf.new");
+        fs::write(&new, "nameserver 127.0.0.53\n").expect("write a file");
+        fs::rename(&new, self.folder("etc/resolv.conf")).expect("replace a file");
     }
 
     /// kill -9.
@@ -399,7 +448,9 @@ fn a_user_without_ids_or_programs_is_told_what_to_do() {
         "{error}"
     );
 
-    fs::write(session.folder("subordinate"), ids()).expect("write the ids");
+    for name in ["etc/subuid", "etc/subgid"] {
+        fs::write(session.folder(name), ids()).expect("write the ids");
+    }
     let only = session.folder("only");
     fs::create_dir(&only).expect("make a folder");
     for (there, missing, package) in [
@@ -419,4 +470,104 @@ fn a_user_without_ids_or_programs_is_told_what_to_do() {
     }
     let error = run(session.command(&manager).env_remove("XDG_RUNTIME_DIR")).refused();
     assert!(error.contains("XDG_RUNTIME_DIR is not set"), "{error}");
+}
+
+#[test]
+fn a_manager_that_is_killed_while_it_makes_namespaces_leaves_one_set_of_them_to_the_next() {
+    let sandbox = Sandbox::new();
+    let mut session = Session::begin(&sandbox, &ids());
+    let (begun, go) = (session.folder("run/begun"), session.folder("run/go"));
+    let script = format!(
+        "echo >>{}; while [ ! -e {} ]; do sleep 0.05; done; exec /usr/bin/slirp4netns \"$@\"",
+        begun.display(),
+        go.display()
+    );
+    let attempts = || fs::read(&begun).unwrap_or_default().len();
+    session.spawn(session.with_network(&script));
+    eventually("the network begins", || (attempts() == 1).then_some(()));
+    session.kill();
+    session.spawn(session.with_network(&script));
+    let next = session.manager.as_ref().expect("a manager").id();
+    eventually("the next one waits, or makes its own", || {
+        let waits = fs::read_to_string(format!("/proc/{next}/syscall"));
+        // flock, of x86-64 and of arm64.
+        let waits = waits.is_ok_and(|call| call.starts_with("73 ") || call.starts_with("32 "));
+        (waits || attempts() > 1).then_some(())
+    });
+    fs::write(&go, "").expect("let it go on");
+    session.await_answer();
+    assert_eq!(attempts(), 1);
+    assert_eq!(session.holders(), session.kept()[..1]);
+}
+
+#[test]
+fn a_network_that_does_not_get_ready_is_told_of_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let session = Session::begin(&sandbox, &ids());
+    let error = run(&mut session.with_network("exec sleep 1000")).refused();
+    assert!(error.contains("slirp4netns was not ready after"), "{error}");
+    assert_eq!(session.holders(), [""; 0]);
+}
+
+#[test]
+fn names_are_asked_of_the_network_inside_when_the_host_has_replaced_its_file_of_servers() {
+    let sandbox = Sandbox::new();
+    let mut session = Session::begin(&sandbox, &ids());
+    session.start();
+    let image = session.image();
+    let show = [
+        "run",
+        "--rm",
+        "--network",
+        "host",
+        image,
+        "cat",
+        "/etc/resolv.conf",
+    ];
+    let is_inside = |session: &Session| session.ctl(&show).ok() == "nameserver 10.0.2.3\n";
+    assert!(is_inside(&session));
+    for _ in 0..3 {
+        session.replace_resolv_conf();
+        eventually("that of the network inside is there again", || {
+            is_inside(&session).then_some(())
+        });
+    }
+    session.kill();
+    session.replace_resolv_conf();
+    session.start();
+    eventually("it is there with the next manager", || {
+        is_inside(&session).then_some(())
+    });
+}
+
+#[test]
+fn the_same_port_of_two_addresses_is_that_of_two_containers() {
+    let sandbox = Sandbox::new();
+    let mut session = Session::begin(&sandbox, &ids());
+    session.start();
+    let image = session.image();
+    let addresses = ["127.0.0.1", "127.0.0.2"];
+    for address in addresses {
+        let serve = format!("exec busybox nc -ll -p 80 -e busybox echo {address}");
+        let port = format!("{address}:8090:80");
+        session
+            .ctl(&[
+                "run", "-d", "--name", address, "-p", &port, image, "sh", "-c", &serve,
+            ])
+            .ok();
+    }
+    let answered = |session: &Session| {
+        for address in addresses {
+            eventually("each answers at its own address", || {
+                (session.answer_of(address, "8090").stdout.trim() == address).then_some(())
+            });
+        }
+    };
+    answered(&session);
+    session.kill();
+    session.start();
+    answered(&session);
+    session.ctl(&["rm", "-f", "127.0.0.1"]).ok();
+    assert_eq!(session.answer_of("127.0.0.2", "8090").stdout.trim(), "127.0.0.2");
+    assert!(session.answer("8090").code != 0, "nobody listens any more");
 }

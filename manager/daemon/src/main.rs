@@ -148,6 +148,13 @@ async fn serve(command_line: CommandLine, settings: Settings, level: Level) -> a
     reload.tell(&settings);
     tokio::spawn(reload.at_each(hangups));
     tokio::spawn(memory::give_back_when_idle());
+    rootless::keep_name_server();
+    if let engine::Groups::Nowhere(why) = rootless::groups() {
+        tracing::warn!(
+            why,
+            "no cgroups: containers have no limits, and can not be paused"
+        );
+    }
     tracing::info!(socket = %socket.display(), root = %options.root.display(), "ready");
     tell_systemd(&[NotifyState::Ready]);
 

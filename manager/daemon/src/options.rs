@@ -215,6 +215,7 @@ impl Options {
             },
             journal: absolute(&self.journal_socket)?,
             outside: crate::rootless::network_socket(),
+            groups: crate::rootless::groups(),
         })
     }
 }

@@ -10,8 +10,10 @@
 //! The namespaces outlive each manager, as the containers in them do: the next manager finds the holder by its record
 //! and goes in. Sources: `user_namespaces(7)`, `newuidmap(1)`, `slirp4netns(1)`.
 
+mod groups;
 mod launch;
 mod record;
+mod resolver;
 mod user;
 
 use std::ffi::OsString;
@@ -22,18 +24,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use engine::Groups;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 
 use crate::options::{Options, ROOT, STATE};
 use record::{Process, Record};
+pub(crate) use resolver::keep_name_server;
 
 /// What this program does when its first argument says so.
 const LAUNCH: &str = "launch-namespaces";
 const HOLD: &str = "hold-namespaces";
 /// What the manager inside is told by [`enter`].
 const NETWORK_SOCKET: &str = "BERTH_NETWORK_SOCKET";
+const CGROUP: &str = "BERTH_CGROUP";
+const NO_CGROUP: &str = "BERTH_NO_CGROUP";
 
 /// Do what this process was started for, if it is not a manager but one of its helpers.
 pub(crate) fn helper() -> Option<anyhow::Result<()>> {
@@ -58,13 +64,14 @@ pub(crate) fn enter(options: &Options) -> anyhow::Result<()> {
         .mode(0o700)
         .create(&runtime)
         .with_context(|| format!("make the folder {}", runtime.display()))?;
-    let holder = {
-        let _one_at_a_time = lock(&runtime)?;
-        match Record::read(&runtime).filter(Record::is_whole) {
-            Some(record) => record.holder,
+    let (holder, group) = {
+        let one_at_a_time = lock(&runtime)?;
+        let record = match Record::read(&runtime).filter(Record::is_whole) {
+            Some(record) => record,
             // Nobody holds them, or nobody brings packets in and out.
-            None => launch_from_outside(&runtime)?,
-        }
+            None => launch_from_outside(&runtime, &one_at_a_time)?,
+        };
+        (record.holder, groups::handed_down(&record))
     };
     let folder = std::env::current_dir().context("find the working directory")?;
     join(&holder).with_context(|| format!("enter the namespaces that process {} holds", holder.pid))?;
@@ -80,6 +87,12 @@ pub(crate) fn enter(options: &Options) -> anyhow::Result<()> {
         .env("BERTH_ROOT", &folders.root)
         .env("BERTH_STATE", &folders.state)
         .env(NETWORK_SOCKET, launch::api_socket(&runtime))
+        .env_remove(CGROUP)
+        .env_remove(NO_CGROUP)
+        .env(
+            if group.is_ok() { CGROUP } else { NO_CGROUP },
+            group.unwrap_or_else(|error| format!("{error:#}")),
+        )
         .exec();
     Err(error).context("start again inside the namespaces")
 }
@@ -87,6 +100,18 @@ pub(crate) fn enter(options: &Options) -> anyhow::Result<()> {
 /// Who opens ports of the host for a manager that has gone in.
 pub(crate) fn network_socket() -> Option<PathBuf> {
     std::env::var_os(NETWORK_SOCKET).map(PathBuf::from)
+}
+
+/// Where containers of this manager get their cgroups.
+pub(crate) fn groups() -> Groups {
+    if network_socket().is_none() {
+        return Groups::Machine;
+    }
+    match (std::env::var(CGROUP), std::env::var(NO_CGROUP)) {
+        (Ok(group), _) => Groups::HandedDown(group),
+        (_, Ok(why)) => Groups::Nowhere(why),
+        _ => Groups::Nowhere("none was looked for".to_owned()),
+    }
 }
 
 /// A variable of the environment that is not empty.
@@ -150,21 +175,22 @@ fn lock(folder: &Path) -> anyhow::Result<Flock<File>> {
         .with_context(|| format!("lock {}", path.display()))
 }
 
-/// By a process of its own: what it leaves running is then nobody's child who does not wait for it.
-fn launch_from_outside(runtime: &Path) -> anyhow::Result<Process> {
+/// By a process of its own: what it leaves running is then nobody's child who does not wait for it. It has the lock too,
+/// as its standard input: if this process is killed, the next manager waits until that one has ended.
+fn launch_from_outside(runtime: &Path, lock: &File) -> anyhow::Result<Record> {
+    let lock = lock.try_clone().context("share the lock")?;
     let status = Command::new("/proc/self/exe")
         .arg0("manager")
         .arg(LAUNCH)
         .arg(runtime)
+        .stdin(lock)
         .status()
         .context("start the making of namespaces")?;
     if !status.success() {
         bail!("a manager without root's rights needs namespaces of its own, and they could not be made");
     }
     let record = Record::read(runtime).filter(Record::is_whole);
-    Ok(record
-        .context("the namespaces that were just made are gone")?
-        .holder)
+    record.context("the namespaces that were just made are gone")
 }
 
 fn join(holder: &Process) -> anyhow::Result<()> {

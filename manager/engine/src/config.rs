@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use network::Bridge;
 
 use crate::defaults::Defaults;
+use crate::groups::Groups;
 use crate::store::Subnet;
 
 /// How an engine is set up.
@@ -38,6 +39,8 @@ pub struct Config {
     pub journal: PathBuf,
     /// Who opens ports of the host for a manager whose network is not the host's: slirp4netns's API socket.
     pub outside: Option<PathBuf>,
+    /// Where containers get their cgroups.
+    pub groups: Groups,
 }
 
 impl Config {

@@ -92,6 +92,7 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
             ));
         }
         let cgroups = Cgroups::of_this_machine();
+        engine.config.groups.check(&request)?;
         spec::resources::check_here(&request.resources, &cgroups)?;
         let (_, discarded) = spec::resources::usable(&request, &cgroups);
         let id = names::random_id()?;

@@ -28,30 +28,42 @@ struct Forward {
     proto: String,
     host_addr: Ipv4Addr,
     host_port: u16,
+    guest_port: u16,
+}
+
+/// A port of the host, and that of [`INSIDE`] to which it is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) port: PublishedPort,
+    pub(crate) inside: u16,
 }
 
 impl Forward {
-    fn is(&self, port: &PublishedPort) -> bool {
-        (&*self.proto, self.host_addr.into(), self.host_port)
-            == (port.protocol.name(), port.host_address, port.host_port)
+    fn is(&self, Wanted { port, inside }: &Wanted) -> bool {
+        (
+            &*self.proto,
+            self.host_addr.into(),
+            self.host_port,
+            self.guest_port,
+        ) == (port.protocol.name(), port.host_address, port.host_port, *inside)
     }
 }
 
 /// Listen on the host's ports: on all of them, or on none.
-pub(crate) fn publish(socket: &Path, ports: &[PublishedPort]) -> Result<(), (PublishedPort, String)> {
+pub(crate) fn publish(socket: &Path, ports: &[Wanted]) -> Result<(), (PublishedPort, String)> {
     for (done, port) in ports.iter().enumerate() {
         if let Err(error) = add(socket, port) {
             if let Err(error) = withdraw(socket, &ports[..done]) {
                 tracing::warn!(%error, "ports of the host stay taken");
             }
-            return Err((*port, error.to_string()));
+            return Err((port.port, error.to_string()));
         }
     }
     Ok(())
 }
 
 /// Listen no more; fine where nobody listens.
-pub(crate) fn withdraw(socket: &Path, ports: &[PublishedPort]) -> io::Result<()> {
+pub(crate) fn withdraw(socket: &Path, ports: &[Wanted]) -> io::Result<()> {
     if ports.is_empty() {
         return Ok(());
     }
@@ -62,12 +74,12 @@ pub(crate) fn withdraw(socket: &Path, ports: &[PublishedPort]) -> io::Result<()>
 }
 
 /// Listen on these ports and no others.
-pub(crate) fn restore(socket: &Path, ports: &[PublishedPort]) -> io::Result<()> {
+pub(crate) fn restore(socket: &Path, ports: &[Wanted]) -> io::Result<()> {
     let there = list(socket)?;
     let is_wanted = |forward: &Forward| ports.iter().any(|port| forward.is(port));
     let gone = there.iter().filter(|forward| !is_wanted(forward));
     let removed = all(gone.map(|forward| remove(socket, forward.id)));
-    let is_missing = |port: &&PublishedPort| !there.iter().any(|forward| forward.is(port));
+    let is_missing = |port: &&Wanted| !there.iter().any(|forward| forward.is(port));
     removed.and(all(ports.iter().filter(is_missing).map(|port| add(socket, port))))
 }
 
@@ -76,7 +88,7 @@ fn all(done: impl Iterator<Item = io::Result<()>>) -> io::Result<()> {
     done.fold(Ok(()), io::Result::and)
 }
 
-fn add(socket: &Path, port: &PublishedPort) -> io::Result<()> {
+fn add(socket: &Path, Wanted { port, inside }: &Wanted) -> io::Result<()> {
     if port.protocol == Protocol::Sctp {
         return Err(io::Error::other(
             "without root's rights ports of SCTP can't be published: slirp4netns does not know it",
@@ -84,7 +96,7 @@ fn add(socket: &Path, port: &PublishedPort) -> io::Result<()> {
     }
     let arguments = json!({
         "proto": port.protocol.name(), "host_addr": port.host_address, "host_port": port.host_port,
-        "guest_addr": INSIDE, "guest_port": port.host_port,
+        "guest_addr": INSIDE, "guest_port": inside,
     });
     let added = call(socket, &json!({"execute": "add_hostfwd", "arguments": arguments}));
     added.map(drop).map_err(|error| {
@@ -160,12 +172,16 @@ mod tests {
         )
         .unwrap();
         let entries: Vec<Forward> = serde_json::from_value(listed["entries"].take()).unwrap();
-        let port = |host_port| PublishedPort {
-            host_address: Ipv4Addr::UNSPECIFIED.into(),
-            host_port,
-            protocol: Protocol::Tcp,
-            container_port: 80,
+        let wanted = |host_port, inside| Wanted {
+            port: PublishedPort {
+                host_address: Ipv4Addr::UNSPECIFIED.into(),
+                host_port,
+                protocol: Protocol::Tcp,
+                container_port: 80,
+            },
+            inside,
         };
-        assert!(entries[0].is(&port(8080)) && !entries[0].is(&port(8081)));
+        assert!(entries[0].is(&wanted(8080, 8080)));
+        assert!(!entries[0].is(&wanted(8081, 8080)) && !entries[0].is(&wanted(8080, 8081)));
     }
 }

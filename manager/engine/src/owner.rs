@@ -88,6 +88,7 @@ mod tests {
             defaults: crate::Defaults::default(),
             journal: PathBuf::new(),
             outside: None,
+            groups: crate::Groups::default(),
             plugins: plugins::Config {
                 folders: Vec::new(),
                 timeout: std::time::Duration::ZERO,

@@ -4,7 +4,7 @@
 
 mod v6;
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
@@ -37,6 +37,8 @@ struct Inside {
     stale: Vec<(String, Claim)>,
     /// On which addresses a port is taken, and by whom.
     holders: BTreeMap<(Protocol, u16), Vec<(IpAddr, String)>>,
+    /// Which of [`outside::INSIDE`] are taken, if the host's are somewhere else.
+    behind: BTreeSet<(Protocol, u16)>,
     /// The port that was last taken without being named.
     last: u16,
 }
@@ -174,7 +176,9 @@ impl Claims {
             published => published?,
         }
         match &config.outside {
-            Some(socket) => outside::publish(socket, &claim.ports).map_err(|(port, why)| refused(port, why)),
+            Some(socket) => {
+                outside::publish(socket, &claim.outside()).map_err(|(port, why)| refused(port, why))
+            }
             None => Ok(()),
         }
     }
@@ -183,7 +187,7 @@ impl Claims {
     pub(crate) fn withdraw(&self, config: &Config, id: &str) -> Result<(), Error> {
         let mut inside = self.locked();
         if let (Some(socket), Some(claim)) = (&config.outside, inside.by_container.get(id))
-            && let Err(error) = outside::withdraw(socket, &claim.ports)
+            && let Err(error) = outside::withdraw(socket, &claim.outside())
         {
             // What comes there finds nobody inside, and the next manager takes it away.
             tracing::warn!(id, %error, "ports of the host stay taken");
@@ -208,7 +212,7 @@ impl Claims {
             return;
         };
         let claims = inside.by_container.values();
-        let ports: Vec<_> = claims.flat_map(|claim| claim.ports.iter().copied()).collect();
+        let ports: Vec<_> = claims.flat_map(Claim::outside).collect();
         if let Err(error) = outside::restore(socket, &ports) {
             tracing::error!(%error, "published ports may not be reached from the host");
         }
@@ -227,6 +231,16 @@ fn publisher(config: &Config) -> Publisher<'_> {
 }
 
 impl Claim {
+    fn outside(&self) -> Vec<outside::Wanted> {
+        let pairs = self.ports.iter().zip(&self.at_rules);
+        pairs
+            .map(|(port, at_rules)| outside::Wanted {
+                port: *port,
+                inside: at_rules.host_port,
+            })
+            .collect()
+    }
+
     fn target<'a>(&'a self, container_id: &'a str) -> Target<'a> {
         Target {
             container_id,
@@ -325,13 +339,14 @@ impl Inside {
     fn take(&mut self, id: &str, place: &Place, port: PublishedPort) -> Result<(), Error> {
         self.check_holders(port)?;
         // Where its packets come in: on the host's address, or at the end of the host's network in here.
-        let at_rules = PublishedPort {
-            host_address: if self.is_behind {
-                outside::INSIDE.into()
-            } else {
-                port.host_address
-            },
-            ..port
+        let at_rules = if self.is_behind {
+            PublishedPort {
+                host_address: outside::INSIDE.into(),
+                host_port: self.inside_port(port),
+                ..port
+            }
+        } else {
+            port
         };
         let holders = self.holders.entry((port.protocol, port.host_port)).or_default();
         holders.push((port.host_address, id.to_owned()));
@@ -342,7 +357,22 @@ impl Inside {
         });
         claim.ports.push(port);
         claim.at_rules.push(at_rules);
+        if self.is_behind {
+            self.behind.insert((at_rules.protocol, at_rules.host_port));
+        }
         Ok(())
+    }
+
+    /// A port of the one address inside, for one of any of the host's addresses: the same number, if it is free.
+    fn inside_port(&self, port: PublishedPort) -> u16 {
+        let is_free = |number: &u16| !self.behind.contains(&(port.protocol, *number));
+        let others = (1..=u16::MAX).rev();
+        // As many as there are numbers can't be published: the host's end would be short of descriptors before.
+        [port.host_port]
+            .into_iter()
+            .chain(others)
+            .find(is_free)
+            .unwrap_or(port.host_port)
     }
 
     fn targets(&self) -> Vec<Target<'_>> {
@@ -375,7 +405,7 @@ impl Inside {
     fn retry(&mut self, withdraw: &impl Fn(&Target<'_>) -> Result<(), network::Error>) {
         for (id, claim) in std::mem::take(&mut self.stale) {
             match withdraw(&claim.target(&id)) {
-                Ok(()) => self.free(&id, &claim.ports),
+                Ok(()) => self.free(&id, &claim),
                 Err(error) => {
                     tracing::warn!(id, %error, "its published ports stay taken");
                     self.stale.push((id, claim));
@@ -386,12 +416,15 @@ impl Inside {
 
     fn release(&mut self, id: &str) {
         if let Some(claim) = self.by_container.remove(id) {
-            self.free(id, &claim.ports);
+            self.free(id, &claim);
         }
     }
 
-    fn free(&mut self, id: &str, ports: &[PublishedPort]) {
-        for port in ports {
+    fn free(&mut self, id: &str, claim: &Claim) {
+        for port in &claim.at_rules {
+            self.behind.remove(&(port.protocol, port.host_port));
+        }
+        for port in &claim.ports {
             if let btree_map::Entry::Occupied(mut holders) =
                 self.holders.entry((port.protocol, port.host_port))
             {
@@ -487,6 +520,33 @@ mod tests {
         inside.take("c", place, port(all, 80, Protocol::Tcp)).unwrap();
         inside.release("c");
         assert!(inside.holders.is_empty() && inside.by_container.is_empty());
+    }
+
+    #[test]
+    fn ports_of_several_addresses_have_numbers_of_their_own_inside() {
+        let mut inside = Inside {
+            is_behind: true,
+            ..Inside::default()
+        };
+        let place = &place();
+        let (one, other) = ([127, 0, 0, 1], [127, 0, 0, 2]);
+        for (id, address) in [("a", one), ("b", other)] {
+            inside.take(id, place, port(address, 80, Protocol::Tcp)).unwrap();
+        }
+        inside.take("b", place, port(other, 80, Protocol::Udp)).unwrap();
+        inside
+            .take("c", place, port(one, u16::MAX, Protocol::Tcp))
+            .unwrap();
+        let numbers = |id: &str| {
+            let ports = inside.by_container[id].outside();
+            ports.iter().map(|wanted| wanted.inside).collect::<Vec<_>>()
+        };
+        assert_eq!((numbers("a"), numbers("b")), (vec![80], vec![u16::MAX, 80]));
+        assert_eq!(numbers("c"), [u16::MAX - 1]);
+        for id in ["a", "b", "c"] {
+            inside.release(id);
+        }
+        assert!(inside.inside.is_empty());
     }
 
     #[test]

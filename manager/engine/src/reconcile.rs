@@ -96,8 +96,12 @@ async fn settle(engine: &Arc<Inner>, mut container: Container) -> Option<Settled
                 }
                 take_over(engine, &container, &shim).await;
                 engine.ports.resume(engine, &container);
-                let parent = &container.request.resources.cgroup_parent;
-                if let Err(error) = engine.cgroup_parents.enter(&engine.config, parent, &container.id) {
+                let groups = &engine.config.groups;
+                let parent = groups.asked_parent(&container.request.resources.cgroup_parent);
+                if let Err(error) = engine
+                    .cgroup_parents
+                    .enter(&engine.config, &parent, &container.id)
+                {
                     tracing::warn!(id = container.id, %error, "the cgroup above its own");
                 }
                 return Some(Settled {

@@ -174,12 +174,14 @@ async fn write_files(
             init: &engine.config.init,
             joined: &joined,
             shm: joined.shm.as_deref().or(own_shm.as_deref()),
+            groups: &engine.config.groups,
         };
         let config = spec::config(&container, &image.config, &user, &given)?;
-        let parent = &container.request.resources.cgroup_parent;
+        let groups = &engine.config.groups;
+        let parent = groups.asked_parent(&container.request.resources.cgroup_parent);
         engine
             .cgroup_parents
-            .enter(&engine.config, parent, &container.id)?;
+            .enter(&engine.config, &parent, &container.id)?;
         failpoint::reach("start.cgroup-noted");
         bundle::write(&folder, &config, container.request.open_stdin)?;
         if own_shm.is_some() {

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use crate::Error;
 use crate::container::Container;
 use crate::error::short;
+use crate::groups::Groups;
 use crate::joined::Joined;
 use crate::request::{CreateRequest, Network, Seccomp};
 use cgroups::Cgroups;
@@ -31,8 +32,6 @@ pub(crate) use mounts::{mount_points, shm_bytes};
 pub(crate) use update::{update, update_from_any};
 use user::User;
 
-/// The cgroup above those of containers.
-const CGROUP_PARENT: &str = "berth";
 /// The kernel takes no greater one for `net.ipv4.ping_group_range`.
 const GROUP_MAX: u32 = 2_147_483_647;
 
@@ -72,6 +71,8 @@ pub(crate) struct Given<'a> {
     pub(crate) joined: &'a Joined,
     /// The file system of its shared memory, if that is not new.
     pub(crate) shm: Option<&'a Path>,
+    /// Where it gets its cgroup.
+    pub(crate) groups: &'a Groups,
 }
 
 /// The config.json of `container`.
@@ -87,7 +88,7 @@ pub(crate) fn config(
     let granted = devices::granted(&usable.devices, request.privileged)?;
     let capabilities = held_capabilities(request);
     let mut linux = json!({
-        "cgroupsPath": cgroup(container),
+        "cgroupsPath": cgroup(container, given.groups),
         "namespaces": namespaces(request, given.joined),
         "resources": resources::section(request, &usable, &cgroups, &granted)?,
         "devices": devices::nodes(&granted, request.privileged),
@@ -144,11 +145,8 @@ pub(crate) fn config(
 }
 
 /// Its path, from the root of each hierarchy.
-fn cgroup(container: &Container) -> String {
-    let parent = match container.request.resources.cgroup_parent.trim_matches('/') {
-        "" => CGROUP_PARENT,
-        asked => asked,
-    };
+fn cgroup(container: &Container, groups: &Groups) -> String {
+    let parent = groups.parent(&container.request.resources.cgroup_parent);
     format!("/{parent}/{}", container.id)
 }
 

@@ -38,7 +38,7 @@ impl ContainerUsage {
 pub struct VolumeUsage {
     /// Its name.
     pub name: String,
-    /// Its files, without what is mounted over them.
+    /// Its files, without what is mounted; 0 for one with options, which is.
     pub bytes: u64,
     /// How many containers use it, running or not.
     pub containers: usize,
@@ -79,8 +79,13 @@ impl Engine {
         let engine = Arc::clone(&self.0);
         blocking(move || {
             let of_volume = |volume: Volume| VolumeUsage {
-                // One that goes meanwhile takes nothing.
-                bytes: image::tree_bytes(&engine.config.volume_data(&volume.name)).unwrap_or(0),
+                bytes: if volume.options.is_empty() {
+                    // One that goes meanwhile takes nothing.
+                    image::tree_bytes(&engine.config.volume_data(&volume.name)).unwrap_or(0)
+                } else {
+                    // It may be of a server, which has it on its own disk and may be away; docker leaves them out too.
+                    0
+                },
                 containers: volume.containers.len(),
                 name: volume.name,
             };

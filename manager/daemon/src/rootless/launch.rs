@@ -1,11 +1,13 @@
 //! Makes a user's namespaces, and what brings packets in and out of them.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -15,6 +17,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getegid, geteuid, pause, pipe, setsid};
 
 use super::record::{Process, Record};
+use super::resolver::RESOLV_CONF;
 use super::user::{Subordinate, subordinate};
 use super::{HOLD, become_root};
 
@@ -23,7 +26,8 @@ const NETWORK: &str = "slirp4netns";
 const MTU: &str = "65520";
 /// What it answers for: it asks the host's servers.
 const NAME_SERVER: &str = "nameserver 10.0.2.3\n";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// slirp4netns is ready in a few milliseconds.
+const NETWORK_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Where it takes orders to publish ports.
 pub(super) fn api_socket(runtime: &Path) -> PathBuf {
@@ -106,7 +110,7 @@ impl Holder {
         let pid = self.child.id();
         map("newuidmap", pid, geteuid().as_raw(), "/etc/subuid")?;
         map("newgidmap", pid, getegid().as_raw(), "/etc/subgid")?;
-        let resolv_conf = runtime.join("resolv.conf");
+        let resolv_conf = super::resolver::own(runtime);
         std::fs::write(&resolv_conf, NAME_SERVER)
             .with_context(|| format!("write {}", resolv_conf.display()))?;
         let text = resolv_conf
@@ -164,8 +168,9 @@ fn start_network(holder: u32, lives: &OwnedFd, runtime: &Path) -> anyhow::Result
     let words = File::create(&log).with_context(|| format!("make {}", log.display()))?;
     let socket = api_socket(runtime);
     let _ = std::fs::remove_file(&socket);
-    let (ready, tell) = pipe_to_child()?;
-    let mut ready = File::from(ready);
+    let (mut ready, tell) = UnixStream::pair().context("make a pair of sockets")?;
+    ready.set_read_timeout(Some(NETWORK_PATIENCE))?;
+    fcntl(&tell, FcntlArg::F_SETFD(FdFlag::empty()))?;
     fcntl(lives, FcntlArg::F_SETFD(FdFlag::empty()))?;
     let mut network = Command::new(NETWORK)
         .args(["--configure", "--mtu", MTU, "--disable-host-loopback"])
@@ -185,13 +190,21 @@ fn start_network(holder: u32, lives: &OwnedFd, runtime: &Path) -> anyhow::Result
         })?;
     drop(tell);
     let mut word = [0];
-    if ready.read(&mut word).unwrap_or(0) == 0 {
-        let _ = network.kill();
-        let status = network.wait()?;
-        let said = std::fs::read_to_string(&log).unwrap_or_default();
-        bail!("{NETWORK} ended with {status}: {}", said.trim());
+    let read = ready.read(&mut word);
+    if matches!(read, Ok(1)) {
+        return Ok(network.id());
     }
-    Ok(network.id())
+    let _ = network.kill();
+    let status = network.wait()?;
+    let said = std::fs::read_to_string(&log).unwrap_or_default();
+    match read {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => bail!(
+            "{NETWORK} was not ready after {} seconds: {}",
+            NETWORK_PATIENCE.as_secs(),
+            said.trim()
+        ),
+        _ => bail!("{NETWORK} ended with {status}: {}", said.trim()),
+    }
 }
 
 /// Be the process that the namespaces live by. What it is told comes by stdin, one line a step.

@@ -75,6 +75,11 @@ impl Record {
             .with_context(|| format!("write {}", path.display()))
     }
 
+    /// The unit of the user's systemd that these processes are in: those of no others have this name.
+    pub(super) fn unit(&self) -> String {
+        format!("berth-{}-{}.scope", self.holder.pid, self.holder.started)
+    }
+
     pub(super) fn is_whole(&self) -> bool {
         self.holder.is_alive() && self.network.is_alive()
     }

@@ -13,6 +13,7 @@ impl Owner {
     pub(super) async fn update(&mut self, changes: &UpdateRequest) -> Result<(), Error> {
         let old = Arc::clone(&self.container.request);
         let new = Arc::new(changes.applied_to(&old)?);
+        self.engine.config.groups.check(&new)?;
         resources::check_here(&new.resources, &Cgroups::of_this_machine())?;
         match self.shim.clone() {
             Some(shim) if spec::update(&old, &new)?.is_some() => {

@@ -116,13 +116,23 @@ pub(super) fn main(
         "env": environment(hostname, request.tty, user, &[of_image, &request.env]),
         "cwd": cwd,
         "capabilities": sets(capabilities),
-        "oomScoreAdj": request.resources.oom_score_adj,
+        "oomScoreAdj": oom_score_adj(request.resources.oom_score_adj),
         "rlimits": super::resources::rlimits(&request.resources.ulimits),
     });
     if request.tty && request.tty_columns > 0 && request.tty_rows > 0 {
         process["consoleSize"] = json!({"width": request.tty_columns, "height": request.tty_rows});
     }
     process
+}
+
+/// What nobody has asked for is no reason to refuse a start: systemd starts a user's services with 100, and only root
+/// lowers it again.
+fn oom_score_adj(asked: i32) -> i32 {
+    if asked != 0 || !image::is_in_user_namespace() {
+        return asked;
+    }
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    own.trim().parse().unwrap_or(0).max(asked)
 }
 
 /// The process of an exec, as a variation of the container's main process `base`.

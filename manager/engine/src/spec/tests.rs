@@ -55,6 +55,7 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         init: Path::new("/usr/libexec/init"),
         joined: &Joined::default(),
         shm: None,
+        groups: &crate::Groups::Machine,
     };
     super::config(&container, &image, &user, &given).unwrap()
 }

@@ -82,6 +82,11 @@ impl LocalOptions {
         Ok(())
     }
 
+    /// May what is looked at in there wait for another machine, for as long as that is away?
+    pub(crate) fn is_remote(&self) -> bool {
+        !matches!(self.kind.as_str(), "none" | "tmpfs")
+    }
+
     /// Has a name server to be asked before this can be mounted?
     pub(crate) fn names_a_server(&self) -> bool {
         self.servers().any(|(_, host)| host.parse::<IpAddr>().is_err())

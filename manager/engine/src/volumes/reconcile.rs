@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{copy_up, finish_local_removals, finish_plugin_removals, folder, local, part, release, retry};
+use super::local::LocalOptions;
+use super::{
+    Volume, copy_up, finish_local_removals, finish_plugin_removals, folder, local, part, release, retry,
+};
 use crate::Error;
 use crate::engine::{Inner, blocking};
 use crate::request::storage::LOCAL;
@@ -25,8 +28,9 @@ pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
             in_use.insert(volume.name.clone());
         }
         if !handle.snapshot().container.is_running() {
-            // It has just ended, before its volumes were known to be in use.
-            release(engine, &container.id).await;
+            // It has just ended, before its volumes were known to be in use. A server of one may be away.
+            let (engine, id) = (Arc::clone(engine), container.id.clone());
+            tokio::spawn(async move { release(&engine, &id).await });
         }
     }
     // A plugin may take its time, and the manager's start does not wait for it.
@@ -36,24 +40,31 @@ pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
         let engine = Arc::clone(engine);
         tokio::spawn(async move { finish_plugin_removals(&engine, &of_plugins).await });
     }
-    let volumes = engine.store.volumes().await?;
+    let mut volumes = engine.store.volumes().await?;
+    let known: BTreeSet<String> = volumes.iter().map(|volume| volume.name.clone()).collect();
+    volumes.retain(|volume| volume.driver == LOCAL);
+    let (remote, volumes): (Vec<_>, Vec<_>) = volumes.into_iter().partition(is_remote);
+    for volume in remote {
+        let guard = engine.volumes.slots.of_volume(&volume.name).lock_owned().await;
+        let is_mounted = in_use.contains(&volume.name);
+        let of = Arc::clone(engine);
+        // Its server may be away: then the volume's containers wait, and nobody else.
+        tokio::spawn(blocking(move || {
+            put_right(&of, &volume.name, is_mounted);
+            drop(guard);
+            Ok(())
+        }));
+    }
     let of = Arc::clone(engine);
     blocking(move || {
         part::remove_all(&of.config.parts())?;
         let root = of.config.volumes();
-        let known: BTreeSet<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
-        for volume in volumes.iter().filter(|volume| volume.driver == LOCAL) {
-            let data = of.config.volume_data(&volume.name);
+        for volume in volumes {
             let is_mounted = in_use.contains(&volume.name) && !volume.options.is_empty();
-            let righted = folder::make(&root, &volume.name)
-                .and_then(|()| copy_up::resume(&data, is_mounted))
-                .and_then(|()| if is_mounted { Ok(()) } else { local::unmount(&data) });
-            if let Err(error) = righted {
-                tracing::warn!(volume = volume.name, %error, "it is not as it should be");
-            }
+            put_right(&of, &volume.name, is_mounted);
         }
         let folders = folder::all(&root)?;
-        for name in folders.iter().filter(|name| !known.contains(name.as_str())) {
+        for name in folders.iter().filter(|name| !known.contains(*name)) {
             tracing::warn!(
                 name,
                 "a folder among the volumes that is no volume: it stays as it is"
@@ -62,4 +73,19 @@ pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
         Ok(())
     })
     .await
+}
+
+fn is_remote(volume: &Volume) -> bool {
+    let options = LocalOptions::parse(&volume.options);
+    options.is_ok_and(|options| options.is_some_and(|options| options.is_remote()))
+}
+
+fn put_right(engine: &Inner, name: &str, is_mounted: bool) {
+    let data = engine.config.volume_data(name);
+    let righted = folder::make(&engine.config.volumes(), name)
+        .and_then(|()| copy_up::resume(&data, is_mounted))
+        .and_then(|()| if is_mounted { Ok(()) } else { local::unmount(&data) });
+    if let Err(error) = righted {
+        tracing::warn!(volume = name, %error, "it is not as it should be");
+    }
 }

@@ -59,6 +59,16 @@ pub(crate) fn write(
     put("resolv.conf", &replaced(&resolv, names))
 }
 
+/// Give those in `folder` to the root of a container whose ids are not the host's: it may write them, as any other's may.
+pub(crate) fn give(folder: &Path, (uid, gid): (u32, u32)) -> Result<(), Error> {
+    for name in ["hostname", "hosts", "resolv.conf"] {
+        let path = folder.join(name);
+        std::os::unix::fs::chown(&path, Some(uid), Some(gid))
+            .map_err(Error::file("change the owner of", &path))?;
+    }
+    Ok(())
+}
+
 /// Let a container ask the name server of ours, whose own resolv.conf in `folder` is as it was written; one that
 /// somebody has changed stays, as with docker.
 pub(crate) fn ask_name_server(folder: &Path, names: &Names) -> Result<(), Error> {

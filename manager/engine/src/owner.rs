@@ -88,6 +88,7 @@ mod tests {
             defaults: crate::Defaults::default(),
             journal: PathBuf::new(),
             outside: None,
+            userns_remap: None,
             plugins: plugins::Config {
                 folders: Vec::new(),
                 timeout: std::time::Duration::ZERO,

@@ -10,6 +10,8 @@ pub(super) fn of_message(message: ContainerIsolation) -> Isolation {
         uts: message.uts,
         cgroup: message.cgroup,
         userns: message.userns,
+        // The engine decides.
+        owners: None,
         security_opts: message.security_opts,
         group_add: message.group_add,
         sysctls: message.sysctls.into_iter().collect(),
@@ -17,6 +19,9 @@ pub(super) fn of_message(message: ContainerIsolation) -> Isolation {
 }
 
 pub(super) fn message(isolation: Isolation) -> ContainerIsolation {
+    let owners = isolation.owners.as_ref();
+    let maps = owners.map(|owners| (owners.uids.to_string(), owners.gids.to_string()));
+    let (uid_map, gid_map) = maps.unwrap_or_default();
     ContainerIsolation {
         pid: isolation.pid,
         ipc: isolation.ipc,
@@ -26,6 +31,8 @@ pub(super) fn message(isolation: Isolation) -> ContainerIsolation {
         security_opts: isolation.security_opts,
         group_add: isolation.group_add,
         sysctls: isolation.sysctls.into_iter().collect(),
+        uid_map,
+        gid_map,
     }
 }
 
@@ -44,7 +51,14 @@ mod tests {
             security_opts: vec!["6".to_owned()],
             sysctls: [("7".to_owned(), "8".to_owned())].into(),
             group_add: vec!["9".to_owned()],
+            ..ContainerIsolation::default()
         };
         assert_eq!(message(of_message(asked.clone())), asked);
+        let presumptuous = ContainerIsolation {
+            uid_map: "0:0:1".to_owned(),
+            gid_map: "0:0:1".to_owned(),
+            ..asked.clone()
+        };
+        assert_eq!(message(of_message(presumptuous)), asked, "nobody chooses ids");
     }
 }

@@ -45,8 +45,14 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         ..User::default()
     };
     let source = |mount: &Mount| match &mount.source {
-        Source::Bind(bind) => PathBuf::from(&bind.path),
-        _ => PathBuf::from("/volume"),
+        Source::Bind(bind) => Seen {
+            path: bind.path.clone().into(),
+            is_mapped: false,
+        },
+        _ => Seen {
+            path: "/volume".into(),
+            is_mapped: true,
+        },
     };
     let sources: Vec<_> = container.mounts.iter().map(source).collect();
     let given = Given {

@@ -238,11 +238,11 @@ fn a_container_is_exported_with_the_owners_that_it_sees() {
     let (images, image) = store(&sandbox, 0);
     let mapping = owners("0:100000:10", "0:200000:10");
     let rootfs = images.prepare_mapped(&image, "c", &mapping).expect("prepare");
-    let owned = [
+    let written = [
         ("theirs", (100_005, 200_006), (5, 6)),
         ("others", (7, 8), (65_534, 65_534)),
     ];
-    for (name, (uid, gid), _) in owned {
+    for (name, (uid, gid), _) in written {
         fs::write(rootfs.upper.join(name), name).expect("write");
         std::os::unix::fs::chown(rootfs.upper.join(name), Some(uid), Some(gid)).expect("chown");
     }
@@ -254,10 +254,10 @@ fn a_container_is_exported_with_the_owners_that_it_sees() {
     for entry in tar::Archive::new(archive.as_slice()).entries().expect("entries") {
         let entry = entry.expect("an entry");
         let header = entry.header();
-        let owner = (header.uid().expect("a user"), header.gid().expect("a group"));
-        seen.insert(entry.path().expect("a path").into_owned(), owner);
+        let ids = (header.uid().expect("a user"), header.gid().expect("a group"));
+        seen.insert(entry.path().expect("a path").into_owned(), ids);
     }
-    for (name, _, owner) in owned {
+    for (name, _, owner) in written {
         assert_eq!(seen[Path::new(name)], owner, "{name}");
     }
     assert_eq!(seen[Path::new("bin/busybox")], (0, 0));

@@ -46,13 +46,9 @@ pub(crate) fn info(info: Info, counts: Counts, defaults: &Defaults, setup: &Setu
     let setup = setup.now();
     let (bridge, bridge_address) = info.bridge;
     let registries = info.registries.iter();
-    let remap = info.userns_remap.map(|remap| {
-        let maps = (remap.owners.uids.to_string(), remap.owners.gids.to_string());
-        (remap.name, maps)
-    });
-    let (userns_remap, (userns_uid_map, userns_gid_map)) = remap.unwrap_or_default();
     let ulimits = defaults.ulimits.iter();
     let pools = defaults.address_pools.iter();
+    let remap = info.userns_remap.as_ref();
     v1::InfoResponse {
         version: None,
         hostname: info.hostname,
@@ -98,8 +94,12 @@ pub(crate) fn info(info: Info, counts: Counts, defaults: &Defaults, setup: &Setu
         }),
         metrics_address: setup.metrics_address,
         traces_endpoint: setup.traces_endpoint,
-        userns_remap,
-        userns_uid_map,
-        userns_gid_map,
+        userns_uid_map: remap
+            .map(|remap| remap.owners.uids.to_string())
+            .unwrap_or_default(),
+        userns_gid_map: remap
+            .map(|remap| remap.owners.gids.to_string())
+            .unwrap_or_default(),
+        userns_remap: info.userns_remap.map(|remap| remap.name).unwrap_or_default(),
     }
 }

@@ -213,15 +213,15 @@ fn id_mappings(map: &IdMap) -> Value {
 /// The last group that can be named: all of Linux's, or all that the user namespace has from 0 on, the container's or
 /// this manager's.
 fn last_group(owners: Option<&Owners>) -> u32 {
-    if let Some(owners) = owners {
-        let lines = owners.gids.to_string().replace(':', " ").replace(',', "\n");
-        return last_of(&lines).unwrap_or(0);
-    }
     // It does not change, and every start asks.
     static LAST: LazyLock<u32> = LazyLock::new(|| {
         let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
         last_of(&map).unwrap_or(GROUP_MAX)
     });
+    if let Some(owners) = owners {
+        let lines = owners.gids.to_string().replace(':', " ").replace(',', "\n");
+        return last_of(&lines).unwrap_or(0);
+    }
     *LAST
 }
 

@@ -64,11 +64,12 @@ pub(crate) fn assign(engine: &Arc<Inner>, request: &mut CreateRequest) -> Result
             .as_ref()
             .map(|remap| remap.owners.clone()),
         Userns::Of(container) => {
+            check_rights(&request.isolation.userns)?;
             let of = engine.containers.find(container)?.snapshot().container;
             of.request.isolation.owners.clone()
         }
         Userns::Auto { size } => {
-            check_root(&request.isolation.userns)?;
+            check_rights(&request.isolation.userns)?;
             check(request)?;
             let claim = claim(engine, size.unwrap_or(AUTO_SIZE))?;
             request.isolation.owners = Some(claim.owners.clone());
@@ -85,7 +86,7 @@ pub(crate) fn assign(engine: &Arc<Inner>, request: &mut CreateRequest) -> Result
 }
 
 /// A user's manager has the ids of its own namespace only, and cannot map owners of files to others.
-fn check_root(mode: &str) -> Result<(), Error> {
+fn check_rights(mode: &str) -> Result<(), Error> {
     if image::is_in_user_namespace() {
         let rule = format!(
             "{mode:?} needs a manager with root's rights: this one works in a user namespace itself, which its containers \

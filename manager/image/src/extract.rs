@@ -150,7 +150,7 @@ impl Extraction<'_> {
                     nofollow,
                 )?)
             }
-            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => self.node(&parent, name, entry),
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => node(&parent, name, entry),
         }
     }
 
@@ -238,31 +238,6 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    fn node(&self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
-        let kind = match entry.kind {
-            Kind::CharDevice => FileType::CharacterDevice,
-            Kind::BlockDevice => FileType::BlockDevice,
-            _ => FileType::Fifo,
-        };
-        let device = rustix::fs::makedev(entry.device.0, entry.device.1);
-        rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-        if FileType::from_raw_mode(rustix::fs::fstat(&node)?.st_mode) != kind {
-            return Err(io::Error::other("somebody has put another thing in its place"));
-        }
-        own(node.as_fd(), entry)?;
-        // By its descriptor: a name could have become a link.
-        let itself = format!("/proc/self/fd/{}", node.as_raw_fd());
-        rustix::fs::chmodat(CWD, &itself, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
-        Ok(rustix::fs::utimensat(
-            CWD,
-            &itself,
-            &times(entry.modified),
-            AtFlags::empty(),
-        )?)
-    }
-
     /// Folders get their times when nothing is made in them any more. One that has moved meanwhile keeps what it has.
     fn date_folders(&self) {
         for (path, modified) in self.dated.iter().rev() {
@@ -276,6 +251,31 @@ impl Extraction<'_> {
             }
         }
     }
+}
+
+fn node(parent: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
+    let kind = match entry.kind {
+        Kind::CharDevice => FileType::CharacterDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+        _ => FileType::Fifo,
+    };
+    let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+    rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&node)?.st_mode) != kind {
+        return Err(io::Error::other("somebody has put another thing in its place"));
+    }
+    own(node.as_fd(), entry)?;
+    // By its descriptor: a name could have become a link.
+    let itself = format!("/proc/self/fd/{}", node.as_raw_fd());
+    rustix::fs::chmodat(CWD, &itself, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
+    Ok(rustix::fs::utimensat(
+        CWD,
+        &itself,
+        &times(entry.modified),
+        AtFlags::empty(),
+    )?)
 }
 
 fn own(object: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {

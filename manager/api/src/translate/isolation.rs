@@ -20,8 +20,6 @@ pub(super) fn of_message(message: ContainerIsolation) -> Isolation {
 
 pub(super) fn message(isolation: Isolation) -> ContainerIsolation {
     let owners = isolation.owners.as_ref();
-    let maps = owners.map(|owners| (owners.uids.to_string(), owners.gids.to_string()));
-    let (uid_map, gid_map) = maps.unwrap_or_default();
     ContainerIsolation {
         pid: isolation.pid,
         ipc: isolation.ipc,
@@ -31,8 +29,8 @@ pub(super) fn message(isolation: Isolation) -> ContainerIsolation {
         security_opts: isolation.security_opts,
         group_add: isolation.group_add,
         sysctls: isolation.sysctls.into_iter().collect(),
-        uid_map,
-        gid_map,
+        uid_map: owners.map(|owners| owners.uids.to_string()).unwrap_or_default(),
+        gid_map: owners.map(|owners| owners.gids.to_string()).unwrap_or_default(),
     }
 }
 

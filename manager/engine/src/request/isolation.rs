@@ -94,6 +94,7 @@ mod as_text {
     use super::{Deserialize, Owners, Serialize};
     use serde::{Deserializer, Serializer, de::Error};
 
+    #[expect(clippy::ref_option, reason = "serde gives it so")]
     pub(super) fn serialize<S: Serializer>(owners: &Option<Owners>, to: S) -> Result<S::Ok, S::Error> {
         let text = owners
             .as_ref()

@@ -56,7 +56,7 @@ impl Owners {
             if LISTS.contains(&name.as_slice()) {
                 self.shift_list(value, id)?;
             } else if name == CAPABILITIES {
-                shift_capabilities(value, root)?;
+                shift_capabilities(value, root);
             }
         }
         Ok(())
@@ -79,9 +79,9 @@ impl Owners {
 }
 
 /// Those of the second revision are of the root that has id 0 where they are read.
-fn shift_capabilities(value: &mut Vec<u8>, root: &dyn Fn(u32) -> Option<u32>) -> Result<(), u32> {
+fn shift_capabilities(value: &mut Vec<u8>, root: &dyn Fn(u32) -> Option<u32>) {
     let Some(&magic) = value.first_chunk::<4>() else {
-        return Ok(());
+        return;
     };
     let magic = u32::from_le_bytes(magic);
     let before = match (magic & REVISION_MASK, value.len()) {
@@ -89,11 +89,11 @@ fn shift_capabilities(value: &mut Vec<u8>, root: &dyn Fn(u32) -> Option<u32>) ->
         (REVISION_3, REVISION_3_BYTES) => value
             .last_chunk::<4>()
             .map_or(0, |root| u32::from_le_bytes(*root)),
-        _ => return Ok(()),
+        _ => return,
     };
     let Some(root) = root(before) else {
         // Another namespace's root: they mean nothing in this one, and stay so.
-        return Ok(());
+        return;
     };
     let revision = if root == 0 { REVISION_2 } else { REVISION_3 };
     let magic = magic & !REVISION_MASK | revision;
@@ -102,7 +102,6 @@ fn shift_capabilities(value: &mut Vec<u8>, root: &dyn Fn(u32) -> Option<u32>) ->
     if root != 0 {
         value.extend_from_slice(&root.to_le_bytes());
     }
-    Ok(())
 }
 
 #[cfg(test)]

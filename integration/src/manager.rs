@@ -26,35 +26,50 @@ pub struct Manager {
     failpoint: Option<String>,
     layers: Option<String>,
     options: Vec<String>,
+    /// Keeps the mount namespace of a host whose subordinate ids are the test's own.
+    host: Option<Child>,
 }
 
 impl Manager {
     /// Start a registry and a manager, and wait until it answers.
     #[track_caller]
     pub fn start(sandbox: &Sandbox) -> Self {
-        Self::start_with(sandbox, None, None, true)
+        Self::start_with(sandbox, None, None, None, true)
     }
 
     /// Start a manager where there may be no registry: images come from archives, see [`Manager::load_busybox`].
     #[track_caller]
     pub fn start_alone(sandbox: &Sandbox) -> Self {
-        Self::start_with(sandbox, None, None, false)
+        Self::start_with(sandbox, None, None, None, false)
     }
 
     /// The same with `--layers`, see [`Manager::set_layers`].
     #[track_caller]
     pub fn start_keeping(sandbox: &Sandbox, layers: &str) -> Self {
-        Self::start_with(sandbox, None, Some(layers), true)
+        Self::start_with(sandbox, None, Some(layers), None, true)
     }
 
     /// The same with a trust policy, to be found and changed at [`Manager::policy`].
     #[track_caller]
     pub fn start_under(sandbox: &Sandbox, policy: Option<&str>) -> Self {
-        Self::start_with(sandbox, policy, None, true)
+        Self::start_with(sandbox, policy, None, None, true)
+    }
+
+    /// The same on a host whose /etc/subuid and /etc/subgid have these lines, with options as by
+    /// [`Manager::set_options`]. What the manager mounts is seen by [`Manager::inside`] alone.
+    #[track_caller]
+    pub fn start_with_ids(sandbox: &Sandbox, ids: &str, options: &[&str]) -> Self {
+        Self::start_with(sandbox, None, None, Some((ids, options)), true)
     }
 
     #[track_caller]
-    fn start_with(sandbox: &Sandbox, policy: Option<&str>, layers: Option<&str>, has_registry: bool) -> Self {
+    fn start_with(
+        sandbox: &Sandbox,
+        policy: Option<&str>,
+        layers: Option<&str>,
+        ids: Option<(&str, &[&str])>,
+        has_registry: bool,
+    ) -> Self {
         let name = format!("berth-{}", sandbox.id());
         run(Command::new("ip").args(["netns", "add", &name])).ok();
         let netns = Path::new("/run/netns").join(&name);
@@ -65,7 +80,15 @@ impl Manager {
         if let Some(policy) = policy {
             fs::write(folder.join(POLICY), policy).expect("write the trust policy");
         }
-        let child = spawn(&netns, &folder, None, layers, &[]);
+        let (ids, options) = ids.unzip();
+        let options: Vec<String> = options
+            .into_iter()
+            .flatten()
+            .map(|&option| option.to_owned())
+            .collect();
+        let host = ids.map(|ids| host_with_ids(&folder, ids));
+        let program = place(&netns, host.as_ref(), &binary("manager").to_string_lossy());
+        let child = spawn(program, &folder, None, layers, &options);
         let mut manager = Self {
             child,
             registry,
@@ -74,7 +97,8 @@ impl Manager {
             folder,
             failpoint: None,
             layers: layers.map(str::to_owned),
-            options: Vec::new(),
+            options,
+            host,
         };
         manager.await_answer();
         manager
@@ -175,9 +199,9 @@ impl Manager {
         Terminal::spawn(self.ctl_command(args))
     }
 
-    /// A program in the manager's network namespace.
+    /// A program in the manager's namespaces: the network's, and that of mounts if it has one.
     pub fn inside(&self, program: &str) -> Command {
-        inside(&self.netns, program)
+        place(&self.netns, self.host.as_ref(), program)
     }
 
     /// The gRPC socket.
@@ -265,7 +289,8 @@ impl Manager {
     pub fn begin_again(&mut self) {
         let layers = self.layers.as_deref();
         let failpoint = self.failpoint.as_deref();
-        self.child = spawn(&self.netns, &self.folder, failpoint, layers, &self.options);
+        let program = self.inside(&binary("manager").to_string_lossy());
+        self.child = spawn(program, &self.folder, failpoint, layers, &self.options);
     }
 
     /// Wait until it stands still at its failpoint.
@@ -307,6 +332,10 @@ impl Drop for Manager {
             self.stop();
         }
         self.registry = None;
+        if let Some(host) = &mut self.host {
+            let _ = host.kill();
+            let _ = host.wait();
+        }
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
 }
@@ -343,8 +372,40 @@ fn cgroup_exists(container_id: &str) -> bool {
         .any(|folder| folder.join("berth").join(container_id).exists())
 }
 
+/// A mount namespace with the test's own ids in the place of the machine's.
+fn host_with_ids(folder: &Path, ids: &str) -> Child {
+    let file = folder.join("ids");
+    fs::write(&file, ids).expect("write the ids");
+    let script = "mount --bind \"$0\" /etc/subuid && mount --bind \"$0\" /etc/subgid && exec sleep 3600";
+    let host = Command::new("unshare")
+        .args(["--mount", "--", "sh", "-c", script])
+        .arg(&file)
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("make a mount namespace");
+    eventually("the ids are in place", || {
+        let name = fs::read_to_string(format!("/proc/{}/comm", host.id())).ok()?;
+        (name.trim() == "sleep").then_some(())
+    });
+    host
+}
+
+/// A program in a network namespace, and in the mount namespace of `host`.
+fn place(netns: &Path, host: Option<&Child>, program: &str) -> Command {
+    let Some(host) = host else {
+        return inside(netns, program);
+    };
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net={}", netns.display()))
+        .arg(format!("--mount=/proc/{}/ns/mnt", host.id()))
+        .arg("--")
+        .arg(program);
+    command
+}
+
 fn spawn(
-    netns: &Path,
+    mut command: Command,
     folder: &Path,
     failpoint: Option<&str>,
     layers: Option<&str>,
@@ -355,7 +416,6 @@ fn spawn(
         .append(true)
         .open(folder.join("log"))
         .expect("make the manager's log");
-    let mut command = inside(netns, &binary("manager").to_string_lossy());
     command
         .arg("--root")
         .arg(folder.join("lib"))

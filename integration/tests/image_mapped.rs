@@ -233,17 +233,32 @@ fn a_mapping_without_the_owner_of_the_images_root_leaves_nothing() {
 }
 
 #[test]
-fn files_with_mapped_owners_are_not_taken_for_those_of_an_image() {
+fn a_container_is_exported_with_the_owners_that_it_sees() {
     let sandbox = Sandbox::new();
     let (images, image) = store(&sandbox, 0);
-    let mapping = owners("0:100000:1", "0:100000:1");
-    images.prepare_mapped(&image, "c", &mapping).expect("prepare");
-    let refused = images
-        .export("c", &CancellationToken::new(), std::io::sink())
-        .expect_err("refused")
-        .to_string();
-    assert!(
-        refused.contains("container c: its files have the owners of a user namespace (0:100000:1)"),
-        "{refused}"
-    );
+    let mapping = owners("0:100000:10", "0:200000:10");
+    let rootfs = images.prepare_mapped(&image, "c", &mapping).expect("prepare");
+    let written = [
+        ("theirs", (100_005, 200_006), (5, 6)),
+        ("others", (7, 8), (65_534, 65_534)),
+    ];
+    for (name, (uid, gid), _) in written {
+        fs::write(rootfs.upper.join(name), name).expect("write");
+        std::os::unix::fs::chown(rootfs.upper.join(name), Some(uid), Some(gid)).expect("chown");
+    }
+    let mut archive = Vec::new();
+    images
+        .export("c", &CancellationToken::new(), &mut archive)
+        .expect("export");
+    let mut seen = BTreeMap::new();
+    for entry in tar::Archive::new(archive.as_slice()).entries().expect("entries") {
+        let entry = entry.expect("an entry");
+        let header = entry.header();
+        let ids = (header.uid().expect("a user"), header.gid().expect("a group"));
+        seen.insert(entry.path().expect("a path").into_owned(), ids);
+    }
+    for (name, _, owner) in written {
+        assert_eq!(seen[Path::new(name)], owner, "{name}");
+    }
+    assert_eq!(seen[Path::new("bin/busybox")], (0, 0));
 }

@@ -426,6 +426,13 @@ fn what_a_user_can_not_have_is_refused_by_name() {
     session
         .ctl(&["run", "-d", "--name", "box", image, "sleep", "3600"])
         .ok();
+    let error = session
+        .ctl(&["run", "--rm", "--userns", "auto", image, "id"])
+        .refused();
+    assert!(
+        error.contains("userns") && error.contains("root's rights"),
+        "{error}"
+    );
     let error = session.ctl(&["pause", "box"]).refused();
     assert!(error.contains("no cgroup that can freeze"), "{error}");
     let error = session

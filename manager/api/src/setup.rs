@@ -48,6 +48,7 @@ pub(crate) fn info(info: Info, counts: Counts, defaults: &Defaults, setup: &Setu
     let registries = info.registries.iter();
     let ulimits = defaults.ulimits.iter();
     let pools = defaults.address_pools.iter();
+    let remap = info.userns_remap.as_ref();
     v1::InfoResponse {
         version: None,
         hostname: info.hostname,
@@ -93,5 +94,12 @@ pub(crate) fn info(info: Info, counts: Counts, defaults: &Defaults, setup: &Setu
         }),
         metrics_address: setup.metrics_address,
         traces_endpoint: setup.traces_endpoint,
+        userns_uid_map: remap
+            .map(|remap| remap.owners.uids.to_string())
+            .unwrap_or_default(),
+        userns_gid_map: remap
+            .map(|remap| remap.owners.gids.to_string())
+            .unwrap_or_default(),
+        userns_remap: info.userns_remap.map(|remap| remap.name).unwrap_or_default(),
     }
 }

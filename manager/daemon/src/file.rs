@@ -43,6 +43,7 @@ pub(crate) struct File {
     pub(crate) plugin_timeout: Option<u64>,
     #[serde(deserialize_with = "values::parsed")]
     pub(crate) layers: Option<Layers>,
+    pub(crate) userns_remap: Option<String>,
     pub(crate) log_driver: Option<String>,
     pub(crate) log_opts: LogOptions,
     pub(crate) journal_socket: Option<PathBuf>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use engine::{Config, Defaults, Layers, PolicyFile};
+use engine::{Config, Defaults, Layers, PolicyFile, Remap};
 use network::Bridge;
 
 use crate::remote::RemoteOptions;
@@ -91,6 +91,10 @@ pub(crate) struct Options {
     /// 6.15 and later can mount from there; auto takes what the kernel can. Layers that are here stay as they are.
     #[arg(long, env = "BERTH_LAYERS", default_value = "folders", value_name = "FORM")]
     pub(crate) layers: Layers,
+    /// Whose subordinate ids (subuid(5), subgid(5)) containers have in the place of the host's, unless they say otherwise
+    /// (run --userns): default, which is the user dockremap, USER[:GROUP] or UID[:GID] [default: the host's ids].
+    #[arg(long, env = "BERTH_USERNS_REMAP", value_name = "USER[:GROUP]")]
+    pub(crate) userns_remap: Option<String>,
     /// What becomes of the output of containers for which nothing else is asked: json-file, local, none, journald, syslog.
     #[arg(
         long,
@@ -214,6 +218,10 @@ impl Options {
                 timeout: Duration::from_secs(self.plugin_timeout),
             },
             journal: absolute(&self.journal_socket)?,
+            userns_remap: match self.userns_remap.as_deref() {
+                None | Some("") => None,
+                Some(asked) => Some(Remap::find(asked)?),
+            },
             outside: crate::rootless::network_socket(),
             groups: crate::rootless::groups(),
         })

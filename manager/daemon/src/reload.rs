@@ -116,6 +116,7 @@ fn differing(before: &Options, now: &Options) -> Vec<&'static str> {
         ("plugin-folders", before.plugin_folders != now.plugin_folders),
         ("plugin-timeout", before.plugin_timeout != now.plugin_timeout),
         ("layers", before.layers != now.layers),
+        ("userns-remap", before.userns_remap != now.userns_remap),
         ("metrics-address", before.metrics_address != now.metrics_address),
         ("otlp-endpoint", before.otlp_endpoint != now.otlp_endpoint),
         ("otlp-protocol", before.otlp_protocol != now.otlp_protocol),

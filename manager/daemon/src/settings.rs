@@ -159,6 +159,7 @@ impl Join<'_> {
         self.one("plugin_folders", folders, &mut options.plugin_folders);
         self.one("plugin_timeout", file.plugin_timeout, &mut options.plugin_timeout);
         self.one("layers", file.layers, &mut options.layers);
+        self.maybe("userns_remap", file.userns_remap, &mut options.userns_remap);
         self.one("log_driver", file.log_driver, &mut options.log_driver);
         // Those of another driver mean nothing to the one that holds.
         if is_of_files_driver {

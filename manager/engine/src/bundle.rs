@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -32,13 +32,19 @@ struct ExitRecord {
     oom_killed: bool,
 }
 
-/// Make the folder, with config.json, and a fifo for standard input if it is wanted.
-pub(crate) fn write(bundle: &Path, config: &Value, stdin: bool) -> Result<(), Error> {
+/// Make the folder, with config.json, and a fifo for standard input if it is wanted. The members of `group`, if there is
+/// one, may go through it: the root of a container's user namespace has to, on its way to its own root file system.
+pub(crate) fn write(bundle: &Path, config: &Value, stdin: bool, group: Option<u32>) -> Result<(), Error> {
     fs::DirBuilder::new()
         .mode(0o700)
         .create(bundle)
         .map_err(Error::file("make the bundle", bundle))?;
     failpoint::reach("bundle.made");
+    if let Some(group) = group {
+        std::os::unix::fs::chown(bundle, None, Some(group))
+            .and_then(|()| fs::set_permissions(bundle, fs::Permissions::from_mode(0o710)))
+            .map_err(Error::file("let the container's root through", bundle))?;
+    }
     let rootfs = rootfs(bundle);
     fs::DirBuilder::new()
         .mode(0o755)
@@ -69,15 +75,15 @@ pub(crate) fn shm(bundle: &Path) -> PathBuf {
     bundle.join("shm")
 }
 
-/// Mount it. It goes with the bundle; who has it in use keeps it.
-pub(crate) fn mount_shm(bundle: &Path, bytes: u64) -> Result<(), Error> {
+/// Mount it, as `root`'s. It goes with the bundle; who has it in use keeps it.
+pub(crate) fn mount_shm(bundle: &Path, bytes: u64, (uid, gid): (u32, u32)) -> Result<(), Error> {
     let place = shm(bundle);
     fs::DirBuilder::new()
         .mode(0o700)
         .create(&place)
         .map_err(Error::file("make", &place))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
-    let data = format!("mode=1777,size={bytes}");
+    let data = format!("mode=1777,size={bytes},uid={uid},gid={gid}");
     mount(Some("shm"), &place, Some("tmpfs"), flags, Some(data.as_str()))
         .map_err(|error| Error::file("mount a tmpfs at", &place)(error.into()))
 }
@@ -192,7 +198,7 @@ mod tests {
     fn a_bundle_goes_whole_but_never_with_a_filled_root_file_system() {
         let folder = tempfile::tempdir().unwrap();
         let bundle = folder.path().join("b");
-        write(&bundle, &serde_json::json!({}), true).unwrap();
+        write(&bundle, &serde_json::json!({}), true, None).unwrap();
         assert!(stdin(&bundle).exists());
         fs::write(rootfs(&bundle).join("precious"), "x").unwrap();
         assert!(remove(&bundle).is_err());

@@ -7,6 +7,7 @@ use network::Bridge;
 use crate::defaults::Defaults;
 use crate::groups::Groups;
 use crate::store::Subnet;
+use crate::userns::Remap;
 
 /// How an engine is set up.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct Config {
     pub plugins: plugins::Config,
     /// journald's socket.
     pub journal: PathBuf,
+    /// The ids of containers that ask for nothing else; None: the host's.
+    pub userns_remap: Option<Remap>,
     /// Who opens ports of the host for a manager whose network is not the host's: slirp4netns's API socket.
     pub outside: Option<PathBuf>,
     /// Where containers get their cgroups.

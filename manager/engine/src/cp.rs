@@ -7,6 +7,7 @@
 mod root;
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use image::PathStat;
@@ -19,6 +20,7 @@ use crate::engine::{Engine, blocking};
 use crate::lifecycle::Pace;
 use crate::request::check_strings;
 use crate::spec::{self, layers::Layers};
+use crate::sys;
 use root::Root;
 
 /// An archive that is to be unpacked in a container.
@@ -103,6 +105,13 @@ impl Engine {
             } else {
                 None
             };
+            if let Some(owners) = &root.container.request.isolation.owners {
+                // This thread ends with the copy.
+                sys::mapped::make_files_as(owners.root()).map_err(Error::file(
+                    "take the ids of the root of",
+                    Path::new(&root.container.name),
+                ))?;
+            }
             Ok(root.tree().unpack(path.as_bytes(), user, &cancelled, archive)?)
         });
         unless_cut(&pace, &container, work).await?;

@@ -13,7 +13,7 @@ use crate::lifecycle::Handle;
 use crate::networks::Joining;
 use crate::request::{CreateRequest, Healthcheck, Network};
 use crate::spec::{self, cgroups::Cgroups, layers::Layers};
-use crate::{Error, joined, names, volumes};
+use crate::{Error, joined, names, userns, volumes};
 
 /// Made-up names are short, so one may be taken; then another is tried.
 const NAME_ATTEMPTS: u32 = 20;
@@ -35,7 +35,7 @@ impl Engine {
         }
         let engine = Arc::clone(engine);
         to_its_end(async move {
-            let (container, warnings) = prepare(&engine, request).await?;
+            let (container, warnings, _claim) = prepare(&engine, request).await?;
             failpoint::reach("create.prepared");
             Ok((keep(&engine, container).await?, warnings))
         })
@@ -62,8 +62,11 @@ async fn keep(engine: &Arc<Inner>, container: Container) -> Result<Arc<Container
     }
 }
 
+/// A container that is not on record yet, what of its image is not done, and a claim to its ids.
+type Prepared = (Container, Vec<String>, Option<userns::Claim>);
+
 /// Resolve all that the image decides, take its lease, and make the writable layer.
-async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Container, Vec<String>), Error> {
+async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<Prepared, Error> {
     let engine = Arc::clone(engine);
     let of_platform = match request.platform.as_str() {
         "" => None,
@@ -96,20 +99,25 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
         spec::resources::check_here(&request.resources, &cgroups)?;
         let (_, discarded) = spec::resources::usable(&request, &cgroups);
         let id = names::random_id()?;
-        let rootfs = engine.images.prepare(&image, &id)?;
+        let claim = userns::assign(&engine, &mut request)?;
+        let owners = request.isolation.owners.as_ref();
+        let rootfs = match owners {
+            None => engine.images.prepare(&image, &id)?,
+            Some(owners) => engine.images.prepare_mapped(&image, &id, owners)?,
+        };
         failpoint::reach("create.leased");
-        let made = spec::user::resolve(
-            &Layers::new(&rootfs),
-            spec::process::wanted_user(&request, &image.config),
-            &request.isolation.group_add,
-        )
-        .and_then(|_| volumes::resolve(&engine, &request, &config))
-        .and_then(|mounts| {
-            let folder = engine.config.container(&id);
-            let made = DirBuilder::new().mode(0o700).create(&folder);
-            made.map_err(Error::file("make the folder", &folder))?;
-            Ok(mounts)
-        });
+        let wanted = spec::process::wanted_user(&request, &image.config);
+        let user = spec::user::resolve(&Layers::new(&rootfs), wanted, &request.isolation.group_add);
+        let made = user
+            .and_then(|user| userns::check_user(owners, wanted, &user))
+            .and_then(|()| owners.map_or(Ok(()), |owners| userns::mounts::check(&rootfs.lower[0], owners)))
+            .and_then(|()| volumes::resolve(&engine, &request, &config))
+            .and_then(|mounts| {
+                let folder = engine.config.container(&id);
+                let made = DirBuilder::new().mode(0o700).create(&folder);
+                made.map_err(Error::file("make the folder", &folder))?;
+                Ok(mounts)
+            });
         let mounts = match made {
             Ok(mounts) => mounts,
             Err(error) => {
@@ -142,7 +150,7 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
             update_pending: false,
             health: None,
         };
-        Ok((container, warnings))
+        Ok((container, warnings, claim))
     })
     .await
 }

@@ -31,7 +31,7 @@ use crate::spec::{self, cgroups::Cgroups};
 use crate::store::Store;
 use crate::tally::Tally;
 use crate::volumes::Volumes;
-use crate::{Error, bundle, names, owner, reconcile};
+use crate::{Error, bundle, names, owner, reconcile, userns};
 
 /// As many containers are started by their policies at once.
 const STARTS_AT_ONCE: usize = 8;
@@ -59,6 +59,7 @@ pub(crate) struct Inner {
     pub(crate) networks: Networks,
     pub(crate) defaults: Current,
     pub(crate) tally: Tally,
+    pub(crate) userns_claims: userns::Claims,
 }
 
 /// The engine. Clones share it.
@@ -95,6 +96,7 @@ impl Engine {
                 .create(&folder)
                 .map_err(Error::file("make the folder", &folder))?;
         }
+        open_way(&config)?;
         hide_databases(&config);
         let (store, containers, networks) = Store::open(&config.database())?;
         owner::claim(&config, store.root_id())?;
@@ -120,6 +122,7 @@ impl Engine {
             networks,
             defaults: Current::new(config.defaults.clone()),
             tally: Tally::default(),
+            userns_claims: userns::Claims::default(),
             config,
         });
         reconcile::all(&engine, containers).await?;
@@ -243,6 +246,14 @@ impl Engine {
     pub fn subnet_prefix(&self) -> u8 {
         self.0.config.bridge.prefix
     }
+}
+
+/// The root of a container with a user namespace goes through here to its bundle, which is open to it alone. An older
+/// manager made the folder for root alone.
+fn open_way(config: &Config) -> Result<(), Error> {
+    let bundles = config.bundles();
+    std::fs::set_permissions(&bundles, std::fs::Permissions::from_mode(0o711))
+        .map_err(Error::file("let containers' roots through", &bundles))
 }
 
 /// The databases tell containers' environments, with what secrets are in them. An older manager made them

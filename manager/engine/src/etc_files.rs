@@ -66,6 +66,16 @@ pub(crate) fn write(
     put("resolv.conf", &resolv)
 }
 
+/// Give those in `folder` to the root of a container whose ids are not the host's: it may write them, as any other's may.
+pub(crate) fn give(folder: &Path, (uid, gid): (u32, u32)) -> Result<(), Error> {
+    for name in ["hostname", "hosts", "resolv.conf"] {
+        let path = folder.join(name);
+        std::os::unix::fs::chown(&path, Some(uid), Some(gid))
+            .map_err(Error::file("change the owner of", &path))?;
+    }
+    Ok(())
+}
+
 /// What stands in the resolv.conf of a container with a network of its own.
 fn resolv_conf(names: &Names, asks_us: bool) -> String {
     if asks_us {

@@ -20,7 +20,7 @@ use crate::request::{check_env, check_strings, check_working_dir};
 use crate::shim::{Shim, Streams};
 use crate::signals::{KILL_TIMEOUT, SIGKILL, not_paused};
 use crate::spec::{self, layers::Layers};
-use crate::{Error, bundle, names};
+use crate::{Error, bundle, names, userns};
 
 /// A process that has ended may have left children that keep its streams open; after this time without
 /// output they are not waited for.
@@ -134,7 +134,9 @@ async fn prepare(
             wanted => {
                 let rootfs = engine.images.rootfs(&container.id)?;
                 let more = &container.request.isolation.group_add;
-                Some(spec::user::resolve(&Layers::new(&rootfs), wanted, more)?)
+                let user = spec::user::resolve(&Layers::new(&rootfs), wanted, more)?;
+                userns::check_user(rootfs.owners.as_ref(), wanted, &user)?;
+                Some(user)
             }
         };
         let process = spec::process::exec(&config["process"], &request, user.as_ref());

@@ -49,6 +49,8 @@ pub struct Info {
     pub registries: Vec<std::path::PathBuf>,
     /// The default bridge, and its address.
     pub bridge: (String, String),
+    /// `userns-remap`: whose ids containers get, and which those are.
+    pub userns_remap: Option<crate::Remap>,
 }
 
 impl Engine {
@@ -106,6 +108,7 @@ impl Engine {
                 config.bridge.name.clone(),
                 format!("{}/{}", config.bridge.gateway, config.bridge.prefix),
             ),
+            userns_remap: config.userns_remap.clone(),
             ..Info::default()
         }
     }

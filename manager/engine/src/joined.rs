@@ -5,6 +5,7 @@
 //! it runs: if it is still alive then, the number was its own all the time.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::{Error, bundle, spec, sys};
 
 /// As many containers have the network one from the other at most.
 const CHAIN_MAX: usize = 16;
+/// The kind of namespaces in config.json, and its file in /proc.
+const USER: &str = "user";
 
 /// What a run has of other containers.
 #[derive(Default)]
@@ -37,7 +40,8 @@ pub(crate) fn resolve(engine: &Inner, request: &mut CreateRequest) -> Result<(),
     if request.network == Network::Container {
         request.network_of = id(&request.network_of)?;
     }
-    for mode in [&mut request.isolation.pid, &mut request.isolation.ipc] {
+    let isolation = &mut request.isolation;
+    for mode in [&mut isolation.pid, &mut isolation.ipc, &mut isolation.userns] {
         if let Some(name) = container_of(mode) {
             *mode = format!("container:{}", id(name)?);
         }
@@ -60,6 +64,12 @@ impl Joined {
         if let Some(other) = container_of(&request.isolation.ipc) {
             let snapshot = joined.hold(engine, container, ("ipc", "ipc"), other)?;
             joined.shm = Some(shm_of(engine, container, &snapshot)?);
+        }
+        if let Some(other) = container_of(&request.isolation.userns) {
+            joined.hold(engine, container, (USER, USER), other)?;
+        }
+        if request.isolation.owners.is_some() {
+            joined.enter_user_namespace(container)?;
         }
         Ok(joined)
     }
@@ -89,6 +99,31 @@ impl Joined {
             .push((kind, format!("/proc/{pid}/ns/{file}").into()));
         self.held.push((kind, name.clone(), process));
         Ok(snapshot)
+    }
+
+    /// With namespaces of others comes the user namespace to which they belong.
+    fn enter_user_namespace(&mut self, container: &Container) -> Result<(), Error> {
+        let mut entered: Option<(PathBuf, (u64, u64), &str)> = None;
+        for ((_, path), (kind, name, _)) in self.namespaces.iter().zip(&self.held) {
+            let path = path.with_file_name(USER);
+            let Ok(found) = std::fs::metadata(&path) else {
+                return Err(cannot(container, kind, name, "it has just ended"));
+            };
+            let identity = (found.dev(), found.ino());
+            match &entered {
+                None => entered = Some((path, identity, name)),
+                Some((_, first, _)) if *first == identity => {}
+                Some((.., other)) => {
+                    let why =
+                        format!("it is in another user namespace than {other}, and a container is in one");
+                    return Err(cannot(container, kind, name, &why));
+                }
+            }
+        }
+        if let Some((path, ..)) = entered.filter(|_| self.path(USER).is_none()) {
+            self.namespaces.push((USER, path));
+        }
+        Ok(())
     }
 
     /// The container is made, and nothing of it runs: are its namespaces those that were meant?

@@ -55,6 +55,7 @@ mod tally;
 mod teardown;
 mod top;
 mod usage;
+mod userns;
 mod version;
 mod volumes;
 
@@ -93,5 +94,6 @@ pub use stats::{INTERVAL as STATS_INTERVAL, Sampler, Stats, Usage};
 pub use tally::Numbers;
 pub use top::Processes;
 pub use usage::{ContainerUsage, DiskUsage, VolumeUsage};
+pub use userns::Remap;
 pub use version::{Version, kernel};
 pub use volumes::{Volume, VolumeFilters, VolumeRequest};

@@ -89,6 +89,7 @@ mod tests {
             journal: PathBuf::new(),
             outside: None,
             groups: crate::Groups::default(),
+            userns_remap: None,
             plugins: plugins::Config {
                 folders: Vec::new(),
                 timeout: std::time::Duration::ZERO,

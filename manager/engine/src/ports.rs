@@ -546,7 +546,7 @@ mod tests {
         for id in ["a", "b", "c"] {
             inside.release(id);
         }
-        assert!(inside.inside.is_empty());
+        assert!(inside.behind.is_empty());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::networks::Joining;
 
 pub use health::Healthcheck;
 pub use isolation::Isolation;
-pub(crate) use isolation::Seccomp;
+pub(crate) use isolation::{Seccomp, Userns};
 pub(crate) use log_tag::{Facts, Tag};
 pub(crate) use logging::{FilePlan, Plan, ReceiverKind, Selection};
 pub use logging::{LOG_DRIVERS, Logging, memory_in_bytes};

@@ -19,7 +19,7 @@ use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, Given, layers::Layers};
 use crate::volumes::{self, Prepared};
-use crate::{Error, bundle, etc_files, logs, name_servers, networks, ports, sys, teardown};
+use crate::{Error, bundle, etc_files, logs, name_servers, networks, ports, sys, teardown, userns};
 
 /// The span of a part of a start, for whoever collects traces.
 macro_rules! part {
@@ -138,7 +138,11 @@ fn write_etc(engine: &Inner, container: &Container, etc: &Path) -> Result<(), Er
         .unwrap_or(engine.config.bridge.gateway);
     let hostname = spec::hostname(container);
     let asks_us = name_servers::are_for(engine, &container.id);
-    etc_files::write(etc, &hostname, &addresses, gateway, &container.request, asks_us)
+    etc_files::write(etc, &hostname, &addresses, gateway, &container.request, asks_us)?;
+    match &container.request.isolation.owners {
+        Some(owners) => etc_files::give(etc, owners.root()),
+        None => Ok(()),
+    }
 }
 
 /// The bundle, and the container's own files in /etc.
@@ -183,9 +187,15 @@ async fn write_files(
             .cgroup_parents
             .enter(&engine.config, &parent, &container.id)?;
         failpoint::reach("start.cgroup-noted");
-        bundle::write(&folder, &config, container.request.open_stdin)?;
+        let owners = container.request.isolation.owners.as_ref();
+        if let Some(owners) = owners {
+            userns::mounts::check_way(&engine.config.bundles(), owners)?;
+        }
+        let group = owners.map(|owners| owners.root().1);
+        bundle::write(&folder, &config, container.request.open_stdin, group)?;
         if own_shm.is_some() {
-            bundle::mount_shm(&folder, spec::shm_bytes(&container.request))?;
+            let root = owners.map_or((0, 0), image::Owners::root);
+            bundle::mount_shm(&folder, spec::shm_bytes(&container.request), root)?;
         }
         Ok(rootfs)
     })

@@ -85,9 +85,13 @@ impl Shim {
         rootfs: &image::Rootfs,
         streams: Streams,
     ) -> Result<u32, Error> {
+        let root = rootfs.owners.as_ref().map_or((0, 0), image::Owners::root);
         let options = Options {
             binary_name: config.runtime.as_deref().map(text).unwrap_or_default(),
             root: text(config.runtime_root()),
+            // Pipes are the container's root's, so that it can open /dev/stderr.
+            io_uid: root.0,
+            io_gid: root.1,
             ..Default::default()
         };
         let overlay = Mount {

@@ -15,9 +15,10 @@ pub(crate) mod update;
 pub(crate) mod user;
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::LazyLock;
 
+use image::{IdMap, Owners};
 use oci_spec::image::ImageConfiguration;
 use serde_json::{Value, json};
 
@@ -27,6 +28,7 @@ use crate::error::short;
 use crate::groups::Groups;
 use crate::joined::Joined;
 use crate::request::{CreateRequest, Network, Seccomp};
+use crate::volumes::Seen;
 use cgroups::Cgroups;
 pub(crate) use mounts::{mount_points, shm_bytes};
 pub(crate) use update::{update, update_from_any};
@@ -64,7 +66,7 @@ pub(crate) struct Given<'a> {
     /// Where its hosts, hostname and resolv.conf are.
     pub(crate) etc: &'a Path,
     /// Those of its mounts, where these have any.
-    pub(crate) sources: &'a [PathBuf],
+    pub(crate) sources: &'a [Seen],
     /// The program that is its first process, if it wants one.
     pub(crate) init: &'a Path,
     /// What it has of other containers.
@@ -83,6 +85,7 @@ pub(crate) fn config(
     given: &Given,
 ) -> Result<Value, Error> {
     let request = &*container.request;
+    let owners = request.isolation.owners.as_ref();
     let cgroups = Cgroups::of_this_machine();
     let (usable, _) = resources::usable(request, &cgroups);
     let granted = devices::granted(&usable.devices, request.privileged)?;
@@ -93,6 +96,10 @@ pub(crate) fn config(
         "resources": resources::section(request, &usable, &cgroups, &granted)?,
         "devices": devices::nodes(&granted, request.privileged),
     });
+    if let Some(owners) = owners {
+        linux["uidMappings"] = id_mappings(&owners.uids);
+        linux["gidMappings"] = id_mappings(&owners.gids);
+    }
     let security = request.isolation.security()?;
     if !request.privileged && !security.system_paths_unconfined {
         linux["maskedPaths"] = json!(MASKED);
@@ -113,7 +120,7 @@ pub(crate) fn config(
         // Safe, as the network namespace is the container's alone, and programs expect it of docker.
         linux["sysctl"] = json!({
             "net.ipv4.ip_unprivileged_port_start": "0",
-            "net.ipv4.ping_group_range": format!("0 {}", last_group()),
+            "net.ipv4.ping_group_range": format!("0 {}", last_group(owners)),
         });
     }
     for (name, value) in &request.isolation.sysctls {
@@ -132,7 +139,7 @@ pub(crate) fn config(
         "ociVersion": "1.2.0",
         "process": process,
         "root": {"path": "rootfs", "readonly": request.read_only},
-        "mounts": mounts::all(request, &storage::mounts(&container.mounts, given.sources), given),
+        "mounts": mounts::all(request, &storage::mounts(&container.mounts, given.sources, owners), given),
         "annotations": request.annotations,
         "linux": linux,
     });
@@ -185,6 +192,7 @@ fn namespaces(request: &CreateRequest, joined: &Joined) -> Value {
         ("mount", false),
         ("cgroup", isolation.cgroup == "host"),
         ("network", request.network == Network::Host),
+        ("user", isolation.owners.is_none()),
     ];
     let own = kinds.iter().filter(|(_, of_host)| !of_host);
     own.map(|(kind, _)| match joined.path(kind) {
@@ -194,13 +202,24 @@ fn namespaces(request: &CreateRequest, joined: &Joined) -> Value {
     .collect()
 }
 
-/// The last group that can be named: all of Linux's, or all that this manager's user namespace has from 0 on.
-fn last_group() -> u32 {
+/// As config.json has it.
+fn id_mappings(map: &IdMap) -> Value {
+    let one = |range: &image::IdRange| json!({"containerID": range.container, "hostID": range.host, "size": range.size});
+    map.ranges().iter().map(one).collect()
+}
+
+/// The last group that can be named: all of Linux's, or all that the user namespace has from 0 on, the container's or
+/// this manager's.
+fn last_group(owners: Option<&Owners>) -> u32 {
     // It does not change, and every start asks.
     static LAST: LazyLock<u32> = LazyLock::new(|| {
         let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
         last_of(&map).unwrap_or(GROUP_MAX)
     });
+    if let Some(owners) = owners {
+        let lines = owners.gids.to_string().replace(':', " ").replace(',', "\n");
+        return last_of(&lines).unwrap_or(0);
+    }
     *LAST
 }
 

@@ -1,5 +1,7 @@
 //! The system calls that no crate wraps the way the engine needs them.
 
+pub(crate) mod mapped;
+
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

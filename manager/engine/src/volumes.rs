@@ -33,7 +33,7 @@ pub(crate) use local::LocalOptions;
 pub(crate) use part::MountPoint;
 pub(crate) use plugin::{make_anonymous, settle_drivers};
 pub(crate) use resolve::{own_mounts, resolve};
-pub(crate) use slots::{Prepared, Slots, prepare, release};
+pub(crate) use slots::{Prepared, Seen, Slots, prepare, release};
 
 /// A volume as it is on record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

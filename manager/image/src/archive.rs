@@ -38,7 +38,7 @@ pub(crate) struct Time {
 }
 
 /// One entry with all extensions applied. Names are bytes: tar knows no encoding.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) path: Vec<u8>,
     pub(crate) link: Vec<u8>,

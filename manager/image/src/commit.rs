@@ -18,7 +18,7 @@ use crate::overlay::{self, Change, Layers};
 use crate::pack::Packer;
 use crate::store::Store;
 use crate::unpack::{Copy, Limits, Tally, split};
-use crate::{Error, Image, database, rootfs};
+use crate::{Error, Image, Owners, database, rootfs};
 
 /// Whiteouts and opaque folders in a layer: OCI image spec, layer.md, "Whiteouts".
 const MARK: &[u8] = b".wh.";
@@ -86,7 +86,15 @@ pub(crate) fn export(
 
 /// Copy the folder at `path` in a container's root file system into the empty folder `to`, with all that files have.
 /// False: there is no such folder.
-pub(crate) fn copy_folder(store: &Store, container_id: &str, path: &[u8], to: &Path) -> Result<bool, Error> {
+///
+/// `shifted`: the copies get the owners that a user namespace gives them on the host.
+pub(crate) fn copy_folder(
+    store: &Store,
+    container_id: &str,
+    path: &[u8],
+    to: &Path,
+    shifted: Option<&Owners>,
+) -> Result<bool, Error> {
     let layers = layers(store, container_id)?;
     let unreadable = |failure| unreadable(container_id, failure);
     let found = overlay::folder(&layers, path).map_err(|e| unreadable((path.to_vec(), e)))?;
@@ -94,7 +102,14 @@ pub(crate) fn copy_folder(store: &Store, container_id: &str, path: &[u8], to: &P
         return Ok(false);
     };
     let mut copy = Copy::begin(to, &folder.path).map_err(|e| Error::io("open", to, e))?;
-    let mut put = |entry: &Entry, data: overlay::Data| copy.put(entry, data);
+    let mut put = |entry: &Entry, data: overlay::Data| {
+        let Some(owners) = shifted else {
+            return copy.put(entry, data);
+        };
+        let mut entry = entry.clone();
+        owners.placed(&mut entry)?;
+        copy.put(&entry, data)
+    };
     overlay::walk(&layers, folder, &CancellationToken::new(), &mut put).map_err(unreadable)?;
     copy.finish().map_err(|e| Error::io("complete", to, e))?;
     Ok(true)
@@ -241,16 +256,9 @@ fn check_name(path: &[u8]) -> io::Result<()> {
 
 fn layers(store: &Store, container_id: &str) -> Result<Layers, Error> {
     let rootfs = rootfs::find(store, container_id)?;
-    if let Some(owners) = &rootfs.owners {
-        return Err(Error::Mapped {
-            action: "read the changes of",
-            container: container_id.to_owned(),
-            owners: owners.uids.to_string(),
-        });
-    }
     let top: &Path = &rootfs.upper;
     let paths = std::iter::once(top).chain(rootfs.lower.iter().map(AsRef::as_ref));
-    Layers::open(paths).map_err(|e| Error::io("open the layers of", &rootfs.upper, e))
+    Layers::open(paths, rootfs.owners).map_err(|e| Error::io("open the layers of", &rootfs.upper, e))
 }
 
 fn unreadable(container_id: &str, (path, source): (Vec<u8>, io::Error)) -> Error {

@@ -51,16 +51,6 @@ pub enum Error {
         /// The rule that it breaks.
         rule: String,
     },
-    /// Owners are mapped, which this cannot undo.
-    #[error("{action} container {container}: its files have the owners of a user namespace ({owners})")]
-    Mapped {
-        /// What was to be done.
-        action: &'static str,
-        /// The container.
-        container: String,
-        /// Its mapping of users.
-        owners: String,
-    },
     /// No image here has this name or id.
     #[error("no such image: {0}")]
     NoSuchImage(String),
@@ -444,7 +434,6 @@ impl Error {
             | Error::ContainerId(_)
             | Error::Lease { .. }
             | Error::IdMap { .. }
-            | Error::Mapped { .. }
             | Error::AmbiguousId(_)
             | Error::NotAnImage { .. }
             | Error::Artifact { .. }

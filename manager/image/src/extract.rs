@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
+use crate::Owners;
 use crate::archive::{Archive, Entry, Failure as ArchiveFailure, Kind, Time};
 use crate::unpack::{Limits, Tally, beneath, components, set_xattrs, times};
 
@@ -38,11 +39,12 @@ pub(crate) enum Failure {
     Archive(io::Error),
 }
 
-/// Unpack `stream` in `folder`.
+/// Unpack `stream` in `folder`. `mapped`: owners are those of a user namespace.
 pub(crate) fn extract(
     stream: impl Read,
     folder: &OwnedFd,
     owner: Owner,
+    mapped: Option<&Owners>,
     cancelled: &CancellationToken,
 ) -> Result<(), Failure> {
     let limits = Limits::default();
@@ -50,7 +52,6 @@ pub(crate) fn extract(
     let mut tally = Tally::new(&limits);
     let mut extraction = Extraction {
         root: folder,
-        owner,
         dated: Vec::new(),
         remembered_bytes: 0,
         buffer: vec![0; BUFFER_BYTES],
@@ -60,12 +61,18 @@ pub(crate) fn extract(
             let ended = "the container has ended, or nobody waits for it any more";
             return Err(Failure::Archive(io::Error::new(io::ErrorKind::BrokenPipe, ended)));
         }
-        let Some(entry) = archive.next().map_err(of_archive)? else {
+        let Some(mut entry) = archive.next().map_err(of_archive)? else {
             break;
         };
         tally
             .add(&entry)
             .map_err(io::Error::other)
+            .and_then(|()| {
+                if let Owner::One { uid, gid } = owner {
+                    (entry.uid, entry.gid) = (uid, gid);
+                }
+                mapped.map_or(Ok(()), |mapped| mapped.placed(&mut entry))
+            })
             .and_then(|()| extraction.put(&entry, &mut archive))
             .map_err(|e| Failure::Entry(entry.path, e))?;
     }
@@ -83,7 +90,6 @@ fn of_archive(failure: ArchiveFailure) -> Failure {
 
 struct Extraction<'a> {
     root: &'a OwnedFd,
-    owner: Owner,
     /// Folders, and the times that they are to have.
     dated: Vec<(Vec<u8>, Time)>,
     remembered_bytes: usize,
@@ -135,7 +141,7 @@ impl Extraction<'_> {
                 rustix::fs::symlinkat(entry.link.as_slice(), &parent, *name)?;
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let link = rustix::fs::openat(&parent, *name, flags, Mode::empty())?;
-                self.own(link.as_fd(), entry)?;
+                own(link.as_fd(), entry)?;
                 let nofollow = AtFlags::SYMLINK_NOFOLLOW;
                 Ok(rustix::fs::utimensat(
                     &parent,
@@ -144,7 +150,7 @@ impl Extraction<'_> {
                     nofollow,
                 )?)
             }
-            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => self.node(&parent, name, entry),
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => node(&parent, name, entry),
         }
     }
 
@@ -177,7 +183,7 @@ impl Extraction<'_> {
             rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
         }
         let folder = open_folder(parent, name)?;
-        self.own(folder.as_fd(), entry)?;
+        own(folder.as_fd(), entry)?;
         rustix::fs::fchmod(&folder, Mode::from_raw_mode(entry.mode))?;
         set_xattrs(folder.as_fd(), &entry.xattrs)?;
         self.remembered_bytes += path.len() + size_of::<(Vec<u8>, Time)>();
@@ -211,7 +217,7 @@ impl Extraction<'_> {
             self.copy(archive, &mut file, *length)?;
         }
         file.set_len(entry.size)?;
-        self.own(file.as_fd(), entry)?;
+        own(file.as_fd(), entry)?;
         // chown takes away setuid bits and capabilities, so both come after it.
         rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode))?;
         set_xattrs(file.as_fd(), &entry.xattrs)?;
@@ -232,40 +238,6 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    fn node(&self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
-        let kind = match entry.kind {
-            Kind::CharDevice => FileType::CharacterDevice,
-            Kind::BlockDevice => FileType::BlockDevice,
-            _ => FileType::Fifo,
-        };
-        let device = rustix::fs::makedev(entry.device.0, entry.device.1);
-        rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-        if FileType::from_raw_mode(rustix::fs::fstat(&node)?.st_mode) != kind {
-            return Err(io::Error::other("somebody has put another thing in its place"));
-        }
-        self.own(node.as_fd(), entry)?;
-        // By its descriptor: a name could have become a link.
-        let itself = format!("/proc/self/fd/{}", node.as_raw_fd());
-        rustix::fs::chmodat(CWD, &itself, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
-        Ok(rustix::fs::utimensat(
-            CWD,
-            &itself,
-            &times(entry.modified),
-            AtFlags::empty(),
-        )?)
-    }
-
-    fn own(&self, object: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
-        let (uid, gid) = match self.owner {
-            Owner::OfEntry => (entry.uid, entry.gid),
-            Owner::One { uid, gid } => (uid, gid),
-        };
-        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        Ok(rustix::fs::chownat(object, "", uid, gid, AtFlags::EMPTY_PATH)?)
-    }
-
     /// Folders get their times when nothing is made in them any more. One that has moved meanwhile keeps what it has.
     fn date_folders(&self) {
         for (path, modified) in self.dated.iter().rev() {
@@ -279,6 +251,36 @@ impl Extraction<'_> {
             }
         }
     }
+}
+
+fn node(parent: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
+    let kind = match entry.kind {
+        Kind::CharDevice => FileType::CharacterDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+        _ => FileType::Fifo,
+    };
+    let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+    rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&node)?.st_mode) != kind {
+        return Err(io::Error::other("somebody has put another thing in its place"));
+    }
+    own(node.as_fd(), entry)?;
+    // By its descriptor: a name could have become a link.
+    let itself = format!("/proc/self/fd/{}", node.as_raw_fd());
+    rustix::fs::chmodat(CWD, &itself, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
+    Ok(rustix::fs::utimensat(
+        CWD,
+        &itself,
+        &times(entry.modified),
+        AtFlags::empty(),
+    )?)
+}
+
+fn own(object: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
+    let (uid, gid) = (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)));
+    Ok(rustix::fs::chownat(object, "", uid, gid, AtFlags::EMPTY_PATH)?)
 }
 
 const FOLDER: OFlags = OFlags::RDONLY
@@ -309,6 +311,7 @@ mod tests {
             stream.as_slice(),
             &root,
             Owner::OfEntry,
+            None,
             &CancellationToken::new(),
         );
         unpacked.map_err(|failure| match failure {

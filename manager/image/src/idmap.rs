@@ -4,6 +4,8 @@
 //! folders through mounts that shift owners (`mount_setattr(2)`, `MOUNT_ATTR_IDMAP`), so that containers of
 //! different mappings share them and nothing is copied. Source: the kernel's Documentation/filesystems/idmappings.rst.
 
+mod shift;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,6 +13,9 @@ use crate::Error;
 
 /// The kernel takes as many ranges (`UID_GID_MAP_MAX_EXTENTS`).
 const RANGES_MAX: usize = 340;
+
+/// What a process sees of owners that its user namespace lacks (`/proc/sys/kernel/overflowuid`, if nobody changed it).
+const NOBODY: u32 = 65_534;
 
 /// Ids in a row, as a line of `/proc/PID/uid_map` has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +80,34 @@ impl IdMap {
         })
     }
 
+    /// The container's id for one of the host.
+    pub fn to_container(&self, id: u32) -> Option<u32> {
+        self.0.iter().find_map(|range| {
+            let behind = id.checked_sub(range.host)?;
+            (behind < range.size).then(|| range.container + behind)
+        })
+    }
+
+    /// Its ranges, in the order in which they were given.
+    pub fn ranges(&self) -> &[IdRange] {
+        &self.0
+    }
+
     /// The host's id for one that the container must have.
     pub(crate) fn mapped(&self, id: u32) -> Result<u32, Error> {
         self.to_host(id).ok_or_else(|| Error::IdMap {
             map: self.to_string(),
             rule: format!("it lacks {id}, which the image's / belongs to"),
         })
+    }
+}
+
+impl Owners {
+    /// The user and group of the host that are the container's root.
+    pub fn root(&self) -> (u32, u32) {
+        // Both maps have one: see IdMap::new.
+        let root = |map: &IdMap| map.to_host(0).unwrap_or(NOBODY);
+        (root(&self.uids), root(&self.gids))
     }
 }
 
@@ -140,6 +167,8 @@ mod tests {
         assert_eq!(map.to_string(), "0:1000:1,1:100000:65535");
         let hosts = [0, 1, 65535, 65536].map(|id| map.to_host(id));
         assert_eq!(hosts, [Some(1000), Some(100_000), Some(165_534), None]);
+        let back = [1000, 100_000, 165_534, 0, 165_535].map(|id| map.to_container(id));
+        assert_eq!(back, [Some(0), Some(1), Some(65535), None, None]);
     }
 
     #[test]

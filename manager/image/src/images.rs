@@ -398,8 +398,16 @@ impl Images {
     /// Copy the folder at `path` in a container's root file system into the empty folder `to`: files with owner, mode,
     /// times, attributes, links and holes. Links on the way are followed as in the container. False: there is no
     /// folder.
-    pub fn copy_folder(&self, container_id: &str, path: &[u8], to: &Path) -> Result<bool, Error> {
-        commit::copy_folder(&self.store, container_id, path, to)
+    ///
+    /// Owners are those that the container sees; with `shifted`, those that its user namespace gives them on the host.
+    pub fn copy_folder(
+        &self,
+        container_id: &str,
+        path: &[u8],
+        to: &Path,
+        shifted: Option<&Owners>,
+    ) -> Result<bool, Error> {
+        commit::copy_folder(&self.store, container_id, path, to, shifted)
     }
 
     /// Remove a container's upper and work folders and its lease. Nothing may be mounted on them. Idempotent.

@@ -11,17 +11,19 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
-use crate::Error;
 use crate::archive::Entry;
 use crate::extract::{self, Owner};
 use crate::overlay::{self, Data, Layers};
 use crate::pack::Packer;
+use crate::{Error, Owners};
 
 /// The root of a container that is seen as its processes see it.
 pub struct LiveTree {
     root: OwnedFd,
     /// For errors.
     container: String,
+    /// Of its user namespace, if it has one of its own.
+    owners: Option<Owners>,
 }
 
 /// What is at a path. A link as the last name is not followed.
@@ -46,11 +48,15 @@ struct Found {
 }
 
 impl LiveTree {
-    /// `root` is the container's `/`.
-    pub fn new(root: OwnedFd, container: &str) -> LiveTree {
+    /// `root` is the container's `/`. With `owners`, archives have those that the container's processes see.
+    ///
+    /// To write there, a thread has to be the namespace's root by its `fsuid` and `fsgid`: what it makes is its own at
+    /// first, and volumes with mapped owners take nobody's files whom the namespace lacks.
+    pub fn new(root: OwnedFd, container: &str, owners: Option<Owners>) -> LiveTree {
         LiveTree {
             root,
             container: container.to_owned(),
+            owners,
         }
     }
 
@@ -106,13 +112,16 @@ impl LiveTree {
         };
         if FileType::from_raw_mode(found.status.st_mode) == FileType::Directory {
             let folder = reopen_folder(&found.object).map_err(|e| self.failed(path, e.into()))?;
-            let layers = Layers::of_tree(folder);
+            let layers = Layers::of_tree(folder, self.owners.clone());
             let root = layers.root();
             overlay::walk(&layers, root, cancelled, &mut put)
         } else {
             overlay::opened(found.object, b"")
                 .and_then(|item| {
                     let mut item = item.ok_or_else(|| io::Error::other("no archive can have a socket"))?;
+                    if let Some(owners) = &self.owners {
+                        owners.seen(&mut item.entry);
+                    }
                     let data = item.open_whole(cancelled)?;
                     put(&item.entry, data)
                 })
@@ -133,9 +142,11 @@ impl LiveTree {
         let found = self.find(path, OFlags::DIRECTORY)?;
         let folder = reopen_folder(&found.object).map_err(|e| self.failed(path, e.into()))?;
         let owner = owner.map_or(Owner::OfEntry, |(uid, gid)| Owner::One { uid, gid });
-        extract::extract(archive, &folder, owner, cancelled).map_err(|failure| match failure {
-            extract::Failure::Entry(entry, e) => self.failed(&[path, entry.as_slice()].join(&b'/'), e),
-            extract::Failure::Archive(e) => Error::Input(e),
+        extract::extract(archive, &folder, owner, self.owners.as_ref(), cancelled).map_err(|failure| {
+            match failure {
+                extract::Failure::Entry(entry, e) => self.failed(&[path, entry.as_slice()].join(&b'/'), e),
+                extract::Failure::Archive(e) => Error::Input(e),
+            }
         })
     }
 
@@ -204,7 +215,7 @@ mod tests {
         fs::write(root.join("etc/deep/file"), "inside").unwrap();
         fs::write(folder.path().join("file"), "outside").unwrap();
         let open = fs::File::open(&root).unwrap();
-        (folder, LiveTree::new(open.into(), "c"))
+        (folder, LiveTree::new(open.into(), "c", None))
     }
 
     fn packed(tree: &LiveTree, path: &str) -> Vec<(String, String)> {

@@ -29,6 +29,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use crate::Owners;
+use crate::archive::Entry;
 use crate::marks::marks;
 use crate::unpack::join;
 use names::Names;
@@ -44,6 +46,8 @@ pub(crate) struct Layers {
     roots: Vec<OwnedFd>,
     /// It is a container's tree with all that is mounted in it, not a layer.
     is_live: bool,
+    /// By which the files of the top one are on the host. Those of the layers below are as the image has them.
+    owners: Option<Owners>,
 }
 
 /// A folder that an overlay shows, as a place in it.
@@ -71,12 +75,17 @@ struct Part {
 pub(crate) struct Found<'a> {
     pub(crate) parent: BorrowedFd<'a>,
     pub(crate) status: Stat,
+    /// The layer that shows it.
+    pub(crate) layer: usize,
     /// For a folder, the layers that it is merged from, top first; else none.
     pub(crate) layers: Vec<usize>,
 }
 
 impl Layers {
-    pub(crate) fn open<'a>(paths: impl IntoIterator<Item = &'a Path>) -> io::Result<Layers> {
+    pub(crate) fn open<'a>(
+        paths: impl IntoIterator<Item = &'a Path>,
+        owners: Option<Owners>,
+    ) -> io::Result<Layers> {
         // The paths are the store's own. That of a mounted image is a link of /proc.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |path: &Path| rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
@@ -84,14 +93,16 @@ impl Layers {
         Ok(Layers {
             roots: roots?,
             is_live: false,
+            owners,
         })
     }
 
     /// A tree by itself, with all that is mounted in it but the kernel's own file systems.
-    pub(crate) fn of_tree(root: OwnedFd) -> Layers {
+    pub(crate) fn of_tree(root: OwnedFd, owners: Option<Owners>) -> Layers {
         Layers {
             roots: vec![root],
             is_live: true,
+            owners,
         }
     }
 
@@ -101,6 +112,32 @@ impl Layers {
             path: Vec::new(),
             layers: (0..self.roots.len()).collect(),
         }
+    }
+
+    /// Give what was found in a layer the owners that the container sees.
+    pub(crate) fn own(&self, entry: &mut Entry, layer: usize) {
+        if let (Some(owners), 0) = (&self.owners, layer) {
+            owners.seen(entry);
+        }
+    }
+
+    /// The entry of a folder that is open, as its topmost layer has it.
+    fn looks(&self, open: &OpenFolder, path: &[u8]) -> io::Result<Option<Entry>> {
+        let Some(part) = open.parts.first() else {
+            return Ok(None);
+        };
+        let mut looks = entry::folder(part.folder.as_fd(), path.to_vec())?;
+        self.own(&mut looks, part.layer);
+        Ok(Some(looks))
+    }
+
+    /// Read what is called `name` in an open folder, see [`item`].
+    fn item(&self, found: &Found<'_>, name: &[u8], path: &[u8]) -> io::Result<Option<Item>> {
+        let mut item = item(found.parent, name, path)?;
+        if let Some(item) = &mut item {
+            self.own(&mut item.entry, found.layer);
+        }
+        Ok(item)
     }
 
     /// Open a folder in each of its layers. One that has gone meanwhile, or is another thing now, has no parts.
@@ -194,6 +231,7 @@ impl OpenFolder {
                     found = Some(Found {
                         parent: part.folder.as_fd(),
                         status,
+                        layer: part.layer,
                         layers: if is_folder { vec![part.layer] } else { Vec::new() },
                     });
                 }

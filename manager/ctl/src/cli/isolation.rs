@@ -23,7 +23,8 @@ pub(crate) struct IsolationFlags {
     /// View of the tree of cgroups: private or host
     #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
     cgroupns: String,
-    /// User ids: host
+    /// User ids: host, auto (ids that no other container has; auto:size=N), or those of container:NAME; else as the
+    /// manager's userns-remap says
     #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
     userns: String,
     /// no-new-privileges, seccomp=FILE (or unconfined, builtin), apparmor=PROFILE, systempaths=unconfined, label=disable (or
@@ -50,6 +51,7 @@ impl IsolationFlags {
             security_opts: security_opts.collect::<Result<_, _>>()?,
             sysctls: self.sysctl.iter().cloned().collect(),
             group_add: self.group_add.clone(),
+            ..ContainerIsolation::default()
         })
     }
 }

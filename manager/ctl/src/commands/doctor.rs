@@ -3,6 +3,7 @@
 
 mod configuration;
 mod machine;
+mod subordinate;
 
 use proto::v1::VersionRequest;
 use serde::Serialize;
@@ -76,6 +77,7 @@ pub(super) async fn doctor(client: &Client, target: &Target, format: Format) -> 
     }
     if let Host::Unix(_) = target.host {
         machine::look(&root, &mut findings);
+        findings.push(subordinate::look());
     } else {
         let advice = "run `managerctl system doctor` there";
         let found = format!("{} is another machine", target.host);

@@ -48,8 +48,17 @@ fn dockers(info: &Info) -> Value {
         "ServerVersion": version.version,
         "Plugins": {"Log": version.log_drivers, "Network": ["bridge", "host", "none"], "Volume": ["local"]},
         "DefaultAddressPools": pools.map(|pool| json!({"Base": pool.base, "Size": pool.size})).collect::<Vec<_>>(),
+        "SecurityOptions": security_options(info),
         "Warnings": info.warnings(),
     })
+}
+
+/// As docker names them.
+fn security_options(info: &Info) -> Vec<&'static str> {
+    let userns = (!info.userns_remap.is_empty()).then_some("name=userns");
+    std::iter::once("name=seccomp,profile=builtin")
+        .chain(userns)
+        .collect()
 }
 
 fn text(info: &Info) -> String {
@@ -92,6 +101,11 @@ fn text(info: &Info) -> String {
     listed(&mut lines, "DNS", &info.dns);
     listed(&mut lines, "  search", &info.dns_search);
     listed(&mut lines, "  options", &info.dns_options);
+    if !info.userns_remap.is_empty() {
+        lines.push(("Userns remap", info.userns_remap.clone()));
+        lines.push(("  users", info.userns_uid_map.clone()));
+        lines.push(("  groups", info.userns_gid_map.clone()));
+    }
     lines.extend([
         ("Machine", info.hostname.clone()),
         ("  system", info.operating_system.clone()),

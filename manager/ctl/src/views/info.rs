@@ -33,6 +33,9 @@ pub(crate) struct Info {
     pub(crate) configuration: Configuration,
     pub(crate) metrics_address: String,
     pub(crate) traces_endpoint: String,
+    pub(crate) userns_remap: String,
+    pub(crate) userns_uid_map: String,
+    pub(crate) userns_gid_map: String,
 }
 
 #[derive(Serialize)]
@@ -138,6 +141,9 @@ impl From<v1::InfoResponse> for Info {
             },
             metrics_address: info.metrics_address,
             traces_endpoint: info.traces_endpoint,
+            userns_remap: info.userns_remap,
+            userns_uid_map: info.userns_uid_map,
+            userns_gid_map: info.userns_gid_map,
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::container::Container;
 use crate::engine::{Inner, blocking};
 use crate::lifecycle::{Loan, Pace, Snapshot};
 use crate::volumes::MountPoint;
-use crate::{Error, run};
+use crate::{Error, run, userns};
 
 /// mount(2) takes one page, with the NUL at its end.
 const MOUNT_DATA_BYTES_MAX: usize = 4096;
@@ -54,7 +54,7 @@ impl Root {
         })
         .await?;
         Ok(Root {
-            tree: LiveTree::new(root, &container.id),
+            tree: LiveTree::new(root, &container.id, container.request.isolation.owners.clone()),
             held: loan.map_or_else(|| Held::Running(handle.watch()), Held::Stopped),
             container,
         })
@@ -114,6 +114,7 @@ fn is_below(path: &str, folder: &str) -> bool {
 /// Mount the layers of a container that does not run, where only this descriptor leads.
 fn mounted(engine: &Inner, id: &str) -> Result<OwnedFd, Error> {
     let rootfs = engine.images.rootfs(id)?;
+    let (rootfs, _layers) = userns::mounts::layers(&rootfs, &engine.config.parts())?;
     let options = rootfs.overlay_options().join(",");
     if options.len() >= MOUNT_DATA_BYTES_MAX {
         return Err(Error::invalid(

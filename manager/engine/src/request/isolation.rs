@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use image::Owners;
 use serde::{Deserialize, Serialize};
 
 use super::{CreateRequest, Network, check_strings, container_of};
@@ -40,14 +41,78 @@ pub struct Isolation {
     pub uts: String,
     /// What it sees of the tree of cgroups.
     pub cgroup: String,
-    /// User ids; `host`, which is the default.
+    /// User ids: `host`, or none that another container has: `auto`, `auto:size=N`; or another's: `container:` as above.
+    /// Empty is as the manager's `userns-remap` says.
     pub userns: String,
+    /// The ids of the host that it has; None: they are the host's own. On record alone: nobody asks for it.
+    #[serde(with = "as_text")]
+    pub owners: Option<Owners>,
     /// `docker run --security-opt`: `no-new-privileges`, `seccomp=unconfined`, ...
     pub security_opts: Vec<String>,
     /// Names and values.
     pub sysctls: BTreeMap<String, String>,
     /// More groups of its main process: ids, or names in the container's /etc/group.
     pub group_add: Vec<String>,
+}
+
+/// What [`Isolation::userns`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Userns<'a> {
+    Default,
+    Host,
+    Auto {
+        size: Option<u32>,
+    },
+    /// Name or id, and id on record.
+    Of(&'a str),
+}
+
+impl Userns<'_> {
+    pub(crate) fn parse(mode: &str) -> Result<Userns<'_>, Error> {
+        let refuse = |why: &str| Err(Error::invalid("userns", format!("{mode:?}: {why}")));
+        let (kind, rest) = mode.split_once(':').unwrap_or((mode, ""));
+        match (kind, rest) {
+            ("", "") => Ok(Userns::Default),
+            ("host", "") => Ok(Userns::Host),
+            ("auto", "") => Ok(Userns::Auto { size: None }),
+            ("auto", options) => {
+                let size = options.strip_prefix("size=").and_then(|size| size.parse().ok());
+                match size.filter(|size| *size > 0) {
+                    Some(size) => Ok(Userns::Auto { size: Some(size) }),
+                    None => refuse("of options there is size=N, the number of its ids, from 1 on"),
+                }
+            }
+            ("container", "") => refuse(NO_CONTAINER),
+            ("container", name) => Ok(Userns::Of(name)),
+            _ => refuse("invalid mode: there are host, auto, auto:size=N and container:NAME"),
+        }
+    }
+}
+
+/// Mappings of ids on record: those of users and of groups, as mount options have them.
+mod as_text {
+    use super::{Deserialize, Owners, Serialize};
+    use serde::{Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::ref_option, reason = "serde gives it so")]
+    pub(super) fn serialize<S: Serializer>(owners: &Option<Owners>, to: S) -> Result<S::Ok, S::Error> {
+        let text = owners
+            .as_ref()
+            .map(|owners| [owners.uids.to_string(), owners.gids.to_string()]);
+        text.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Owners>, D::Error> {
+        let read = |text: String| text.parse().map_err(D::Error::custom);
+        let text: Option<[String; 2]> = Option::deserialize(from)?;
+        text.map(|[uids, gids]| {
+            Ok(Owners {
+                uids: read(uids)?,
+                gids: read(gids)?,
+            })
+        })
+        .transpose()
+    }
 }
 
 /// What [`Isolation::security_opts`] says.
@@ -123,7 +188,6 @@ pub(super) fn check(request: &CreateRequest) -> Result<(), Error> {
         ("ipc", &isolation.ipc, &["private", "none", "shareable"]),
         ("uts", &isolation.uts, &["private"]),
         ("cgroup", &isolation.cgroup, &["private"]),
-        ("userns", &isolation.userns, &[]),
     ] {
         let refuse = |why: &str| Err(Error::invalid(field, format!("{mode:?}: {why}")));
         match container_of(mode).filter(|_| matches!(field, "pid" | "ipc")) {
@@ -133,6 +197,8 @@ pub(super) fn check(request: &CreateRequest) -> Result<(), Error> {
             None => return refuse("invalid mode"),
         }
     }
+    check_strings("userns", std::slice::from_ref(&isolation.userns))?;
+    Userns::parse(&isolation.userns)?;
     check_network_of(request)?;
     if isolation.uts == "host" && !request.hostname.is_empty() {
         return Err(Error::invalid(
@@ -263,6 +329,52 @@ mod tests {
         ] {
             assert!(security(&[odd]).is_err(), "{odd}");
         }
+    }
+
+    #[test]
+    fn user_namespaces_are_dockers_and_some_of_podmans() {
+        let auto = |size| Userns::Auto { size };
+        for (mode, expected) in [
+            ("", Userns::Default),
+            ("host", Userns::Host),
+            ("auto", auto(None)),
+            ("auto:size=1024", auto(Some(1024))),
+            ("container:web", Userns::Of("web")),
+        ] {
+            assert_eq!(Userns::parse(mode).unwrap(), expected);
+        }
+        for odd in [
+            "private",
+            "keep-id",
+            "host:x",
+            "container:",
+            "auto:size=0",
+            "auto:size=x",
+            "auto:uidmapping=0:1:1",
+        ] {
+            assert!(Userns::parse(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn the_ids_on_record_are_read_back_and_an_older_record_has_none() {
+        let isolation = Isolation {
+            owners: Some(Owners {
+                uids: "0:100000:10,10:5:1".parse().unwrap(),
+                gids: "0:7:1".parse().unwrap(),
+            }),
+            ..Isolation::default()
+        };
+        let text = serde_json::to_string(&isolation).unwrap();
+        assert!(
+            text.contains(r#""owners":["0:100000:10,10:5:1","0:7:1"]"#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Isolation>(&text).unwrap(), isolation);
+        assert_eq!(
+            serde_json::from_str::<Isolation>("{}").unwrap(),
+            Isolation::default()
+        );
     }
 
     #[test]

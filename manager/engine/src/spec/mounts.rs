@@ -11,6 +11,7 @@ use crate::request::CreateRequest;
 /// Size of /dev/shm, as with docker.
 const SHM_BYTES: u64 = 64 << 20;
 const SHM: &str = "/dev/shm";
+const QUEUES: &str = "/dev/mqueue";
 
 /// The files that a container has of its own, in /etc.
 const ETC_FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
@@ -30,6 +31,11 @@ pub(super) fn all(request: &CreateRequest, wanted: &[Value], given: &Given) -> V
     let mut mounts = kernel_file_systems(request.privileged, shm_bytes(request));
     if request.isolation.ipc == "none" {
         mounts.retain(|mount| mount["destination"] != SHM);
+    }
+    // Of the host's namespace another user namespace's root can mount none: it gets the host's, if that has one.
+    let has_host_queues = request.isolation.ipc != "host" || Path::new(QUEUES).is_dir();
+    if request.isolation.owners.is_some() && !has_host_queues {
+        mounts.retain(|mount| mount["destination"] != QUEUES);
     }
     // Shared memory is a file system of its own; that of queues comes with the namespace.
     let of_host = (request.isolation.ipc == "host").then_some(Path::new(SHM));
@@ -103,7 +109,7 @@ fn kernel_file_systems(privileged: bool, shm_bytes: u64) -> Vec<Value> {
             "cgroup",
             &[access, "nosuid", "noexec", "nodev"],
         ),
-        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount(QUEUES, "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount(
             "/dev/shm",
             "tmpfs",

@@ -1,17 +1,28 @@
 //! Volumes, binds and file systems in memory, as mounts of config.json.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
+use image::Owners;
 use serde_json::{Value, json};
 
+use super::id_mappings;
 use crate::request::{BindSource, Mount, Recursion, Source, TmpfsSource};
 use crate::sys;
+use crate::volumes::Seen;
 
-/// All of them; `sources` are those of the mounts that have any.
-pub(super) fn mounts(mounts: &[Mount], sources: &[PathBuf]) -> Vec<Value> {
+/// All of them; `sources` are those of the mounts that have any, `owners` those of the container's user namespace.
+pub(super) fn mounts(mounts: &[Mount], sources: &[Seen], owners: Option<&Owners>) -> Vec<Value> {
     let all = mounts.iter().zip(sources);
-    all.map(|(mount, source)| one(mount, source)).collect()
+    let all = all.map(|(mount, source)| {
+        let mut value = one(mount, &source.path);
+        if let Some(owners) = owners.filter(|_| source.is_mapped) {
+            value["uidMappings"] = id_mappings(&owners.uids);
+            value["gidMappings"] = id_mappings(&owners.gids);
+        }
+        value
+    });
+    all.collect()
 }
 
 fn one(mount: &Mount, source: &Path) -> Value {

@@ -45,8 +45,14 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         ..User::default()
     };
     let source = |mount: &Mount| match &mount.source {
-        Source::Bind(bind) => PathBuf::from(&bind.path),
-        _ => PathBuf::from("/volume"),
+        Source::Bind(bind) => Seen {
+            path: bind.path.clone().into(),
+            is_mapped: false,
+        },
+        _ => Seen {
+            path: "/volume".into(),
+            is_mapped: true,
+        },
     };
     let sources: Vec<_> = container.mounts.iter().map(source).collect();
     let given = Given {
@@ -288,4 +294,41 @@ fn the_last_group_of_a_user_namespace_is_the_last_without_a_gap() {
     assert_eq!(last_of("5 7 2\n0 100000 3\n"), Some(2));
     assert_eq!(last_of("1 100000 65536\n"), None);
     assert_eq!(last_of(""), None);
+}
+
+#[test]
+fn ids_of_its_own_come_with_a_user_namespace_and_map_what_is_the_containers_alone() {
+    let mut request = CreateRequest::default();
+    request.isolation.owners = Some(Owners {
+        uids: "0:100000:1000,1000:300000:10".parse().unwrap(),
+        gids: "0:200000:500".parse().unwrap(),
+    });
+    request.binds.push(Bind {
+        source: "/bind".to_owned(),
+        target: "/bind".to_owned(),
+        read_only: false,
+    });
+    request.storage.mounts.push(Mount {
+        target: "/volume".to_owned(),
+        read_only: false,
+        source: Source::Volume(crate::request::VolumeSource::default()),
+    });
+    let config = built(request, &json!({"Cmd": ["x"]}));
+    let linux = &config["linux"];
+    let kinds: Vec<_> = linux["namespaces"].as_array().unwrap().iter().collect();
+    assert!(kinds.contains(&&json!({"type": "user"})), "{kinds:?}");
+    let uids = json!([
+        {"containerID": 0, "hostID": 100_000, "size": 1000},
+        {"containerID": 1000, "hostID": 300_000, "size": 10},
+    ]);
+    assert_eq!(linux["uidMappings"], uids);
+    assert_eq!(linux["sysctl"]["net.ipv4.ping_group_range"], "0 499");
+    let mapped = |place: &str| {
+        let mut mounts = config["mounts"].as_array().unwrap().iter();
+        let mount = mounts.find(|mount| mount["destination"] == place).unwrap();
+        mount["uidMappings"].clone()
+    };
+    assert_eq!(mapped("/volume"), uids);
+    assert_eq!(mapped("/bind"), Value::Null);
+    assert_eq!(mapped("/etc/hosts"), Value::Null);
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use image::Images;
+use image::{Images, Owners};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, open, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fstatat, mkdirat};
@@ -143,13 +143,15 @@ fn itself(folder: &OwnedFd) -> PathBuf {
 }
 
 /// Fill the volume at `data`, if it is empty, with what the image of container `id` has at `target`. `is_mounted`: its
-/// options have mounted another file system there.
+/// options have mounted another file system there. `shifted`: who sees the volume sees the owners that
+/// it has on the host, by this mapping.
 pub(crate) fn fill(
     images: &Images,
     id: &str,
     target: &str,
     data: &Path,
     is_mounted: bool,
+    shifted: Option<&Owners>,
 ) -> Result<(), Error> {
     let aside = Aside::of(data, is_mounted)?;
     resume(data, is_mounted)?;
@@ -160,7 +162,11 @@ pub(crate) fn fill(
     let copied = aside
         .begin()
         .map_err(Error::file("make the folder", &aside.place.join(aside.copying)))
-        .and_then(|copy| Ok(copy.fill(images, id, target, &aside.place)?.then_some(copy)));
+        .and_then(|copy| {
+            Ok(copy
+                .fill(images, id, target, &aside.place, shifted)?
+                .then_some(copy))
+        });
     let copy = match copied {
         Ok(Some(copy)) => copy,
         other => {
@@ -176,8 +182,15 @@ pub(crate) fn fill(
 
 impl Copy {
     /// Make the copy and write it to disk. False: there is nothing to be copied.
-    fn fill(&self, images: &Images, id: &str, target: &str, place: &Path) -> Result<bool, Error> {
-        if !images.copy_folder(id, target.as_bytes(), &itself(&self.files))? {
+    fn fill(
+        &self,
+        images: &Images,
+        id: &str,
+        target: &str,
+        place: &Path,
+        shifted: Option<&Owners>,
+    ) -> Result<bool, Error> {
+        if !images.copy_folder(id, target.as_bytes(), &itself(&self.files), shifted)? {
             return Ok(false);
         }
         image::copy_looks(&self.files, &self.looks)

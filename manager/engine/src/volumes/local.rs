@@ -87,6 +87,11 @@ impl LocalOptions {
         !matches!(self.kind.as_str(), "none" | "tmpfs")
     }
 
+    /// Whether its files are nobody's but containers': it goes with its last user, and was made for the first.
+    pub(crate) fn is_memory(&self) -> bool {
+        self.kind == "tmpfs"
+    }
+
     /// Has a name server to be asked before this can be mounted?
     pub(crate) fn names_a_server(&self) -> bool {
         self.servers().any(|(_, host)| host.parse::<IpAddr>().is_err())

@@ -20,6 +20,7 @@ use crate::engine::{Inner, blocking};
 use crate::request::storage::LOCAL;
 use crate::request::{Mount, Source, VolumeSource};
 use crate::store::VolumeRecord;
+use crate::userns;
 
 /// The containers for which a volume is mounted.
 type Slot = Arc<AsyncMutex<BTreeSet<String>>>;
@@ -93,11 +94,20 @@ impl Slots {
     }
 }
 
+/// What a mount is of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Empty for what has none.
+    pub(crate) path: PathBuf,
+    /// Its files are containers' alone, and have the owners on disk that these see: each by its own user namespace.
+    pub(crate) is_mapped: bool,
+}
+
 /// What config.json is to have as sources, as long as the runtime has not opened them.
 #[derive(Default)]
 pub(crate) struct Prepared {
-    /// One for each mount of the container; empty for what has none.
-    pub(crate) sources: Vec<PathBuf>,
+    /// One for each mount of the container.
+    pub(crate) sources: Vec<Seen>,
     /// Parts of volumes.
     parts: Vec<MountPoint>,
     /// Where plugins have mounted volumes for this run, by name.
@@ -109,12 +119,12 @@ pub(crate) async fn prepare(engine: &Arc<Inner>, container: &Container) -> Resul
     let mut prepared = Prepared::default();
     for mount in &container.mounts {
         let (source, part) = match &mount.source {
-            Source::Tmpfs(_) => (PathBuf::new(), None),
+            Source::Tmpfs(_) => (Seen::default(), None),
             Source::Bind(bind) => {
                 let (path, create) = (PathBuf::from(&bind.path), bind.create);
                 let made = path.clone();
                 blocking(move || if create { make_source(&made) } else { Ok(()) }).await?;
-                (path, None)
+                (Seen::of_others(path), None)
             }
             Source::Volume(volume) => {
                 let record = engine.store.volume_record(&volume.name).await?;
@@ -136,8 +146,18 @@ pub(crate) async fn prepare(engine: &Arc<Inner>, container: &Container) -> Resul
     Ok(prepared)
 }
 
+impl Seen {
+    /// What the host and others use as well: it shows the owners that it has.
+    fn of_others(path: PathBuf) -> Seen {
+        Seen {
+            path,
+            is_mapped: false,
+        }
+    }
+}
+
 /// The source of a mount, and what is to stay until the runtime has it.
-type Seen = (PathBuf, Option<MountPoint>);
+type Place = (Seen, Option<MountPoint>);
 
 /// The same for a volume of a plugin: where its data is besides. `there`: it is mounted for this run already.
 async fn prepare_plugin(
@@ -147,7 +167,7 @@ async fn prepare_plugin(
     volume: &VolumeSource,
     record: &VolumeRecord,
     there: Option<PathBuf>,
-) -> Result<(PathBuf, Seen), Error> {
+) -> Result<(PathBuf, Place), Error> {
     let (name, id) = (&volume.name, &container.id);
     let slot = engine.volumes.slots.of(name, id);
     engine.volumes.slots.note_plugin(name);
@@ -161,17 +181,17 @@ async fn prepare_plugin(
     };
     let copies = !volume.no_copy && container.runs == 0 && !others;
     let (engine, volume, id) = (Arc::clone(engine), volume.clone(), id.clone());
-    let target = mount.target.clone();
+    let (target, owners) = (mount.target.clone(), container.request.isolation.owners.clone());
     blocking(move || {
         if copies && data.is_dir() {
-            copy_up::fill(&engine.images, &id, &target, &data, true)?;
+            copy_up::fill(&engine.images, &id, &target, &data, true, owners.as_ref())?;
         }
         drop(users);
         if volume.subpath.is_empty() {
-            return Ok((data.clone(), (data, None)));
+            return Ok((data.clone(), (Seen::of_others(data), None)));
         }
         let part = MountPoint::of_part(&data, &volume.name, &volume.subpath, &engine.config.parts())?;
-        Ok((data, (part.place.clone(), Some(part))))
+        Ok((data, (Seen::of_others(part.place.clone()), Some(part))))
     })
     .await
 }
@@ -182,7 +202,7 @@ async fn prepare_volume(
     mount: &Mount,
     volume: &VolumeSource,
     record: &VolumeRecord,
-) -> Result<Seen, Error> {
+) -> Result<Place, Error> {
     let mut options = LocalOptions::parse(&record.options)?;
     let slot = engine.volumes.slots.of(&volume.name, &container.id);
     let mut users = Arc::clone(&slot).lock_owned().await;
@@ -198,6 +218,8 @@ async fn prepare_volume(
     // Only its first start fills an empty volume: what the container itself deletes does not come back.
     let copies = !volume.no_copy && container.runs == 0;
     let (name, subpath) = (volume.name.clone(), volume.subpath.clone());
+    let owners = container.request.isolation.owners.clone();
+    let is_mapped = options.as_ref().is_none_or(LocalOptions::is_memory);
     blocking(move || {
         folder::make(&engine.config.volumes(), &name)?;
         let data = engine.config.volume_data(&name);
@@ -211,13 +233,18 @@ async fn prepare_volume(
         failpoint::reach("volume.mounted");
         // A copy into what is mounted is made there, where other containers would see it in the making.
         if copies && (is_first || options.is_none()) {
-            copy_up::fill(&engine.images, &id, &target, &data, options.is_some())?;
+            let shifted = owners.as_ref().filter(|_| !is_mapped);
+            copy_up::fill(&engine.images, &id, &target, &data, options.is_some(), shifted)?;
         }
+        if let Some(owners) = owners.filter(|_| is_mapped) {
+            userns::mounts::check(&data, &owners)?;
+        }
+        let seen = |path| Seen { path, is_mapped };
         if subpath.is_empty() {
-            return Ok((data, None));
+            return Ok((seen(data), None));
         }
         let part = MountPoint::of_part(&data, &name, &subpath, &engine.config.parts())?;
-        Ok((part.place.clone(), Some(part)))
+        Ok((seen(part.place.clone()), Some(part)))
     })
     .await
 }

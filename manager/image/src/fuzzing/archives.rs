@@ -124,7 +124,7 @@ pub fn tar(content: &[u8], root: &Path, again: &Path) {
 }
 
 fn export(root: &Path) -> Vec<u8> {
-    let layers = Layers::open([root]).expect("open the layer");
+    let layers = Layers::open([root], None).expect("open the layer");
     overlay::export(&layers, &CancellationToken::new(), Vec::new()).expect("export the layer")
 }
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::data::gone;
 use super::links::Links;
 use super::names::{NAMES_BYTES_MAX, Names};
-use super::{Failure, Folder, Item, Layers, OpenFolder, entry, item};
+use super::{Failure, Folder, Item, Layers, OpenFolder};
 use crate::archive::Entry;
 
 /// One difference. Parents come before what is in them.
@@ -106,15 +106,15 @@ impl Walk<'_> {
             return Err(here(gone()));
         }
         let (open, below) = self.enter(&at).map_err(here)?;
-        let Some(top) = open.top() else { return Ok(()) };
-        let looks = entry::folder(top, path.clone()).map_err(here)?;
+        let Some(looks) = self.layers.looks(&open, &path).map_err(here)? else {
+            return Ok(());
+        };
         // What an opaque folder above hides is not there before: an unpacked layer needs each folder named anew.
-        let before = below
-            .top()
-            .filter(|_| !at.hidden)
-            .map(|folder| entry::folder(folder, path.clone()))
-            .transpose()
-            .map_err(here)?;
+        let before = if at.hidden {
+            None
+        } else {
+            self.layers.looks(&below, &path).map_err(here)?
+        };
         let is_opaque = before.is_some() && open.is_opaque();
         at.hidden |= is_opaque;
         let quiet = self.is_quiet(&path, &looks, before.as_ref(), at.existed);
@@ -234,7 +234,7 @@ impl Walk<'_> {
         if is_mount_point && is_empty_file(&found.status) {
             return Ok(None);
         }
-        if let Some(mut item) = item(found.parent, name, path)? {
+        if let Some(mut item) = self.layers.item(&found, name, path)? {
             self.links.note(&mut item)?;
             self.flush(levels)?;
             (self.visit)(Change::Put { item, existed })?;

@@ -62,7 +62,7 @@ impl Made {
             .iter()
             .map(|layer| self.folder.path().join(layer))
             .collect();
-        Layers::open(paths.iter().map(PathBuf::as_path)).unwrap()
+        Layers::open(paths.iter().map(PathBuf::as_path), None).unwrap()
     }
 
     /// What has changed, in the order in which it is told.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::data::{Data, gone};
 use super::links::Links;
 use super::names::{NAMES_BYTES_MAX, Names};
-use super::{Failure, Folder, Layers, OpenFolder, entry, is_of_kernel, item};
+use super::{Failure, Folder, Layers, OpenFolder, is_of_kernel};
 use crate::archive::Entry;
 use crate::pack::Packer;
 
@@ -73,8 +73,10 @@ impl Walk<'_> {
             return Err(here(gone()));
         }
         let open = self.layers.enter(&folder).map_err(here)?;
-        let Some(top) = open.top() else { return Ok(None) };
-        let looks = entry::folder(top, folder.path.clone()).map_err(here)?;
+        let (Some(top), Some(looks)) = (open.top(), self.layers.looks(&open, &folder.path).map_err(here)?)
+        else {
+            return Ok(None);
+        };
         (self.put)(&looks, Data::none()).map_err(here)?;
         let names = if self.layers.is_live && is_of_kernel(top) {
             Names::default()
@@ -107,7 +109,7 @@ impl Walk<'_> {
                 let layers = found.layers;
                 return Ok(Some(Folder { path, layers }));
             }
-            let Some(mut object) = item(found.parent, &name, &path).map_err(here)? else {
+            let Some(mut object) = self.layers.item(&found, &name, &path).map_err(here)? else {
                 continue;
             };
             self.links.note(&mut object).map_err(here)?;

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::Error;
+use crate::links::Linked;
 use crate::request::{CreateRequest, Names, Network};
 
 /// systemd's stub listens on the host's loopback; behind it is the file with the real servers.
@@ -16,12 +17,14 @@ const STUB_UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 pub(crate) const HOST_RESOLV: &str = "/etc/resolv.conf";
 const RESOLV_MAX_BYTES: u64 = 64 << 10;
 
-/// Write them into `folder`. `gateway` is the host's address on the bridge.
+/// Write them into `folder`. `gateway` is the host's address on the bridge, and `links` are others
+/// that it has names for.
 pub(crate) fn write(
     folder: &Path,
     hostname: &str,
     addresses: &[Ipv4Addr],
     gateway: Ipv4Addr,
+    links: &[Linked],
     request: &CreateRequest,
 ) -> Result<(), Error> {
     let put = |name: &str, content: &str| {
@@ -48,6 +51,9 @@ pub(crate) fn write(
         // With another's network come its files.
         Network::None | Network::Container => None,
     };
+    for link in links {
+        let _ = writeln!(hosts, "{}", link.line());
+    }
     for entry in &names.hosts {
         // Without a network there is no way to the host.
         if let Some(address) = entry.address(of_gateway) {

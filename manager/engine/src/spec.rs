@@ -25,7 +25,8 @@ use crate::Error;
 use crate::container::Container;
 use crate::error::short;
 use crate::joined::Joined;
-use crate::request::{CreateRequest, Network, Seccomp};
+use crate::links::Linked;
+use crate::request::{CreateRequest, Network, Resources, Seccomp};
 use cgroups::Cgroups;
 pub(crate) use mounts::{mount_points, shm_bytes};
 pub(crate) use update::{update, update_from_any};
@@ -70,6 +71,8 @@ pub(crate) struct Given<'a> {
     pub(crate) init: &'a Path,
     /// What it has of other containers.
     pub(crate) joined: &'a Joined,
+    /// Those that it has names for.
+    pub(crate) links: &'a [Linked],
     /// The file system of its shared memory, if that is not new.
     pub(crate) shm: Option<&'a Path>,
 }
@@ -119,7 +122,12 @@ pub(crate) fn config(
         linux["sysctl"][name] = json!(value);
     }
     let (hostname, domainname) = given.joined.names(container);
-    let mut process = process::main(container, image, user, &capabilities, &hostname);
+    let links = given
+        .links
+        .iter()
+        .flat_map(|link| link.variables(&container.name));
+    let links: Vec<_> = links.collect();
+    let mut process = process::main(container, image, user, &capabilities, (&hostname, &links));
     process["noNewPrivileges"] = json!(security.no_new_privileges);
     if !security.apparmor_profile.is_empty() {
         process["apparmorProfile"] = json!(security.apparmor_profile);
@@ -145,11 +153,15 @@ pub(crate) fn config(
 
 /// Its path, from the root of each hierarchy.
 fn cgroup(container: &Container) -> String {
-    let parent = match container.request.resources.cgroup_parent.trim_matches('/') {
+    let parent = cgroup_parent(&container.request.resources);
+    format!("/{parent}/{}", container.id)
+}
+
+fn cgroup_parent(resources: &Resources) -> &str {
+    match resources.cgroup_parent.trim_matches('/') {
         "" => CGROUP_PARENT,
         asked => asked,
-    };
-    format!("/{parent}/{}", container.id)
+    }
 }
 
 /// The container's own name for itself.

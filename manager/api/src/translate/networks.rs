@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::{Engine, Error, Joined, Joining, Network, NetworkInspection, UserNetwork};
+use engine::{Engine, Error, Joined, Joining, Link, Network, NetworkInspection, UserNetwork};
 use proto::v1;
 
 /// What a container's request says of networks: one that is built in, another container's, or those that users made.
@@ -59,15 +59,21 @@ pub(crate) fn joining(place: v1::NetworkPlace) -> Result<Joining, Error> {
     Ok(Joining {
         network: place.network,
         aliases: place.aliases,
+        links: links(&place.links)?,
         address,
         mac,
     })
+}
+
+pub(crate) fn links(texts: &[String]) -> Result<Vec<Link>, Error> {
+    texts.iter().map(|text| Link::parse(text)).collect()
 }
 
 pub(crate) fn place(joining: Joining) -> v1::NetworkPlace {
     v1::NetworkPlace {
         network: joining.network,
         aliases: joining.aliases,
+        links: joining.links.iter().map(ToString::to_string).collect(),
         ip: joining
             .address
             .map(|address| address.to_string())
@@ -126,6 +132,7 @@ fn of_container((network, joined): (Arc<UserNetwork>, Joined)) -> v1::ContainerN
             .unwrap_or_default(),
         mac: mac_text(joined.mac()),
         link: format!("eth{}", joined.slot),
+        links: joined.wanted.links.iter().map(ToString::to_string).collect(),
         aliases: joined.wanted.aliases,
     }
 }

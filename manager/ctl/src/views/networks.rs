@@ -73,6 +73,7 @@ pub(crate) struct Place {
     gateway: Option<String>,
     mac_address: String,
     aliases: Vec<String>,
+    links: Vec<String>,
     link: String,
 }
 
@@ -84,6 +85,7 @@ impl From<&v1::ContainerNetwork> for Place {
             gateway: unless_empty(&network.gateway),
             mac_address: network.mac.clone(),
             aliases: network.aliases.clone(),
+            links: network.links.clone(),
             link: network.link.clone(),
         }
     }

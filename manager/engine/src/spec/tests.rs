@@ -54,6 +54,7 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         sources: &sources,
         init: Path::new("/usr/libexec/init"),
         joined: &Joined::default(),
+        links: &[],
         shm: None,
     };
     super::config(&container, &image, &user, &given).unwrap()

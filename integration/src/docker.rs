@@ -187,6 +187,11 @@ impl Drop for Docker {
         });
         // Its data-root, mounted onto itself, is unmounted by the dockerd that mounted it, or by none that was killed.
         let _ = run(self.peers.command("umount").arg(self.folder.join("data")));
+        // The host's network namespace, which it holds once a container has had that.
+        let _ = run(self
+            .peers
+            .command("umount")
+            .arg(self.folder.join("run/netns/default")));
         // The parents of its containers' groups are dockerd's, which leaves them empty.
         let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
         for hierarchy in hierarchies

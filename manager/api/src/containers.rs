@@ -271,6 +271,7 @@ impl Service for Containers {
             container: start.container,
             stdin: start.stdin,
             replay: start.replay,
+            without_output: start.without_output,
         };
         let attachment = self.0.attach(request).await.map_err(status)?;
         let attached = v1::Attached {

@@ -308,6 +308,23 @@ pub(crate) enum PullPolicy {
     Never,
 }
 
+/// One that `run` joins to its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttachedStream {
+    Stdin,
+    Stdout,
+    Stderr,
+}
+
+fn attached_stream(text: &str) -> Result<AttachedStream, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "stdin" => Ok(AttachedStream::Stdin),
+        "stdout" => Ok(AttachedStream::Stdout),
+        "stderr" => Ok(AttachedStream::Stderr),
+        _ => Err("valid streams are STDIN, STDOUT and STDERR".to_owned()),
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// Print help
@@ -319,6 +336,9 @@ pub(crate) struct Create {
     /// Give the container a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
+    /// Attach only some streams: stdin, stdout, stderr
+    #[arg(short, long, value_name = "STREAM", value_parser = attached_stream)]
+    pub(crate) attach: Vec<AttachedStream>,
     /// Remove the container when it has exited
     #[arg(long)]
     pub(crate) rm: bool,
@@ -380,6 +400,9 @@ pub(crate) struct Create {
     /// When to pull the image
     #[arg(long, value_enum, value_name = "WHEN", default_value = "missing")]
     pub(crate) pull: PullPolicy,
+    /// Do not show how the pull goes on
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     /// Variant of the image to pull, as os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM", default_value = "", hide_default_value = true)]
     pub(crate) platform: String,
@@ -737,6 +760,14 @@ mod tests {
         assert!(run("run image").session.sig_proxy);
         assert!(run("run --sig-proxy image").session.sig_proxy);
         assert!(!run("run --sig-proxy=false image").session.sig_proxy);
+    }
+
+    #[test]
+    fn streams_to_attach_are_named_in_any_case() {
+        let attached = run("run -a stdin -a STDERR image").create.attach;
+        assert_eq!(attached, [AttachedStream::Stdin, AttachedStream::Stderr]);
+        assert!(run("run image").create.attach.is_empty());
+        assert!(parse("run -a stdlog image").is_err());
     }
 
     #[test]

@@ -67,6 +67,10 @@ pub(crate) struct Session<M> {
 pub(crate) struct Options {
     /// Relay stdin.
     pub(crate) stdin: bool,
+    /// Drop what comes on stdout, and that of a terminal.
+    pub(crate) without_stdout: bool,
+    /// Drop what comes on stderr.
+    pub(crate) without_stderr: bool,
     pub(crate) detach_keys: DetachKeys,
     /// The window size that the manager knows already.
     pub(crate) window: Option<WindowSize>,
@@ -76,6 +80,13 @@ pub(crate) struct Options {
     pub(crate) signals_to: Option<String>,
     /// The container to start, once everything that it could write will be seen.
     pub(crate) start: Option<String>,
+}
+
+impl Options {
+    /// Only input is relayed, and at its end the session is over.
+    pub(crate) fn shows_nothing(&self) -> bool {
+        self.without_stdout && self.without_stderr
+    }
 }
 
 /// How a session ended.

@@ -20,6 +20,8 @@ pub struct AttachRequest {
     pub stdin: bool,
     /// First what the container has written so far.
     pub replay: bool,
+    /// Deliver nothing: the output ends when the client's input has, and all of it is the container's.
+    pub without_output: bool,
 }
 
 /// An attached client's ends. Dropping both detaches.
@@ -52,7 +54,11 @@ impl Engine {
         };
         let plan = created.logging.plan()?.file;
         let reading = handle.logs.reading();
-        let follower = Follower::open(reading, &self.0.log_watcher, from, plan, Claim::Output).await?;
+        let follower = if request.without_output {
+            None
+        } else {
+            Some(Follower::open(reading, &self.0.log_watcher, from, plan, Claim::Output).await?)
+        };
 
         let (sender, output) = mpsc::channel(OUTPUT_QUEUE_MAX);
         let (input, inputs) = mpsc::channel(INPUT_QUEUE_MAX);
@@ -60,6 +66,7 @@ impl Engine {
             .then(|| bundle::stdin(&self.0.config.bundle(&snapshot.container.id)));
         let close_at_end = created.stdin_once && !created.tty;
         let (state, mut started, client) = (handle.watch(), handle.watch(), sender.clone());
+        let until_all_is_fed = request.without_output.then(|| sender.clone());
         tokio::spawn(async move {
             let running = started.wait_for(|snapshot| snapshot.shim.is_some() || snapshot.has_ended(run));
             let shim = tokio::select! {
@@ -72,8 +79,11 @@ impl Engine {
                 () = input::forward(inputs, &shim, "", fifo.as_deref(), close_at_end) => {}
                 _ = ended(&mut started, run) => {}
             }
+            drop(until_all_is_fed);
         });
-        tokio::spawn(deliver(follower, state, run, sender));
+        if let Some(follower) = follower {
+            tokio::spawn(deliver(follower, state, run, sender));
+        }
         Ok(Attachment {
             tty: created.tty,
             output,

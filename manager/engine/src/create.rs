@@ -13,7 +13,7 @@ use crate::lifecycle::Handle;
 use crate::networks::Joining;
 use crate::request::{CreateRequest, Healthcheck, Network};
 use crate::spec::{self, cgroups::Cgroups, layers::Layers};
-use crate::{Error, joined, names, userns, volumes};
+use crate::{Error, joined, links, names, userns, volumes};
 
 /// Made-up names are short, so one may be taken; then another is tried.
 const NAME_ATTEMPTS: u32 = 20;
@@ -79,6 +79,7 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<Prep
         };
         engine.images.check_trust(&request.image, &image)?;
         joined::resolve(&engine, &mut request)?;
+        links::resolve(&engine, &mut request)?;
         let command = spec::process::command(&request, &image.config)?;
         let stop_signal = spec::process::stop_signal(&request, &image.config)?;
         let config: Value = serde_json::from_str(&image.config_json).unwrap_or_default();

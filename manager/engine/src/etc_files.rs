@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::Error;
+use crate::links::Linked;
 use crate::request::{CreateRequest, Names, Network};
 pub(crate) use follow::{follow_hosts, follow_name_server};
 
@@ -19,12 +20,14 @@ const STUB_UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 pub(crate) const HOST_RESOLV: &str = "/etc/resolv.conf";
 const RESOLV_MAX_BYTES: u64 = 64 << 10;
 
-/// Write them into `folder`. `gateway` is the host's address on the bridge; `asks_us`: it has a name server of ours.
+/// Write them into `folder`. `gateway` is the host's address on the bridge; `links` are others that it has names for;
+/// `asks_us`: it has a name server of ours.
 pub(crate) fn write(
     folder: &Path,
     hostname: &str,
     addresses: &[IpAddr],
     gateway: Ipv4Addr,
+    links: &[Linked],
     request: &CreateRequest,
     asks_us: bool,
 ) -> Result<(), Error> {
@@ -52,6 +55,9 @@ pub(crate) fn write(
         // With another's network come its files.
         Network::None | Network::Container => None,
     };
+    for link in links {
+        let _ = writeln!(hosts, "{}", link.line());
+    }
     for entry in &names.hosts {
         // Without a network there is no way to the host.
         if let Some(address) = entry.address(of_gateway) {

@@ -28,6 +28,7 @@ mod input;
 mod joined;
 mod leases;
 mod lifecycle;
+mod links;
 mod list;
 mod logs;
 mod member;
@@ -86,8 +87,8 @@ pub use networks::{
 pub use prune::{PruneFilters, Pruned};
 pub use request::{
     Bind, BindSource, CreateRequest, Device, DeviceValue, Healthcheck, HostEntry, Isolation, LOG_DRIVERS,
-    Logging, Mount, Names, Network, PortRange, Ports, Publish, Recursion, Resources, RestartPolicy, Source,
-    Storage, TmpfsSource, Ulimit, UpdateRequest, VolumeSource, memory_in_bytes,
+    Link, Logging, Mount, Names, Network, PortRange, Ports, Publish, Recursion, Resources, RestartPolicy,
+    Source, Storage, TmpfsSource, Ulimit, UpdateRequest, VolumeSource, memory_in_bytes,
 };
 pub use signals::Until;
 pub use stats::{INTERVAL as STATS_INTERVAL, Sampler, Stats, Usage};

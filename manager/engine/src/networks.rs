@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::now_unix_nanos;
 use crate::engine::{Engine, Inner, blocking, to_its_end};
 use crate::events::Event;
+use crate::request::{Link, check_links};
 use crate::{Error, names};
 
 pub(crate) use attach::{attach_all, connect, detach_all, disconnect};
@@ -79,6 +80,8 @@ pub struct Joining {
     pub network: String,
     /// More names by which others on the network find it.
     pub aliases: Vec<String>,
+    /// Names that it alone has for others there.
+    pub links: Vec<Link>,
     /// None: one that is free.
     pub address: Option<Ipv4Addr>,
     /// None: one that goes with its address.
@@ -193,6 +196,7 @@ impl UserNetwork {
 
 impl Joining {
     pub(crate) fn check(&self) -> Result<(), Error> {
+        check_links(&self.links)?;
         for alias in &self.aliases {
             let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             if alias.is_empty() || alias.len() > ALIAS_MAX_BYTES || !alias.bytes().all(allowed) {

@@ -2,6 +2,7 @@
 
 mod health;
 mod isolation;
+mod link;
 mod log_tag;
 mod logging;
 mod names;
@@ -22,6 +23,8 @@ use crate::networks::Joining;
 pub use health::Healthcheck;
 pub use isolation::Isolation;
 pub(crate) use isolation::{Seccomp, Userns};
+pub use link::Link;
+pub(crate) use link::check_links;
 pub(crate) use log_tag::{Facts, Tag};
 pub(crate) use logging::{FilePlan, Plan, ReceiverKind, Selection};
 pub use logging::{LOG_DRIVERS, Logging, memory_in_bytes};
@@ -73,6 +76,8 @@ pub struct CreateRequest {
     pub network_of: String,
     /// With [`Network::User`]: which of those that users made, the first one first.
     pub networks: Vec<Joining>,
+    /// With [`Network::Bridge`]: whom it knows by a name of its own.
+    pub links: Vec<Link>,
     /// 0: no limit.
     pub memory_bytes: i64,
     /// Thousandths of a CPU; 0: no limit.

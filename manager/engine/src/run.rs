@@ -14,6 +14,7 @@ use tracing::Instrument as _;
 use crate::container::{Container, now_unix_nanos};
 use crate::engine::{Inner, blocking};
 use crate::joined::Joined;
+use crate::links::{self, Linked};
 use crate::member::is_of_container;
 use crate::request::Network;
 use crate::shim::{Shim, Streams};
@@ -120,7 +121,7 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
 }
 
 /// The files in /etc that tell of a container's own network.
-fn write_etc(engine: &Inner, container: &Container, etc: &Path) -> Result<(), Error> {
+fn write_etc(engine: &Inner, container: &Container, links: &[Linked], etc: &Path) -> Result<(), Error> {
     let on_networks = engine.networks.of(&container.id);
     let addresses: Vec<_> = container
         .address
@@ -138,7 +139,15 @@ fn write_etc(engine: &Inner, container: &Container, etc: &Path) -> Result<(), Er
         .unwrap_or(engine.config.bridge.gateway);
     let hostname = spec::hostname(container);
     let asks_us = name_servers::are_for(engine, &container.id);
-    etc_files::write(etc, &hostname, &addresses, gateway, &container.request, asks_us)?;
+    etc_files::write(
+        etc,
+        &hostname,
+        &addresses,
+        gateway,
+        links,
+        &container.request,
+        asks_us,
+    )?;
     match &container.request.isolation.owners {
         Some(owners) => etc_files::give(etc, owners.root()),
         None => Ok(()),
@@ -163,12 +172,13 @@ async fn write_files(
             wanted,
             &container.request.isolation.group_add,
         )?;
+        let links = links::of(&engine, &container)?;
         // With another's network come the files that tell of it.
         let etc = engine
             .config
             .container(&joined.network.as_ref().unwrap_or(&container).id);
         if joined.network.is_none() {
-            write_etc(&engine, &container, &etc)?;
+            write_etc(&engine, &container, &links, &etc)?;
         }
         let folder = engine.config.bundle(&container.id);
         let own_shm = (container.request.isolation.ipc == "shareable").then(|| bundle::shm(&folder));
@@ -177,6 +187,7 @@ async fn write_files(
             sources: &sources,
             init: &engine.config.init,
             joined: &joined,
+            links: &links,
             shm: joined.shm.as_deref().or(own_shm.as_deref()),
             groups: &engine.config.groups,
         };

@@ -27,6 +27,7 @@ use crate::container::Container;
 use crate::error::short;
 use crate::groups::Groups;
 use crate::joined::Joined;
+use crate::links::Linked;
 use crate::request::{CreateRequest, Network, Seccomp};
 use crate::volumes::Seen;
 use cgroups::Cgroups;
@@ -71,6 +72,8 @@ pub(crate) struct Given<'a> {
     pub(crate) init: &'a Path,
     /// What it has of other containers.
     pub(crate) joined: &'a Joined,
+    /// Those that it has names for.
+    pub(crate) links: &'a [Linked],
     /// The file system of its shared memory, if that is not new.
     pub(crate) shm: Option<&'a Path>,
     /// Where it gets its cgroup.
@@ -127,7 +130,12 @@ pub(crate) fn config(
         linux["sysctl"][name] = json!(value);
     }
     let (hostname, domainname) = given.joined.names(container);
-    let mut process = process::main(container, image, user, &capabilities, &hostname);
+    let links = given
+        .links
+        .iter()
+        .flat_map(|link| link.variables(&container.name));
+    let links: Vec<_> = links.collect();
+    let mut process = process::main(container, image, user, &capabilities, (&hostname, &links));
     process["noNewPrivileges"] = json!(security.no_new_privileges);
     if !security.apparmor_profile.is_empty() {
         process["apparmorProfile"] = json!(security.apparmor_profile);

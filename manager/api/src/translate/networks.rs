@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use engine::{Engine, Error, Joined, Joining, Network, NetworkInspection, UserNetwork};
+use engine::{Engine, Error, Joined, Joining, Link, Network, NetworkInspection, UserNetwork};
 use proto::v1;
 
 /// What a container's request says of networks: one that is built in, another container's, or those that users made.
@@ -67,16 +67,22 @@ pub(crate) fn joining(place: v1::NetworkPlace) -> Result<Joining, Error> {
     Ok(Joining {
         network: place.network,
         aliases: place.aliases,
+        links: links(&place.links)?,
         address,
         mac,
         address6,
     })
 }
 
+pub(crate) fn links(texts: &[String]) -> Result<Vec<Link>, Error> {
+    texts.iter().map(|text| Link::parse(text)).collect()
+}
+
 pub(crate) fn place(joining: Joining) -> v1::NetworkPlace {
     v1::NetworkPlace {
         network: joining.network,
         aliases: joining.aliases,
+        links: joining.links.iter().map(ToString::to_string).collect(),
         ip: joining
             .address
             .map(|address| address.to_string())
@@ -156,6 +162,7 @@ fn of_container((network, joined): (Arc<UserNetwork>, Joined)) -> v1::ContainerN
         link: format!("eth{}", joined.slot),
         address6: text(v6.map(|(v6, address)| format!("{address}/{}", v6.subnet.prefix))),
         gateway6: text(v6.map(|(v6, _)| v6.gateway.to_string())),
+        links: joined.wanted.links.iter().map(ToString::to_string).collect(),
         aliases: joined.wanted.aliases,
     }
 }

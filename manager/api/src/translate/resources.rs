@@ -28,6 +28,8 @@ pub(super) fn of_message(message: ContainerResources) -> Resources {
         cpu_shares: message.cpu_shares,
         cpu_period_micros: message.cpu_period_micros,
         cpu_quota_micros: message.cpu_quota_micros,
+        cpu_rt_period_micros: message.cpu_rt_period_micros,
+        cpu_rt_runtime_micros: message.cpu_rt_runtime_micros,
         cpuset_cpus: message.cpuset_cpus,
         cpuset_mems: message.cpuset_mems,
         blkio_weight: message.blkio_weight,
@@ -68,6 +70,8 @@ pub(super) fn message(resources: Resources) -> ContainerResources {
         cpu_shares: resources.cpu_shares,
         cpu_period_micros: resources.cpu_period_micros,
         cpu_quota_micros: resources.cpu_quota_micros,
+        cpu_rt_period_micros: resources.cpu_rt_period_micros,
+        cpu_rt_runtime_micros: resources.cpu_rt_runtime_micros,
         cpuset_cpus: resources.cpuset_cpus,
         cpuset_mems: resources.cpuset_mems,
         blkio_weight: resources.blkio_weight,
@@ -126,6 +130,8 @@ mod tests {
                 hard: 16,
             }],
             cgroup_parent: "/p".to_owned(),
+            cpu_rt_period_micros: 17,
+            cpu_rt_runtime_micros: 18,
         };
         assert_eq!(message(of_message(asked.clone())), asked);
     }

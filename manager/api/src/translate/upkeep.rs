@@ -63,6 +63,8 @@ pub(crate) fn update(message: v1::UpdateContainerRequest) -> Result<(String, Upd
         cpu_shares: message.cpu_shares,
         cpu_period_micros: message.cpu_period_micros,
         cpu_quota_micros: message.cpu_quota_micros,
+        cpu_rt_period_micros: message.cpu_rt_period_micros,
+        cpu_rt_runtime_micros: message.cpu_rt_runtime_micros,
         cpuset_cpus: message.cpuset_cpus,
         cpuset_mems: message.cpuset_mems,
         blkio_weight: message.blkio_weight,

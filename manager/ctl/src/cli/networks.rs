@@ -24,6 +24,9 @@ pub(crate) struct NetworkFlags {
     /// One more name by which others on the first network find it
     #[arg(long, alias = "net-alias", value_name = "NAME")]
     pub(crate) network_alias: Vec<String>,
+    /// A name for another container: on the default bridge with variables that tell of it, else on the first network
+    #[arg(long, value_name = "CONTAINER[:ALIAS]")]
+    pub(crate) link: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,6 +132,9 @@ pub(crate) struct ConnectNetwork {
     /// One more name by which others on the network find it
     #[arg(long, value_name = "NAME")]
     pub(crate) alias: Vec<String>,
+    /// A name that this container alone has for another one on the network
+    #[arg(long, value_name = "CONTAINER[:ALIAS]")]
+    pub(crate) link: Vec<String>,
     #[arg(value_name = "NETWORK")]
     pub(crate) network: String,
     #[arg(value_name = "CONTAINER")]

@@ -34,6 +34,12 @@ pub(crate) struct LimitFlags {
     /// CPU time in each period; -1: no limit
     #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
     pub(crate) cpu_quota: Option<i64>,
+    /// Period over which CPU time of real-time processes is counted
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(crate) cpu_rt_period: Option<u64>,
+    /// CPU time of real-time processes in each period
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) cpu_rt_runtime: Option<i64>,
     /// CPUs to run on: 0-2,4
     #[arg(long, value_name = "CPUS")]
     pub(crate) cpuset_cpus: Option<String>,
@@ -109,6 +115,8 @@ impl ResourceFlags {
             cpu_shares: limits.cpu_shares.unwrap_or_default(),
             cpu_period_micros: limits.cpu_period.unwrap_or_default(),
             cpu_quota_micros: limits.cpu_quota.unwrap_or_default(),
+            cpu_rt_period_micros: limits.cpu_rt_period.unwrap_or_default(),
+            cpu_rt_runtime_micros: limits.cpu_rt_runtime.unwrap_or_default(),
             cpuset_cpus: limits.cpuset_cpus.clone().unwrap_or_default(),
             cpuset_mems: limits.cpuset_mems.clone().unwrap_or_default(),
             blkio_weight: limits.blkio_weight.unwrap_or_default(),

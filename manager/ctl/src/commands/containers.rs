@@ -109,7 +109,7 @@ async fn join(
     let attach = AttachStart {
         container: container.id.clone(),
         stdin,
-        replay: false,
+        ..AttachStart::default()
     };
     let session = Session::attach(client, attach).await?;
     let options = Options {
@@ -119,6 +119,7 @@ async fn join(
         repaint: !start,
         signals_to: flags.sig_proxy.then(|| container.id.clone()),
         start: start.then(|| container.id.clone()),
+        ..Options::default()
     };
     Ok(session.relay(options).await?.exit_code())
 }

@@ -34,14 +34,14 @@ pub(super) async fn pull(client: &Client, flags: &Pull) -> Result<u8> {
 }
 
 /// Pulls what a container is to be made of.
-pub(super) async fn fetch_image(client: &Client, reference: &str, platform: &str) -> Result<()> {
+pub(super) async fn fetch_image(client: &Client, reference: &str, platform: &str, quiet: bool) -> Result<()> {
     let request = PullRequest {
         reference: reference.to_owned(),
         platform: platform.to_owned(),
         images_only: true,
         ..PullRequest::default()
     };
-    fetch(client, request, false).await.map(drop)
+    fetch(client, request, quiet).await.map(drop)
 }
 
 /// Pulls with the user's credentials, and shows how it goes on stderr.

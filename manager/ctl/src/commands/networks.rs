@@ -18,7 +18,8 @@ const BUILT_IN: [&str; 4] = ["bridge", "default", "host", "none"];
 /// Of an id, as people see it.
 const SHORT_ID: usize = 12;
 
-/// What the flags ask for: a network that is built in, or places on others.
+/// What the flags ask for: a network that is built in, or places on others. Links are of the first of these; with a
+/// network that is built in they are the container's.
 pub(super) fn wanted(flags: &NetworkFlags) -> Result<(String, Vec<NetworkPlace>)> {
     let mut places = flags
         .network
@@ -50,6 +51,7 @@ pub(super) fn wanted(flags: &NetworkFlags) -> Result<(String, Vec<NetworkPlace>)
     if is_special && places == [plain] {
         return Ok((places.remove(0).network, Vec::new()));
     }
+    places[0].links.extend(flags.link.iter().cloned());
     Ok((String::new(), places))
 }
 
@@ -206,6 +208,7 @@ pub(super) async fn connect(client: &Client, flags: ConnectNetwork) -> Result<u8
         place: Some(NetworkPlace {
             network: flags.network,
             aliases: flags.alias,
+            links: flags.link,
             ip: flags.ip,
             mac: String::new(),
             ip6: flags.ip6,

@@ -10,7 +10,7 @@ use proto::v1::{
 use tonic::Code;
 
 use super::{images, names, networks, ports, storage};
-use crate::cli::{Create, PullPolicy, Run};
+use crate::cli::{AttachedStream, Create, PullPolicy, Run};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 use crate::session::{Options, Session};
@@ -23,7 +23,14 @@ pub(super) async fn run(client: &Client, flags: Run) -> Result<u8> {
         session,
         create: flags,
     } = flags;
-    if flags.interactive && flags.tty && !detach {
+    if detach && !flags.attach.is_empty() {
+        // Docker's words.
+        return Err(Failure::new(
+            "conflicting options: cannot specify both --attach and --detach",
+        ));
+    }
+    let attached = Attached::of(&flags);
+    if attached.stdin && flags.tty && !detach {
         require_terminal()?;
     }
     let window = terminal::window_size().filter(|_| flags.tty);
@@ -35,7 +42,9 @@ pub(super) async fn run(client: &Client, flags: Run) -> Result<u8> {
         start_and_leave(client, &id).await
     } else {
         let options = Options {
-            stdin: flags.interactive,
+            stdin: attached.stdin,
+            without_stdout: !attached.stdout,
+            without_stderr: !attached.stderr,
             detach_keys: session.detach_keys,
             window,
             signals_to: session.sig_proxy.then(|| id.clone()),
@@ -67,9 +76,35 @@ async fn start_and_stay(client: &Client, id: &str, options: Options) -> Result<u
         container: id.to_owned(),
         stdin: options.stdin,
         replay: false,
+        without_output: options.shows_nothing(),
     };
     let session = Session::attach(client, start).await?;
-    Ok(session.relay(options).await?.exit_code())
+    if !options.shows_nothing() {
+        return Ok(session.relay(options).await?.exit_code());
+    }
+    // As docker has it: like a container in the background, which is given its input first.
+    output::print_line(id)?;
+    session.relay(options).await?;
+    Ok(0)
+}
+
+/// Which of the container's streams are joined to this process's: docker's rules.
+struct Attached {
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+}
+
+impl Attached {
+    fn of(flags: &Create) -> Self {
+        let named = |stream| flags.attach.contains(&stream);
+        let output = flags.attach.is_empty();
+        Self {
+            stdin: flags.interactive || named(AttachedStream::Stdin),
+            stdout: output || named(AttachedStream::Stdout),
+            stderr: output || named(AttachedStream::Stderr),
+        }
+    }
 }
 
 /// The manager removes a `--rm` container when it exits. One that never ran has no exit. Without force, so that
@@ -128,16 +163,18 @@ async fn create_or_pull(
     request: CreateContainerRequest,
 ) -> Result<CreateContainerResponse> {
     if flags.pull == PullPolicy::Always {
-        images::fetch_image(client, &request.image, &flags.platform).await?;
+        images::fetch_image(client, &request.image, &flags.platform, flags.quiet).await?;
     }
     match client.containers().create(request.clone()).await {
         Ok(created) => return Ok(warned(created.into_inner())),
         Err(status) if status.code() == Code::NotFound && flags.pull == PullPolicy::Missing => {
-            eprintln!("{}: not here, pulling", request.image);
+            if !flags.quiet {
+                eprintln!("{}: not here, pulling", request.image);
+            }
         }
         Err(status) => return Err(client.failure(&status)),
     }
-    images::fetch_image(client, &request.image, &flags.platform).await?;
+    images::fetch_image(client, &request.image, &flags.platform, flags.quiet).await?;
     let created = client
         .containers()
         .create(request)
@@ -181,6 +218,11 @@ fn request(flags: &Create, window: Option<WindowSize>) -> Result<CreateContainer
         auto_remove: flags.rm,
         binds: Vec::new(),
         storage: storage::gather(&flags.storage)?,
+        links: if networks.is_empty() {
+            flags.networks.link.clone()
+        } else {
+            Vec::new()
+        },
         network,
         networks,
         memory_bytes: flags.limits.memory.unwrap_or(0),

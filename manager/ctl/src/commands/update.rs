@@ -21,6 +21,8 @@ pub(super) async fn update(client: &Client, flags: Update) -> Result<u8> {
         cpu_shares: limits.cpu_shares,
         cpu_period_micros: limits.cpu_period,
         cpu_quota_micros: limits.cpu_quota,
+        cpu_rt_period_micros: limits.cpu_rt_period,
+        cpu_rt_runtime_micros: limits.cpu_rt_runtime,
         cpuset_cpus: limits.cpuset_cpus,
         cpuset_mems: limits.cpuset_mems,
         blkio_weight: limits.blkio_weight,

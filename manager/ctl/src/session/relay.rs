@@ -67,6 +67,7 @@ async fn relay<M: From<Input>>(
         tty,
         ..
     } = session;
+    let only_input = options.shows_nothing();
     let mut keyboard = Keyboard::new(tty, &options);
     let mut signals = SignalRelay {
         container: options.signals_to,
@@ -92,6 +93,13 @@ async fn relay<M: From<Input>>(
             output = outputs.message(), if unwritten.is_none() && exit.is_none() => {
                 let kind = match output {
                     Ok(Some(AttachOutput { kind })) => kind,
+                    // The container takes no more.
+                    Ok(None) if only_input => {
+                        if !started {
+                            starting.await?;
+                        }
+                        return Ok(Some(End::Detached));
+                    }
                     ended => {
                         if !started {
                             // Why the start did not work says more than that the session is over.
@@ -104,6 +112,8 @@ async fn relay<M: From<Input>>(
                     }
                 };
                 match kind {
+                    Some(OutputKind::Stdout(_)) if options.without_stdout => {}
+                    Some(OutputKind::Stderr(_)) if options.without_stderr => {}
                     Some(OutputKind::Stdout(data)) => unwritten = Some((Stream::Stdout, data)),
                     Some(OutputKind::Stderr(data)) => unwritten = Some((Stream::Stderr, data)),
                     Some(OutputKind::Exit(how)) => exit = Some(End::Exited(how)),
@@ -124,7 +134,8 @@ async fn relay<M: From<Input>>(
                 Err(_) => keyboard.unplug(),
             },
             typed = keyboard.read(), if keyboard.is_read() => {
-                if keyboard.typed(typed) {
+                let is_end = typed.is_none();
+                if keyboard.typed(typed) || (is_end && only_input) {
                     break;
                 }
             }
@@ -142,8 +153,19 @@ async fn relay<M: From<Input>>(
     if !started {
         starting.await?;
     }
-    hand_over(keyboard.pending, inputs, &mut outputs).await;
-    Ok(Some(End::Detached))
+    let handed_over = hand_over(keyboard.pending, inputs, &mut outputs);
+    if !only_input {
+        let _ = tokio::time::timeout(LAST_INPUT_PATIENCE, handed_over).await;
+        return Ok(Some(End::Detached));
+    }
+    // Whatever the container makes of its input: all of it is the container's.
+    tokio::pin!(handed_over);
+    loop {
+        tokio::select! {
+            () = &mut handed_over => return Ok(Some(End::Detached)),
+            Some(signal) = caught.recv() => signals.relay(signal),
+        }
+    }
 }
 
 async fn start(client: &Client, container: Option<String>) -> Result<()> {
@@ -162,7 +184,7 @@ async fn room(writer: &mut Option<Writer>) -> Option<stdio::Room<'_>> {
     writer.get_or_insert_with(Writer::start).room().await
 }
 
-/// Sends the last inputs of a person who detaches.
+/// Sends the last inputs of a person who detaches, and waits until the manager has taken all.
 async fn hand_over<M: From<Input>>(
     pending: VecDeque<Input>,
     inputs: mpsc::Sender<M>,
@@ -171,17 +193,15 @@ async fn hand_over<M: From<Input>>(
     if pending.is_empty() {
         return;
     }
-    let handed_over = async {
-        for input in pending {
-            if inputs.send(input.into()).await.is_err() {
-                return;
-            }
+    for input in pending {
+        if inputs.send(input.into()).await.is_err() {
+            return;
         }
-        // The end of our half of the stream, which the manager reads after all input, and answers by its own.
-        drop(inputs);
-        while let Ok(Some(_)) = outputs.message().await {}
-    };
-    let _ = tokio::time::timeout(LAST_INPUT_PATIENCE, handed_over).await;
+    }
+    // The end of our half of the stream, which the manager reads after all input. Where nothing else is to come, it
+    // answers by its own.
+    drop(inputs);
+    while let Ok(Some(_)) = outputs.message().await {}
 }
 
 /// Everything that goes to the process: what is typed or piped in, and sizes.

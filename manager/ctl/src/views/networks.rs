@@ -83,6 +83,7 @@ pub(crate) struct Place {
     gateway6: Option<String>,
     mac_address: String,
     aliases: Vec<String>,
+    links: Vec<String>,
     link: String,
 }
 
@@ -96,6 +97,7 @@ impl From<&v1::ContainerNetwork> for Place {
             gateway6: unless_empty(&network.gateway6),
             mac_address: network.mac.clone(),
             aliases: network.aliases.clone(),
+            links: network.links.clone(),
             link: network.link.clone(),
         }
     }

@@ -1,7 +1,7 @@
 //! Who is called what on networks: what a name server for containers answers from. In memory, at any moment.
 //!
 //! On networks that users made, containers find each other by name, by alias, and by the short form of the id; on the
-//! default bridge by nothing of these, as with docker.
+//! default bridge by nothing of these, as with docker. A link is one container's own name for another one.
 
 use std::net::IpAddr;
 
@@ -9,6 +9,7 @@ use super::Joined;
 use crate::Error;
 use crate::engine::Engine;
 use crate::error::short;
+use crate::request::Link;
 
 impl Engine {
     /// The addresses of the running containers that a container knows by `name`, which is compared without regard to
@@ -24,6 +25,13 @@ impl Engine {
                 continue;
             };
             let bare = strip_network(name, &network.name).unwrap_or(name);
+            let means = |link: &&Link| {
+                let alias = &link.alias;
+                alias.eq_ignore_ascii_case(name) || alias.eq_ignore_ascii_case(bare)
+            };
+            // A link goes over whoever else has that name.
+            let link = own.wanted.links.iter().find(means);
+            let (name, bare) = link.map_or((name, bare), |link| (&link.name, &link.name));
             let peers = self.peers(&own.network).into_iter();
             let called = |(names, _): &(Vec<String>, Vec<IpAddr>)| {
                 names

@@ -90,7 +90,7 @@ impl HostEntry {
     }
 }
 
-fn check_name(field: &'static str, name: &str) -> Result<(), Error> {
+pub(super) fn check_name(field: &'static str, name: &str) -> Result<(), Error> {
     let is_label = |label: &str| {
         let bytes = label.as_bytes();
         (1..=63).contains(&bytes.len())

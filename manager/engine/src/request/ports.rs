@@ -107,6 +107,19 @@ impl Ports {
         ))
     }
 
+    /// All that it listens at, as far as anybody has said so.
+    pub(crate) fn exposed(&self, of_image: &[String]) -> Result<BTreeSet<(u16, Protocol)>, Error> {
+        let of_image = of_image.iter().map(|text| PortRange::parse(text));
+        let published = self.publish.iter().map(|publish| Ok(publish.container));
+        let asked = self.expose.iter().map(|range| Ok(*range));
+        let mut ports = BTreeSet::new();
+        for range in of_image.chain(published).chain(asked) {
+            let range: PortRange = range?;
+            ports.extend((range.first..=range.last).map(|port| (port, range.protocol)));
+        }
+        Ok(ports)
+    }
+
     /// Each port that is to be published; the image names `exposed`, as `80/tcp`.
     pub(crate) fn wanted(&self, exposed: &[String]) -> Result<Vec<Wanted>, Error> {
         let mut wanted: Vec<Wanted> = self.publish.iter().flat_map(Publish::each).collect();

@@ -53,6 +53,10 @@ pub struct Resources {
     pub cpu_period_micros: u64,
     /// CPU time in a period; -1: no limit.
     pub cpu_quota_micros: i64,
+    /// Over which real-time is counted.
+    pub cpu_rt_period_micros: u64,
+    /// What processes with a real-time policy have in a period.
+    pub cpu_rt_runtime_micros: i64,
     /// `0-2,4`; empty: all.
     pub cpuset_cpus: String,
     /// Memory nodes, written alike.
@@ -209,6 +213,19 @@ impl Resources {
             return Err(Error::invalid(
                 "cpu_quota_micros",
                 "CPU cfs quota can not be less than 1ms (1000)",
+            ));
+        }
+        let (period, runtime) = (self.cpu_rt_period_micros, self.cpu_rt_runtime_micros);
+        if runtime < 0 {
+            return Err(Error::invalid(
+                "cpu_rt_runtime_micros",
+                format!("{runtime} is less than none"),
+            ));
+        }
+        if period != 0 && runtime.cast_unsigned() > period {
+            return Err(Error::invalid(
+                "cpu_rt_runtime_micros",
+                "cpu real-time runtime cannot be higher than cpu real-time period",
             ));
         }
         check_set("cpuset_cpus", &self.cpuset_cpus)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use super::{CreateRequest, Network, isolation, resources};
+use super::{CreateRequest, Network, check_links, isolation, resources};
 use crate::networks::Joining;
 use crate::spec::capabilities;
 use crate::{Error, names, signal};
@@ -64,6 +64,18 @@ impl CreateRequest {
         }
         if self.network == Network::User && self.networks.is_empty() {
             return Err(Error::invalid("network", "none is named"));
+        }
+        check_links(&self.links)?;
+        if self.network != Network::Bridge && !self.links.is_empty() {
+            let rule = match self.network {
+                Network::Host | Network::Container => format!(
+                    "conflicting options: {} type networking can't be used with links. This would result in undefined behavior",
+                    self.network.name()
+                ),
+                // Docker takes it there, and does nothing.
+                _ => "without a network nobody is reached by any name: leave the link out".to_owned(),
+            };
+            return Err(Error::invalid("link", rule));
         }
         self.networks.iter().try_for_each(Joining::check)
     }

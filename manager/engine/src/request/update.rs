@@ -22,6 +22,10 @@ pub struct UpdateRequest {
     pub cpu_period_micros: Option<u64>,
     /// CPU time in a period; -1: no limit.
     pub cpu_quota_micros: Option<i64>,
+    /// Over which real-time is counted.
+    pub cpu_rt_period_micros: Option<u64>,
+    /// Real-time in a period.
+    pub cpu_rt_runtime_micros: Option<i64>,
     /// `0-2,4`.
     pub cpuset_cpus: Option<String>,
     /// Memory nodes, written alike.
@@ -53,6 +57,14 @@ impl UpdateRequest {
         set(&mut resources.cpu_shares, self.cpu_shares.as_ref());
         set(&mut resources.cpu_period_micros, self.cpu_period_micros.as_ref());
         set(&mut resources.cpu_quota_micros, self.cpu_quota_micros.as_ref());
+        set(
+            &mut resources.cpu_rt_period_micros,
+            self.cpu_rt_period_micros.as_ref(),
+        );
+        set(
+            &mut resources.cpu_rt_runtime_micros,
+            self.cpu_rt_runtime_micros.as_ref(),
+        );
         set(&mut resources.cpuset_cpus, self.cpuset_cpus.as_ref());
         set(&mut resources.cpuset_mems, self.cpuset_mems.as_ref());
         set(&mut resources.blkio_weight, self.blkio_weight.as_ref());

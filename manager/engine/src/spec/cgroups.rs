@@ -50,6 +50,17 @@ impl Cgroups {
         folders.map(|entry| entry.path()).collect()
     }
 
+    /// Microseconds of real-time in a period that a group of version 1 has; 0 of one that is not there.
+    pub(super) fn real_time_micros(&self, group: &str) -> i64 {
+        let path = self.root.join("cpu").join(group).join("cpu.rt_runtime_us");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        match text.trim().parse() {
+            Ok(micros) if micros < 0 => i64::MAX,
+            Ok(micros) => micros,
+            Err(_) => 0,
+        }
+    }
+
     /// Whether swap is counted by group.
     pub(super) fn count_swap(&self) -> bool {
         self.offer("memory", &["memory.memsw.limit_in_bytes"], &["memory.swap.max"])

@@ -82,13 +82,13 @@ pub(crate) fn wanted_user<'a>(request: &'a CreateRequest, image: &'a ImageConfig
         .unwrap_or_default()
 }
 
-/// `process` of config.json.
+/// `process` of config.json. Before the image's variables it has those about the machine, `hostname` and `links`.
 pub(super) fn main(
     container: &Container,
     image: &ImageConfiguration,
     user: &User,
     capabilities: &[String],
-    hostname: &str,
+    (hostname, links): (&str, &[String]),
 ) -> Value {
     let request = &*container.request;
     let config = image.config().as_ref();
@@ -113,7 +113,7 @@ pub(super) fn main(
         "terminal": request.tty,
         "user": identity(user),
         "args": args,
-        "env": environment(hostname, request.tty, user, &[of_image, &request.env]),
+        "env": environment(hostname, request.tty, user, &[links, of_image, &request.env]),
         "cwd": cwd,
         "capabilities": sets(capabilities),
         "oomScoreAdj": oom_score_adj(request.resources.oom_score_adj),
@@ -178,6 +178,15 @@ fn environment(hostname: &str, tty: bool, user: &User, lists: &[&[String]]) -> V
     }
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         env.push(format!("HOME={}", user.home));
+    }
+    env
+}
+
+/// Lists of variables, each over what came before.
+pub(crate) fn merged(lists: &[&[String]]) -> Vec<String> {
+    let mut env = Vec::new();
+    for entry in lists.iter().copied().flatten() {
+        set(&mut env, entry);
     }
     env
 }

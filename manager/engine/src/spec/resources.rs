@@ -10,13 +10,22 @@ use serde_json::{Value, json};
 use super::cgroups::Cgroups;
 use super::devices;
 use crate::Error;
+use crate::groups::Groups;
 use crate::request::{CreateRequest, DeviceValue, Resources, Ulimit};
 
 /// Period over which a CPU quota is counted, in microseconds: the kernel's own default.
 const CPU_PERIOD_MICROS: u64 = 100_000;
 
-/// Refuse what no kernel setting would make right: CPUs and memory nodes that the machine lacks.
+/// Refuse what no kernel setting would make right: CPUs and memory nodes that the machine lacks, and real-time where
+/// groups have none.
 pub(crate) fn check_here(resources: &Resources, cgroups: &Cgroups) -> Result<(), Error> {
+    let asks_real_time = resources.cpu_rt_period_micros != 0 || resources.cpu_rt_runtime_micros != 0;
+    if asks_real_time && !cgroups.offer("cpu", &["cpu.rt_runtime_us"], &[]) {
+        return Err(Error::invalid(
+            "cpu_rt_runtime_micros",
+            "your kernel does not support CPU real-time scheduler by group: it needs the controller cpu of cgroup v1, and CONFIG_RT_GROUP_SCHED",
+        ));
+    }
     for (field, what, kind, asked) in [
         ("cpuset_cpus", "CPUs", "cpus", &resources.cpuset_cpus),
         ("cpuset_mems", "memory nodes", "mems", &resources.cpuset_mems),
@@ -154,12 +163,31 @@ pub(super) fn section(
         "memory",
         memory(request.memory_bytes, usable, counts_swap),
     );
+    check_real_time(usable, cgroups)?;
     put(&mut section, "cpu", cpu(request.cpu_quota_millis, usable));
     put(&mut section, "blockIO", block_io(usable)?);
     if request.pids_limit > 0 {
         section["pids"] = json!({"limit": request.pids_limit});
     }
     Ok(section)
+}
+
+/// Groups have no real-time unless somebody has given it to them, and the kernel says no more than that the argument is
+/// invalid.
+fn check_real_time(asked: &Resources, cgroups: &Cgroups) -> Result<(), Error> {
+    let wanted = asked.cpu_rt_runtime_micros;
+    // cgroup v1 alone has it, and nobody hands that down.
+    let parent = Groups::Machine.parent(&asked.cgroup_parent);
+    let has = cgroups.real_time_micros(&parent);
+    if wanted == 0 || has >= wanted {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "cpu_rt_runtime_micros",
+        format!(
+            "{wanted} µs are more than the {has} µs of the group above, /{parent}: give it more by its cpu.rt_runtime_us"
+        ),
+    ))
 }
 
 fn put(section: &mut Value, name: &str, part: Value) {
@@ -205,6 +233,12 @@ fn cpu(quota_millis: i64, asked: &Resources) -> Value {
     }
     if asked.cpu_quota_micros != 0 {
         cpu["quota"] = json!(asked.cpu_quota_micros);
+    }
+    if asked.cpu_rt_period_micros > 0 {
+        cpu["realtimePeriod"] = json!(asked.cpu_rt_period_micros);
+    }
+    if asked.cpu_rt_runtime_micros > 0 {
+        cpu["realtimeRuntime"] = json!(asked.cpu_rt_runtime_micros);
     }
     if asked.cpu_shares > 0 {
         cpu["shares"] = json!(asked.cpu_shares);
@@ -312,6 +346,26 @@ mod tests {
         assert_eq!(usable, Resources::default());
         assert_eq!(warnings.len(), 8, "{warnings:#?}");
         assert!(warnings[0].contains("Memory limited without swap"));
+    }
+
+    #[test]
+    fn real_time_is_refused_where_groups_have_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let group = folder.path().join("cpu/berth");
+        fs::create_dir_all(&group).unwrap();
+        let resources = Resources {
+            cpu_rt_runtime_micros: 1000,
+            ..Resources::default()
+        };
+        let cgroups = Cgroups::at(folder.path());
+        let refused = check_here(&resources, &cgroups).unwrap_err().to_string();
+        assert!(refused.contains("CONFIG_RT_GROUP_SCHED"), "{refused}");
+        fs::write(group.join("cpu.rt_runtime_us"), "999\n").unwrap();
+        check_here(&resources, &cgroups).unwrap();
+        let refused = check_real_time(&resources, &cgroups).unwrap_err().to_string();
+        assert!(refused.contains("999 µs of the group above, /berth"), "{refused}");
+        fs::write(group.join("cpu.rt_runtime_us"), "1000\n").unwrap();
+        check_real_time(&resources, &cgroups).unwrap();
     }
 
     #[test]

@@ -60,6 +60,7 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         sources: &sources,
         init: Path::new("/usr/libexec/init"),
         joined: &Joined::default(),
+        links: &[],
         shm: None,
         groups: &crate::Groups::Machine,
     };

@@ -60,7 +60,7 @@ impl User {
     }
 
     /// A program of the user's, outside of what the user's systemd has started.
-    fn command(&self, program: &str) -> Command {
+    fn command(program: &str) -> Command {
         let mut command = Command::new("setpriv");
         let (uid, gid) = (format!("--reuid={USER}"), format!("--regid={USER}"));
         command.args([&uid, &gid, "--clear-groups", "--inh-caps=-all", "--", program]);
@@ -74,7 +74,7 @@ impl User {
     }
 
     fn systemctl(&self, args: &[&str]) -> Done {
-        run(self.command("systemctl").arg("--user").args(args))
+        run(Self::command("systemctl").arg("--user").args(args))
     }
 
     fn property(&self, name: &str) -> String {
@@ -83,7 +83,7 @@ impl User {
     }
 
     fn ctl(&self, args: &[&str]) -> Done {
-        run(self.command("managerctl").args(args))
+        run(Self::command("managerctl").args(args))
     }
 
     /// `run` without a network, which needs none of what slirp4netns does.
@@ -114,7 +114,7 @@ impl User {
 
     /// A manager that a login session starts.
     fn start_by_hand(&self) -> Child {
-        let mut manager = self.command("manager");
+        let mut manager = Self::command("manager");
         let log = fs::File::create("/tmp/manager.log").expect("make a log");
         manager.stdin(Stdio::null()).stderr(log);
         let child = manager.spawn().expect("start a manager");

@@ -153,14 +153,15 @@ fn a_network_with_ipv6_is_made_shown_and_removed() {
     assert_eq!(network(&manager, "four")["subnet6"], Value::Null);
 
     for (flags, why) in [
-        ("--subnet fd78::/64 x", "--ipv6"),
-        ("--ipv6 --subnet fd77:1:2:3:4::/80 x", "of network six"),
-        ("--ipv6 --subnet fe80::/64 x", "beyond their link"),
-        ("--ipv6 --subnet fd78::1/64 x", "fd78::/64"),
-        ("--ipv6 --gateway fd78::1 x", "needs a subnet"),
-        ("--ipv6 --subnet fd78::/64 --gateway fd79::1 x", "fd79::1"),
+        ("--subnet fd78::/64 xx", "--ipv6"),
+        ("--ipv4=false --ipv6 xx", "networks of IPv6 alone are not done"),
+        ("--ipv6 --subnet fd77:1:2:3:4::/80 xx", "of network six"),
+        ("--ipv6 --subnet fe80::/64 xx", "beyond their link"),
+        ("--ipv6 --subnet fd78::1/64 xx", "fd78::/64"),
+        ("--ipv6 --gateway fd78::1 xx", "needs a subnet"),
+        ("--ipv6 --subnet fd78::/64 --gateway fd79::1 xx", "fd79::1"),
         (
-            "--ipv6 --subnet fd78::/64 --subnet fd79::/64 x",
+            "--ipv6 --subnet fd78::/64 --subnet fd79::/64 xx",
             "one IPv6 subnet",
         ),
     ] {
@@ -169,13 +170,13 @@ fn a_network_with_ipv6_is_made_shown_and_removed() {
     }
     run(manager
         .inside("ip")
-        .args(["link", "add", "away", "type", "dummy"]))
+        .args(["link", "add", "away", "type", "bridge"]))
     .ok();
     run(manager
         .inside("ip")
         .args(["address", "add", "fd78::7/64", "dev", "away"]))
     .ok();
-    let error = refused(&manager, "--ipv6 --subnet fd78::/64 x");
+    let error = refused(&manager, "--ipv6 --subnet fd78::/64 xx");
     assert!(error.contains("overlaps the address fd78::7/64"), "{error}");
 
     manager.kill();

@@ -156,7 +156,7 @@ fn a_port_is_given_to_one_at_a_time() {
             "Bind for 203.0.113.1:80 failed: cannot assign requested address",
         ),
         ("7000-7000:80", "address already in use"),
-        ("[::1]:80:80", "IPv6"),
+        ("[::1]:80:80", "publish it on 127.0.0.1"),
         ("8000-8001:80-82", "2 ports"),
         ("80:80/icmp", "icmp"),
     ];

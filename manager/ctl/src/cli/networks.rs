@@ -78,6 +78,17 @@ pub(crate) struct CreateNetwork {
     /// Driver: bridge, or macvlan or ipvlan, whose containers are on the network of this machine's link parent
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge")]
     pub(crate) driver: String,
+    /// Have IPv4: all networks have it in this version
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub(crate) ipv4: bool,
     /// Have IPv6 besides IPv4
     #[arg(long)]
     pub(crate) ipv6: bool,

@@ -45,11 +45,11 @@ pub(crate) fn check_way(folder: &Path, owners: &Owners) -> Result<(), Error> {
         let status = above.metadata().map_err(Error::file("look at", above))?;
         if status.permissions().mode() & 0o001 == 0 {
             let rule = format!(
-                "the container's root, the host's user {}, cannot go through {} to its root file system: `chmod o+x {0}`, or                  have the manager's --state elsewhere",
+                "the container's root, the host's user {}, cannot go through {place} to its root file system: `chmod o+x \
+                 {place}`, or have the manager's --state elsewhere",
                 owners.root().0,
-                above.display()
-            )
-            .replace("{0}", &above.display().to_string());
+                place = above.display()
+            );
             return Err(Error::invalid("userns", rule));
         }
     }

@@ -54,9 +54,10 @@ impl Engine {
         };
         let plan = created.logging.plan()?.file;
         let reading = handle.logs.reading();
-        let follower = match request.without_output {
-            true => None,
-            false => Some(Follower::open(reading, &self.0.log_watcher, from, plan, Claim::Output).await?),
+        let follower = if request.without_output {
+            None
+        } else {
+            Some(Follower::open(reading, &self.0.log_watcher, from, plan, Claim::Output).await?)
         };
 
         let (sender, output) = mpsc::channel(OUTPUT_QUEUE_MAX);

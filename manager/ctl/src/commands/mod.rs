@@ -102,7 +102,7 @@ pub(crate) async fn execute(mut cli: Cli) -> Result<u8> {
         Command::Login(flags) => login::login(&client, flags).await,
         Command::Logout(flags) => login::logout(&flags),
         Command::Run(flags) => Box::pin(run::run(&client, flags)).await.map_err(Failure::of_run),
-        Command::Create(flags) => run::create_only(&client, &flags).await,
+        Command::Create(flags) => Box::pin(run::create_only(&client, &flags)).await,
         Command::Start(flags) => containers::start(&client, flags).await,
         Command::Stop(flags) => containers::stop(&client, flags).await,
         Command::Kill(flags) => containers::kill(&client, flags).await,

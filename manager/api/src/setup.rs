@@ -93,5 +93,12 @@ pub(crate) fn info(info: Info, counts: Counts, defaults: &Defaults, setup: &Setu
         }),
         metrics_address: setup.metrics_address,
         traces_endpoint: setup.traces_endpoint,
+        volume_drivers: info.volume_drivers,
+        network_drivers: info.network_drivers,
+        security_options: info.security_options,
+        id: info.id,
+        os_version: info.os_version,
+        limits: info.limits.into_iter().map(str::to_owned).collect(),
+        ipv4_forwarding: info.ipv4_forwarding,
     }
 }

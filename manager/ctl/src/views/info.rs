@@ -33,6 +33,13 @@ pub(crate) struct Info {
     pub(crate) configuration: Configuration,
     pub(crate) metrics_address: String,
     pub(crate) traces_endpoint: String,
+    pub(crate) volume_drivers: Vec<String>,
+    pub(crate) network_drivers: Vec<String>,
+    pub(crate) security_options: Vec<String>,
+    pub(crate) id: String,
+    pub(crate) os_version: String,
+    pub(crate) limits: Vec<String>,
+    pub(crate) ipv4_forwarding: bool,
 }
 
 #[derive(Serialize)]
@@ -138,6 +145,13 @@ impl From<v1::InfoResponse> for Info {
             },
             metrics_address: info.metrics_address,
             traces_endpoint: info.traces_endpoint,
+            volume_drivers: info.volume_drivers,
+            network_drivers: info.network_drivers,
+            security_options: info.security_options,
+            id: info.id,
+            os_version: info.os_version,
+            limits: info.limits,
+            ipv4_forwarding: info.ipv4_forwarding,
         }
     }
 }

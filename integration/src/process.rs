@@ -79,7 +79,11 @@ pub fn binary(name: &str) -> PathBuf {
         },
         PathBuf::from,
     );
-    let path = folder.join(name);
+    let path = match folder.join(name) {
+        // Installed it has another name.
+        path if name == "init" && !path.is_file() => folder.join("berth-init"),
+        path => path,
+    };
     assert!(
         path.is_file(),
         "{} is not there: run hack/test, or cargo build first",

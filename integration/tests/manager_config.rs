@@ -85,9 +85,12 @@ fn a_file_that_is_not_right_is_refused_with_its_line_and_its_key() {
         ("dns = ['here']\n", [":1: dns[0]: ", "IP address", ""]),
         (
             "bridge-subnet = '10.0.0.255/24'\n",
-            ["bridge-subnet", "10.0.0.255", "broadcast"],
+            [":1: bridge-subnet", "10.0.0.255", "broadcast"],
         ),
-        ("[default-ulimits]\nfiles = 5\n", ["files", "ulimit", ""]),
+        (
+            "[default-ulimits]\nfiles = 5\n",
+            [":1: default-ulimits", "files", "ulimit"],
+        ),
         ("tcp = '127.0.0.1:1'\n", ["--tlscacert", "--tlskey", ""]),
         ("root = \n", [":1: ", "", ""]),
     ] {
@@ -103,7 +106,12 @@ fn a_file_that_is_not_right_is_refused_with_its_line_and_its_key() {
         "{missing}"
     );
     let folder = manager_once(&sandbox, &["--config", "/etc", "--check-config"]).refused();
-    assert!(folder.contains("not a file"), "{folder}");
+    assert!(folder.contains("not a regular file"), "{folder}");
+    // To which nobody ever writes.
+    let pipe = sandbox.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("make a pipe");
+    let pipe = manager_once(&sandbox, &["--config", &pipe.to_string_lossy(), "--check-config"]).refused();
+    assert!(pipe.contains("not a regular file"), "{pipe}");
 
     file.write("log-level = 'debug'\n");
     let checked = manager_once(

@@ -40,6 +40,8 @@ const SHOW: &str = "env; cat /etc/hosts";
 #[test]
 fn a_linked_container_is_told_of_as_by_docker() {
     let sandbox = Sandbox::new();
+    // First, as it would hold mounts of containers that it has seen.
+    let docker = Docker::start_with_runc(&sandbox);
     let manager = Manager::start(&sandbox);
     let image = manager.busybox();
     let sleep = [&image, "sleep", "1000"];
@@ -58,7 +60,7 @@ fn a_linked_container_is_told_of_as_by_docker() {
         "{short}"
     );
 
-    let Some(docker) = Docker::start_with_runc(&sandbox) else {
+    let Some(docker) = docker else {
         return;
     };
     docker
@@ -74,9 +76,9 @@ fn a_linked_container_is_told_of_as_by_docker() {
 #[test]
 fn links_are_refused_where_docker_refuses_them() {
     let sandbox = Sandbox::new();
+    let docker = Docker::start_with_runc(&sandbox);
     let manager = Manager::start(&sandbox);
     let image = manager.busybox();
-    let docker = Docker::start_with_runc(&sandbox);
     let ours = |args: &[&str]| {
         let args: Vec<_> = args
             .iter()

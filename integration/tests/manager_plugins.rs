@@ -2,6 +2,7 @@
 
 use integration::{Manager, Peers, Sandbox, eventually};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -58,6 +59,21 @@ impl Plugin {
 
     fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// How often each volume was to be mounted for a container, less how often that was to be undone: what is left to a
+    /// plugin that goes by no ids, and counts.
+    fn balance(&self) -> BTreeMap<String, i32> {
+        let mut balance = BTreeMap::new();
+        for line in self.log().lines() {
+            let step = match line.split_once(' ') {
+                Some(("mount", of)) => (of, 1),
+                Some(("unmount", of)) => (of, -1),
+                _ => continue,
+            };
+            *balance.entry(step.0.to_owned()).or_default() += step.1;
+        }
+        balance
     }
 
     fn users(&self, volume: &str) -> Vec<String> {
@@ -171,7 +187,14 @@ fn a_volume_of_a_plugin_is_made_used_shown_and_removed() {
             .refused()
             .contains("in use")
     );
+    // One mount a container, however often that has the volume.
+    let mut mounted: Vec<_> = plugin.balance().into_values().collect();
+    mounted.sort_unstable();
+    assert_eq!(mounted, [0, 0, 1], "{}", plugin.log());
+    manager.ctl(&["restart", "-t", "0", "two"]).ok();
     manager.ctl(&["rm", "-f", "two"]).ok();
+    let balance = plugin.balance();
+    assert!(balance.values().all(|count| *count == 0), "{balance:?}");
     // What only the plugin knows is there as well.
     fs::create_dir(plugin.folder.join("data/theirs")).expect("make a volume behind our back");
     assert_eq!(manager.ctl(&["volume", "ls", "-q"]).ok(), "data\ntheirs\n");
@@ -291,4 +314,53 @@ fn after_a_crash_only_what_runs_is_mounted() {
     manager.set_failpoint(None);
     manager.start_again();
     assert_eq!(manager.ctl(&["volume", "ls", "-q"]).ok(), "");
+}
+
+const MOUNT: &str = "type=volume,dst=/d,volume-driver=test";
+
+#[test]
+fn a_volume_goes_with_its_container_though_its_plugin_is_away() {
+    let sandbox = Sandbox::new();
+    let Some((mut plugin, mut manager)) = start(&sandbox) else {
+        return;
+    };
+    let image = manager.busybox();
+    let create = |name| ["create", "--name", name, "--mount", MOUNT, &image, "true"];
+    manager.ctl(&create("one")).ok();
+    let volume = manager.ctl(&["volume", "ls", "-q"]).ok().trim().to_owned();
+    let data = plugin.folder.join("data").join(&volume);
+    assert!(data.is_dir());
+    plugin.end();
+    manager.ctl(&["rm", "-v", "one"]).ok();
+    assert_eq!(
+        manager.ctl(&["volume", "ls", "-q"]).ok(),
+        "",
+        "nobody is to have it any more"
+    );
+    manager.kill();
+    manager.start_again();
+    assert_eq!(manager.ctl(&["volume", "ls", "-q"]).ok(), "");
+    assert!(data.is_dir());
+    plugin.run();
+    eventually("it is removed", || (!data.exists()).then_some(()));
+    eventually("it is forgotten", || {
+        let events = manager.ctl(&[
+            "events",
+            "--since",
+            "10m",
+            "--until",
+            "0s",
+            "--filter",
+            "type=volume",
+        ]);
+        (events.stdout.contains("destroy") && events.stdout.contains(&volume)).then_some(())
+    });
+
+    // And one whose plugin wants to keep it is there as before.
+    manager.ctl(&create("two")).ok();
+    plugin.behave("remove=fail");
+    manager.ctl(&["rm", "-v", "two"]).ok();
+    assert_eq!(manager.ctl(&["volume", "ls", "-q"]).ok().lines().count(), 1);
+    plugin.behave("");
+    manager.ctl(&["volume", "prune", "-f"]).ok();
 }

@@ -209,6 +209,49 @@ fn a_collector_gets_calls_and_the_parts_of_starts_and_pulls() {
     assert!(told.contains("http://127.0.0.1:4317"), "{told}");
 }
 
+/// `manager --check-config` with this environment.
+fn checked(environment: &[(&str, &str)], args: &[&str]) -> integration::Done {
+    let mut command = std::process::Command::new(integration::binary("manager"));
+    command.arg("--shim").arg(integration::binary("shim"));
+    integration::run(
+        command
+            .arg("--check-config")
+            .args(args)
+            .envs(environment.iter().copied()),
+    )
+}
+
+#[test]
+fn variables_that_are_empty_or_unknown_do_not_stop_the_manager() {
+    let empty = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", ""),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", ""),
+        ("OTEL_SERVICE_NAME", ""),
+    ];
+    let said = checked(&empty, &[]).ok();
+    assert!(!said.contains("otlp"), "{said}");
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
+    let json = [endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];
+    let said = checked(&json, &[]).ok();
+    assert!(
+        said.contains("otlp-protocol") && said.contains("http/json"),
+        "{said}"
+    );
+    let tls = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:secret@collector:4317")];
+    let said = checked(&tls, &[]).ok();
+    assert!(
+        said.contains("otlp-endpoint") && !said.contains("secret"),
+        "{said}"
+    );
+    // Here it is the manager alone that is meant.
+    let said = checked(&[endpoint], &["--otlp-protocol", "http/json"]).refused();
+    assert!(
+        said.contains("--otlp-protocol") && said.contains("http/json"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_collector_over_http_gets_them_too() {
     let sandbox = Sandbox::new();

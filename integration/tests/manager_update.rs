@@ -1,6 +1,6 @@
 //! Limits and policies that change after a container's creation: in the kernel at once, and on record.
 
-use integration::{Manager, Sandbox, eventually};
+use integration::{Docker, Manager, Sandbox, eventually};
 use std::fs;
 use std::path::Path;
 
@@ -63,13 +63,15 @@ fn limits_change_in_the_kernel_and_on_record() {
     let (memory, quota, pids) = limits(&id);
     assert_eq!((memory.as_str(), pids.as_str()), ("33554432", "max"));
     assert!(quota.starts_with("50000"), "{quota}");
-    // Docker's way to say nothing of a limit, but for that of processes.
+    // Docker's way to say nothing of a limit.
     let nothing = ["update", "-m", "0", "--cpus", "0", "--cpuset-cpus", "", "-c", "0"];
     manager.ctl(&["update", "--pids-limit", "40", "one"]).ok();
     manager
         .ctl(&[&nothing[..], &["--pids-limit", "0", "one"]].concat())
         .ok();
-    assert_eq!(limits(&id), (memory, quota, "max".to_owned()));
+    assert_eq!(limits(&id), (memory, quota, "40".to_owned()));
+    manager.ctl(&["update", "--pids-limit", "0", "one"]).ok();
+    manager.ctl(&["update", "--pids-limit", "0", "no-such"]).refused();
 }
 
 #[test]
@@ -222,4 +224,88 @@ fn a_new_policy_counts_from_the_next_end_on() {
     manager.ctl(&run).ok();
     let refused = manager.ctl(&["update", "--restart", "always", "two"]).refused();
     assert!(refused.contains("removes itself"), "{refused}");
+}
+
+/// The limits that a container's cgroup has, of the hierarchies of version 1.
+fn all_limits(group: &str, id: &str) -> Vec<String> {
+    let root = Path::new("/sys/fs/cgroup");
+    let files = [
+        "memory/memory.limit_in_bytes",
+        "memory/memory.memsw.limit_in_bytes",
+        "memory/memory.soft_limit_in_bytes",
+        "cpu/cpu.cfs_quota_us",
+        "cpu/cpu.cfs_period_us",
+        "cpu/cpu.shares",
+        "pids/pids.max",
+        "cpuset/cpuset.cpus",
+    ];
+    let read = |file: &str| {
+        let (controller, name) = file.split_once('/').expect("a controller");
+        let text = fs::read_to_string(root.join(controller).join(group).join(id).join(name));
+        format!("{name} {}", text.unwrap_or_default().trim())
+    };
+    files.into_iter().map(read).collect()
+}
+
+#[test]
+fn zeros_mean_what_they_mean_to_docker() {
+    if !Path::new("/sys/fs/cgroup/memory").is_dir() {
+        println!("skipped: this machine has no cgroups of version 1 to compare");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let Some(docker) = Docker::start_with_runc(&sandbox) else {
+        return;
+    };
+    for cpu in [&["--cpu-quota=50000", "--cpu-period=200000"][..], &["--cpus=0.5"]] {
+        let limits = [
+            "-m=64m",
+            "--memory-reservation=32m",
+            "--memory-swap=96m",
+            "--cpu-shares=512",
+            "--pids-limit=40",
+            "--cpuset-cpus=0",
+        ];
+        let run = |image| {
+            [
+                &["run", "-d", "--name", "one"],
+                &limits[..],
+                cpu,
+                &[image, "sleep", "1000"],
+            ]
+            .concat()
+        };
+        let ours = manager.ctl(&run(&image)).ok();
+        let theirs = docker.call(&run("box")).ok();
+        let compare = |what: &str| {
+            let ours = all_limits("berth", ours.trim());
+            assert_eq!(ours, all_limits(sandbox.id(), theirs.trim()), "after {what}");
+        };
+        compare("run");
+        for change in [
+            "--memory=0",
+            "--memory-reservation=0",
+            "--memory-swap=0",
+            "--cpus=0",
+            "--cpu-quota=0",
+            "--cpu-period=0",
+            "--cpu-shares=0",
+            "--cpuset-cpus=",
+            "--blkio-weight=0",
+            "--pids-limit=0",
+            "--pids-limit=30",
+            "--pids-limit=-1",
+            "--cpu-quota=-1",
+            "--memory=128m",
+        ] {
+            let update = ["update", change, "one"];
+            let (ours, theirs) = (manager.ctl(&update), docker.call(&update));
+            assert_eq!(ours.code == 0, theirs.code == 0, "{ours}\n{theirs}");
+            compare(change);
+        }
+        manager.ctl(&["rm", "-f", "one"]).ok();
+        docker.call(&["rm", "-f", "one"]).ok();
+    }
 }

@@ -32,7 +32,7 @@ use tonic::transport::server::Router;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tower::layer::util::{Identity, Stack};
 
-pub use metrics::{CONTENT_TYPE, Measure, Metrics};
+pub use metrics::{Form, Measure, Metrics};
 pub use setup::{Configuration, Setup};
 pub use stop::Stopping;
 

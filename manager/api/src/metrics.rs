@@ -5,6 +5,7 @@
 //! rest is read when somebody asks.
 
 mod engine_numbers;
+mod form;
 mod layer;
 mod process;
 
@@ -20,13 +21,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tonic::{Code, Status};
 
+pub use form::Form;
 pub use layer::Measure;
 
 use crate::status::status;
 use engine_numbers::EngineNumbers;
-
-/// The MIME type of [`Metrics::text`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// From the milliseconds of a start to the minutes of a pull.
 const BUCKETS_SECONDS: [f64; 16] = [
@@ -162,13 +161,13 @@ impl Metrics {
 
     /// All of them, as [OpenMetrics](https://prometheus.io/docs/specs/om/open_metrics_spec/) has it. Databases are asked;
     /// no file of an image or a container is.
-    pub async fn text(&self, engine: &Engine) -> Result<String, Status> {
+    pub async fn text(&self, engine: &Engine, form: Form) -> Result<String, Status> {
         let numbers = EngineNumbers::of(engine).await.map_err(status)?;
         *self.0.numbers.lock().unwrap_or_else(PoisonError::into_inner) = numbers;
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.0.registry)
             .map_err(|error| Status::internal(error.to_string()))?;
-        Ok(text)
+        Ok(form.of(text))
     }
 
     /// A call has ended, or with `exec`, has got its first answer.

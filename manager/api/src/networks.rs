@@ -82,7 +82,7 @@ impl Service for Networks {
         request: Request<v1::ConnectNetworkRequest>,
     ) -> Result<Response<v1::ConnectNetworkResponse>, Status> {
         let request = request.into_inner();
-        let place = translate::joining(request.place.unwrap_or_default()).map_err(status)?;
+        let place = translate::connecting(request.place.unwrap_or_default()).map_err(status)?;
         let connected = self.0.connect_network(&request.container, place).await;
         connected.map_err(status)?;
         Ok(Response::new(v1::ConnectNetworkResponse {}))

@@ -101,5 +101,12 @@ pub(crate) fn info(info: Info, counts: Counts, defaults: &Defaults, setup: &Setu
             .map(|remap| remap.owners.gids.to_string())
             .unwrap_or_default(),
         userns_remap: info.userns_remap.map(|remap| remap.name).unwrap_or_default(),
+        volume_drivers: info.volume_drivers,
+        network_drivers: info.network_drivers,
+        security_options: info.security_options,
+        id: info.id,
+        os_version: info.os_version,
+        limits: info.limits.into_iter().map(str::to_owned).collect(),
+        ipv4_forwarding: info.ipv4_forwarding,
     }
 }

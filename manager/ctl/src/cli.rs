@@ -461,7 +461,7 @@ pub(crate) struct Attach {
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
     /// How long to wait before the container is killed
-    #[arg(short = 't', long = "time", alias = "timeout", value_name = "SECONDS")]
+    #[arg(short = 't', long = "timeout", alias = "time", value_name = "SECONDS")]
     pub(crate) timeout_seconds: Option<u32>,
     /// Signal to send first
     #[arg(short, long, default_value = "", hide_default_value = true)]

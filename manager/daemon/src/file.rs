@@ -6,15 +6,16 @@ mod values;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use engine::Layers;
+use nix::fcntl::OFlag;
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::traces::Wire;
 use values::{Folders, LogOptions, Pool, Size, Ulimits};
 
 /// No file of anybody's comes near it.
@@ -50,8 +51,7 @@ pub(crate) struct File {
     pub(crate) log_level: Option<String>,
     pub(crate) metrics_address: Option<SocketAddr>,
     pub(crate) otlp_endpoint: Option<String>,
-    #[serde(deserialize_with = "values::parsed")]
-    pub(crate) otlp_protocol: Option<Wire>,
+    pub(crate) otlp_protocol: Option<String>,
     pub(crate) default_shm_size: Option<Size>,
     pub(crate) default_ulimits: Ulimits,
     pub(crate) default_address_pools: Vec<Pool>,
@@ -63,13 +63,16 @@ pub(crate) struct File {
 impl File {
     /// What stands in the file at `path`; None: it is not there, and nobody has named it.
     pub(crate) fn read(path: &Path, is_named: bool) -> anyhow::Result<Option<File>> {
-        let file = match std::fs::File::open(path) {
+        // A pipe would be waited for, until somebody writes to it.
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+        let file = match options.open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_named => return Ok(None),
             opened => opened.with_context(|| format!("--config {}: open the file", path.display()))?,
         };
         let reading = || format!("read the configuration {}", path.display());
         if !file.metadata().with_context(reading)?.is_file() {
-            bail!("--config {}: it is not a file", path.display());
+            bail!("--config {}: it is not a regular file", path.display());
         }
         let mut text = String::new();
         let mut bounded = file.take(FILE_MAX_BYTES + 1);

@@ -46,6 +46,7 @@ const PREDECESSOR: std::time::Duration = std::time::Duration::from_secs(5);
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    sys::forget_empty_variables("OTEL_");
     let done = match rootless::helper() {
         Some(helped) => helped,
         None => run(),
@@ -79,7 +80,7 @@ fn run() -> anyhow::Result<()> {
         .context("start the runtime of tasks")?;
     let traces = {
         let _within = runtime.enter();
-        settings.traces()?
+        settings.traces()
     };
     let (filter, level) = tracing_subscriber::reload::Layer::new(filter);
     let to_stderr = tracing_subscriber::fmt::layer()
@@ -87,11 +88,15 @@ fn run() -> anyhow::Result<()> {
         .with_filter(filter);
     tracing_subscriber::registry()
         .with(to_stderr)
-        .with(traces.as_ref().map(Traces::layer))
+        .with(traces.as_ref().ok().and_then(Option::as_ref).map(Traces::layer))
         .init();
+    // What has been checked was right. The rest is of the environment, which may be meant for another program.
+    if let Err(error) = &traces {
+        tracing::warn!(error = format!("{error:#}"), "traces are not sent");
+    }
     many_descriptors();
     let served = runtime.block_on(serve(command_line, settings, level));
-    if let Some(traces) = traces {
+    if let Ok(Some(traces)) = traces {
         runtime.block_on(traces.end());
     }
     // Work that outlasts the grace, as of a commit of many files, ends with the process: it leaves what a kill leaves.

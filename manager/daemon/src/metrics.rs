@@ -1,27 +1,29 @@
 //! Metrics over HTTP, for Prometheus. Whoever connects can only ask; few are served at once, and each for a short time,
-//! so that nobody keeps the manager from its work.
+//! so that nobody keeps the manager from its work. Who connects and does not ask makes room for the next.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use api::Metrics;
+use api::{Form, Metrics};
 use engine::Engine;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue, VARY};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::accept;
 
-/// So many are served at once; others wait in the kernel's queue.
+/// So many are served at once; others wait in the kernel's queue while all of these are being answered.
 const CLIENTS_MAX: usize = 16;
 /// A request has to come within this.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,31 +50,62 @@ pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
+/// Somebody who is connected.
+struct Client {
+    task: JoinHandle<()>,
+    /// Its request has come.
+    has_asked: Arc<AtomicBool>,
+}
+
 /// Serve them to who asks. Never returns.
 pub(crate) async fn serve(listener: TcpListener, metrics: Metrics, engine: Engine) {
-    let turns = Arc::new(Semaphore::new(CLIENTS_MAX));
+    // The oldest first.
+    let mut clients: VecDeque<Client> = VecDeque::new();
     loop {
-        // It is never closed.
-        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else {
-            return;
-        };
         let (stream, from) = accept::tcp(&listener).await;
+        make_room(&mut clients).await;
         let (metrics, engine) = (metrics.clone(), engine.clone());
-        tokio::spawn(async move {
-            let served = tokio::time::timeout(TIMEOUT, serve_one(stream, &metrics, &engine)).await;
-            drop(turn);
-            match served {
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let asks = Arc::clone(&has_asked);
+        let task = tokio::spawn(async move {
+            let serving = serve_one(stream, &metrics, &engine, &asks);
+            match tokio::time::timeout(TIMEOUT, serving).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%from, %error, "a reader of metrics"),
                 Err(_) => tracing::debug!(%from, "a reader of metrics was too slow"),
             }
         });
+        clients.push_back(Client { task, has_asked });
     }
 }
 
-async fn serve_one(stream: TcpStream, metrics: &Metrics, engine: &Engine) -> hyper::Result<()> {
-    let service =
-        service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, metrics, engine).await) });
+/// For one more: the oldest of those that have not asked goes; where all have, the first of them is waited for.
+async fn make_room(clients: &mut VecDeque<Client>) {
+    clients.retain(|client| !client.task.is_finished());
+    if clients.len() < CLIENTS_MAX {
+        return;
+    }
+    let silent = |client: &Client| !client.has_asked.load(Ordering::Relaxed);
+    if let Some(place) = clients.iter().position(silent)
+        && let Some(client) = clients.remove(place)
+    {
+        client.task.abort();
+    } else if let Some(mut oldest) = clients.pop_front() {
+        // Within its time it is over.
+        let _ = (&mut oldest.task).await;
+    }
+}
+
+async fn serve_one(
+    stream: TcpStream,
+    metrics: &Metrics,
+    engine: &Engine,
+    has_asked: &AtomicBool,
+) -> hyper::Result<()> {
+    let service = service_fn(|request| async move {
+        has_asked.store(true, Ordering::Relaxed);
+        Ok::<_, Infallible>(answer(&request, metrics, engine).await)
+    });
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
@@ -93,11 +126,17 @@ async fn answer(request: &Request<Incoming>, metrics: &Metrics, engine: &Engine)
             .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return answer;
     }
-    match metrics.text(engine).await {
+    let accepted = request.headers().get_all(ACCEPT).iter();
+    let accepted: Vec<_> = accepted.filter_map(|value| value.to_str().ok()).collect();
+    let form = Form::wanted(&accepted.join(","));
+    match metrics.text(engine, form).await {
         Ok(text) => {
             let mut answer = Response::new(Full::new(Bytes::from(text)));
-            let kind = HeaderValue::from_static(api::CONTENT_TYPE);
+            let kind = HeaderValue::from_static(form.content_type());
             answer.headers_mut().insert(CONTENT_TYPE, kind);
+            answer
+                .headers_mut()
+                .insert(VARY, HeaderValue::from_static("Accept"));
             answer
         }
         Err(error) => {

@@ -10,7 +10,6 @@ use engine::{Config, Defaults, Layers, PolicyFile, Remap};
 use network::Bridge;
 
 use crate::remote::RemoteOptions;
-use crate::traces::Wire;
 
 /// What fits into `sun_path` of unix(7), with the NUL behind it.
 const SOCKET_PATH_MAX_BYTES: usize = 107;
@@ -20,6 +19,8 @@ const LINK_NAME_MAX_BYTES: usize = 15;
 /// Where root's manager keeps what is its.
 pub(crate) const ROOT: &str = "/var/lib/berth";
 pub(crate) const STATE: &str = "/run/berth";
+/// The first process of containers that want one.
+const INIT: &str = "berth-init";
 const TRUST_POLICY: &str = "/etc/berth/policy.json";
 
 /// The manager of containers, images and their network.
@@ -59,7 +60,7 @@ pub(crate) struct Options {
     /// The runtime's binary [default: `runtime` beside the shim].
     #[arg(long, value_name = "PATH")]
     pub(crate) runtime: Option<PathBuf>,
-    /// The program that is the first process of containers made with --init [default: `init` beside this binary].
+    /// The program that is the first process of containers made with --init [default: `berth-init` beside this binary].
     #[arg(long, value_name = "PATH")]
     pub(crate) init_path: Option<PathBuf>,
     /// Which images are accepted, by their signatures [default: /etc/berth/policy.json, if it is there].
@@ -127,7 +128,7 @@ pub(crate) struct Options {
         default_value = "grpc",
         value_name = "PROTOCOL"
     )]
-    pub(crate) otlp_protocol: Wire,
+    pub(crate) otlp_protocol: String,
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter by module.
     #[arg(long, env = "BERTH_LOG", default_value = "info", value_name = "LEVEL")]
     pub(crate) log_level: String,
@@ -145,19 +146,25 @@ impl Options {
         self.socket.as_deref()
     }
 
-    /// How the engine is set up.
-    pub(crate) fn engine(&self, defaults: Defaults) -> anyhow::Result<Config> {
+    /// How the engine is set up; `place` tells where a key's value comes from.
+    pub(crate) fn engine(
+        &self,
+        defaults: Defaults,
+        place: impl Fn(&str) -> String,
+    ) -> anyhow::Result<Config> {
         let (gateway, prefix) = subnet(&self.bridge_subnet)
-            .with_context(|| format!("--bridge-subnet {:?}", self.bridge_subnet))?;
+            .with_context(|| format!("{} {:?}", place("bridge-subnet"), self.bridge_subnet))?;
         let name = &self.bridge_name;
         if name.is_empty() || name.len() > LINK_NAME_MAX_BYTES || name.contains(['/', ' ', ':', '\0']) {
             bail!(
-                "--bridge-name {name:?}: the name of a link has 1 to {LINK_NAME_MAX_BYTES} characters, no / : or space"
+                "{} {name:?}: the name of a link has 1 to {LINK_NAME_MAX_BYTES} characters, no / : or space",
+                place("bridge-name")
             );
         }
         if !(1..=3600).contains(&self.plugin_timeout) {
             bail!(
-                "plugin-timeout = {}: 1 to 3600 seconds are allowed",
+                "{} {}: 1 to 3600 seconds are allowed",
+                place("plugin-timeout"),
                 self.plugin_timeout
             );
         }
@@ -174,10 +181,11 @@ impl Options {
                 .context("find this binary")?
                 .with_file_name("shim"),
         };
-        for program in std::iter::once(&shim).chain(&self.runtime) {
-            if !program.is_file() {
+        for (key, program) in [("shim", Some(&shim)), ("runtime", self.runtime.as_ref())] {
+            if let Some(program) = program.filter(|program| !program.is_file()) {
                 bail!(
-                    "{} is not there: --shim and --runtime say where these programs are",
+                    "{} {} is not there: --shim and --runtime say where these programs are",
+                    place(key),
                     program.display()
                 );
             }
@@ -190,9 +198,7 @@ impl Options {
             runtime: self.runtime.as_deref().map(absolute).transpose()?,
             init: match &self.init_path {
                 Some(init) => absolute(init)?,
-                None => std::env::current_exe()
-                    .context("find this binary")?
-                    .with_file_name("init"),
+                None => init_beside(&std::env::current_exe().context("find this binary")?),
             },
             trust_policy: match &self.trust_policy {
                 Some(path) => PolicyFile::At(absolute(path)?),
@@ -226,6 +232,15 @@ impl Options {
             groups: crate::rootless::groups(),
         })
     }
+}
+
+/// Installed, it has a name that is no system's init; where cargo has built it, that of its package.
+fn init_beside(binary: &Path) -> PathBuf {
+    let (installed, built) = (binary.with_file_name(INIT), binary.with_file_name("init"));
+    if !installed.is_file() && built.is_file() {
+        return built;
+    }
+    installed
 }
 
 fn log_option(text: &str) -> Result<(String, String), String> {
@@ -266,6 +281,22 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_init_is_found_by_its_name_where_it_is_installed_and_where_it_is_built() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = || {
+            init_beside(&folder.path().join("manager"))
+                .file_name()
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(found(), INIT);
+        std::fs::write(folder.path().join("init"), "").unwrap();
+        assert_eq!(found(), "init");
+        std::fs::write(folder.path().join(INIT), "").unwrap();
+        assert_eq!(found(), INIT);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! SIGHUP: the configuration is read again. All that can change in a running manager does, at once, or none of it if
 //! something is not right; what cannot is named, and holds from the next start on.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::Setup;
@@ -12,6 +13,7 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::options::Options;
 use crate::settings::{CommandLine, Settings};
+use crate::traces;
 
 /// Of the log.
 pub(crate) type Level = reload::Handle<EnvFilter, Registry>;
@@ -31,15 +33,19 @@ pub(crate) struct Reload {
 impl Reload {
     /// Read it at each of `hangups`. Never returns.
     pub(crate) async fn at_each(self, mut hangups: Signal) {
+        let this = Arc::new(self);
         while hangups.recv().await.is_some() {
-            match self.again() {
-                Ok(now) => self.tell(&now),
+            let reading = Arc::clone(&this);
+            // Files are read, which may be far away.
+            let read = tokio::task::spawn_blocking(move || reading.again()).await;
+            match read.map_err(anyhow::Error::from).flatten() {
+                Ok(now) => this.tell(&now),
                 Err(error) => {
                     tracing::error!(
                         error = format!("{error:#}"),
                         "the configuration is not right: all stays as it was"
                     );
-                    self.setup.change(|setup| setup.error = format!("{error:#}"));
+                    this.setup.change(|setup| setup.error = format!("{error:#}"));
                 }
             }
         }
@@ -88,8 +94,8 @@ impl Reload {
             setup.pending = pending.iter().map(|key| (*key).to_owned()).collect();
             setup.error.clear();
             let metrics = self.settings.options.metrics_address;
-            let traces = self.settings.options.otlp_endpoint.clone();
-            setup.traces_endpoint = traces.unwrap_or_default();
+            let traces = self.settings.collector.as_ref();
+            setup.traces_endpoint = traces.map_or_else(String::new, |(endpoint, _)| traces::shown(endpoint));
             setup.metrics_address = metrics.map_or_else(String::new, |address| address.to_string());
         });
     }

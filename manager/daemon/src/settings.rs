@@ -1,8 +1,9 @@
 //! What holds, of the command line (with the environment) and of the configuration's file: what the command line says
 //! counts, what it leaves out is the file's, and what that leaves out is as `--help` has it.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::parser::ValueSource;
@@ -12,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::file::{self, File};
 use crate::options::Options;
-use crate::traces::{self, Traces};
+use crate::traces::{self, Traces, Wire};
 
 /// Where the file is, if nobody says otherwise; it need not be there.
 fn default_file() -> PathBuf {
@@ -33,6 +34,10 @@ pub(crate) struct Settings {
     pub(crate) file: Option<PathBuf>,
     /// What the file says in vain: a sentence each.
     pub(crate) overridden: Vec<String>,
+    /// Spans go there; None: nowhere.
+    pub(crate) collector: Option<(String, Wire)>,
+    /// Options that were typed, or are in the environment.
+    given: BTreeSet<String>,
 }
 
 impl CommandLine {
@@ -55,60 +60,82 @@ impl CommandLine {
             overridden: Vec::new(),
         };
         let (options, mut defaults) = join.all(options, file.unwrap_or_default());
+        let given = join.given();
+        let collector = join.collector(&options, path.as_deref())?;
         let overridden = join.overridden;
         defaults.logging = Logging {
             driver: options.log_driver.clone(),
             options: options.log_opt.iter().cloned().collect(),
         };
-        let place = |key: &str, flags: &str| {
-            let in_file = path.as_deref().and_then(|path| file::place_of(path, key));
-            in_file.unwrap_or_else(|| flags.to_owned())
-        };
-        defaults.logging.check().with_context(|| {
-            let key = if defaults.logging.options.is_empty() {
-                "log-driver"
-            } else {
-                "log-opts"
-            };
-            place(key, "--log-driver and --log-opt")
-        })?;
-        defaults.check().map_err(|error| {
-            let place = path.as_ref().map(|path| path.display().to_string());
-            anyhow!("{}: {error}", place.unwrap_or_default())
-        })?;
-        options.remote.check()?;
-        if let Some(endpoint) = options.otlp_endpoint.as_deref().filter(|url| !url.is_empty()) {
-            traces::check(endpoint)?;
-        }
-        Ok(Settings {
+        let settings = Settings {
             options,
             defaults,
             file: path,
             overridden,
-        })
+            collector,
+            given,
+        };
+        settings.check()?;
+        Ok(settings)
     }
 }
 
 impl Settings {
+    fn check(&self) -> anyhow::Result<()> {
+        let (defaults, remote) = (&self.defaults, &self.options.remote);
+        defaults.logging.check().with_context(|| {
+            if defaults.logging.options.is_empty() {
+                return self.place("log-driver");
+            }
+            let in_file = self
+                .file
+                .as_deref()
+                .and_then(|path| file::place_of(path, "log-opts"));
+            in_file.unwrap_or_else(|| "--log-driver and --log-opt".to_owned())
+        })?;
+        defaults.check().map_err(|error| {
+            let key = match &error {
+                engine::Error::Invalid { field, .. } => key_of(field),
+                _ => None,
+            };
+            let place = key.map(|key| self.place(key));
+            let place = place.or_else(|| self.file.as_ref().map(|path| path.display().to_string()));
+            anyhow!("{}: {error}", place.unwrap_or_default())
+        })?;
+        remote.check().with_context(|| {
+            let keys = ["tcp", "tlscacert", "tlscert", "tlskey"];
+            let path = self.file.as_deref();
+            let in_file = keys.iter().find_map(|key| file::place_of(path?, key));
+            in_file.unwrap_or_else(|| "the command line".to_owned())
+        })
+    }
+
+    /// Where the value of a key comes from, for what is wrong with it.
+    fn place(&self, key: &str) -> String {
+        let path = self.file.as_deref();
+        let in_file = path
+            .filter(|_| !self.given.contains(&key.replace('-', "_")))
+            .and_then(|path| file::place_of(path, key));
+        in_file.unwrap_or_else(|| format!("--{key}"))
+    }
+
     /// How the engine is set up.
     pub(crate) fn engine(&self) -> anyhow::Result<engine::Config> {
-        self.options.engine(self.defaults.clone())
+        self.options.engine(self.defaults.clone(), |key| self.place(key))
     }
 
     /// Traces, if somebody collects them; to be called within a runtime.
     pub(crate) fn traces(&self) -> anyhow::Result<Option<Traces>> {
-        // An empty variable is as none.
-        let endpoint = self.options.otlp_endpoint.as_deref().unwrap_or_default();
-        if endpoint.is_empty() {
-            return Ok(None);
-        }
-        Traces::begin(endpoint, self.options.otlp_protocol).map(Some)
+        let collector = self.collector.as_ref();
+        collector
+            .map(|(endpoint, wire)| Traces::begin(endpoint, *wire))
+            .transpose()
     }
 
     /// What is logged.
     pub(crate) fn log_filter(&self) -> anyhow::Result<EnvFilter> {
         let level = &self.options.log_level;
-        EnvFilter::try_new(level).with_context(|| format!("--log-level {level:?}"))
+        EnvFilter::try_new(level).with_context(|| format!("{} {level:?}", self.place("log-level")))
     }
 
     /// For `--check-config`.
@@ -164,6 +191,12 @@ impl Join<'_> {
         // Those of another driver mean nothing to the one that holds.
         if is_of_files_driver {
             self.log_options(file.log_opts.0, &mut options.log_opt);
+        } else if !file.log_opts.0.is_empty() {
+            self.overridden.push(format!(
+                "log-opts: they are for the log-driver of the file, and {:?} of the {} holds",
+                options.log_driver,
+                self.side("log_driver")
+            ));
         }
         self.one("journal_socket", file.journal_socket, &mut options.journal_socket);
         self.one("log_level", file.log_level, &mut options.log_level);
@@ -172,7 +205,7 @@ impl Join<'_> {
             file.metrics_address,
             &mut options.metrics_address,
         );
-        self.maybe("otlp_endpoint", file.otlp_endpoint, &mut options.otlp_endpoint);
+        self.endpoint(file.otlp_endpoint, &mut options.otlp_endpoint);
         self.one("otlp_protocol", file.otlp_protocol, &mut options.otlp_protocol);
         let defaults = Defaults {
             logging: Logging::default(),
@@ -187,6 +220,20 @@ impl Join<'_> {
             address_pools: file.default_address_pools.iter().map(Into::into).collect(),
         };
         (options, defaults)
+    }
+
+    /// It may have a password in it.
+    fn endpoint(&mut self, of_file: Option<String>, option: &mut Option<String>) {
+        let Some(of_file) = of_file else { return };
+        match option {
+            Some(given) if *given == of_file => {}
+            Some(given) => {
+                let (given, of_file) = (traces::shown(given), traces::shown(&of_file));
+                let sentence = sentence("otlp-endpoint", self.side("otlp_endpoint"), &given, &of_file);
+                self.overridden.push(sentence);
+            }
+            None => *option = Some(of_file),
+        }
     }
 
     /// Option by option: each of them may be on either side.
@@ -208,13 +255,66 @@ impl Join<'_> {
         if !self.is_given(id) {
             *option = value;
         } else if *option != value {
-            let side = match self.matches.value_source(id) {
-                Some(ValueSource::EnvVariable) => "environment",
-                _ => "command line",
-            };
             let key = id.replace('_', "-");
-            self.overridden.push(sentence(&key, side, option, &value));
+            let sentence = sentence(&key, self.side(id), option, &value);
+            self.overridden.push(sentence);
         }
+    }
+
+    /// Where spans go, and how. As the specification of OpenTelemetry has it, what is not known in the environment, which
+    /// is every program's, is told and does not count.
+    fn collector(
+        &mut self,
+        options: &Options,
+        file: Option<&Path>,
+    ) -> anyhow::Result<Option<(String, Wire)>> {
+        let Some(endpoint) = options.otlp_endpoint.as_deref().filter(|url| !url.is_empty()) else {
+            return Ok(None);
+        };
+        let checked = traces::check(endpoint);
+        let endpoint = self
+            .of_anybody("otlp_endpoint", checked, file)?
+            .map(|()| endpoint);
+        let wire = options.otlp_protocol.parse::<Wire>();
+        let wire = wire.map_err(|rule| anyhow!("{:?}: {rule}", options.otlp_protocol));
+        let wire = self
+            .of_anybody("otlp_protocol", wire, file)?
+            .unwrap_or(Wire::Grpc);
+        Ok(endpoint.map(|endpoint| (endpoint.to_owned(), wire)))
+    }
+
+    fn of_anybody<T>(
+        &mut self,
+        id: &str,
+        read: anyhow::Result<T>,
+        file: Option<&Path>,
+    ) -> anyhow::Result<Option<T>> {
+        let key = id.replace('_', "-");
+        match read {
+            Err(error) if self.matches.value_source(id) == Some(ValueSource::EnvVariable) => {
+                self.overridden
+                    .push(format!("{key}: that of the environment does not count: {error}"));
+                Ok(None)
+            }
+            read => read.map(Some).with_context(|| {
+                let in_file = file.filter(|_| !self.is_given(id));
+                let in_file = in_file.and_then(|path| file::place_of(path, &key));
+                in_file.unwrap_or_else(|| format!("--{key}"))
+            }),
+        }
+    }
+
+    /// Who says so above the file.
+    fn side(&self, id: &str) -> &'static str {
+        match self.matches.value_source(id) {
+            Some(ValueSource::EnvVariable) => "environment",
+            _ => "command line",
+        }
+    }
+
+    fn given(&self) -> BTreeSet<String> {
+        let ids = self.matches.ids().map(clap::Id::as_str);
+        ids.filter(|id| self.is_given(id)).map(str::to_owned).collect()
     }
 
     fn maybe<T: PartialEq + Debug + Clone>(&mut self, id: &str, of_file: Option<T>, option: &mut Option<T>) {
@@ -229,6 +329,19 @@ impl Join<'_> {
         let source = self.matches.value_source(id);
         source.is_some_and(|source| source != ValueSource::DefaultValue)
     }
+}
+
+/// The key of the file by which a request's field gets its default.
+fn key_of(field: &str) -> Option<&'static str> {
+    Some(match field {
+        "dns" => "dns",
+        "dns_search" => "dns-search",
+        "dns_options" => "dns-opts",
+        "ulimits" => "default-ulimits",
+        "default_shm_size" => "default-shm-size",
+        "default_address_pools" => "default-address-pools",
+        _ => return None,
+    })
 }
 
 fn sentence(key: &str, side: &str, given: &impl Debug, of_file: &impl Debug) -> String {
@@ -278,11 +391,37 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_are_told_without_passwords() {
+        let settings = joined(
+            "otlp-endpoint = 'http://me:secret@x'\n",
+            &[
+                "--otlp-endpoint",
+                "http://me:other@y",
+                "--otlp-protocol",
+                "http/protobuf",
+            ],
+        );
+        let settings = settings.unwrap();
+        let expected =
+            "otlp-endpoint: \"http://***@y\" of the command line holds, and not \"http://***@x\" of the file";
+        assert_eq!(settings.overridden, [expected]);
+        assert_eq!(
+            settings.collector,
+            Some(("http://me:other@y".to_owned(), Wire::Http))
+        );
+    }
+
+    #[test]
     fn options_of_the_files_driver_are_not_another_drivers() {
         let file = "log-driver = 'json-file'\n[log-opts]\nmax-size = '1m'\n";
         let settings = joined(file, &["--log-driver", "journald"]).unwrap();
         assert_eq!(settings.defaults.logging.driver, "journald");
         assert!(settings.defaults.logging.options.is_empty());
+        assert!(
+            settings.overridden[0].starts_with("log-opts: "),
+            "{:?}",
+            settings.overridden
+        );
         assert_eq!(
             joined(file, &[]).unwrap().defaults.logging.options["max-size"],
             "1m"
@@ -295,6 +434,36 @@ mod tests {
         let error = format!("{error:#}");
         assert!(error.contains("manager.toml:2: log-driver: "), "{error}");
         let error = joined("tcp = '127.0.0.1:1'\n", &[]).unwrap_err().to_string();
-        assert!(error.contains("tlscacert"), "{error}");
+        assert!(error.contains("manager.toml:1: tcp"), "{error}");
+        for (file, place) in [
+            ("\ndns-search = ['a b']\n", "manager.toml:2: dns-search: "),
+            (
+                "\n[default-ulimits]\nflies = 1\n",
+                "manager.toml:2: default-ulimits: ",
+            ),
+            (
+                "\notlp-endpoint = 'https://me:secret@x'\n",
+                "manager.toml:2: otlp-endpoint: ",
+            ),
+            (
+                "\notlp-protocol = 'http/json'\notlp-endpoint = 'http://x'\n",
+                "manager.toml:2: otlp-protocol: ",
+            ),
+        ] {
+            let error = format!("{:#}", joined(file, &[]).unwrap_err());
+            assert!(error.contains(place) && !error.contains("secret"), "{error}");
+        }
+        for (file, place) in [
+            ("\nbridge-subnet = 'x'\n", "manager.toml:2: bridge-subnet "),
+            ("\nbridge-name = 'a b'\n", "manager.toml:2: bridge-name "),
+            ("\nplugin-timeout = 0\n", "manager.toml:2: plugin-timeout "),
+            ("\nshim = '/no/such'\n", "manager.toml:2: shim "),
+        ] {
+            let error = format!("{:#}", joined(file, &[]).unwrap().engine().unwrap_err());
+            assert!(error.contains(place), "{error}");
+        }
+        let typed = joined("bridge-name = 'x'\n", &["--bridge-name", "a b"]).unwrap();
+        let error = typed.engine().unwrap_err().to_string();
+        assert!(error.contains("--bridge-name"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The allocator's tuning, and descriptors that come by number: no crate wraps these as they are needed.
+//! The allocator's tuning, the environment, and descriptors that come by number: no crate wraps these as they are needed.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -7,6 +7,17 @@ use std::os::fd::{FromRawFd, OwnedFd};
 pub(crate) fn few_arenas() {
     // SAFETY: changes a tuning value of the allocator before other threads exist.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+}
+
+/// Take variables whose name begins so out of the environment where they are empty: the specification of OpenTelemetry
+/// has an empty one mean the same as none, and libraries do not all know. To be called before there are threads.
+pub(crate) fn forget_empty_variables(prefix: &str) {
+    let empty = std::env::vars_os()
+        .filter(|(name, value)| value.is_empty() && name.as_encoded_bytes().starts_with(prefix.as_bytes()));
+    for (name, _) in empty.collect::<Vec<_>>() {
+        // SAFETY: no other thread exists that could read the environment meanwhile.
+        unsafe { std::env::remove_var(name) };
+    }
 }
 
 /// Give the system back what is free, also between what is in use.

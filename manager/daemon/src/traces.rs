@@ -1,7 +1,6 @@
 //! Traces, sent to a collector over OTLP, where one is named. Nothing waits for it: spans go through a bounded queue to a
 //! thread of their own, and are lost where the collector does not take them, which is told once.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,17 +40,8 @@ impl FromStr for Wire {
         match text {
             "grpc" => Ok(Wire::Grpc),
             "http/protobuf" => Ok(Wire::Http),
-            _ => Err("it has to be grpc or http/protobuf"),
+            _ => Err("of OTLP's protocols this version has grpc and http/protobuf"),
         }
-    }
-}
-
-impl fmt::Display for Wire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Wire::Grpc => "grpc",
-            Wire::Http => "http/protobuf",
-        })
     }
 }
 
@@ -59,14 +49,25 @@ impl fmt::Display for Wire {
 pub(crate) fn check(endpoint: &str) -> anyhow::Result<()> {
     if endpoint.starts_with("https://") {
         bail!(
-            "--otlp-endpoint {endpoint}: TLS to collectors is not done in this version: name one on this machine (http://127.0.0.1:4317), which can send them on"
+            "{}: TLS to collectors is not done in this version: name one on this machine (http://127.0.0.1:4317), which can send them on",
+            shown(endpoint)
         );
     }
     let rest = endpoint.strip_prefix("http://").unwrap_or_default();
     if rest.is_empty() || rest.starts_with('/') || rest.contains(char::is_whitespace) {
-        bail!("--otlp-endpoint {endpoint}: it has to be http://HOST:PORT");
+        bail!("{}: it has to be http://HOST:PORT", shown(endpoint));
     }
     Ok(())
+}
+
+/// An endpoint for people: without the name and password that it may have.
+pub(crate) fn shown(endpoint: &str) -> String {
+    let (scheme, rest) = endpoint.split_once("://").unwrap_or(("", endpoint));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://***{}", &rest[at..]),
+        None => endpoint.to_owned(),
+    }
 }
 
 /// What sends traces, until it is [ended](Traces::end).
@@ -89,7 +90,8 @@ impl Traces {
                 .with_timeout(TIMEOUT)
                 .build(),
         };
-        let exporter = exporter.with_context(|| format!("--otlp-endpoint {endpoint}"))?;
+        let exporter =
+            exporter.with_context(|| format!("make ready for the collector at {}", shown(endpoint)))?;
         // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES count above it.
         let mut resource = Resource::builder();
         if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
@@ -184,6 +186,17 @@ impl<E: SpanExporter + 'static> SpanExporter for Patient<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_is_shown_an_endpoint_is_not_shown_its_password() {
+        assert_eq!(
+            shown("http://me:pass@word@here:4317/a@b"),
+            "http://***@here:4317/a@b"
+        );
+        for open in ["http://here:4317", "http://here/a@b", "", "here"] {
+            assert_eq!(shown(open), open);
+        }
+    }
 
     #[test]
     fn an_endpoint_is_a_url_in_the_clear() {

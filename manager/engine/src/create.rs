@@ -173,7 +173,7 @@ async fn record_with_volumes(engine: &Arc<Inner>, mut container: Container) -> R
     if let Err(error) = made {
         engine.store.delete(&container.id, true).await?;
         engine.networks.forget(&container.id);
-        volumes::finish_removals(engine).await;
+        volumes::finish_removals(engine, &container).await;
         return Err(error);
     }
     Ok(container)

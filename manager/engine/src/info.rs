@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::container::State;
 use crate::engine::{Engine, blocking};
+use crate::spec::cgroups::Cgroups;
 
 /// How many containers are in which state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,6 +52,34 @@ pub struct Info {
     pub bridge: (String, String),
     /// `userns-remap`: whose ids containers get, and which those are.
     pub userns_remap: Option<crate::Remap>,
+    /// `VERSION_ID` of os-release(5); empty: it has none.
+    pub os_version: String,
+    /// Of what this manager keeps.
+    pub id: String,
+    /// `local`, and the plugins that are there.
+    pub volume_drivers: Vec<String>,
+    /// Of networks that can be made, and of those that are there.
+    pub network_drivers: Vec<String>,
+    /// In docker's words.
+    pub security_options: Vec<String>,
+    /// What the kernel can limit, by [`Info::LIMITS`].
+    pub limits: Vec<&'static str>,
+    /// Whether the machine passes packets on, as containers need it.
+    pub ipv4_forwarding: bool,
+}
+
+impl Info {
+    /// What a kernel may be able to limit.
+    pub const LIMITS: [&'static str; 8] = [
+        "memory",
+        "swap",
+        "oom-kill",
+        "cpu-shares",
+        "cpu-quota",
+        "cpu-real-time",
+        "cpuset",
+        "pids",
+    ];
 }
 
 impl Engine {
@@ -83,6 +112,15 @@ impl Engine {
                 images: usize::try_from(engine.0.images.stored()?.images).unwrap_or(usize::MAX),
                 volumes,
                 networks: engine.0.networks.all().len() + 1,
+                id: engine.0.store.root_id().to_owned(),
+                volume_drivers: std::iter::once("local".to_owned())
+                    .chain(engine.0.plugins.names())
+                    .collect(),
+                network_drivers: crate::networks::drivers(),
+                security_options: security_options(),
+                limits: Cgroups::of_this_machine().limits(),
+                ipv4_forwarding: std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
+                    .is_ok_and(|text| text.trim() == "1"),
                 ..engine.machine()
             })
         })
@@ -95,7 +133,8 @@ impl Engine {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         Info {
             hostname: read("/proc/sys/kernel/hostname").trim().to_owned(),
-            operating_system: pretty_name(&read("/etc/os-release")).unwrap_or_default(),
+            operating_system: of_os(&read("/etc/os-release"), "PRETTY_NAME").unwrap_or_default(),
+            os_version: of_os(&read("/etc/os-release"), "VERSION_ID").unwrap_or_default(),
             cpus: std::thread::available_parallelism().map_or(0, usize::from),
             memory_bytes: machine_memory_bytes().unwrap_or(0),
             layers: match config.layers {
@@ -114,11 +153,29 @@ impl Engine {
     }
 }
 
-/// Of `/etc/os-release`.
-fn pretty_name(os_release: &str) -> Option<String> {
+/// How containers are kept apart here, as docker names it.
+fn security_options() -> Vec<String> {
+    let has = |path: &str| std::path::Path::new(path).exists();
+    let is = |path: &str, value| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
+    let all = [
+        (
+            is("/sys/module/apparmor/parameters/enabled", "Y"),
+            "name=apparmor",
+        ),
+        (has("/proc/sys/kernel/seccomp"), "name=seccomp,profile=builtin"),
+        (has("/sys/fs/selinux/enforce"), "name=selinux"),
+        (image::is_in_user_namespace(), "name=rootless"),
+        (has("/proc/self/ns/cgroup"), "name=cgroupns"),
+    ];
+    let here = all.into_iter().filter(|(here, _)| *here);
+    here.map(|(_, name)| name.to_owned()).collect()
+}
+
+/// A value of `/etc/os-release`.
+fn of_os(os_release: &str, name: &str) -> Option<String> {
     let value = os_release
         .lines()
-        .find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
     Some(value.trim_matches(['"', '\'']).to_owned())
 }
 
@@ -141,8 +198,9 @@ mod tests {
     #[test]
     fn the_machine_is_read_from_its_files() {
         let os = "NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\n";
-        assert_eq!(pretty_name(os).as_deref(), Some("Debian GNU/Linux 13 (trixie)"));
-        assert_eq!(pretty_name(""), None);
+        let name = of_os(os, "PRETTY_NAME");
+        assert_eq!(name.as_deref(), Some("Debian GNU/Linux 13 (trixie)"));
+        assert_eq!(of_os(os, "VERSION_ID"), None);
         assert_eq!(
             memory_bytes("MemTotal:       16 kB\nMemFree: 1 kB\n"),
             Some(16384)

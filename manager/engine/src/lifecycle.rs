@@ -621,7 +621,7 @@ impl Owner {
         self.gone = true;
         self.remove_files().await;
         if self.container.has_volumes() {
-            volumes::finish_removals(&self.engine).await;
+            volumes::finish_removals(&self.engine, &self.container).await;
         }
         self.engine.containers.remove(&self.container.id);
         self.engine.networks.forget(&self.container.id);

@@ -492,6 +492,27 @@ impl Engine {
     }
 }
 
+/// Networks that are built in are a container's from its making to its removal.
+fn check_changeable(network: &str, what: &str) -> Result<(), Error> {
+    if !is_built_in(network) {
+        return Ok(());
+    }
+    let rule = match network {
+        "host" | "none" => format!(
+            "{what} {network}: as with docker, that is for the container's making (--network {network})"
+        ),
+        _ => format!(
+            "{what} {network}: it is not done in this version, which decides at a container's making whether it is there (--network {network}); networks made with `network create` can be connected and disconnected"
+        ),
+    };
+    Err(Error::invalid("network", rule))
+}
+
+/// The drivers of all networks.
+pub(crate) fn drivers() -> Vec<String> {
+    BUILT_IN.iter().map(|(_, driver)| (*driver).to_owned()).collect()
+}
+
 fn is_built_in(name: &str) -> bool {
     name == "default" || BUILT_IN.iter().any(|(built_in, _)| *built_in == name)
 }

@@ -243,9 +243,15 @@ async fn remove_locked(engine: &Arc<Inner>, name: &str) -> Result<(), Error> {
     finish_removal(engine, name).await
 }
 
-/// Remove the volumes that went with a container, if it had any.
-pub(crate) async fn finish_removals(engine: &Arc<Inner>) {
-    let of_plugins = finish_local_removals(engine).await;
+/// Remove the volumes that went with a container, if it had any. For the plugins of other containers' volumes it does not
+/// wait.
+pub(crate) async fn finish_removals(engine: &Arc<Inner>, container: &Container) {
+    let mut of_plugins = finish_local_removals(engine).await;
+    let is_its = |name: &String| {
+        let mut volumes = container.mounts.iter().filter_map(|mount| mount.volume());
+        volumes.any(|volume| volume.name == *name)
+    };
+    of_plugins.retain(|(name, _)| is_its(name));
     finish_plugin_removals(engine, &of_plugins).await;
 }
 
@@ -270,10 +276,15 @@ async fn finish_local_removals(engine: &Arc<Inner>) -> Vec<(String, String)> {
     of_plugins
 }
 
-async fn finish_plugin_removals(engine: &Inner, marked: &[(String, String)]) {
+async fn finish_plugin_removals(engine: &Arc<Inner>, marked: &[(String, String)]) {
     for (name, driver) in marked {
-        if let Err(error) = plugin::finish_removal(engine, driver, name, false).await {
-            tracing::warn!(volume = name, %error, "it stays");
+        match plugin::finish_removal(engine, driver, name, plugin::Absent::Goes).await {
+            Err(Error::Plugin(error)) if !error.is_refusal() => {
+                tracing::warn!(volume = name, %error, "it is removed when its plugin answers");
+                retry::keep_trying(engine);
+            }
+            Err(error) => tracing::warn!(volume = name, %error, "it stays"),
+            Ok(()) => {}
         }
     }
 }

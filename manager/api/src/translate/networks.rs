@@ -25,15 +25,23 @@ pub(crate) fn wanted(
     Ok((kind, network_of, networks))
 }
 
-pub(crate) fn joining(place: v1::NetworkPlace) -> Result<Joining, Error> {
-    let invalid = |field, rule| Error::Invalid { field, rule };
+fn joining(place: v1::NetworkPlace) -> Result<Joining, Error> {
     if let "bridge" | "default" | "host" | "none" = place.network.as_str() {
         let rule = format!(
             "{}: addresses and aliases of one's own are supported on user defined networks only, and at a container's making it is not combined with those",
             place.network
         );
-        return Err(invalid("network", rule));
+        return Err(Error::Invalid {
+            field: "network",
+            rule,
+        });
     }
+    connecting(place)
+}
+
+/// A place on a network that a container is to have besides.
+pub(crate) fn connecting(place: v1::NetworkPlace) -> Result<Joining, Error> {
+    let invalid = |field, rule| Error::Invalid { field, rule };
     if place.network.contains(':') {
         return Err(invalid(
             "network",

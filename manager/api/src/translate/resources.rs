@@ -109,6 +109,8 @@ mod tests {
             cpu_shares: 5,
             cpu_period_micros: 6,
             cpu_quota_micros: -7,
+            cpu_rt_period_micros: 90,
+            cpu_rt_runtime_micros: 91,
             cpuset_cpus: "0".to_owned(),
             cpuset_mems: "1".to_owned(),
             blkio_weight: 8,

@@ -28,28 +28,66 @@ pub(super) async fn info(client: &Client, format: Format) -> Result<u8> {
 fn dockers(info: &Info) -> Value {
     let version = &info.version;
     let pools = info.default_address_pools.iter();
-    json!({
+    let mut fields = json!({
+        "ID": info.id,
         "Name": info.hostname,
         "Containers": info.containers.all(),
         "ContainersRunning": info.containers.running,
         "ContainersPaused": info.containers.paused,
         "ContainersStopped": info.containers.stopped,
         "Images": info.images,
-        "Driver": info.layers,
+        "Driver": "overlay",
+        "DriverStatus": [["Layers", info.layers]],
         "LoggingDriver": version.log_driver,
+        "CgroupDriver": "cgroupfs",
         "CgroupVersion": if version.cgroups == "v2" { "2" } else { "1" },
         "KernelVersion": version.kernel,
         "OperatingSystem": info.operating_system,
+        "OSVersion": info.os_version,
         "OSType": version.os,
         "Architecture": version.architecture,
         "NCPU": info.cpus,
         "MemTotal": info.memory_bytes,
         "DockerRootDir": version.root,
         "ServerVersion": version.version,
-        "Plugins": {"Log": version.log_drivers, "Network": ["bridge", "host", "none"], "Volume": ["local"]},
+        "Plugins": {"Log": version.log_drivers, "Network": info.network_drivers, "Volume": info.volume_drivers},
+        "SecurityOptions": info.security_options,
+        // There is one, which has no other name.
+        "DefaultRuntime": "berth",
+        "Runtimes": {"berth": {}},
+        "InitBinary": "berth-init",
+        // Containers run on without the manager, always.
+        "LiveRestoreEnabled": true,
+        "Swarm": {"LocalNodeState": "inactive"},
+        "Isolation": "",
+        "Labels": [],
+        "ExperimentalBuild": false,
         "DefaultAddressPools": pools.map(|pool| json!({"Base": pool.base, "Size": pool.size})).collect::<Vec<_>>(),
         "SecurityOptions": security_options(info),
         "Warnings": info.warnings(),
+    });
+    if let (Some(fields), Value::Object(more)) = (fields.as_object_mut(), limits(info)) {
+        fields.extend(more);
+    }
+    fields
+}
+
+/// What of limits the machine can do.
+fn limits(info: &Info) -> Value {
+    let can = |limit: &str| info.limits.iter().any(|known| known == limit);
+    json!({
+        "MemoryLimit": can("memory"),
+        "SwapLimit": can("swap"),
+        "OomKillDisable": can("oom-kill"),
+        "CPUShares": can("cpu-shares"),
+        // By docker's names for templates, and by those of its JSON.
+        "CPUCfsPeriod": can("cpu-quota"),
+        "CPUCfsQuota": can("cpu-quota"),
+        "CpuCfsPeriod": can("cpu-quota"),
+        "CpuCfsQuota": can("cpu-quota"),
+        "CPUSet": can("cpuset"),
+        "PidsLimit": can("pids"),
+        "IPv4Forwarding": info.ipv4_forwarding,
     })
 }
 
@@ -77,7 +115,9 @@ fn text(info: &Info) -> String {
         ("  layers as", info.layers.clone()),
         ("  registries", info.registry_config.join(":")),
         ("Volumes", info.volumes.to_string()),
+        ("  drivers", info.volume_drivers.join(", ")),
         ("Networks", info.networks.to_string()),
+        ("  drivers", info.network_drivers.join(", ")),
         ("  bridge", format!("{} {}", info.bridge, info.bridge_address)),
     ];
     let pools = info.default_address_pools.iter();
@@ -112,6 +152,8 @@ fn text(info: &Info) -> String {
         ("  platform", format!("{}/{}", version.os, version.architecture)),
         ("  kernel", version.kernel.clone()),
         ("  cgroups", version.cgroups.clone()),
+        ("  limits", info.limits.join(", ")),
+        ("  security", info.security_options.join(" ")),
         ("  CPUs", info.cpus.to_string()),
         ("  memory", format_binary_bytes(info.memory_bytes)),
     ]);

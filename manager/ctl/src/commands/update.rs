@@ -12,9 +12,13 @@ pub(super) async fn update(client: &Client, flags: Update) -> Result<u8> {
     let limits = flags.limits;
     let changes = UpdateContainerRequest {
         container: String::new(),
-        memory_bytes: limits.memory,
+        // As with docker, what is 0 stays as it is. To the API 0 is no limit of processes, and nothing of memory.
+        memory_bytes: limits.memory.or(limits.pids_limit.filter(|limit| *limit == 0)),
         cpu_quota_millis: limits.cpus,
-        pids_limit: limits.pids_limit.map(|limit| limit.max(0)),
+        pids_limit: limits
+            .pids_limit
+            .filter(|limit| *limit != 0)
+            .map(|limit| limit.max(0)),
         restart: flags.restart,
         memory_swap_bytes: limits.memory_swap,
         memory_reservation_bytes: limits.memory_reservation,

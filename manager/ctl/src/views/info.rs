@@ -36,6 +36,13 @@ pub(crate) struct Info {
     pub(crate) userns_remap: String,
     pub(crate) userns_uid_map: String,
     pub(crate) userns_gid_map: String,
+    pub(crate) volume_drivers: Vec<String>,
+    pub(crate) network_drivers: Vec<String>,
+    pub(crate) security_options: Vec<String>,
+    pub(crate) id: String,
+    pub(crate) os_version: String,
+    pub(crate) limits: Vec<String>,
+    pub(crate) ipv4_forwarding: bool,
 }
 
 #[derive(Serialize)]
@@ -144,6 +151,13 @@ impl From<v1::InfoResponse> for Info {
             userns_remap: info.userns_remap,
             userns_uid_map: info.userns_uid_map,
             userns_gid_map: info.userns_gid_map,
+            volume_drivers: info.volume_drivers,
+            network_drivers: info.network_drivers,
+            security_options: info.security_options,
+            id: info.id,
+            os_version: info.os_version,
+            limits: info.limits,
+            ipv4_forwarding: info.ipv4_forwarding,
         }
     }
 }

@@ -16,18 +16,14 @@ use crate::{Error, etc_files, name_servers, spec};
 impl Engine {
     /// Put a container on one more network, running or not.
     pub async fn connect_network(&self, container: &str, wanted: Joining) -> Result<(), Error> {
+        super::check_changeable(&wanted.network, "connect a container to")?;
         wanted.check()?;
         self.0.containers.find(container)?.connect(wanted).await
     }
 
     /// Take a container off a network. With `force`, a container that is not there is no error.
     pub async fn disconnect_network(&self, container: &str, network: &str, force: bool) -> Result<(), Error> {
-        if let "bridge" | "default" | "host" | "none" = network {
-            let rule = format!(
-                "disconnecting a container from {network} is not done in this version: make it with --network"
-            );
-            return Err(Error::invalid("network", rule));
-        }
+        super::check_changeable(network, "disconnect a container from")?;
         let network = self.0.networks.find(network)?;
         match self.0.containers.find(container) {
             Err(Error::NoSuchContainer(_)) if force => Ok(()),

@@ -66,6 +66,27 @@ impl Cgroups {
         self.offer("memory", &["memory.memsw.limit_in_bytes"], &["memory.swap.max"])
     }
 
+    /// What groups can limit here, of [`crate::Info::LIMITS`].
+    pub(crate) fn limits(&self) -> Vec<&'static str> {
+        let files = [
+            ("memory", "memory.limit_in_bytes", "memory.max"),
+            ("memory", "memory.memsw.limit_in_bytes", "memory.swap.max"),
+            ("memory", "memory.oom_control", ""),
+            ("cpu", "cpu.shares", "cpu.weight"),
+            ("cpu", "cpu.cfs_quota_us", "cpu.max"),
+            ("cpu", "cpu.rt_runtime_us", ""),
+            ("cpuset", "cpuset.cpus", "cpuset.cpus"),
+            ("pids", "pids.max", "pids.max"),
+        ];
+        let here = crate::Info::LIMITS.into_iter().zip(files);
+        here.filter(|(_, (controller, v1, v2))| {
+            let v2: &[&str] = if v2.is_empty() { &[] } else { &[v2] };
+            self.offer(controller, &[v1], v2)
+        })
+        .map(|(name, _)| name)
+        .collect()
+    }
+
     /// The CPUs or memory nodes (`cpus`, `mems`) that groups can be given, as the kernel writes them.
     pub(crate) fn set(&self, kind: &str) -> Option<String> {
         let v1 = self.root.join(format!("cpuset/cpuset.{kind}"));

@@ -6,7 +6,7 @@
 //! nothing to a plugin that goes by ids, but one that only counts would take the volume from under another container.
 //! So while others use the volume, what is in doubt is mounted once more before it is unmounted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,19 @@ use crate::store::PluginMount;
 
 /// Who only looks does not wait longer for a plugin.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of one plugin no more are told.
+const LISTED_MAX: usize = 10_000;
+
+/// What becomes of a volume that is to be removed while its plugin is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// It stays, which whoever wants it removed is told.
+    Stays,
+    /// It is forgotten here.
+    Forgotten,
+    /// Nobody waits for it: it goes when the plugin is there again.
+    Goes,
+}
 
 /// The driver of a volume that is to be used or made: that of the one that there is, or else the one that is asked for.
 pub(crate) async fn driver_of(engine: &Inner, name: &str, wanted: &str) -> Result<String, Error> {
@@ -77,14 +90,19 @@ pub(super) async fn make(engine: &Inner, volume: Volume) -> Result<bool, Error> 
     engine.plugins.volume_driver(&volume.driver, Effort::Once).await?;
     let (name, plugin, options) = (volume.name.clone(), volume.driver.clone(), volume.options.clone());
     let slot = engine.volumes.slots.of_volume(&name);
-    let _turn = slot.lock().await;
+    let turn = slot.lock().await;
     let is_new = engine.store.insert_volume(volume).await?;
     failpoint::reach("volume.recorded");
     if let Err(error) = ensure(engine, &plugin, &name, &options, Effort::Once).await {
         // A container that has found it meanwhile keeps it.
-        if is_new && engine.store.mark_volume(&name).await.is_ok() {
-            engine.store.forget_volume(&name).await?;
-        }
+        let forgotten = if is_new && engine.store.mark_volume(&name).await.is_ok() {
+            engine.store.forget_volume(&name).await
+        } else {
+            Ok(())
+        };
+        drop(turn);
+        engine.volumes.slots.leave(&name, &slot);
+        forgotten?;
         return Err(error);
     }
     failpoint::reach("volume.made");
@@ -237,7 +255,8 @@ pub(super) async fn undo_left(engine: &Inner, left: &PluginMount) -> Result<bool
 pub(super) async fn remove(engine: &Inner, plugin: &str, name: &str, force: bool) -> Result<(), Error> {
     engine.store.mark_volume(name).await?;
     failpoint::reach("volume.marked");
-    finish_removal(engine, plugin, name, force).await
+    let absent = if force { Absent::Forgotten } else { Absent::Stays };
+    finish_removal(engine, plugin, name, absent).await
 }
 
 /// The row is marked. It is unmarked if the plugin keeps the volume: then that is there as before.
@@ -245,18 +264,22 @@ pub(super) async fn finish_removal(
     engine: &Inner,
     plugin: &str,
     name: &str,
-    force: bool,
+    absent: Absent,
 ) -> Result<(), Error> {
     let slot = engine.volumes.slots.of_volume(name);
-    let _turn = slot.lock().await;
+    let turn = slot.lock().await;
     // Somebody else may have finished it, and another volume may have its name by now.
     let marked = engine.store.marked_volumes().await?;
     if !marked.iter().any(|(marked, _)| marked == name) {
         return Ok(());
     }
     match remove_there(engine, plugin, name).await {
-        Err(Error::Plugin(error)) if force && error.is_absence() => {
+        Err(Error::Plugin(error)) if absent == Absent::Forgotten && error.is_absence() => {
             tracing::warn!(volume = name, %error, "it is forgotten here, and its plugin may have it still");
+        }
+        // Somebody has removed it already, with its container.
+        Err(Error::Plugin(error)) if absent == Absent::Goes && !error.is_refusal() => {
+            return Err(error.into());
         }
         Err(error) => {
             engine.store.unmark_volume(name).await?;
@@ -266,10 +289,8 @@ pub(super) async fn finish_removal(
     }
     failpoint::reach("plugin.removed");
     engine.store.forget_volume(name).await?;
-    // Whoever waits for a turn has to meet the next volume of this name at the same place.
-    if Arc::strong_count(&slot) <= 2 {
-        engine.volumes.slots.forget(name);
-    }
+    drop(turn);
+    engine.volumes.slots.leave(name, &slot);
     failpoint::reach("volume.forgotten");
     tell(engine, "destroy", name, plugin);
     Ok(())
@@ -299,8 +320,21 @@ pub(super) async fn remove_unknown(engine: &Inner, name: &str) -> Result<(), Err
     let Some((plugin, _)) = find(engine, name).await else {
         return Err(Error::NoSuchVolume(name.to_owned()));
     };
-    let driver = engine.plugins.volume_driver(&plugin, Effort::Once).await?;
-    driver.remove(name).await?;
+    let slot = engine.volumes.slots.of_volume(name);
+    let turn = slot.lock().await;
+    // Whoever had the turn before may have taken it into use.
+    if engine.store.volume_record(name).await?.is_some() {
+        drop(turn);
+        return remove(engine, &plugin, name, false).await;
+    }
+    let removed = async {
+        let driver = engine.plugins.volume_driver(&plugin, Effort::Once).await?;
+        driver.remove(name).await
+    };
+    let removed = removed.await;
+    drop(turn);
+    engine.volumes.slots.leave(name, &slot);
+    removed?;
     tell(engine, "destroy", name, &plugin);
     Ok(())
 }
@@ -338,7 +372,15 @@ pub(super) async fn describe_all(engine: &Inner, volumes: &mut Vec<Volume>) -> V
     let mut warnings = Vec::new();
     for (plugin, answer) in join_all(names.into_iter().map(ask)).await {
         match answer {
-            Ok(Ok((listed, scope))) => merge(volumes, &plugin, listed, scope),
+            Ok(Ok((listed, scope))) => {
+                if listed.len() > LISTED_MAX {
+                    warnings.push(format!(
+                        "plugin {plugin}: of its {} volumes the first {LISTED_MAX} are shown",
+                        listed.len()
+                    ));
+                }
+                merge(volumes, &plugin, listed, scope);
+            }
             // It has nothing to do with volumes.
             Ok(Err(plugins::Error::NotAVolumeDriver { .. })) => {}
             Ok(Err(error)) => warnings.push(error.to_string()),
@@ -350,11 +392,15 @@ pub(super) async fn describe_all(engine: &Inner, volumes: &mut Vec<Volume>) -> V
 }
 
 fn merge(volumes: &mut Vec<Volume>, plugin: &str, listed: Vec<VolumeOfPlugin>, scope: Scope) {
-    for found in listed {
-        let known = volumes.iter_mut().find(|volume| volume.name == found.name);
-        match known {
+    let named = |(place, volume): (usize, &Volume)| (volume.name.clone(), place);
+    let mut places: HashMap<String, usize> = volumes.iter().enumerate().map(named).collect();
+    for found in listed.into_iter().take(LISTED_MAX) {
+        match places.get(&found.name).map(|place| &mut volumes[*place]) {
             Some(volume) if volume.driver == plugin => add(volume, found, scope),
-            None if crate::names::check(&found.name).is_ok() => volumes.push(unknown(plugin, found, scope)),
+            None if crate::names::check(&found.name).is_ok() => {
+                places.insert(found.name.clone(), volumes.len());
+                volumes.push(unknown(plugin, found, scope));
+            }
             // The one on record is meant by the name; and what has no name that can be used cannot be used.
             Some(_) | None => {}
         }

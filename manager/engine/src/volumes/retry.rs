@@ -1,5 +1,5 @@
-//! Mounts of plugins that could not be undone are tried again, until there are none, or the plugin has said no often
-//! enough.
+//! Mounts of plugins that could not be undone, and volumes that could not be removed with their containers, are tried
+//! again, until there are none, or the plugin has said no often enough.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::plugin;
 use crate::Error;
 use crate::engine::Inner;
+use crate::request::storage::LOCAL;
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -33,7 +34,8 @@ pub(super) fn keep_trying(engine: &Arc<Inner>) {
             if engine.volumes.left.swap(false, Ordering::SeqCst) {
                 wait = FIRST_WAIT;
             }
-            let is_done = undo_all(&engine, &mut refusals).await;
+            let mut is_done = undo_all(&engine, &mut refusals).await;
+            is_done &= remove_all(&engine).await;
             if is_done && !engine.volumes.left.load(Ordering::SeqCst) {
                 engine.volumes.is_trying.store(false, Ordering::SeqCst);
                 // Somebody may have found it at work in between.
@@ -47,6 +49,29 @@ pub(super) fn keep_trying(engine: &Arc<Inner>) {
             wait = (wait * 2).min(LONGEST_WAIT);
         }
     });
+}
+
+/// Remove what went with containers. Whether nothing remains to be tried.
+async fn remove_all(engine: &Arc<Inner>) -> bool {
+    let marked = match engine.store.marked_volumes().await {
+        Ok(marked) => marked,
+        Err(error) => {
+            tracing::warn!(%error, "cannot look for volumes to be removed");
+            return false;
+        }
+    };
+    let mut is_done = true;
+    for (name, driver) in marked.iter().filter(|(_, driver)| driver != LOCAL) {
+        match plugin::finish_removal(engine, driver, name, plugin::Absent::Goes).await {
+            Err(Error::Plugin(error)) if !error.is_refusal() => {
+                is_done = false;
+                tracing::debug!(volume = name, %error, "it is removed later");
+            }
+            Err(error) => tracing::warn!(volume = name, %error, "it stays"),
+            Ok(()) => {}
+        }
+    }
+    is_done
 }
 
 /// Undo what is left. Whether nothing remains to be tried.

@@ -23,7 +23,7 @@ use crate::store::VolumeRecord;
 use crate::userns;
 
 /// The containers for which a volume is mounted.
-type Slot = Arc<AsyncMutex<BTreeSet<String>>>;
+pub(super) type Slot = Arc<AsyncMutex<BTreeSet<String>>>;
 
 /// The volumes that running containers use.
 #[derive(Default)]
@@ -65,6 +65,18 @@ impl Slots {
         let mut known = self.locked();
         known.volumes.remove(volume);
         known.of_plugins.remove(volume);
+    }
+
+    /// Give up that of a volume which nobody uses, unless somebody waits for it: who waits has to meet whoever comes next
+    /// at the same place. The caller has no turn any more.
+    pub(super) fn leave(&self, volume: &str, slot: &Slot) {
+        let mut known = self.locked();
+        // The one here, and the caller's; others are made under this lock alone.
+        let is_free = Arc::strong_count(slot) <= 2 && slot.try_lock().is_ok_and(|users| users.is_empty());
+        if is_free {
+            known.volumes.remove(volume);
+            known.of_plugins.remove(volume);
+        }
     }
 
     /// That of a volume, whoever uses it.

@@ -136,13 +136,7 @@ fn a_network_with_ipv6_is_made_shown_and_removed() {
     // Without a subnet it gets one of this root's own, and the next network another one.
     create(&manager, "--ipv6 one");
     create(&manager, "--ipv6 two");
-    let subnet = |name: &str| {
-        network(&manager, name)["subnet6"]
-            .as_str()
-            .expect("a subnet")
-            .to_owned()
-    };
-    let (one, two) = (subnet("one"), subnet("two"));
+    let (one, two) = (subnet(&manager, "one"), subnet(&manager, "two"));
     assert!(
         one.starts_with("fd") && one.ends_with("/64") && one != two,
         "{one} and {two}"
@@ -181,12 +175,13 @@ fn a_network_with_ipv6_is_made_shown_and_removed() {
 
     manager.kill();
     manager.start_again();
-    assert_eq!(subnet_after(&manager, "one"), one);
+    assert_eq!(subnet(&manager, "one"), one);
     manager.ctl(&["network", "rm", "six", "one", "two", "four"]).ok();
     assert!(!rules(&manager).contains("fd77"), "{}", rules(&manager));
 }
 
-fn subnet_after(manager: &Manager, name: &str) -> String {
+/// That of IPv6; empty, if it has none.
+fn subnet(manager: &Manager, name: &str) -> String {
     network(manager, name)["subnet6"]
         .as_str()
         .unwrap_or_default()

@@ -442,6 +442,20 @@ fn what_a_user_can_not_have_is_refused_by_name() {
         error.contains("without root's rights ports of SCTP can't be published"),
         "{error}"
     );
+    // Networks with IPv6 are for the containers on them; its ports are the host's, which has them by slirp4netns.
+    session.ctl(&["network", "create", "--ipv6", "six"]).ok();
+    let on_six = ["run", "--rm", "--network", "six"];
+    let read = ["-p", "9002:80", image, "cat", "/proc/net/if_inet6"];
+    let seen = session.ctl(&[&on_six[..], &read].concat()).ok();
+    assert!(seen.lines().any(|line| line.starts_with("fd")), "{seen}");
+    let error = session
+        .ctl(&[&on_six[..], &["-p", "[::]:9002:80", image, "id"]].concat())
+        .refused();
+    assert!(
+        error.contains("without root's rights publishes no ports on IPv6"),
+        "{error}"
+    );
+    session.ctl(&["network", "rm", "six"]).ok();
 }
 
 #[test]

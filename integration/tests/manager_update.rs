@@ -309,3 +309,57 @@ fn zeros_mean_what_they_mean_to_docker() {
         docker.call(&["rm", "-f", "one"]).ok();
     }
 }
+
+/// A group above containers that this test has made, in one hierarchy: the manager then leaves it in all of them.
+struct Above(String);
+
+impl Drop for Above {
+    fn drop(&mut self) {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        for hierarchy in hierarchies {
+            let _ = fs::remove_dir(hierarchy.path().join(&self.0));
+        }
+    }
+}
+
+#[test]
+fn real_time_is_given_by_group_where_the_group_above_has_some() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let parent = format!("rt-{}", sandbox.id());
+    let folder = Path::new("/sys/fs/cgroup/cpu").join(&parent);
+    let run = |runtime: &str| {
+        let flags = ["run", "-d", "--name", "one", "--cgroup-parent", &parent];
+        let real = ["--cpu-rt-period=1000000", runtime, &image, "sleep", "1000"];
+        manager.ctl(&[&flags[..], &real].concat())
+    };
+    if !Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists() {
+        let refused = run("--cpu-rt-runtime=1000").refused();
+        assert!(refused.contains("CONFIG_RT_GROUP_SCHED"), "{refused}");
+        return;
+    }
+    let refused = run("--cpu-rt-runtime=2000000").refused();
+    assert!(refused.contains("cannot be higher"), "{refused}");
+    let refused = run("--cpu-rt-runtime=1000").refused();
+    assert!(
+        refused.contains("0 µs of the group above") && refused.contains("cpu.rt_runtime_us"),
+        "{refused}"
+    );
+    manager.ctl(&["rm", "one"]).ok();
+    fs::create_dir(&folder).expect("make the group above");
+    let above = Above(parent.clone());
+    fs::write(folder.join("cpu.rt_runtime_us"), "2000").expect("give it real-time");
+    let id = run("--cpu-rt-runtime=1000").ok().trim().to_owned();
+    let has =
+        || fs::read_to_string(folder.join(&id).join("cpu.rt_runtime_us")).expect("the group's real-time");
+    assert_eq!(has().trim(), "1000");
+    manager.ctl(&["update", "--cpu-rt-runtime", "1500", "one"]).ok();
+    assert_eq!(has().trim(), "1500");
+    let refused = manager
+        .ctl(&["update", "--cpu-rt-runtime", "3000", "one"])
+        .refused();
+    assert!(refused.contains("3000 µs are more than the 2000 µs"), "{refused}");
+    manager.ctl(&["rm", "-f", "one"]).ok();
+    drop(above);
+}

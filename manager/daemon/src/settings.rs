@@ -353,8 +353,11 @@ mod tests {
     use super::*;
 
     fn joined(file: &str, arguments: &[&str]) -> anyhow::Result<Settings> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("manager.toml");
+        joined_in(tempfile::tempdir().unwrap().path(), file, arguments)
+    }
+
+    fn joined_in(folder: &Path, file: &str, arguments: &[&str]) -> anyhow::Result<Settings> {
+        let path = folder.join("manager.toml");
         std::fs::write(&path, file).unwrap();
         let path = path.to_str().unwrap();
         let all = ["manager", "--config", path]
@@ -418,7 +421,7 @@ mod tests {
         assert_eq!(settings.defaults.logging.driver, "journald");
         assert!(settings.defaults.logging.options.is_empty());
         assert!(
-            settings.overridden[0].starts_with("log-opts: "),
+            settings.overridden[1].starts_with("log-opts: "),
             "{:?}",
             settings.overridden
         );
@@ -453,13 +456,17 @@ mod tests {
             let error = format!("{:#}", joined(file, &[]).unwrap_err());
             assert!(error.contains(place) && !error.contains("secret"), "{error}");
         }
+        let folder = tempfile::tempdir().unwrap();
         for (file, place) in [
             ("\nbridge-subnet = 'x'\n", "manager.toml:2: bridge-subnet "),
             ("\nbridge-name = 'a b'\n", "manager.toml:2: bridge-name "),
             ("\nplugin-timeout = 0\n", "manager.toml:2: plugin-timeout "),
             ("\nshim = '/no/such'\n", "manager.toml:2: shim "),
         ] {
-            let error = format!("{:#}", joined(file, &[]).unwrap().engine().unwrap_err());
+            let error = format!(
+                "{:#}",
+                joined_in(folder.path(), file, &[]).unwrap().engine().unwrap_err()
+            );
             assert!(error.contains(place), "{error}");
         }
         let typed = joined("bridge-name = 'x'\n", &["--bridge-name", "a b"]).unwrap();

@@ -3,6 +3,7 @@
 use crate::image::Image;
 use crate::process::{Done, binary, eventually, run};
 use crate::registry::{Registry, inside};
+use crate::rootless::Rootless;
 use crate::sandbox::Sandbox;
 use crate::terminal::Terminal;
 use nix::sys::signal::{Signal, kill};
@@ -21,6 +22,9 @@ pub struct Manager {
     child: Child,
     registry: Option<Registry>,
     netns: PathBuf,
+    /// The host's, where that is not the one that the manager works in.
+    host: PathBuf,
+    rootless: Option<Rootless>,
     name: String,
     folder: PathBuf,
     failpoint: Option<String>,
@@ -53,17 +57,19 @@ impl Manager {
         run(Command::new("ip").args(["netns", "add", &name])).ok();
         let netns = Path::new("/run/netns").join(&name);
         run(Command::new("ip").args(["-n", &name, "link", "set", "lo", "up"])).ok();
-        let registry = Some(Registry::start(sandbox, &netns));
         let folder = sandbox.path().join("manager");
         fs::create_dir_all(&folder).expect("make the manager's folder");
+        let rootless = Rootless::asked_for(&folder);
         if let Some(policy) = policy {
             fs::write(folder.join(POLICY), policy).expect("write the trust policy");
         }
-        let child = spawn(&netns, &folder, None, layers, &[]);
+        let child = spawn(rootless.as_ref(), &netns, &folder, None, layers, &[]);
         let mut manager = Self {
             child,
-            registry,
+            registry: None,
+            host: netns.clone(),
             netns,
+            rootless,
             name,
             folder,
             failpoint: None,
@@ -71,7 +77,18 @@ impl Manager {
             options: Vec::new(),
         };
         manager.await_answer();
+        manager.go_inside();
+        manager.registry = Some(Registry::start(sandbox, &manager.netns));
         manager
+    }
+
+    /// Look at the network of a user's manager in place of the host's.
+    fn go_inside(&mut self) {
+        let Some(rootless) = &self.rootless else { return };
+        let holder = rootless.kept()[0].to_string();
+        let name = format!("{}-user", self.name);
+        run(Command::new("ip").args(["netns", "attach", &name, &holder])).ok();
+        self.netns = Path::new("/run/netns").join(name);
     }
 
     /// Wait until the manager answers.
@@ -151,6 +168,11 @@ impl Manager {
     /// A program in the manager's network namespace.
     pub fn inside(&self, program: &str) -> Command {
         inside(&self.netns, program)
+    }
+
+    /// A program on the host, whose network is not that of a user's manager.
+    pub fn on_host(&self, program: &str) -> Command {
+        inside(&self.host, program)
     }
 
     /// The gRPC socket.
@@ -238,7 +260,15 @@ impl Manager {
     pub fn begin_again(&mut self) {
         let layers = self.layers.as_deref();
         let failpoint = self.failpoint.as_deref();
-        self.child = spawn(&self.netns, &self.folder, failpoint, layers, &self.options);
+        let rootless = self.rootless.as_ref();
+        self.child = spawn(
+            rootless,
+            &self.host,
+            &self.folder,
+            failpoint,
+            layers,
+            &self.options,
+        );
     }
 
     /// Wait until it stands still at its failpoint.
@@ -280,6 +310,11 @@ impl Drop for Manager {
             self.stop();
         }
         self.registry = None;
+        if let Some(rootless) = &self.rootless {
+            rootless.end();
+            let inside = format!("{}-user", self.name);
+            let _ = Command::new("ip").args(["netns", "del", &inside]).status();
+        }
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
 }
@@ -288,6 +323,9 @@ impl Manager {
     /// After a failed test: end what its containers run, so that the next test finds a clean machine.
     fn sweep(&mut self) {
         let _ = self.child.kill();
+        if self.rootless.is_some() {
+            return;
+        }
         for entry in fs::read_dir(self.state().join("bundles"))
             .into_iter()
             .flatten()
@@ -317,6 +355,7 @@ fn cgroup_exists(container_id: &str) -> bool {
 }
 
 fn spawn(
+    rootless: Option<&Rootless>,
     netns: &Path,
     folder: &Path,
     failpoint: Option<&str>,
@@ -328,7 +367,14 @@ fn spawn(
         .append(true)
         .open(folder.join("log"))
         .expect("make the manager's log");
-    let mut command = inside(netns, &binary("manager").to_string_lossy());
+    let program = |name: &str| match rootless {
+        Some(rootless) => rootless.program(name),
+        None => binary(name),
+    };
+    let mut command = match rootless {
+        Some(rootless) => rootless.manager(netns),
+        None => inside(netns, &program("manager").to_string_lossy()),
+    };
     command
         .arg("--root")
         .arg(folder.join("lib"))
@@ -336,9 +382,9 @@ fn spawn(
         .arg(folder.join("run"));
     command
         .arg("--shim")
-        .arg(binary("shim"))
+        .arg(program("shim"))
         .arg("--runtime")
-        .arg(binary("runtime"));
+        .arg(program("runtime"));
     if let Some(form) = layers {
         command.arg("--layers").arg(form);
     }

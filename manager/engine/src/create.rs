@@ -92,8 +92,8 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<(Con
             ));
         }
         let cgroups = Cgroups::of_this_machine();
-        engine.config.groups.check(&request)?;
         spec::resources::check_here(&request.resources, &cgroups)?;
+        engine.config.groups.check(&request)?;
         let (_, discarded) = spec::resources::usable(&request, &cgroups);
         let id = names::random_id()?;
         let rootfs = engine.images.prepare(&image, &id)?;

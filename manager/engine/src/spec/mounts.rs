@@ -28,6 +28,13 @@ pub(super) fn all(request: &CreateRequest, wanted: &[Value], given: &Given) -> V
     };
 
     let mut mounts = kernel_file_systems(request.privileged, shm_bytes(request));
+    if request.isolation.pid == "host" && image::is_in_user_namespace() {
+        // Only who owns a PID namespace mounts its procfs anew.
+        for mount in mounts.iter_mut().filter(|mount| mount["destination"] == "/proc") {
+            *mount = bind("/proc", "/proc", false);
+            mount["options"] = json!(["rbind", "rprivate", "nosuid", "noexec", "nodev"]);
+        }
+    }
     if request.isolation.ipc == "none" {
         mounts.retain(|mount| mount["destination"] != SHM);
     }

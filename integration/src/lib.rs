@@ -32,6 +32,7 @@ mod peers;
 mod process;
 mod random;
 mod registry;
+mod rootless;
 mod sandbox;
 mod shim;
 mod sys;

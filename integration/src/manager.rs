@@ -3,6 +3,7 @@
 use crate::image::Image;
 use crate::process::{Done, binary, eventually, run};
 use crate::registry::{Registry, inside};
+use crate::rootless::Rootless;
 use crate::sandbox::Sandbox;
 use crate::terminal::Terminal;
 use nix::sys::signal::{Signal, kill};
@@ -21,13 +22,23 @@ pub struct Manager {
     child: Child,
     registry: Option<Registry>,
     netns: PathBuf,
+    /// The host's, where that is not the one that the manager works in.
+    host: PathBuf,
+    rootless: Option<Rootless>,
     name: String,
     folder: PathBuf,
     failpoint: Option<String>,
     layers: Option<String>,
     options: Vec<String>,
     /// Keeps the mount namespace of a host whose subordinate ids are the test's own.
-    host: Option<Child>,
+    mounts: Option<Child>,
+}
+
+/// Where a manager is started, and whose it is.
+struct Place<'a> {
+    netns: &'a Path,
+    mounts: Option<&'a Child>,
+    rootless: Option<&'a Rootless>,
 }
 
 impl Manager {
@@ -74,9 +85,9 @@ impl Manager {
         run(Command::new("ip").args(["netns", "add", &name])).ok();
         let netns = Path::new("/run/netns").join(&name);
         run(Command::new("ip").args(["-n", &name, "link", "set", "lo", "up"])).ok();
-        let registry = has_registry.then(|| Registry::start(sandbox, &netns));
         let folder = sandbox.path().join("manager");
         fs::create_dir_all(&folder).expect("make the manager's folder");
+        let rootless = Rootless::asked_for(&folder);
         if let Some(policy) = policy {
             fs::write(folder.join(POLICY), policy).expect("write the trust policy");
         }
@@ -86,22 +97,39 @@ impl Manager {
             .flatten()
             .map(|&option| option.to_owned())
             .collect();
-        let host = ids.map(|ids| host_with_ids(&folder, ids));
-        let program = place(&netns, host.as_ref(), &binary("manager").to_string_lossy());
-        let child = spawn(program, &folder, None, layers, &options);
+        let mounts = ids.map(|ids| host_with_ids(&folder, ids));
+        let place = Place {
+            netns: &netns,
+            mounts: mounts.as_ref(),
+            rootless: rootless.as_ref(),
+        };
+        let child = spawn(&place, &folder, None, layers, &options);
         let mut manager = Self {
             child,
-            registry,
+            registry: None,
+            host: netns.clone(),
             netns,
+            rootless,
             name,
             folder,
             failpoint: None,
             layers: layers.map(str::to_owned),
             options,
-            host,
+            mounts,
         };
         manager.await_answer();
+        manager.go_inside();
+        manager.registry = has_registry.then(|| Registry::start(sandbox, &manager.netns));
         manager
+    }
+
+    /// Look at the network of a user's manager in place of the host's.
+    fn go_inside(&mut self) {
+        let Some(rootless) = &self.rootless else { return };
+        let holder = rootless.kept()[0].to_string();
+        let name = format!("{}-user", self.name);
+        run(Command::new("ip").args(["netns", "attach", &name, &holder])).ok();
+        self.netns = Path::new("/run/netns").join(name);
     }
 
     /// Wait until the manager answers.
@@ -201,7 +229,7 @@ impl Manager {
 
     /// A program in the manager's namespaces: the network's, and that of mounts if it has one.
     pub fn inside(&self, program: &str) -> Command {
-        place(&self.netns, self.host.as_ref(), program)
+        within(&self.netns, self.mounts.as_ref(), program)
     }
 
     /// The gRPC socket.
@@ -289,8 +317,12 @@ impl Manager {
     pub fn begin_again(&mut self) {
         let layers = self.layers.as_deref();
         let failpoint = self.failpoint.as_deref();
-        let program = self.inside(&binary("manager").to_string_lossy());
-        self.child = spawn(program, &self.folder, failpoint, layers, &self.options);
+        let place = Place {
+            netns: &self.host,
+            mounts: self.mounts.as_ref(),
+            rootless: self.rootless.as_ref(),
+        };
+        self.child = spawn(&place, &self.folder, failpoint, layers, &self.options);
     }
 
     /// Wait until it stands still at its failpoint.
@@ -332,9 +364,14 @@ impl Drop for Manager {
             self.stop();
         }
         self.registry = None;
-        if let Some(host) = &mut self.host {
-            let _ = host.kill();
-            let _ = host.wait();
+        if let Some(mounts) = &mut self.mounts {
+            let _ = mounts.kill();
+            let _ = mounts.wait();
+        }
+        if let Some(rootless) = &self.rootless {
+            rootless.end();
+            let inside = format!("{}-user", self.name);
+            let _ = Command::new("ip").args(["netns", "del", &inside]).status();
         }
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
@@ -344,6 +381,9 @@ impl Manager {
     /// After a failed test: end what its containers run, so that the next test finds a clean machine.
     fn sweep(&mut self) {
         let _ = self.child.kill();
+        if self.rootless.is_some() {
+            return;
+        }
         for entry in fs::read_dir(self.state().join("bundles"))
             .into_iter()
             .flatten()
@@ -390,22 +430,22 @@ fn host_with_ids(folder: &Path, ids: &str) -> Child {
     host
 }
 
-/// A program in a network namespace, and in the mount namespace of `host`.
-fn place(netns: &Path, host: Option<&Child>, program: &str) -> Command {
-    let Some(host) = host else {
+/// A program in a network namespace, and in the mount namespace that `mounts` keeps.
+fn within(netns: &Path, mounts: Option<&Child>, program: &str) -> Command {
+    let Some(mounts) = mounts else {
         return inside(netns, program);
     };
     let mut command = Command::new("nsenter");
     command
         .arg(format!("--net={}", netns.display()))
-        .arg(format!("--mount=/proc/{}/ns/mnt", host.id()))
+        .arg(format!("--mount=/proc/{}/ns/mnt", mounts.id()))
         .arg("--")
         .arg(program);
     command
 }
 
 fn spawn(
-    mut command: Command,
+    place: &Place<'_>,
     folder: &Path,
     failpoint: Option<&str>,
     layers: Option<&str>,
@@ -416,6 +456,14 @@ fn spawn(
         .append(true)
         .open(folder.join("log"))
         .expect("make the manager's log");
+    let program = |name: &str| match place.rootless {
+        Some(rootless) => rootless.program(name),
+        None => binary(name),
+    };
+    let mut command = match place.rootless {
+        Some(rootless) => rootless.manager(place.netns),
+        None => within(place.netns, place.mounts, &program("manager").to_string_lossy()),
+    };
     command
         .arg("--root")
         .arg(folder.join("lib"))
@@ -423,9 +471,9 @@ fn spawn(
         .arg(folder.join("run"));
     command
         .arg("--shim")
-        .arg(binary("shim"))
+        .arg(program("shim"))
         .arg("--runtime")
-        .arg(binary("runtime"));
+        .arg(program("runtime"));
     if let Some(form) = layers {
         command.arg("--layers").arg(form);
     }

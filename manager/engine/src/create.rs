@@ -96,8 +96,8 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<Prep
             ));
         }
         let cgroups = Cgroups::of_this_machine();
-        engine.config.groups.check(&request)?;
         spec::resources::check_here(&request.resources, &cgroups)?;
+        engine.config.groups.check(&request)?;
         let (_, discarded) = spec::resources::usable(&request, &cgroups);
         let id = names::random_id()?;
         let claim = userns::assign(&engine, &mut request)?;

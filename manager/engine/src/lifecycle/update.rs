@@ -13,8 +13,8 @@ impl Owner {
     pub(super) async fn update(&mut self, changes: &UpdateRequest) -> Result<(), Error> {
         let old = Arc::clone(&self.container.request);
         let new = Arc::new(changes.applied_to(&old)?);
-        self.engine.config.groups.check(&new)?;
         resources::check_here(&new.resources, &Cgroups::of_this_machine())?;
+        self.engine.config.groups.check(&new)?;
         match self.shim.clone() {
             Some(shim) if spec::update(&old, &new)?.is_some() => {
                 if let Err(refused) = self.carry_over(&shim, &old, &new).await {

@@ -3,14 +3,13 @@
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
 
-use crate::Error;
 use crate::netlink::{Netfilter, Route};
 use crate::nft::{self, Ruleset};
 use crate::owner;
 use crate::route::{self, Link};
 use crate::subnet::{Subnet, mac_of};
+use crate::{Error, ipv6};
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// The longest name of a link, without the NUL (`IFNAMSIZ`).
@@ -175,7 +174,7 @@ impl Bridge {
             self.check_owner(route, link)?;
             if self.has_address(route, link)? {
                 self.mark(route, link)?;
-                self.keep_ipv6_off()?;
+                ipv6::turn_off(&self.name)?;
                 if !link.is_up {
                     route.change(vec![route::set_up(&self.name)])?;
                 }
@@ -188,7 +187,7 @@ impl Bridge {
             None => self.create(route)?,
         };
         self.mark(route, &link)?;
-        self.keep_ipv6_off()?;
+        ipv6::turn_off(&self.name)?;
         let address = route::add_address(link.index, &self.name, self.gateway, subnet);
         let changes = if link.is_up {
             vec![address]
@@ -220,18 +219,6 @@ impl Bridge {
         let link = route.link(&self.name)?.ok_or_else(|| self.vanished())?;
         self.check_kind(&link)?;
         Ok((link, created))
-    }
-
-    /// No container has an IPv6 address by us. On the bridge the host would take one, and routes, from any container that
-    /// claims to be a router (CVE-2020-13401), and serve its neighbours at the link's own address.
-    fn keep_ipv6_off(&self) -> Result<(), Error> {
-        let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.name);
-        // A kernel without IPv6 has nothing to turn off.
-        if Path::new(&path).exists() {
-            enable(&path)
-        } else {
-            Ok(())
-        }
     }
 
     /// Whether a link has the mark of this bridge's owner.

@@ -17,7 +17,10 @@ const PROGRAMS: &str = "/usr/local/bin";
 const DROP_IN: &str = "/etc/systemd/system/user@.service.d/delegate.conf";
 
 /// A user that systemd has a manager for, without a login.
-struct User;
+struct User {
+    /// Where its sockets are.
+    runtime: String,
+}
 
 impl User {
     fn new() -> Option<Self> {
@@ -48,7 +51,9 @@ impl User {
             run(Command::new("modprobe").arg(module)).ok();
         }
         run(Command::new("loginctl").args(["enable-linger", "rootless"])).ok();
-        let user = Self;
+        let user = Self {
+            runtime: format!("/run/user/{USER}"),
+        };
         user.await_systemd();
         Some(user)
     }
@@ -60,7 +65,7 @@ impl User {
     }
 
     /// A program of the user's, outside of what the user's systemd has started.
-    fn command(program: &str) -> Command {
+    fn command(&self, program: &str) -> Command {
         let mut command = Command::new("setpriv");
         let (uid, gid) = (format!("--reuid={USER}"), format!("--regid={USER}"));
         command.args([&uid, &gid, "--clear-groups", "--inh-caps=-all", "--", program]);
@@ -68,13 +73,13 @@ impl User {
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", HOME)
-            .env("XDG_RUNTIME_DIR", format!("/run/user/{USER}"))
+            .env("XDG_RUNTIME_DIR", &self.runtime)
             .current_dir(HOME);
         command
     }
 
     fn systemctl(&self, args: &[&str]) -> Done {
-        run(Self::command("systemctl").arg("--user").args(args))
+        run(self.command("systemctl").arg("--user").args(args))
     }
 
     fn property(&self, name: &str) -> String {
@@ -83,7 +88,7 @@ impl User {
     }
 
     fn ctl(&self, args: &[&str]) -> Done {
-        run(Self::command("managerctl").args(args))
+        run(self.command("managerctl").args(args))
     }
 
     /// `run` without a network, which needs none of what slirp4netns does.
@@ -114,7 +119,7 @@ impl User {
 
     /// A manager that a login session starts.
     fn start_by_hand(&self) -> Child {
-        let mut manager = Self::command("manager");
+        let mut manager = self.command("manager");
         let log = fs::File::create("/tmp/manager.log").expect("make a log");
         manager.stdin(Stdio::null()).stderr(log);
         let child = manager.spawn().expect("start a manager");

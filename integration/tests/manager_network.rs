@@ -101,6 +101,28 @@ fn containers_have_the_address_they_are_said_to_have_and_reach_host_and_neighbou
     reaches(&manager, "first", hostname.trim());
 }
 
+/// Each address of IPv6 would be asked for and announced to all containers of the network when it is made.
+#[test]
+fn a_network_without_ipv6_has_no_address_of_it_on_either_end() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    run_detached(&manager, &image, &["--name", "one"]);
+    let setting = "/proc/sys/net/ipv6/conf/eth0/disable_ipv6";
+    assert_eq!(exec(&manager, "one", &["busybox", "cat", setting]).ok(), "1\n");
+    let inside = exec(&manager, "one", &["busybox", "cat", "/proc/net/if_inet6"]).ok();
+    assert!(inside.contains(" lo\n"), "loopback keeps its own: {inside}");
+    assert!(!inside.contains("eth0"), "{inside}");
+    let outside = run(manager.inside("cat").arg("/proc/net/if_inet6")).ok();
+    assert!(
+        !outside.contains("bth") && !outside.contains("berth0"),
+        "{outside}"
+    );
+    // What the container's own users make there is theirs to decide.
+    let setting = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+    assert_eq!(exec(&manager, "one", &["busybox", "cat", setting]).ok(), "0\n");
+}
+
 #[test]
 fn the_outside_sees_the_host_in_place_of_the_container() {
     let sandbox = Sandbox::new();

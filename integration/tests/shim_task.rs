@@ -725,6 +725,47 @@ fn rootfs_mounts_are_made_and_taken_away_also_after_a_failure() {
     shim.shutdown();
 }
 
+#[test]
+fn a_root_that_only_the_container_is_to_have_leaves_the_bundle_when_it_is_created() {
+    let sandbox = Sandbox::new();
+    let mut bundle = Bundle::new(&sandbox, "cat /lower; touch /new");
+    for folder in ["upper", "work"] {
+        fs::create_dir(sandbox.path().join(folder)).expect("make a folder");
+    }
+    let lower = sandbox.path().join("lower");
+    fs::rename(bundle.rootfs(), &lower).expect("move the rootfs");
+    fs::write(lower.join("lower"), "from below\n").expect("write a file");
+    bundle.set("/annotations/org.berth.rootfs-mounted", json!("until-created"));
+    bundle.write();
+    let folder = sandbox.path().display();
+    let mut overlay = Mount::new();
+    overlay.type_ = "overlay".into();
+    overlay.source = "overlay".into();
+    overlay.options = vec![
+        format!("lowerdir={}", lower.display()),
+        format!("upperdir={folder}/upper"),
+        format!("workdir={folder}/work"),
+    ];
+    let shim = Shim::start(&sandbox, &bundle);
+    let mut request = shim.request();
+    request.rootfs = vec![overlay];
+    request.stdout = shim.log_uri();
+    // Twice, as a restart does.
+    for _ in 0..2 {
+        shim.tasks.create(patience(), &request).expect("create");
+        eventually("the root is gone from the bundle", || {
+            let entries = fs::read_dir(shim.bundle.join("rootfs")).expect("rootfs");
+            (entries.count() == 0).then_some(())
+        });
+        shim.start_process("");
+        assert_eq!(shim.wait(""), 0);
+        shim.delete("").expect("delete");
+        fs::remove_file(sandbox.path().join("upper/new")).expect("it wrote to its root");
+    }
+    assert_eq!(shim.logged("stdout"), "from below\nfrom below\n");
+    shim.shutdown();
+}
+
 /// containerd's options for the root of a pod that has a user namespace.
 #[test]
 fn a_root_is_mounted_with_mapped_owners() {

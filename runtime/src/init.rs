@@ -150,7 +150,7 @@ impl Init<'_> {
             std::env::set_current_dir(&rootfs).context(|| format!("chdir to {}", rootfs.display()))?;
             hooks::run(spec, Kind::CreateContainer, &as_creating)?;
         }
-        self.write_sysctls()?;
+        self.write_sysctls(&rootfs)?;
         rootfs.pivot(self.options.no_pivot)?;
         phases::reached("init.pivot");
         rootfs.make_folder(plans.process.working_directory())?;
@@ -267,16 +267,18 @@ impl Init<'_> {
         }
     }
 
-    fn write_sysctls(&self) -> Result<()> {
-        let Some(proc) = &self.proc else {
-            return Ok(());
-        };
+    fn write_sysctls(&self, rootfs: &mounts::Rootfs<'_>) -> Result<()> {
         let linux = self.plans.bundle.spec.linux().as_ref();
         let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
-        for (name, value) in sysctls.into_iter().flatten() {
-            proc.write(&format!("sys/{}", sysctl_path(name)), value)
+        let (Some(proc), Some(sysctls)) = (&self.proc, sysctls.filter(|list| !list.is_empty())) else {
+            return Ok(());
+        };
+        let own = Procfs::of_container(rootfs.as_fd());
+        for (name, value) in sysctls {
+            proc.write_sysctl(own.as_ref(), &format!("sys/{}", sysctl_path(name)), value)
                 .context(|| format!("write {value:?} to sysctl {name}"))?;
         }
+        own.map(OwnedFd::from).into_iter().for_each(close_later);
         Ok(())
     }
 

@@ -22,6 +22,11 @@ pub const EXIT_FILE: &str = "exit.json";
 /// The runtime options of a sandbox, as `start` was given them: a protobuf `Any`.
 pub const OPTIONS_FILE: &str = "options.pb";
 
+/// Annotation: how long the root is mounted in the bundle. [`UNTIL_CREATED`], or as long as there is a container.
+const ROOTFS_MOUNTED: &str = "org.berth.rootfs-mounted";
+/// The container has a mount of its own by then.
+const UNTIL_CREATED: &str = "until-created";
+
 /// The parts of `config.json` that matter to a shim; the runtime judges the rest.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Config {
@@ -72,6 +77,11 @@ impl Config {
         namespaces
             .into_iter()
             .any(|namespace| namespace.kind == "pid" && namespace.path.is_empty())
+    }
+
+    /// Whether nobody looks for the root in the bundle once the container is created.
+    pub(crate) fn lets_root_go(&self) -> bool {
+        self.annotations.get(ROOTFS_MOUNTED).map(String::as_str) == Some(UNTIL_CREATED)
     }
 
     /// The container whose shim serves this one too: its pod's sandbox, or a group named outright.

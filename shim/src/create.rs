@@ -118,6 +118,7 @@ impl Shim {
             execs: std::collections::BTreeMap::new(),
             paused: false,
             mounted: !request.rootfs.is_empty(),
+            lets_root_go: config.lets_root_go(),
             private_pids: config.has_private_pids(),
             cgroup: None,
             out_of_memory: OutOfMemory::default(),
@@ -226,6 +227,23 @@ impl Shim {
         }
         self.release_outputs(&ProcessKey::init(id));
         self.tell_created(reply, id);
+        self.let_root_go(id);
+    }
+
+    /// Takes the root out of the bundle if only the container is to have it. Otherwise each mount namespace that is made
+    /// on this machine, and so each start of a container, has a copy to make and to free of every container's root.
+    fn let_root_go(&mut self, id: &str) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        if !container.mounted || !container.lets_root_go {
+            return;
+        }
+        match mounts::unmount_rootfs(&container.bundle) {
+            Ok(()) => container.mounted = false,
+            Err(error) => shim_log::error(format_args!("unmount {}: {error}", container.rootfs().display())),
+        }
+        failpoint::reach("create.let-go");
     }
 
     /// The container waits for its start.

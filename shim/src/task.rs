@@ -141,6 +141,8 @@ pub(crate) struct Container {
     pub paused: bool,
     /// Whether rootfs was mounted by us.
     pub mounted: bool,
+    /// It is no longer needed there when the container is created.
+    pub lets_root_go: bool,
     /// Whether all processes end with init (its pid namespace is its own).
     pub private_pids: bool,
     pub cgroup: Option<Cgroup>,

@@ -110,7 +110,8 @@ fn strays(manager: &Manager) -> Vec<String> {
             entries(&manager.state().join("runtime/berth")),
             &running,
         ),
-        ("mounts", mounts, &running),
+        // A container's root leaves its bundle when it is created.
+        ("mounts", mounts, &BTreeSet::new()),
         ("links", links, &wanted_links),
         ("volumes", entries(&manager.root().join("volumes")), &volumes),
         ("temporary files", entries(&images.join("tmp")), &BTreeSet::new()),

@@ -5,6 +5,7 @@ use std::fs;
 use containerd_shim_protos::ttrpc;
 use containerd_shim_protos::types::mount::Mount;
 use integration::{eventually, is_gone, kills, run};
+use serde_json::json;
 
 use crate::{EXEC_STATUS, INIT_STATUS, KILLED, Stage, UNKNOWN, kill, live};
 
@@ -129,5 +130,32 @@ fn a_start_or_a_delete_that_is_killed_can_be_repeated() {
         run(&mut stage.command("delete", failpoint)).refused();
         let found = stage.clean_up(&shim);
         assert_eq!((found.pid, found.exit_status), (pid, KILLED), "{failpoint}");
+    }
+}
+
+#[test]
+fn a_shim_killed_when_it_let_the_root_go_leaves_a_container_that_delete_finds() {
+    let mut stage = Stage::new("sleep 1000");
+    stage
+        .bundle
+        .set("/annotations/org.berth.rootfs-mounted", json!("until-created"));
+    stage.bundle.write();
+    let source = stage.sandbox.path().join("root");
+    fs::rename(stage.bundle.rootfs(), &source).expect("move the rootfs");
+    let mut root = Mount::new();
+    root.type_ = "bind".into();
+    root.source = source.display().to_string();
+    root.options = vec!["rbind".into(), "rw".into()];
+    for (failpoint, is_mounted) in [("create.told", true), ("create.let-go", false)] {
+        let shim = stage.shim_that_dies_at(failpoint);
+        let mut request = shim.request();
+        request.rootfs = vec![root.clone()];
+        let _ = shim.tasks.create(ttrpc::context::with_timeout(0), &request);
+        eventually("the shim is dead", || is_gone(shim.pid()).then_some(()));
+        let mounted = shim.bundle.join("rootfs/bin").exists();
+        assert_eq!(mounted, is_mounted, "{failpoint}");
+        assert_eq!(stage.clean_up(&shim).exit_status, KILLED, "{failpoint}");
+        assert!(!shim.bundle.join("rootfs/bin").exists(), "{failpoint}");
+        assert!(source.join("bin").exists(), "{failpoint}");
     }
 }

@@ -151,6 +151,8 @@ pub(crate) fn config(
         "annotations": request.annotations,
         "linux": linux,
     });
+    // The shim's `bundle.rs` knows it. Whatever looks into a container from here does so by /proc/PID/root or the layers.
+    config["annotations"]["org.berth.rootfs-mounted"] = json!("until-created");
     // Those of the host's namespace are not the container's to set.
     if request.isolation.uts != "host" {
         config["hostname"] = json!(hostname);

@@ -3,9 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
 
-use crate::Error;
 use crate::netlink::{Netfilter, Route};
 use crate::nft::{self, Ruleset};
 use crate::owner;
@@ -13,6 +11,7 @@ use crate::route::{self, Link};
 use crate::subnet::{Subnet, mac_of};
 use crate::subnet6::Subnet6;
 use crate::v6::Bridge6;
+use crate::{Error, ipv6};
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// The longest name of a link, without the NUL (`IFNAMSIZ`).
@@ -254,13 +253,7 @@ impl Bridge {
         if self.v6.is_some() {
             return self.turn_ipv6_on();
         }
-        let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.name);
-        // A kernel without IPv6 has nothing to turn off.
-        if Path::new(&path).exists() {
-            enable(&path)
-        } else {
-            Ok(())
-        }
+        ipv6::turn_off(&self.name)
     }
 
     /// Whether a link has the mark of this bridge's owner.

@@ -14,7 +14,7 @@ use crate::bridge::{Bridge, delete_if_there};
 use crate::netlink::Route;
 use crate::route::{self, Link};
 use crate::subnet::{Subnet, mac_of};
-use crate::{Error, namespace, owner, v6};
+use crate::{Error, ipv6, namespace, owner, v6};
 
 const PREFIX: &str = "bth";
 const NAME_DIGITS: usize = 12;
@@ -84,41 +84,52 @@ impl Bridge {
         self.check_address6(endpoint)?;
         let name = link_name(endpoint.link_id);
 
-        // Before anything is made, so that a descriptor which is no namespace leaves no trace.
-        let mut inside = namespace::open_route(endpoint.netns)?;
         let mut host = Route::open()?;
-        let bridge = self.bridge_link(&mut host)?;
-        let pair = route::create_veth(
-            &name,
-            bridge.index,
-            endpoint.inside,
-            endpoint.mac.unwrap_or_else(|| mac_of(endpoint.address)),
-            self.mtu,
-            endpoint.netns,
-        );
-        let mut changes = vec![pair];
-        if !self.owner.is_empty() {
-            // With the pair in one message, for nothing may come in between; a new link cannot have an alias yet.
-            let alias = owner::of_container(&self.owner, endpoint.container_id);
-            changes.push(route::set_alias(&name, alias));
-        }
-        if let Err(error) = host.change(changes) {
-            let attached = error.errno() == Some(libc::EEXIST) && host.link(&name)?.is_some();
-            return Err(if attached {
-                Error::AlreadyAttached {
+        let bridge = self.bridge_link(&mut host)?.index;
+        // Entered before anything is made, so that a descriptor which is no namespace leaves no trace.
+        namespace::within(endpoint.netns, || {
+            let mut inside = Route::open()?;
+            self.make_pair(&mut host, bridge, endpoint, &name)?;
+            let configured = self.configure(&mut inside, endpoint, subnet);
+            if configured.is_err() {
+                // The first error is the one to tell; a link that stays has its owner in its name.
+                let _ = delete_if_there(&mut host, &name);
+            }
+            configured
+        })
+    }
+
+    /// The pair, its end on the host a port of the bridge with index `bridge`, and up.
+    fn make_pair(
+        &self,
+        host: &mut Route,
+        bridge: u32,
+        endpoint: &Endpoint<'_>,
+        name: &str,
+    ) -> Result<(), Error> {
+        let mac = endpoint.mac.unwrap_or_else(|| mac_of(endpoint.address));
+        let alias = (!self.owner.is_empty()).then(|| owner::of_container(&self.owner, endpoint.container_id));
+        // In one message, for nothing may come in between; a new link can be given neither an alias nor what is said
+        // of IPv6 yet.
+        let changes = vec![
+            route::create_veth(name, bridge, endpoint.inside, mac, self.mtu, endpoint.netns),
+            route::prepare_port(name, alias, ipv6::is_there()),
+            route::set_up(name),
+        ];
+        host.change(changes).or_else(|error| {
+            let attached = error.errno() == Some(libc::EEXIST) && host.link(name)?.is_some();
+            if attached {
+                return Err(Error::AlreadyAttached {
                     container_id: endpoint.container_id.to_owned(),
-                    link: name,
-                }
-            } else {
-                error
-            });
-        }
-        let configured = self.configure(&mut inside, endpoint, subnet);
-        if configured.is_err() {
-            // The first error is the one to tell; a link that stays has its owner in its name.
-            let _ = delete_if_there(&mut host, &name);
-        }
-        configured
+                    link: name.to_owned(),
+                });
+            }
+            // The pair may have been made, and not what follows it.
+            if error.errno() != Some(libc::EEXIST) {
+                let _ = delete_if_there(host, name);
+            }
+            Err(error)
+        })
     }
 
     /// Detaches a container; fine if it is not attached, or was never.
@@ -150,10 +161,13 @@ impl Bridge {
         deleter.join().unwrap_or_else(|panic| resume_unwind(panic))
     }
 
+    /// The end inside. The calling thread is in its namespace.
     fn configure(&self, inside: &mut Route, endpoint: &Endpoint<'_>, subnet: Subnet) -> Result<(), Error> {
         let link = endpoint.inside;
         if endpoint.address6.is_some() {
-            v6::prepare_inside(endpoint.netns, link)?;
+            v6::prepare_inside(link)?;
+        } else {
+            ipv6::turn_off(link)?;
         }
         let index = inside.link(link)?.ok_or_else(|| missing(link))?.index;
         // In one message: a process that is killed inside the call has made all of it, or none. So a link that is up

@@ -24,6 +24,7 @@ mod bridge;
 mod conntrack;
 mod endpoint;
 mod error;
+mod ipv6;
 mod namespace;
 mod netlink;
 mod nft;

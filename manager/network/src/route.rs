@@ -10,8 +10,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData,
+    InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -157,8 +157,6 @@ pub(crate) fn create_veth(
     peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
 
     let mut message = link_named(name);
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
     message.attributes.push(LinkAttribute::Controller(bridge));
     message.attributes.extend(mtu.map(LinkAttribute::Mtu));
     message.attributes.push(LinkAttribute::LinkInfo(vec![
@@ -190,6 +188,27 @@ pub(crate) fn set_alias(name: &str, alias: String) -> Request<RouteNetlinkMessag
     message.attributes.push(LinkAttribute::IfAlias(alias));
     Request {
         action: format!("set the alias of {name}"),
+        message: RouteNetlinkMessage::SetLink(message),
+        flags: 0,
+    }
+}
+
+/// Writes whose the bridge's port named `name` is into its alias, if that is somebody's, and leaves it without the
+/// address of IPv6 that the kernel would give it when it comes up.
+pub(crate) fn prepare_port(
+    name: &str,
+    alias: Option<String>,
+    has_ipv6: bool,
+) -> Request<RouteNetlinkMessage> {
+    let mut message = link_named(name);
+    message.attributes.extend(alias.map(LinkAttribute::IfAlias));
+    // A kernel without IPv6 refuses to hear of it.
+    message.attributes.extend(has_ipv6.then(|| {
+        let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])])
+    }));
+    Request {
+        action: format!("set the alias of {name}, and that it has no address of IPv6"),
         message: RouteNetlinkMessage::SetLink(message),
         flags: 0,
     }

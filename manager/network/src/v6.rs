@@ -200,13 +200,11 @@ impl Bridge {
     }
 }
 
-/// Lets a container's link have an address of IPv6, before it is up.
-pub(crate) fn prepare_inside(netns: BorrowedFd<'_>, link: &str) -> Result<(), Error> {
-    // These files are those of the namespace of the thread that opens them.
-    namespace::within(netns, || {
-        put("lo", "disable_ipv6", "0")?;
-        turn_on(link, &OF_CONTAINER)
-    })
+/// Lets a container's link have an address of IPv6, before it is up. The calling thread is in its namespace, of which
+/// these files then are.
+pub(crate) fn prepare_inside(link: &str) -> Result<(), Error> {
+    put("lo", "disable_ipv6", "0")?;
+    turn_on(link, &OF_CONTAINER)
 }
 
 /// Where all is as it should be, nothing is written.

@@ -120,6 +120,12 @@ impl Plan {
     }
 }
 
+impl AsFd for Rootfs<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
 impl Rootfs<'_> {
     /// Puts the container's terminal onto `/dev/console`. `pts` is the terminal's own end, of the container's devpts.
     pub(crate) fn bind_console(&self, pts: BorrowedFd) -> Result<()> {

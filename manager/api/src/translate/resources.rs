@@ -132,8 +132,6 @@ mod tests {
                 hard: 16,
             }],
             cgroup_parent: "/p".to_owned(),
-            cpu_rt_period_micros: 17,
-            cpu_rt_runtime_micros: 18,
         };
         assert_eq!(message(of_message(asked.clone())), asked);
     }

@@ -170,11 +170,6 @@ impl Manager {
         inside(&self.netns, program)
     }
 
-    /// A program on the host, whose network is not that of a user's manager.
-    pub fn on_host(&self, program: &str) -> Command {
-        inside(&self.host, program)
-    }
-
     /// The gRPC socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("run/manager.sock")

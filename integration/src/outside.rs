@@ -26,7 +26,7 @@ impl Outside {
         };
         let name = &*outside.name;
         run(Command::new("ip").args(["netns", "add", name])).ok();
-        let on_host = |line: &str| run(manager.on_host("ip").args(line.split(' '))).ok();
+        let on_host = |line: &str| run(manager.inside("ip").args(line.split(' '))).ok();
         on_host(&format!("link add uplink type veth peer name eth0 netns {name}"));
         on_host("address add 192.0.2.1/24 dev uplink");
         on_host("link set uplink up");

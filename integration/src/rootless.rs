@@ -1,4 +1,4 @@
-//! With BERTH_ROOTLESS=1 in the environment, tests of the manager are of one that a normal user starts: the same tests,
+//! With `BERTH_ROOTLESS=1` in the environment, tests of the manager are of one that a normal user starts: the same tests,
 //! but for those that integration/ROOTLESS.md names.
 
 use crate::process::{binary, run};

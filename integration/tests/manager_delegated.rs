@@ -17,7 +17,10 @@ const PROGRAMS: &str = "/usr/local/bin";
 const DROP_IN: &str = "/etc/systemd/system/user@.service.d/delegate.conf";
 
 /// A user that systemd has a manager for, without a login.
-struct User;
+struct User {
+    /// Where its sockets are.
+    runtime: String,
+}
 
 impl User {
     fn new() -> Option<Self> {
@@ -48,7 +51,9 @@ impl User {
             run(Command::new("modprobe").arg(module)).ok();
         }
         run(Command::new("loginctl").args(["enable-linger", "rootless"])).ok();
-        let user = Self;
+        let user = Self {
+            runtime: format!("/run/user/{USER}"),
+        };
         user.await_systemd();
         Some(user)
     }
@@ -68,7 +73,7 @@ impl User {
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", HOME)
-            .env("XDG_RUNTIME_DIR", format!("/run/user/{USER}"))
+            .env("XDG_RUNTIME_DIR", &self.runtime)
             .current_dir(HOME);
         command
     }

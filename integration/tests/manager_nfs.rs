@@ -31,19 +31,18 @@ impl Server {
         }
         // Who tells the kernel what is exported; version 4 needs no portmapper.
         run(Command::new("rpc.mountd").args(["-N", "3"])).ok();
-        let server = Self;
-        server.serve();
-        Some(server)
+        Self::serve();
+        Some(Self)
     }
 
-    fn serve(&self) {
+    fn serve() {
         run(Command::new("rpc.nfsd").args(["-N", "3", "4"])).ok();
         // No client from before is waited for.
         fs::write("/proc/fs/nfsd/v4_end_grace", "Y").expect("begin to serve");
     }
 
     /// Connections are refused, and hard mounts wait.
-    fn stop(&self) {
+    fn stop() {
         run(Command::new("rpc.nfsd").arg("0")).ok();
     }
 }
@@ -176,7 +175,7 @@ fn mounts() -> usize {
 
 #[test]
 fn a_volume_of_a_server_is_written_filled_survives_kills_and_waits_for_its_server_alone() {
-    let Some(server) = Server::start() else { return };
+    let Some(_server) = Server::start() else { return };
     let sandbox = Sandbox::new();
     let mut manager = Manager::start(&sandbox);
     manager.volume("far", ":/export");
@@ -257,7 +256,7 @@ fn a_volume_of_a_server_is_written_filled_survives_kills_and_waits_for_its_serve
     assert_eq!(mounts(), 1);
 
     // Without its server that container waits, and nobody else does: neither others nor a manager that starts.
-    server.stop();
+    Server::stop();
     for _ in 0..2 {
         assert_eq!(
             manager
@@ -280,7 +279,7 @@ fn a_volume_of_a_server_is_written_filled_survives_kills_and_waits_for_its_serve
         .spawn()
         .expect("begin to remove it");
     assert_eq!(manager.run(&["--rm", "box:1", "echo", "here"]).ok(), "here\n");
-    server.serve();
+    Server::serve();
     assert!(ending.wait().expect("the removal").success());
     assert_eq!(mounts(), 0);
     manager

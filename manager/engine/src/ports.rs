@@ -36,7 +36,7 @@ struct Inside {
     /// On which addresses a port is taken, and by whom.
     holders: BTreeMap<(Protocol, u16), Vec<(Ipv4Addr, String)>>,
     /// Which of [`outside::INSIDE`] are taken, if the host's are somewhere else.
-    inside: BTreeSet<(Protocol, u16)>,
+    guests: BTreeSet<(Protocol, u16)>,
     /// The port that was last taken without being named.
     last: u16,
 }
@@ -333,14 +333,14 @@ impl Inside {
         claim.ports.push(port);
         claim.at_rules.push(at_rules);
         if self.is_behind {
-            self.inside.insert((at_rules.protocol, at_rules.host_port));
+            self.guests.insert((at_rules.protocol, at_rules.host_port));
         }
         Ok(())
     }
 
     /// A port of the one address inside, for one of any of the host's addresses: the same number, if it is free.
     fn inside_port(&self, port: PublishedPort) -> u16 {
-        let is_free = |number: &u16| !self.inside.contains(&(port.protocol, *number));
+        let is_free = |number: &u16| !self.guests.contains(&(port.protocol, *number));
         let others = (1..=u16::MAX).rev();
         // As many as there are numbers can't be published: the host's end would be short of descriptors before.
         [port.host_port]
@@ -397,7 +397,7 @@ impl Inside {
 
     fn free(&mut self, id: &str, claim: &Claim) {
         for port in &claim.at_rules {
-            self.inside.remove(&(port.protocol, port.host_port));
+            self.guests.remove(&(port.protocol, port.host_port));
         }
         for port in &claim.ports {
             if let btree_map::Entry::Occupied(mut holders) =
@@ -519,7 +519,7 @@ mod tests {
         for id in ["a", "b", "c"] {
             inside.release(id);
         }
-        assert!(inside.inside.is_empty());
+        assert!(inside.guests.is_empty());
     }
 
     #[test]

@@ -28,12 +28,8 @@ pub(super) fn all(request: &CreateRequest, wanted: &[Value], given: &Given) -> V
     };
 
     let mut mounts = kernel_file_systems(request.privileged, shm_bytes(request));
-    if request.isolation.pid == "host" && image::is_in_user_namespace() {
-        // Only who owns a PID namespace mounts its procfs anew.
-        for mount in mounts.iter_mut().filter(|mount| mount["destination"] == "/proc") {
-            *mount = bind("/proc", "/proc", false);
-            mount["options"] = json!(["rbind", "rprivate", "nosuid", "noexec", "nodev"]);
-        }
+    if image::is_in_user_namespace() {
+        share_kernel_file_systems(request, &mut mounts);
     }
     if request.isolation.ipc == "none" {
         mounts.retain(|mount| mount["destination"] != SHM);
@@ -75,6 +71,24 @@ pub(crate) fn shm_bytes(request: &CreateRequest) -> u64 {
     match request.resources.shm_bytes {
         0 => SHM_BYTES,
         asked => asked,
+    }
+}
+
+/// The file systems of the host's namespaces are mounted anew only by who owns those: without root's rights they are
+/// what the host has, if it has them.
+fn share_kernel_file_systems(request: &CreateRequest, mounts: &mut Vec<Value>) {
+    let isolation = &request.isolation;
+    for (place, of_host) in [("/proc", &isolation.pid), ("/dev/mqueue", &isolation.ipc)] {
+        if of_host != "host" {
+            continue;
+        }
+        if !Path::new(place).exists() {
+            mounts.retain(|mount| mount["destination"] != place);
+        }
+        for mount in mounts.iter_mut().filter(|mount| mount["destination"] == place) {
+            *mount = bind(place, place, false);
+            mount["options"] = json!(["rbind", "rprivate", "nosuid", "noexec", "nodev"]);
+        }
     }
 }
 

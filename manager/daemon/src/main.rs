@@ -39,7 +39,7 @@ const WORKER_THREADS: usize = 2;
 /// Threads for kernel work. Each is there only while it is needed, and shortly after. Who waits for a peer has a thread
 /// of its own (archives of clients), or is one of few (downloads): the others are for work that ends by itself.
 const BLOCKING_THREADS_MAX: usize = 64;
-const BLOCKING_THREAD_KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(2);
+const BLOCKING_THREAD_KEEP_ALIVE: std::time::Duration = std::time::Duration::from_millis(500);
 /// A manager before this one, that is ending, gets this long to be gone.
 const PREDECESSOR: std::time::Duration = std::time::Duration::from_secs(5);
 /// At a stop, what clients wait for is told off at once; what is being done may end within this.
@@ -75,6 +75,7 @@ fn run() -> anyhow::Result<()> {
         .worker_threads(WORKER_THREADS)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_keep_alive(BLOCKING_THREAD_KEEP_ALIVE)
+        .on_thread_unpark(memory::work_begins)
         .enable_all()
         .build()
         .context("start the runtime of tasks")?;

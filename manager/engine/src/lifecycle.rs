@@ -85,6 +85,7 @@ impl Held {
 
 type Reply = oneshot::Sender<Result<(), Error>>;
 
+/// Small, as each container's owner has room for 32 of them: what is large is boxed.
 enum Command {
     /// The span is that of who asks.
     Start(Span, Reply),
@@ -114,7 +115,7 @@ enum Command {
         reply: oneshot::Sender<Option<Loan>>,
     },
     Update {
-        changes: UpdateRequest,
+        changes: Box<UpdateRequest>,
         reply: Reply,
     },
     Rename {
@@ -127,7 +128,7 @@ enum Command {
         reply: Reply,
     },
     Connect {
-        wanted: Joining,
+        wanted: Box<Joining>,
         reply: Reply,
     },
     Disconnect {
@@ -254,6 +255,7 @@ impl Handle {
 
     /// Change what it is asked to be.
     pub(crate) async fn update(&self, changes: UpdateRequest) -> Result<(), Error> {
+        let changes = Box::new(changes);
         self.command(|reply| Command::Update { changes, reply }).await
     }
 
@@ -264,6 +266,7 @@ impl Handle {
 
     /// Put it on one more network.
     pub(crate) async fn connect(&self, wanted: Joining) -> Result<(), Error> {
+        let wanted = Box::new(wanted);
         self.command(|reply| Command::Connect { wanted, reply }).await
     }
 
@@ -376,7 +379,7 @@ impl Owner {
             Command::Update { changes, reply } => (self.update(&changes).await, reply),
             Command::Rename { name, reply } => (self.rename(name).await, reply),
             Command::Connect { wanted, reply } => (
-                networks::connect(&self.engine, &self.container, wanted).await,
+                networks::connect(&self.engine, &self.container, *wanted).await,
                 reply,
             ),
             Command::Disconnect { network, reply } => (

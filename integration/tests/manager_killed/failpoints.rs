@@ -70,13 +70,18 @@ const PULL: &[Point] = &[
     ("pull.synced", false),
     ("pull.recorded", true),
 ];
-/// In the other tests of this binary, in `manager_networks`, `manager_sublinks`, in `manager_plugins`, and the last one in `manager_trust`.
+/// In the other tests of this binary, in `manager_networks`, `manager_sublinks`, `manager_cni`, in `manager_plugins`, and the last one in `manager_trust`.
 const ELSEWHERE: &[&str] = &[
     "network.recorded",
     "network.made",
     "network.forgotten",
     "connect.recorded",
     "disconnect.recorded",
+    "cni.pinned",
+    "cni.recorded",
+    "cni.added",
+    "cni.attached",
+    "cni.deleted",
     "sublink.made",
     "sublink.named",
     "plugin.mount-recorded",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use network::Bridge;
 
 use crate::defaults::Defaults;
+use crate::networks::CniConfig;
 use crate::store::Subnet;
 
 /// How an engine is set up.
@@ -34,6 +35,8 @@ pub struct Config {
     pub defaults: Defaults,
     /// Where plugins are looked for, and how long they are waited for.
     pub plugins: plugins::Config,
+    /// Where networks of the driver cni find configurations and plugins.
+    pub cni: CniConfig,
     /// journald's socket.
     pub journal: PathBuf,
     /// Who opens ports of the host for a manager whose network is not the host's: slirp4netns's API socket.

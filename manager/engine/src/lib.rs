@@ -77,7 +77,8 @@ pub use list::ListFilters;
 pub use logs::{LogsRequest, Record, Stream};
 pub use network::{Protocol, PublishedPort};
 pub use networks::{
-    Joined, Joining, Member, NetworkFilters, NetworkInspection, NetworkRequest, Range, UserNetwork,
+    CniConfig, Joined, Joining, Member, NetworkFilters, NetworkInspection, NetworkRequest, Range, Told,
+    UserNetwork,
 };
 pub use prune::{PruneFilters, Pruned};
 pub use request::{

@@ -15,7 +15,7 @@ use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::etc_files::HOST_RESOLV;
 use crate::networks::Joined;
-use crate::{Error, etc_files, run};
+use crate::{Error, etc_files, networks, run};
 
 /// All that are open.
 pub(crate) struct NameServers {
@@ -116,12 +116,13 @@ pub(crate) async fn follow(engine: &Arc<Inner>, container: &Container) -> Result
         return Ok(());
     }
     open_for_running(engine, container).await?;
+    // Its file is as it was written: without what plugins have said since.
     etc_files::ask_name_server(&engine.config.container(&container.id), &container.request.names)
 }
 
 /// Open that of a container that runs, and close it again if that has ended meanwhile: its end has found none to close.
 pub(crate) async fn open_for_running(engine: &Arc<Inner>, container: &Container) -> Result<(), Error> {
-    open(engine, container, container.pid).await?;
+    open(engine, &networks::cni::informed(engine, container), container.pid).await?;
     let now = engine.containers.find(&container.id);
     if !now.is_ok_and(|handle| handle.snapshot().container.pid == container.pid) {
         engine.name_servers.close(&container.id);

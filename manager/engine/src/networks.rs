@@ -7,6 +7,7 @@
 //! a container starts, and a container without such networks costs a look at a map.
 
 mod attach;
+pub(crate) mod cni;
 mod driver;
 mod plan;
 mod prune;
@@ -27,6 +28,7 @@ use crate::events::Event;
 use crate::{Error, names};
 
 pub(crate) use attach::{attach_all, connect, detach_all, disconnect};
+pub use cni::{CniConfig, Told};
 pub use plan::{NetworkRequest, Range};
 pub use prune::NetworkFilters;
 
@@ -46,7 +48,7 @@ pub struct UserNetwork {
     pub id: String,
     /// Unique among networks.
     pub name: String,
-    /// `bridge`, `macvlan` or `ipvlan`, or `host` and `null` of those that are built in.
+    /// `bridge`, `macvlan`, `ipvlan` or `cni`, or `host` and `null` of those that are built in.
     pub driver: String,
     /// All of its addresses; none of a network without addresses.
     pub subnet: Option<Range>,
@@ -85,7 +87,8 @@ pub struct Joining {
 pub struct Joined {
     /// The network's id.
     pub network: String,
-    /// From the moment it is connected to the moment it is not.
+    /// From the moment it is connected to the moment it is not. On a network of the driver cni it is known while the container
+    /// runs, see [`Joined::known_address`].
     pub address: Ipv4Addr,
     /// The number of its link inside: 0 is `eth0`.
     pub slot: u32,
@@ -117,6 +120,8 @@ pub struct Member {
 #[derive(Debug, Default)]
 pub(crate) struct Networks {
     inside: Mutex<Inside>,
+    /// What CNI plugins have made.
+    cni: cni::Held,
     /// Networks are made and removed one at a time.
     changes: tokio::sync::Mutex<()>,
 }
@@ -144,6 +149,9 @@ impl UserNetwork {
 
     /// The address that is wanted, or the lowest that is free of the range; `taken` are those of other containers.
     pub(crate) fn choose(&self, wanted: Option<Ipv4Addr>, taken: &BTreeSet<u32>) -> Result<Ipv4Addr, Error> {
+        if self.driver == cni::CNI {
+            return Ok(cni::placeholder(taken));
+        }
         let Some(subnet) = self.subnet else {
             return Err(Error::NoAddress(self.name.clone()));
         };
@@ -206,6 +214,11 @@ impl Joined {
         format!("eth{}", self.slot)
     }
 
+    /// Its address, but for one that its plugins have not given yet.
+    pub fn known_address(&self) -> Option<Ipv4Addr> {
+        (self.address.octets()[0] != 0).then_some(self.address)
+    }
+
     /// Of its link.
     pub fn mac(&self) -> [u8; 6] {
         self.wanted.mac.unwrap_or_else(|| network::mac_of(self.address))
@@ -221,6 +234,7 @@ impl Networks {
         };
         Self {
             inside: Mutex::new(inside),
+            cni: cni::Held::default(),
             changes: tokio::sync::Mutex::default(),
         }
     }
@@ -280,6 +294,15 @@ impl Networks {
         all.sort_by_key(|joined| joined.slot);
     }
 
+    /// What its plugins gave it.
+    fn set_address(&self, container: &str, network: &str, address: Ipv4Addr) {
+        let mut inside = self.locked();
+        let all = inside.joined.get_mut(container).into_iter().flatten();
+        for joined in all.filter(|joined| joined.network == network) {
+            joined.address = address;
+        }
+    }
+
     pub(crate) fn leave(&self, container: &str, network: &str) {
         let mut inside = self.locked();
         if let Some(all) = inside.joined.get_mut(container) {
@@ -316,7 +339,12 @@ impl Engine {
         self.0.store.insert_network(network.clone()).await?;
         failpoint::reach("network.recorded");
         let (owner, planned) = (self.0.config.bridge.owner.clone(), network.clone());
-        let made = blocking(move || planned.carried(&owner).ensure()).await;
+        let of = Arc::clone(&self.0);
+        let made = blocking(move || match planned.driver.as_str() {
+            cni::CNI => cni::check(&of.config, &planned),
+            _ => planned.carried(&owner).ensure(),
+        })
+        .await;
         if let Err(error) = made {
             self.0.store.delete_network(&network.id).await?;
             return Err(error);
@@ -419,7 +447,13 @@ impl Engine {
             let member = Member {
                 name: container.name.clone(),
                 address: joined.address,
-                mac: joined.mac(),
+                mac: self
+                    .0
+                    .networks
+                    .cni
+                    .told(id, &network.id)
+                    .and_then(|told| told.mac)
+                    .unwrap_or_else(|| joined.mac()),
             };
             Some((id.clone(), member))
         };

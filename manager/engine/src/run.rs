@@ -1,6 +1,7 @@
 //! The start of a container, from its record to a running process. Read top to bottom. What a step made is
 //! undone when a later one does not work; only the address stays, until the container is removed.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -93,7 +94,13 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     failpoint::reach("start.network-connected");
 
     if name_servers::are_for(engine, id) {
-        name_servers::open(engine, container, pid).await?;
+        let informed = networks::cni::informed(engine, container);
+        if let Cow::Owned(container) = &informed {
+            let (engine, container) = (Arc::clone(engine), container.clone());
+            // In place: the container has these very files mounted.
+            blocking(move || write_etc(&engine, &container, &engine.config.container(&container.id))).await?;
+        }
+        name_servers::open(engine, &informed, pid).await?;
     }
     failpoint::reach("start.names-served");
 
@@ -122,7 +129,7 @@ fn write_etc(engine: &Inner, container: &Container, etc: &Path) -> Result<(), Er
     let addresses: Vec<_> = container
         .address
         .into_iter()
-        .chain(on_networks.iter().map(|joined| joined.address))
+        .chain(on_networks.iter().filter_map(networks::Joined::known_address))
         .collect();
     let network = on_networks
         .first()

@@ -74,6 +74,18 @@ pub(crate) struct Place {
     mac_address: String,
     aliases: Vec<String>,
     link: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plugins: Option<ByPlugins>,
+}
+
+/// What CNI plugins have made of it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ByPlugins {
+    addresses: Vec<String>,
+    routes: Vec<String>,
+    dns_servers: Vec<String>,
+    dns_search: Vec<String>,
 }
 
 impl From<&v1::ContainerNetwork> for Place {
@@ -85,6 +97,12 @@ impl From<&v1::ContainerNetwork> for Place {
             mac_address: network.mac.clone(),
             aliases: network.aliases.clone(),
             link: network.link.clone(),
+            plugins: (!network.addresses.is_empty()).then(|| ByPlugins {
+                addresses: network.addresses.clone(),
+                routes: network.routes.clone(),
+                dns_servers: network.dns_servers.clone(),
+                dns_search: network.dns_search.clone(),
+            }),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use network::Endpoint;
 
 use super::driver::Driver;
-use super::{Joined, Joining, sublink, tell};
+use super::{Joined, Joining, cni, sublink, tell};
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::request::Network;
@@ -42,19 +42,20 @@ pub(crate) async fn attach_all(engine: &Arc<Inner>, container: &Container, pid: 
     if joined.is_empty() {
         return Ok(());
     }
-    let (engine, id, on_bridge) = (
+    let (of, id, on_bridge) = (
         Arc::clone(engine),
         container.id.clone(),
         container.address.is_some(),
     );
     blocking(move || {
-        let first = engine.networks.reached(&id).filter(|_| !on_bridge);
+        let first = of.networks.reached(&id).filter(|_| !on_bridge);
         joined.iter().try_for_each(|joined| {
             let leads_out = first.as_ref() == Some(joined);
-            attach(&engine, &id, joined, pid, leads_out)
+            attach(&of, &id, joined, pid, leads_out)
         })
     })
-    .await
+    .await?;
+    cni::attach_missing(engine, container, pid).await
 }
 
 /// One link.
@@ -95,6 +96,9 @@ pub(crate) fn detach_all(engine: &Inner, id: &str) -> Result<(), Error> {
 fn detach(engine: &Inner, id: &str, joined: &Joined, pid: Option<u32>) -> Result<(), Error> {
     let network = engine.networks.get(&joined.network);
     let carried = network.map(|network| network.carried(&engine.config.bridge.owner));
+    if let Some(Driver::Plugins) = carried {
+        return Ok(());
+    }
     if let Some(Driver::Sublink(on_parent)) = carried {
         return match pid {
             Some(pid) => sublink::detach(&on_parent, id, joined, pid),
@@ -137,7 +141,10 @@ pub(crate) async fn connect(
         let (of, id, pid) = (Arc::clone(engine), container.id.clone(), container.pid);
         let leads_out = container.address.is_none() && engine.networks.reached(&id).as_ref() == Some(&joined);
         let joining = joined.clone();
-        let attached = blocking(move || attach(&of, &id, &joining, pid, leads_out)).await;
+        let mut attached = blocking(move || attach(&of, &id, &joining, pid, leads_out)).await;
+        if attached.is_ok() {
+            attached = cni::attach_missing(engine, container, pid).await;
+        }
         if let Err(error) = attached {
             engine.networks.leave(&container.id, &network.id);
             engine.store.leave_network(&container.id, &network.id).await?;
@@ -183,6 +190,7 @@ pub(crate) async fn disconnect(
     failpoint::reach("disconnect.recorded");
     engine.networks.leave(id, &network.id);
     if container.is_running() {
+        cni::leave(engine, id, &network.id).await;
         let (of, id, pid) = (Arc::clone(engine), id.clone(), container.pid);
         blocking(move || {
             detach(&of, &id, &leaving, Some(pid))?;

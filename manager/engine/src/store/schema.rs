@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Step `n` brings a database from version `n` to `n + 1`.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     "
     CREATE TABLE containers (
         id          TEXT PRIMARY KEY,
@@ -92,6 +92,14 @@ const STEPS: [&str; 7] = [
         plugin      TEXT NOT NULL,
         in_doubt    INTEGER NOT NULL,           -- whether it is mounted is not known
         PRIMARY KEY (volume, container)
+    ) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE attachments (                  -- by CNI plugins; they may outlive container and network
+        container   TEXT NOT NULL,
+        network     TEXT NOT NULL,
+        attachment  TEXT NOT NULL,              -- as JSON: what plugins are told again to undo it
+        PRIMARY KEY (container, network)
     ) STRICT, WITHOUT ROWID;
 ",
 ];

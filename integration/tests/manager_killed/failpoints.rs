@@ -70,7 +70,7 @@ const PULL: &[Point] = &[
     ("pull.synced", false),
     ("pull.recorded", true),
 ];
-/// In the other tests of this binary, in `manager_networks`, `manager_sublinks`, in `manager_plugins`, and the last one in `manager_trust`.
+/// In the other tests of this binary, in `manager_networks`, `manager_sublinks`, `manager_cni`, in `manager_plugins`, and the last one in `manager_trust`.
 const ELSEWHERE: &[&str] = &[
     "network.recorded",
     "network.made",
@@ -78,6 +78,11 @@ const ELSEWHERE: &[&str] = &[
     "connect.recorded",
     "disconnect.recorded",
     "disconnect.unlinked",
+    "cni.pinned",
+    "cni.recorded",
+    "cni.added",
+    "cni.attached",
+    "cni.deleted",
     "sublink.made",
     "sublink.named",
     "plugin.mount-recorded",

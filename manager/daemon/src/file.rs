@@ -42,6 +42,8 @@ pub(crate) struct File {
     pub(crate) registry_config: Option<Folders>,
     pub(crate) plugin_folders: Option<Folders>,
     pub(crate) plugin_timeout: Option<u64>,
+    pub(crate) cni_conf_dir: Option<PathBuf>,
+    pub(crate) cni_bin_dir: Option<Folders>,
     #[serde(deserialize_with = "values::parsed")]
     pub(crate) layers: Option<Layers>,
     pub(crate) userns_remap: Option<String>,

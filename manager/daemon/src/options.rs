@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use engine::{Config, Defaults, Layers, PolicyFile, Remap};
+use engine::{CniConfig, Config, Defaults, Layers, PolicyFile, Remap};
 use network::Bridge;
 
 use crate::remote::RemoteOptions;
@@ -88,6 +88,22 @@ pub(crate) struct Options {
     /// half a minute at most.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600), value_name = "SECONDS")]
     pub(crate) plugin_timeout: u64,
+    /// Where networks of the driver cni find their configurations: NAME.conflist, .conf and .json.
+    #[arg(
+        long,
+        env = "BERTH_CNI_CONF_DIR",
+        default_value = "/etc/cni/net.d",
+        value_name = "DIR"
+    )]
+    pub(crate) cni_conf_dir: PathBuf,
+    /// Where CNI plugins are: folders, separated by colons. --plugin-timeout is for them too.
+    #[arg(
+        long,
+        env = "BERTH_CNI_BIN_DIR",
+        default_value = "/opt/cni/bin:/usr/lib/cni",
+        value_name = "DIR[:DIR…]"
+    )]
+    pub(crate) cni_bin_dir: String,
     /// What new layers of images are kept as: a folder each (folders), or a file each (erofs), an EROFS image that Linux
     /// 6.15 and later can mount from there; auto takes what the kernel can. Layers that are here stay as they are.
     #[arg(long, env = "BERTH_LAYERS", default_value = "folders", value_name = "FORM")]
@@ -222,6 +238,13 @@ impl Options {
                     .map(|folder| absolute(&folder))
                     .collect::<anyhow::Result<_>>()?,
                 timeout: Duration::from_secs(self.plugin_timeout),
+            },
+            cni: CniConfig {
+                conf_dir: absolute(&self.cni_conf_dir)?,
+                bin_dirs: std::env::split_paths(&self.cni_bin_dir)
+                    .filter(|folder| !folder.as_os_str().is_empty())
+                    .map(|folder| absolute(&folder))
+                    .collect::<anyhow::Result<_>>()?,
             },
             journal: absolute(&self.journal_socket)?,
             userns_remap: match self.userns_remap.as_deref() {

@@ -121,6 +121,8 @@ fn differing(before: &Options, now: &Options) -> Vec<&'static str> {
         ("registry-config", before.registry_config != now.registry_config),
         ("plugin-folders", before.plugin_folders != now.plugin_folders),
         ("plugin-timeout", before.plugin_timeout != now.plugin_timeout),
+        ("cni-conf-dir", before.cni_conf_dir != now.cni_conf_dir),
+        ("cni-bin-dir", before.cni_bin_dir != now.cni_bin_dir),
         ("layers", before.layers != now.layers),
         ("userns-remap", before.userns_remap != now.userns_remap),
         ("metrics-address", before.metrics_address != now.metrics_address),

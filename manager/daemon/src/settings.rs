@@ -185,6 +185,9 @@ impl Join<'_> {
         let folders = file.plugin_folders.map(|folders| folders.0);
         self.one("plugin_folders", folders, &mut options.plugin_folders);
         self.one("plugin_timeout", file.plugin_timeout, &mut options.plugin_timeout);
+        self.one("cni_conf_dir", file.cni_conf_dir, &mut options.cni_conf_dir);
+        let folders = file.cni_bin_dir.map(|folders| folders.0);
+        self.one("cni_bin_dir", folders, &mut options.cni_bin_dir);
         self.one("layers", file.layers, &mut options.layers);
         self.maybe("userns_remap", file.userns_remap, &mut options.userns_remap);
         self.one("log_driver", file.log_driver, &mut options.log_driver);

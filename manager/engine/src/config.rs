@@ -6,6 +6,7 @@ use network::Bridge;
 
 use crate::defaults::Defaults;
 use crate::groups::Groups;
+use crate::networks::CniConfig;
 use crate::store::Subnet;
 use crate::userns::Remap;
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub defaults: Defaults,
     /// Where plugins are looked for, and how long they are waited for.
     pub plugins: plugins::Config,
+    /// Where networks of the driver cni find configurations and plugins.
+    pub cni: CniConfig,
     /// journald's socket.
     pub journal: PathBuf,
     /// The ids of containers that ask for nothing else; None: the host's.

@@ -164,6 +164,9 @@ pub enum Error {
     /// The network.
     #[error(transparent)]
     Network(#[from] network::Error),
+    /// CNI plugins, or their configurations.
+    #[error(transparent)]
+    Cni(#[from] cni::Error),
     /// The database of containers.
     #[error("{what} in the engine's database: {why}")]
     Database {
@@ -275,7 +278,10 @@ impl Error {
             | Error::NetworkInUse { .. }
             | Error::VolumeMount { .. }
             | Error::Subpath { .. }
-            | Error::Port { .. } => Kind::Precondition,
+            | Error::Port { .. }
+            | Error::Cni(
+                cni::Error::BadList { .. } | cni::Error::NoSuchList { .. } | cni::Error::NoPlugin { .. },
+            ) => Kind::Precondition,
             Error::Shim { .. } | Error::ShuttingDown | Error::VolumeGoing(_) => Kind::Unavailable,
             Error::NoAddress(_) | Error::NoSubnet | Error::Lagged(_) | Error::DiskFull { .. } => {
                 Kind::Exhausted
@@ -283,9 +289,11 @@ impl Error {
             Error::Image(error) | Error::Pull { source: error, .. } | Error::Verify { source: error, .. } => {
                 image_kind(error)
             }
-            Error::Network(_) | Error::Database { .. } | Error::SchemaTooNew { .. } | Error::File { .. } => {
-                Kind::Internal
-            }
+            Error::Cni(_)
+            | Error::Network(_)
+            | Error::Database { .. }
+            | Error::SchemaTooNew { .. }
+            | Error::File { .. } => Kind::Internal,
         }
     }
 

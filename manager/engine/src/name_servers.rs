@@ -17,7 +17,7 @@ use crate::engine::{Engine, Inner, blocking};
 use crate::etc_files::HOST_RESOLV;
 use crate::networks::Joined;
 use crate::request::Network;
-use crate::{Error, etc_files, run, spec};
+use crate::{Error, etc_files, networks, run, spec};
 
 /// As many are opened at once.
 const AT_ONCE: usize = 32;
@@ -140,7 +140,9 @@ fn write(engine: &Inner, container: &Container) -> Result<(), Error> {
     let folder = engine.config.container(&container.id);
     let addresses: Vec<_> = joined.iter().flat_map(Joined::addresses).collect();
     etc_files::follow_hosts(&folder, &spec::hostname(container), &addresses, &[])?;
-    etc_files::follow_name_server(&folder, &container.request.names, !joined.is_empty())
+    // With what plugins have said.
+    let names = &networks::cni::informed(engine, container).request.names;
+    etc_files::follow_name_server(&folder, names, !joined.is_empty())
 }
 
 /// Those of running containers went with the manager before this one; and it may have been killed in the middle of a
@@ -177,7 +179,7 @@ pub(crate) async fn resume(engine: &Arc<Inner>) {
 
 /// Open that of a container that runs, and close it again if that has ended meanwhile: its end has found none to close.
 pub(crate) async fn open_for_running(engine: &Arc<Inner>, container: &Container) -> Result<(), Error> {
-    open(engine, container, container.pid).await?;
+    open(engine, &networks::cni::informed(engine, container), container.pid).await?;
     let now = engine.containers.find(&container.id);
     if !now.is_ok_and(|handle| handle.snapshot().container.pid == container.pid) {
         engine.name_servers.close(&container.id);

@@ -7,6 +7,7 @@
 //! a container starts, and a container without such networks costs a look at a map.
 
 mod attach;
+pub(crate) mod cni;
 mod driver;
 mod plan;
 mod prune;
@@ -29,6 +30,7 @@ use crate::request::{Link, check_links};
 use crate::{Error, names};
 
 pub(crate) use attach::{attach_all, connect, detach_all, disconnect};
+pub use cni::{CniConfig, Told};
 pub use plan::{NetworkRequest, Range};
 pub use prune::NetworkFilters;
 pub use v6::{Range6, UserNetwork6};
@@ -49,7 +51,7 @@ pub struct UserNetwork {
     pub id: String,
     /// Unique among networks.
     pub name: String,
-    /// `bridge`, `macvlan` or `ipvlan`, or `host` and `null` of those that are built in.
+    /// `bridge`, `macvlan`, `ipvlan` or `cni`, or `host` and `null` of those that are built in.
     pub driver: String,
     /// All of its addresses; none of a network without addresses.
     pub subnet: Option<Range>,
@@ -95,7 +97,8 @@ pub struct Joining {
 pub struct Joined {
     /// The network's id.
     pub network: String,
-    /// From the moment it is connected to the moment it is not.
+    /// From the moment it is connected to the moment it is not. On a network of the driver cni it is known while the container
+    /// runs, see [`Joined::known_address`].
     pub address: Ipv4Addr,
     /// On a network with IPv6.
     pub address6: Option<Ipv6Addr>,
@@ -131,6 +134,8 @@ pub struct Member {
 #[derive(Debug, Default)]
 pub(crate) struct Networks {
     inside: Mutex<Inside>,
+    /// What CNI plugins have made.
+    cni: cni::Held,
     /// Networks are made and removed one at a time.
     changes: tokio::sync::Mutex<()>,
 }
@@ -159,6 +164,9 @@ impl UserNetwork {
 
     /// The address that is wanted, or the lowest that is free of the range; `taken` are those of other containers.
     pub(crate) fn choose(&self, wanted: Option<Ipv4Addr>, taken: &BTreeSet<u32>) -> Result<Ipv4Addr, Error> {
+        if self.driver == cni::CNI {
+            return Ok(cni::placeholder(taken));
+        }
         let Some(subnet) = self.subnet else {
             return Err(Error::NoAddress(self.name.clone()));
         };
@@ -217,15 +225,21 @@ impl Joining {
 }
 
 impl Joined {
-    /// All of its addresses.
+    /// All of its addresses that are known.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         let v6 = self.address6.map(IpAddr::from);
-        [self.address.into()].into_iter().chain(v6).collect()
+        let v4 = self.known_address().map(IpAddr::from);
+        v4.into_iter().chain(v6).collect()
     }
 
     /// The name of its link inside.
     pub(crate) fn inside(&self) -> String {
         format!("eth{}", self.slot)
+    }
+
+    /// Its address, but for one that its plugins have not given yet.
+    pub fn known_address(&self) -> Option<Ipv4Addr> {
+        (self.address.octets()[0] != 0).then_some(self.address)
     }
 
     /// Of its link.
@@ -243,6 +257,7 @@ impl Networks {
         };
         Self {
             inside: Mutex::new(inside),
+            cni: cni::Held::default(),
             changes: tokio::sync::Mutex::default(),
         }
     }
@@ -302,6 +317,15 @@ impl Networks {
         all.sort_by_key(|joined| joined.slot);
     }
 
+    /// What its plugins gave it.
+    fn set_address(&self, container: &str, network: &str, address: Ipv4Addr) {
+        let mut inside = self.locked();
+        let all = inside.joined.get_mut(container).into_iter().flatten();
+        for joined in all.filter(|joined| joined.network == network) {
+            joined.address = address;
+        }
+    }
+
     pub(crate) fn leave(&self, container: &str, network: &str) {
         let mut inside = self.locked();
         if let Some(all) = inside.joined.get_mut(container) {
@@ -338,7 +362,12 @@ impl Engine {
         self.0.store.insert_network(network.clone()).await?;
         failpoint::reach("network.recorded");
         let (owner, planned) = (self.0.config.bridge.owner.clone(), network.clone());
-        let made = blocking(move || planned.carried(&owner).ensure()).await;
+        let of = Arc::clone(&self.0);
+        let made = blocking(move || match planned.driver.as_str() {
+            cni::CNI => cni::check(&of.config, &planned),
+            _ => planned.carried(&owner).ensure(),
+        })
+        .await;
         if let Err(error) = made {
             self.0.store.delete_network(&network.id).await?;
             return Err(error);
@@ -442,7 +471,13 @@ impl Engine {
                 name: container.name.clone(),
                 address: joined.address,
                 address6: joined.address6,
-                mac: joined.mac(),
+                mac: self
+                    .0
+                    .networks
+                    .cni
+                    .told(id, &network.id)
+                    .and_then(|told| told.mac)
+                    .unwrap_or_else(|| joined.mac()),
             };
             Some((id.clone(), member))
         };

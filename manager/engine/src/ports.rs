@@ -17,7 +17,7 @@ use crate::container::Container;
 use crate::engine::{Inner, blocking};
 use crate::error::short;
 use crate::request::{Network, Wanted};
-use crate::{Error, outside, spec};
+use crate::{Error, networks, outside, spec};
 
 /// Where the kernel's own range of ports is read, out of which a port is taken when none is named.
 const LOCAL_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -58,6 +58,8 @@ struct Place {
     link_id: String,
     /// The same by IPv6, maybe on another network.
     v6: Option<(Ipv6Addr, String)>,
+    /// CNI plugins publish its ports.
+    by_plugin: bool,
 }
 
 impl Place {
@@ -70,18 +72,18 @@ impl Place {
             address,
             link_id: id.clone(),
             v6: v6.clone(),
+            by_plugin: false,
         });
         on_bridge.or_else(|| {
             let joined = engine.networks.reached(id)?;
             // As with docker, other drivers have no ports of the host: who can reach the container needs none.
-            engine
-                .networks
-                .get(&joined.network)
-                .filter(|network| network.is_bridge())?;
-            Some(Place {
+            let network = engine.networks.get(&joined.network)?;
+            let by_plugin = networks::cni::publishes(engine, &network);
+            (by_plugin || network.is_bridge()).then(|| Place {
                 address: joined.address,
                 link_id: network::link_id(id, &joined.network),
                 v6,
+                by_plugin,
             })
         })
     }
@@ -161,9 +163,16 @@ impl Claims {
         }
     }
 
+    /// Those that a container has claimed.
+    pub(crate) fn of(&self, id: &str) -> Vec<PublishedPort> {
+        let inside = self.locked();
+        let claim = inside.by_container.get(id);
+        claim.map(|claim| claim.ports.clone()).unwrap_or_default()
+    }
+
     fn publish(&self, config: &Config, id: &str) -> Result<(), Error> {
         let inside = self.locked();
-        let Some(claim) = inside.by_container.get(id) else {
+        let Some(claim) = inside.by_container.get(id).filter(|claim| !claim.place.by_plugin) else {
             return Ok(());
         };
         match publisher(config).publish(&claim.target(id)) {
@@ -187,6 +196,7 @@ impl Claims {
     pub(crate) fn withdraw(&self, config: &Config, id: &str) -> Result<(), Error> {
         let mut inside = self.locked();
         if let (Some(socket), Some(claim)) = (&config.outside, inside.by_container.get(id))
+            && !claim.place.by_plugin
             && let Err(error) = outside::withdraw(socket, &claim.outside())
         {
             // What comes there finds nobody inside, and the next manager takes it away.
@@ -211,7 +221,10 @@ impl Claims {
         let Some(socket) = &config.outside else {
             return;
         };
-        let claims = inside.by_container.values();
+        let claims = inside
+            .by_container
+            .values()
+            .filter(|claim| !claim.place.by_plugin);
         let ports: Vec<_> = claims.flat_map(Claim::outside).collect();
         if let Err(error) = outside::restore(socket, &ports) {
             tracing::error!(%error, "published ports may not be reached from the host");
@@ -376,7 +389,10 @@ impl Inside {
     }
 
     fn targets(&self) -> Vec<Target<'_>> {
-        let claims = self.by_container.iter();
+        let claims = self
+            .by_container
+            .iter()
+            .filter(|(_, claim)| !claim.place.by_plugin);
         claims.map(|(id, claim)| claim.target(id)).collect()
     }
 
@@ -389,7 +405,13 @@ impl Inside {
         let Some(claim) = self.by_container.get(id) else {
             return Ok(());
         };
-        match withdraw(&claim.target(id)) {
+        // What plugins have published is theirs to take away, and is by now.
+        let withdrawn = if claim.place.by_plugin {
+            Ok(())
+        } else {
+            withdraw(&claim.target(id))
+        };
+        match withdrawn {
             Ok(()) => {
                 self.release(id);
                 Ok(())

@@ -26,6 +26,7 @@ const ENDING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Put everything right. Errors with single containers are logged; an error is returned when the engine cannot
 /// work at all.
 pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Result<(), Error> {
+    networks::cni::load(engine).await?;
     let known: BTreeSet<String> = containers.iter().map(|container| container.id.clone()).collect();
     let settled: Vec<_> = stream::iter(containers)
         .map(|container| settle(engine, container))
@@ -57,8 +58,9 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
         tracing::warn!(%error, "empty cgroups above those of containers stay");
     }
     volumes::reconcile::all(engine).await?;
-    let engine = Arc::clone(engine);
+    let (of, still_running) = (Arc::clone(engine), running.clone());
     blocking(move || {
+        let engine = of;
         networks::reconcile::ensure_all(&engine);
         remove_links(&engine, &running);
         networks::reconcile::remove_orphans(&engine);
@@ -67,7 +69,8 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
         remove_folders(&engine, &known);
         Ok(())
     })
-    .await
+    .await?;
+    networks::cni::reconcile(engine, &still_running).await
 }
 
 /// A container as it is now.

@@ -1,6 +1,7 @@
 //! The start of a container, from its record to a running process. Read top to bottom. What a step made is
 //! undone when a later one does not work; only the address stays, until the container is removed.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -95,7 +96,17 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     failpoint::reach("start.network-connected");
 
     if name_servers::are_for(engine, id) {
-        name_servers::open(engine, container, pid).await?;
+        let informed = networks::cni::informed(engine, container);
+        if let Cow::Owned(container) = &informed {
+            let (engine, container) = (Arc::clone(engine), container.clone());
+            // In place: the container has these very files mounted.
+            blocking(move || {
+                let links = links::of(&engine, &container)?;
+                write_etc(&engine, &container, &links, &engine.config.container(&container.id))
+            })
+            .await?;
+        }
+        name_servers::open(engine, &informed, pid).await?;
     }
     failpoint::reach("start.names-served");
 

@@ -5,6 +5,7 @@
 //! rolled back alone, by its savepoint. What frees space is tried again without the ballast when the disk is full.
 //! What the next start would do anyhow after a power cut is not waited for: it is as safe from a kill as the rest.
 
+mod attachments;
 mod ballast;
 mod leaving;
 mod mounts;
@@ -30,6 +31,7 @@ use crate::restart::Next;
 use crate::run::By;
 use crate::volumes::Volume;
 
+pub(crate) use attachments::Row as AttachmentRow;
 pub(crate) use mounts::PluginMount;
 pub(crate) use volumes::VolumeRecord;
 
@@ -180,6 +182,27 @@ impl Store {
             networks::join(connection, &container, &network, &wanted, first_slot, leaving)
         })
         .await
+    }
+
+    /// CNI plugins are about to be asked to attach a container, or have answered.
+    pub(crate) async fn put_attachment(&self, row: AttachmentRow) -> Result<(), Error> {
+        let work = move |connection: &Connection| attachments::put(connection, &row);
+        self.write("put an attachment on record", Room::Needed, work)
+            .await
+    }
+
+    /// CNI plugins have undone it.
+    pub(crate) async fn delete_attachment(&self, container: &str, network: &str) -> Result<(), Error> {
+        let (container, network) = (container.to_owned(), network.to_owned());
+        let work = move |connection: &Connection| attachments::delete(connection, &container, &network);
+        self.write("forget an attachment", Room::SetAside, work).await
+    }
+
+    /// What CNI plugins have been asked for, of one container or all.
+    pub(crate) async fn attachments(&self, container: Option<&str>) -> Result<Vec<AttachmentRow>, Error> {
+        let container = container.map(str::to_owned);
+        let work = move |connection: &Connection| attachments::of(connection, container.as_deref());
+        self.write("read the attachments", Room::SetAside, work).await
     }
 
     /// Take a container off a network.

@@ -112,6 +112,7 @@ pub(crate) async fn remove_bundle(engine: &Arc<Inner>, id: &str) {
 }
 
 async fn disconnect_network(engine: &Arc<Inner>, id: &str) {
+    networks::cni::release(engine, id).await;
     let (engine, owned) = (Arc::clone(engine), id.to_owned());
     let disconnected = blocking(move || {
         let withdrawn = engine.ports.withdraw(&engine.config, &owned);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use engine::{Engine, Error, Joined, Joining, Link, Network, NetworkInspection, UserNetwork};
+use engine::{Engine, Error, Joined, Joining, Link, Network, NetworkInspection, Told, UserNetwork};
 use proto::v1;
 
 /// What a container's request says of networks: one that is built in, another container's, or those that users made.
@@ -112,7 +112,12 @@ pub(crate) fn network(found: NetworkInspection) -> v1::Network {
     let member = |(id, member): (String, engine::Member)| v1::NetworkMember {
         id,
         name: member.name,
-        address: format!("{}/{prefix}", member.address),
+        address: match prefix {
+            // Of plugins, if they have given one.
+            0 if member.address.octets()[0] == 0 => String::new(),
+            0 => member.address.to_string(),
+            prefix => format!("{}/{prefix}", member.address),
+        },
         mac: shown_mac(&driver, member.mac),
         address6: text(member.address6.map(|address| format!("{address}/{prefix6}"))),
     };
@@ -146,7 +151,12 @@ pub(crate) fn network(found: NetworkInspection) -> v1::Network {
 /// Add to a container's message the networks on which it is.
 pub(crate) fn add(engine: &Engine, mut message: v1::Container) -> v1::Container {
     let networks = engine.networks_of(&message.id);
-    message.networks = networks.into_iter().map(of_container).collect();
+    let id = message.id.clone();
+    let shown = |(network, joined): (Arc<UserNetwork>, Joined)| {
+        let told = engine.told(&id, &network.id);
+        of_container((network, joined), told.as_deref())
+    };
+    message.networks = networks.into_iter().map(shown).collect();
     if let (true, Some(first)) = (message.address.is_empty(), message.networks.first()) {
         message.address.clone_from(&first.address);
         message.network.clone_from(&first.name);
@@ -154,11 +164,11 @@ pub(crate) fn add(engine: &Engine, mut message: v1::Container) -> v1::Container 
     message
 }
 
-fn of_container((network, joined): (Arc<UserNetwork>, Joined)) -> v1::ContainerNetwork {
+fn of_container((network, joined): (Arc<UserNetwork>, Joined), told: Option<&Told>) -> v1::ContainerNetwork {
     let prefix = network.subnet.map_or(0, |subnet| subnet.prefix);
     let text = |value: Option<String>| value.unwrap_or_default();
     let v6 = network.v6.as_ref().zip(joined.address6);
-    v1::ContainerNetwork {
+    let mut shown = v1::ContainerNetwork {
         id: network.id.clone(),
         name: network.name.clone(),
         address: format!("{}/{prefix}", joined.address),
@@ -172,6 +182,47 @@ fn of_container((network, joined): (Arc<UserNetwork>, Joined)) -> v1::ContainerN
         gateway6: text(v6.map(|(v6, _)| v6.gateway.to_string())),
         links: joined.wanted.links.iter().map(ToString::to_string).collect(),
         aliases: joined.wanted.aliases,
+        ..v1::ContainerNetwork::default()
+    };
+    if network.subnet.is_none() {
+        tell(&mut shown, told);
+    }
+    shown
+}
+
+/// What the manager knows of the place is what plugins have said.
+fn tell(shown: &mut v1::ContainerNetwork, told: Option<&Told>) {
+    shown.address.clear();
+    shown.mac.clear();
+    let Some(told) = told else {
+        return;
+    };
+    let address = |ip: &cni::Ip| format!("{}/{}", ip.address, ip.prefix);
+    let route = |route: &cni::Route| {
+        let via = route.gateway.map(|gateway| format!(" via {gateway}"));
+        format!(
+            "{}/{}{}",
+            route.destination,
+            route.prefix,
+            via.unwrap_or_default()
+        )
+    };
+    shown.addresses = told.addresses.iter().map(address).collect();
+    shown.routes = told.routes.iter().map(route).collect();
+    shown.dns_servers = told.dns.servers.iter().map(ToString::to_string).collect();
+    shown.dns_search.clone_from(&told.dns.search);
+    shown.mac = told.mac.map(mac_text).unwrap_or_default();
+    let first = told
+        .addresses
+        .iter()
+        .find(|ip| ip.address.is_ipv4())
+        .or(told.addresses.first());
+    if let Some(first) = first {
+        shown.address = address(first);
+        shown.gateway = first
+            .gateway
+            .map(|gateway| gateway.to_string())
+            .unwrap_or_default();
     }
 }
 

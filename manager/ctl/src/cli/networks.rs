@@ -75,7 +75,7 @@ pub(crate) enum NetworkCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateNetwork {
-    /// Driver: bridge, or macvlan or ipvlan, whose containers are on the network of this machine's link parent
+    /// Driver: bridge, or macvlan or ipvlan, whose containers are on the network of this machine's link parent, or cni, which asks CNI plugins
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge")]
     pub(crate) driver: String,
     /// Have IPv4: all networks have it in this version
@@ -112,7 +112,8 @@ pub(crate) struct CreateNetwork {
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) label: Vec<String>,
     /// Option of the driver: com.docker.network.bridge.name, com.docker.network.driver.mtu; of macvlan and ipvlan: parent,
-    /// `macvlan_mode`, `ipvlan_mode`, `ipvlan_flag`
+    /// `macvlan_mode`, `ipvlan_mode`, `ipvlan_flag`; of cni: conf, the name of a network in the manager's folder of
+    /// configurations (else that of the network), or a file's path
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     pub(crate) options: Vec<String>,
     #[arg(value_name = "NETWORK")]

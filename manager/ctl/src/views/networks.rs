@@ -85,6 +85,18 @@ pub(crate) struct Place {
     aliases: Vec<String>,
     links: Vec<String>,
     link: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plugins: Option<ByPlugins>,
+}
+
+/// What CNI plugins have made of it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ByPlugins {
+    addresses: Vec<String>,
+    routes: Vec<String>,
+    dns_servers: Vec<String>,
+    dns_search: Vec<String>,
 }
 
 impl From<&v1::ContainerNetwork> for Place {
@@ -99,6 +111,12 @@ impl From<&v1::ContainerNetwork> for Place {
             aliases: network.aliases.clone(),
             links: network.links.clone(),
             link: network.link.clone(),
+            plugins: (!network.addresses.is_empty()).then(|| ByPlugins {
+                addresses: network.addresses.clone(),
+                routes: network.routes.clone(),
+                dns_servers: network.dns_servers.clone(),
+                dns_search: network.dns_search.clone(),
+            }),
         }
     }
 }

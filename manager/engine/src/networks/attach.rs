@@ -6,7 +6,7 @@ use std::sync::Arc;
 use network::{Endpoint, PublishedPort};
 
 use super::driver::Driver;
-use super::{Joined, Joining, sublink, tell};
+use super::{Joined, Joining, cni, sublink, tell};
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::request::Network;
@@ -38,23 +38,24 @@ pub(crate) async fn attach_all(engine: &Arc<Inner>, container: &Container, pid: 
     if joined.is_empty() {
         return Ok(());
     }
-    let (engine, id, on_bridge) = (
+    let (of, id, on_bridge) = (
         Arc::clone(engine),
         container.id.clone(),
         container.address.is_some(),
     );
     blocking(move || {
-        let first = engine.networks.reached(&id).filter(|_| !on_bridge);
-        let first6 = engine.networks.reached6(&id);
+        let first = of.networks.reached(&id).filter(|_| !on_bridge);
+        let first6 = of.networks.reached6(&id);
         joined.iter().try_for_each(|joined| {
             let ways = Ways {
                 v4: first.as_ref() == Some(joined),
                 v6: first6.as_ref().is_some_and(|(first, _)| first == joined),
             };
-            attach(&engine, &id, joined, pid, ways)
+            attach(&of, &id, joined, pid, ways)
         })
     })
-    .await
+    .await?;
+    cni::attach_missing(engine, container, pid).await
 }
 
 /// What leaves by a link that has no better route.
@@ -98,6 +99,9 @@ pub(crate) fn detach_all(engine: &Inner, id: &str) -> Result<(), Error> {
 pub(super) fn detach(engine: &Inner, id: &str, joined: &Joined, pid: Option<u32>) -> Result<(), Error> {
     let network = engine.networks.get(&joined.network);
     let carried = network.map(|network| network.carried(&engine.config.bridge.owner));
+    if let Some(Driver::Plugins) = carried {
+        return Ok(());
+    }
     if let Some(Driver::Sublink(on_parent)) = carried {
         return match pid {
             Some(pid) => sublink::detach(&on_parent, id, joined, pid),
@@ -143,7 +147,10 @@ pub(crate) async fn connect(
             v6: leads_out6(engine, &id, &joined),
         };
         let joining = joined.clone();
-        let attached = blocking(move || attach(&of, &id, &joining, pid, ways)).await;
+        let mut attached = blocking(move || attach(&of, &id, &joining, pid, ways)).await;
+        if attached.is_ok() {
+            attached = cni::attach_missing(engine, container, pid).await;
+        }
         if let Err(error) = attached {
             engine.networks.leave(&container.id, &network.id);
             engine.store.leave_network(&container.id, &network.id).await?;
@@ -208,6 +215,7 @@ pub(crate) async fn disconnect(
     failpoint::reach("disconnect.recorded");
     engine.networks.leave(id, &network.id);
     if container.is_running() {
+        cni::leave(engine, id, &network.id).await;
         let (of, id, pid) = (Arc::clone(engine), id.clone(), container.pid);
         blocking(move || lead_out_instead(&of, &id, pid, led_out, led_out6)).await?;
         if let Err(error) = name_servers::follow(engine, container).await {

@@ -5,23 +5,26 @@ use std::os::fd::BorrowedFd;
 
 use network::{Bridge, Endpoint, Sublink};
 
-use super::{Joining, UserNetwork, sublink};
+use super::{Joining, UserNetwork, cni, sublink};
 use crate::Error;
 
 /// Docker's names of the drivers, and ours.
-pub(super) const DRIVERS: [&str; 3] = [BRIDGE, sublink::MACVLAN, sublink::IPVLAN];
+pub(super) const DRIVERS: [&str; 4] = [BRIDGE, sublink::MACVLAN, sublink::IPVLAN, cni::CNI];
 pub(super) const BRIDGE: &str = "bridge";
 
 /// A network as its driver sees it.
 pub(super) enum Driver {
     Bridge(Bridge),
     Sublink(Sublink),
+    /// Nothing of it is the manager's to make: see `cni`.
+    Plugins,
 }
 
 impl UserNetwork {
     pub(super) fn carried(&self, owner: &str) -> Driver {
         match self.driver.as_str() {
             sublink::MACVLAN | sublink::IPVLAN => Driver::Sublink(sublink::of(self, owner)),
+            cni::CNI => Driver::Plugins,
             _ => Driver::Bridge(self.bridge(owner)),
         }
     }
@@ -43,7 +46,7 @@ impl UserNetwork {
 
     /// Does it have a way out, by which what has no better route may go?
     pub(super) fn leads_out(&self) -> bool {
-        !self.internal && (self.gateway.is_some() || sublink::is_routed(self))
+        !self.internal && (self.gateway.is_some() || sublink::is_routed(self) || self.driver == cni::CNI)
     }
 }
 
@@ -53,6 +56,7 @@ impl Driver {
         match self {
             Driver::Bridge(bridge) => bridge.ensure()?,
             Driver::Sublink(sublink) => sublink.ensure()?,
+            Driver::Plugins => {}
         }
         Ok(())
     }
@@ -62,6 +66,7 @@ impl Driver {
         match self {
             Driver::Bridge(bridge) => bridge.remove()?,
             Driver::Sublink(sublink) => sublink.remove()?,
+            Driver::Plugins => {}
         }
         Ok(())
     }
@@ -70,6 +75,7 @@ impl Driver {
         match self {
             Driver::Bridge(bridge) => bridge.attach(endpoint)?,
             Driver::Sublink(sublink) => sublink.attach(endpoint)?,
+            Driver::Plugins => {}
         }
         Ok(())
     }
@@ -79,6 +85,7 @@ impl Driver {
         match self {
             Driver::Bridge(bridge) => bridge.route_by(netns, inside)?,
             Driver::Sublink(sublink) => sublink.route_by(netns, inside)?,
+            Driver::Plugins => {}
         }
         Ok(())
     }

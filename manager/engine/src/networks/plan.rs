@@ -9,7 +9,7 @@ use network::Bridge;
 use serde::{Deserialize, Serialize};
 
 use super::driver::{BRIDGE, DRIVERS};
-use super::{BRIDGE_NAME, MTU, UserNetwork, sublink, v6};
+use super::{BRIDGE_NAME, MTU, UserNetwork, cni, sublink, v6};
 use crate::defaults::Defaults;
 use crate::engine::Inner;
 use crate::request::check_labels;
@@ -129,25 +129,30 @@ impl NetworkRequest {
         }
         check_labels("labels", &self.labels)?;
         for (option, value) in &self.options {
-            if let Some(checked) = sublink::check_option(driver, option, value) {
+            let of_sublink = sublink::check_option(driver, option, value);
+            if let Some(checked) = of_sublink.or_else(|| cni::check_option(driver, option, value)) {
                 checked?;
                 continue;
             }
             match option.as_str() {
                 BRIDGE_NAME if driver == BRIDGE => {}
-                MTU if value.parse().is_ok_and(|mtu| MTUS.contains(&mtu)) => {}
-                MTU => {
+                MTU if driver != cni::CNI && value.parse().is_ok_and(|mtu| MTUS.contains(&mtu)) => {}
+                MTU if driver != cni::CNI => {
                     let rule = format!("{MTU}={value}: must be from {} to {}", MTUS.start(), MTUS.end());
                     return Err(Error::invalid("options", rule));
                 }
                 _ => {
                     let of_bridge = || format!("{BRIDGE_NAME} and {MTU}");
-                    let known = sublink::options(driver).map_or_else(of_bridge, str::to_owned);
+                    let known = sublink::options(driver).or(cni::options(driver));
+                    let known = known.map_or_else(of_bridge, str::to_owned);
                     let rule =
                         format!("{option:?} is not done in this version, where driver {driver} has {known}");
                     return Err(Error::invalid("options", rule));
                 }
             }
+        }
+        if driver == cni::CNI {
+            return cni::check_request(self);
         }
         if self.ipv6 && sublink::options(self.driver()).is_some() {
             let rule = format!(
@@ -184,6 +189,9 @@ impl NetworkRequest {
         created_unix_nanos: i64,
         engine: &Inner,
     ) -> Result<UserNetwork, Error> {
+        if self.driver() == cni::CNI {
+            return Ok(cni::plan(self, id, created_unix_nanos));
+        }
         let taken: Vec<(String, Range)> = taken(engine);
         let subnet = match self.subnets.iter().find(|subnet| !v6::is_meant(subnet)) {
             Some(subnet) => subnet

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Step `n` brings a database from version `n` to `n + 1`.
-pub(super) const STEPS: [&str; 8] = [
+pub(super) const STEPS: [&str; 9] = [
     "
     CREATE TABLE containers (
         id          TEXT PRIMARY KEY,
@@ -106,6 +106,14 @@ pub(super) const STEPS: [&str; 8] = [
         PRIMARY KEY (protocol, host_port, host_address)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX ports6_of ON ports6 (container);
+",
+    "
+    CREATE TABLE attachments (                  -- by CNI plugins; they may outlive container and network
+        container   TEXT NOT NULL,
+        network     TEXT NOT NULL,
+        attachment  TEXT NOT NULL,              -- as JSON: what plugins are told again to undo it
+        PRIMARY KEY (container, network)
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

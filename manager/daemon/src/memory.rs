@@ -1,5 +1,5 @@
 //! Memory that a busy time needed goes back to the system afterwards: the allocator would keep what is free between
-//! what is in use, the kernel what was mapped of this program, and a manager is idle for most of its life.
+//! what is in use, and a manager is idle for most of its life.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

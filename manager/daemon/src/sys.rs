@@ -20,44 +20,10 @@ pub(crate) fn forget_empty_variables(prefix: &str) {
     }
 }
 
-/// Give the system back what is free, also between what is in use, and unmap this program's code: what of it is wanted
-/// again is mapped from the page cache, from which the system takes the rest without a look at who has it mapped. The
-/// kernel maps sixteen pages for each that is wanted, so that nearly all of the code would stay mapped.
+/// Give the system back what is free, also between what is in use.
 pub(crate) fn give_memory_back() {
     // SAFETY: takes an integer; the allocator locks its arenas itself.
     unsafe { libc::malloc_trim(0) };
-    for (start, length) in code().unwrap_or_default() {
-        // SAFETY: a mapping of a file that nobody has ever been able to write to: its pages are read again as they are,
-        // and a thread that executes one of them waits for that. Nothing else is there, as code is never unmapped.
-        unsafe {
-            libc::madvise(
-                std::ptr::with_exposed_provenance_mut(start),
-                length,
-                libc::MADV_DONTNEED,
-            )
-        };
-    }
-}
-
-/// Where this program's executable code is mapped, and how many bytes of it.
-fn code() -> io::Result<Vec<(usize, usize)>> {
-    let program = std::fs::read_link("/proc/self/exe")?;
-    let maps = std::fs::read_to_string("/proc/self/maps")?;
-    let mapping = |line: &str| {
-        let (range, rest) = line.split_once(' ')?;
-        let (access, rest) = rest.split_once(' ')?;
-        let path = rest.splitn(4, ' ').nth(3)?.trim_start();
-        if access != "r-xp" || program.as_os_str() != path {
-            return None;
-        }
-        let (start, end) = range.split_once('-')?;
-        let (start, end) = (
-            usize::from_str_radix(start, 16).ok()?,
-            usize::from_str_radix(end, 16).ok()?,
-        );
-        Some((start, end - start))
-    };
-    Ok(maps.lines().filter_map(mapping).collect())
 }
 
 /// The sockets that systemd has made for this process (`sd_listen_fds(3)`); to be called once.
@@ -68,18 +34,4 @@ pub(crate) fn activated_sockets() -> io::Result<Vec<OwnedFd>> {
     Ok(numbers
         .map(|number| unsafe { OwnedFd::from_raw_fd(number) })
         .collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_code_that_is_unmapped_is_this_programs_and_still_there_afterwards() {
-        let here = give_memory_back as fn() as usize;
-        let holds = |&(start, length): &(usize, usize)| (start..start + length).contains(&here);
-        assert!(code().unwrap().iter().any(holds));
-        give_memory_back();
-        assert!(code().unwrap().iter().any(holds));
-    }
 }

@@ -81,8 +81,8 @@ pub use list::ListFilters;
 pub use logs::{LogsRequest, Record, Stream};
 pub use network::{Protocol, PublishedPort};
 pub use networks::{
-    CniConfig, Joined, Joining, Member, NetworkFilters, NetworkInspection, NetworkRequest, Range, Range6, Told,
-    UserNetwork, UserNetwork6,
+    CniConfig, Joined, Joining, Member, NetworkFilters, NetworkInspection, NetworkRequest, Range, Range6,
+    Told, UserNetwork, UserNetwork6,
 };
 pub use prune::{PruneFilters, Pruned};
 pub use request::{

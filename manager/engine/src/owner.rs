@@ -86,6 +86,7 @@ mod tests {
             registries: Vec::new(),
             layers: image::Layers::default(),
             defaults: crate::Defaults::default(),
+            cni: crate::CniConfig::default(),
             journal: PathBuf::new(),
             outside: None,
             groups: crate::Groups::default(),

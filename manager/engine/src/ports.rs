@@ -512,6 +512,7 @@ mod tests {
             address: Ipv4Addr::new(172, 30, 0, 2),
             link_id: "a".to_owned(),
             v6: None,
+            by_plugin: false,
         }
     }
 

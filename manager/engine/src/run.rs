@@ -102,7 +102,12 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
             // In place: the container has these very files mounted.
             blocking(move || {
                 let links = links::of(&engine, &container)?;
-                write_etc(&engine, &container, &links, &engine.config.container(&container.id))
+                write_etc(
+                    &engine,
+                    &container,
+                    &links,
+                    &engine.config.container(&container.id),
+                )
             })
             .await?;
         }

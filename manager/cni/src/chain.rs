@@ -26,6 +26,9 @@ pub struct Attachment {
     pub arguments: Vec<(String, String)>,
     /// What the last plugin has answered; None: ADD has not come to its end.
     pub result: Option<Value>,
+    /// DEL has begun.
+    #[serde(default)]
+    pub undoing: bool,
 }
 
 /// Who calls plugins.
@@ -233,6 +236,7 @@ mod tests {
                 ("IP".to_owned(), "10.0.0.9".to_owned()),
             ],
             result: None,
+            undoing: false,
         }
     }
 

@@ -11,6 +11,7 @@ mod chain;
 mod error;
 mod list;
 mod program;
+mod sys;
 
 pub use answer::{Answer, Dns, Interface, Ip, Route};
 pub use chain::{Attachment, Runner};

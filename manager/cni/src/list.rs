@@ -1,6 +1,7 @@
 //! What the host's administrator has written of a network: a list of plugins, or one plugin.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -139,10 +140,18 @@ impl List {
             action: format!("read {}", path.display()),
             source,
         };
-        if fs::metadata(path).map_err(system)?.len() > FILE_BYTES_MAX {
+        // Whoever has a pipe there waits for nobody.
+        if !fs::metadata(path).map_err(system)?.is_file() {
+            return Err(bad(&path.to_string_lossy(), "it is no plain file"));
+        }
+        let mut bytes = Vec::new();
+        let file = fs::File::open(path).map_err(system)?;
+        file.take(FILE_BYTES_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map_err(system)?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
             return Err(bad(&path.to_string_lossy(), "it is larger than 1 MiB"));
         }
-        let bytes = fs::read(path).map_err(system)?;
         List::parse(&bytes).map_err(|error| match error {
             Error::BadList { why, .. } => bad(&path.to_string_lossy(), why),
             other => other,

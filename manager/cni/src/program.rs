@@ -12,6 +12,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::Deserialize;
 
+use crate::sys;
+
 /// An answer is some hundred bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// Of what a plugin says to people, the beginning is kept.
@@ -51,7 +53,9 @@ pub(crate) fn call(
 ) -> std::io::Result<Outcome> {
     let deadline = Instant::now() + timeout;
     let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    sys::end_with_caller(&mut command);
+    let mut child = command
         .env_clear()
         .env("PATH", path)
         .envs(variables.iter().copied())

@@ -338,6 +338,21 @@ pub(crate) async fn blocking<T: Send + 'static>(
     joined(tokio::task::spawn_blocking(work)).await
 }
 
+/// Do work that may wait for another machine, on a thread of its own: those of [`blocking`] are a stock for all.
+pub(crate) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("apart".to_owned())
+        .spawn(move || tell.send(work()))
+        .map_err(Error::file(
+            "start a thread for",
+            std::path::Path::new("another machine's files"),
+        ))?;
+    told.await.unwrap_or(Err(Error::ShuttingDown))
+}
+
 /// Do work to its end, whether or not who asked for it still waits: a client that goes away takes only its question
 /// with it.
 pub(crate) async fn to_its_end<T: Send + 'static>(

@@ -117,7 +117,7 @@ impl Engine {
                     .chain(engine.0.plugins.names())
                     .collect(),
                 network_drivers: crate::networks::drivers(),
-                security_options: security_options(),
+                security_options: security_options(engine.0.config.userns_remap.is_some()),
                 limits: Cgroups::of_this_machine().limits(),
                 ipv4_forwarding: std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
                     .is_ok_and(|text| text.trim() == "1"),
@@ -154,7 +154,7 @@ impl Engine {
 }
 
 /// How containers are kept apart here, as docker names it.
-fn security_options() -> Vec<String> {
+fn security_options(is_remapped: bool) -> Vec<String> {
     let has = |path: &str| std::path::Path::new(path).exists();
     let is = |path: &str, value| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
     let all = [
@@ -165,6 +165,7 @@ fn security_options() -> Vec<String> {
         (has("/proc/sys/kernel/seccomp"), "name=seccomp,profile=builtin"),
         (has("/sys/fs/selinux/enforce"), "name=selinux"),
         (image::is_in_user_namespace(), "name=rootless"),
+        (is_remapped, "name=userns"),
         (has("/proc/self/ns/cgroup"), "name=cgroupns"),
     ];
     let here = all.into_iter().filter(|(here, _)| *here);

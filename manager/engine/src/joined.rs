@@ -36,14 +36,24 @@ pub(crate) struct Joined {
 
 /// Put ids in the place of names, which may be other containers' at the next start.
 pub(crate) fn resolve(engine: &Inner, request: &mut CreateRequest) -> Result<(), Error> {
-    let id = |name: &str| Ok::<_, Error>(engine.containers.find(name)?.id.clone());
+    // Not as what was asked for itself is not found: a client would look for its image.
+    let id = |field, name: &str| {
+        let found = engine.containers.find(name);
+        found
+            .map(|handle| handle.id.clone())
+            .map_err(|error| Error::invalid(field, error.to_string()))
+    };
     if request.network == Network::Container {
-        request.network_of = id(&request.network_of)?;
+        request.network_of = id("network", &request.network_of)?;
     }
     let isolation = &mut request.isolation;
-    for mode in [&mut isolation.pid, &mut isolation.ipc, &mut isolation.userns] {
+    for (field, mode) in [
+        ("pid", &mut isolation.pid),
+        ("ipc", &mut isolation.ipc),
+        ("userns", &mut isolation.userns),
+    ] {
         if let Some(name) = container_of(mode) {
-            *mode = format!("container:{}", id(name)?);
+            *mode = format!("container:{}", id(field, name)?);
         }
     }
     Ok(())

@@ -79,22 +79,15 @@ impl View for OfContainer {
     }
 }
 
-/// Is one of its networks not internal? The default bridge is not.
+/// Does one of its networks lead out? The default bridge does.
 fn has_way_out(engine: &Inner, id: &str) -> bool {
-    let of_user = engine.networks.of(id);
-    let open = |joined: &Joined| {
-        engine
-            .networks
-            .get(&joined.network)
-            .is_some_and(|network| !network.internal)
-    };
     let on_bridge = || {
         engine
             .containers
             .find(id)
             .is_ok_and(|handle| handle.snapshot().container.address.is_some())
     };
-    of_user.iter().any(open) || on_bridge()
+    engine.networks.reached(id).is_some() || on_bridge()
 }
 
 /// Does it have a name server while it runs?

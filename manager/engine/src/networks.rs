@@ -305,7 +305,12 @@ impl Networks {
         let mut joined = inside.joined.get(container)?.iter();
         let is_open = |joined: &&Joined| {
             let network = inside.networks.get(&joined.network);
-            network.is_some_and(|network| network.leads_out())
+            // Of plugins it is known when they have made their links.
+            let is_told_not_to = || {
+                let told = self.cni.told(container, &joined.network);
+                told.is_some_and(|told| !told.leads_out())
+            };
+            network.is_some_and(|network| network.leads_out() && !is_told_not_to())
         };
         joined.find(is_open).cloned()
     }
@@ -317,12 +322,13 @@ impl Networks {
         all.sort_by_key(|joined| joined.slot);
     }
 
-    /// What its plugins gave it.
-    fn set_address(&self, container: &str, network: &str, address: Ipv4Addr) {
+    /// What its plugins gave it; None: nothing yet, or nothing any more.
+    fn set_addresses(&self, container: &str, network: &str, told: Option<&Told>) {
         let mut inside = self.locked();
         let all = inside.joined.get_mut(container).into_iter().flatten();
         for joined in all.filter(|joined| joined.network == network) {
-            joined.address = address;
+            joined.address = told.and_then(Told::ipv4).unwrap_or(Ipv4Addr::UNSPECIFIED);
+            joined.address6 = told.and_then(Told::ipv6);
         }
     }
 
@@ -477,7 +483,13 @@ impl Engine {
                     .cni
                     .told(id, &network.id)
                     .and_then(|told| told.mac)
-                    .unwrap_or_else(|| joined.mac()),
+                    .unwrap_or_else(|| {
+                        if network.driver == cni::CNI {
+                            [0; 6]
+                        } else {
+                            joined.mac()
+                        }
+                    }),
             };
             Some((id.clone(), member))
         };
@@ -545,7 +557,9 @@ fn check_changeable(network: &str, what: &str) -> Result<(), Error> {
 
 /// The drivers of all networks.
 pub(crate) fn drivers() -> Vec<String> {
-    BUILT_IN.iter().map(|(_, driver)| (*driver).to_owned()).collect()
+    let built_in = BUILT_IN.iter().map(|(_, driver)| *driver);
+    let all: BTreeSet<&str> = built_in.chain(driver::DRIVERS).collect();
+    all.into_iter().map(str::to_owned).collect()
 }
 
 fn is_built_in(name: &str) -> bool {

@@ -82,7 +82,8 @@ impl Place {
             (by_plugin || network.is_bridge()).then(|| Place {
                 address: joined.address,
                 link_id: network::link_id(id, &joined.network),
-                v6,
+                // Plugins are told of all, and publish what they can.
+                v6: v6.filter(|_| !by_plugin),
                 by_plugin,
             })
         })
@@ -96,11 +97,16 @@ pub(crate) async fn claim(engine: &Arc<Inner>, container: &Container) -> Result<
     if !is_reached || (ports.publish.is_empty() && !ports.publish_all) {
         return Ok(Vec::new());
     }
-    let Some(place) = Place::of(engine, container) else {
-        return Ok(Vec::new());
-    };
     let (engine, container) = (Arc::clone(engine), container.clone());
     blocking(move || {
+        let Some(place) = Place::of(&engine, &container) else {
+            return Ok(Vec::new());
+        };
+        if place.by_plugin && engine.config.outside.is_some() {
+            let rule = "CNI plugins can't publish ports on a host whose network they are not in: without root's rights \
+                        this is done for bridges alone";
+            return Err(Error::invalid("ports", rule));
+        }
         let image = engine.images.get(&container.image_id)?;
         let exposed = spec::process::exposed(&image.config);
         let wanted = container.request.ports.wanted(exposed)?;

@@ -70,7 +70,8 @@ pub(crate) async fn all(engine: &Arc<Inner>, containers: Vec<Container>) -> Resu
         Ok(())
     })
     .await?;
-    networks::cni::reconcile(engine, &still_running).await
+    networks::cni::reconcile(engine, still_running).await;
+    Ok(())
 }
 
 /// A container as it is now.

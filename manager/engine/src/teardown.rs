@@ -116,9 +116,9 @@ async fn disconnect_network(engine: &Arc<Inner>, id: &str) {
     let (engine, owned) = (Arc::clone(engine), id.to_owned());
     let disconnected = blocking(move || {
         let withdrawn = engine.ports.withdraw(&engine.config, &owned);
-        networks::detach_all(&engine, &owned)?;
+        let detached = networks::detach_all(&engine, &owned);
         engine.config.bridge.detach(&owned)?;
-        withdrawn
+        detached.and(withdrawn)
     });
     report(id, disconnected.await);
 }

@@ -176,6 +176,13 @@ fn claim(engine: &Arc<Inner>, size: u32) -> Result<Claim, Error> {
             );
             return Err(Error::invalid("userns", rule));
         }
+        if pool.iter().any(|range| range.first == 0) {
+            let rule = format!(
+                "auto: {file} gives the host's root to {POOL:?}: a container would be root of the host; give it a range \
+                 that nobody else has"
+            );
+            return Err(Error::invalid("userns", rule));
+        }
         let taken = taken.iter().flat_map(|owners| of(owners).ranges());
         let taken = taken.map(|range| (range.host, range.size)).collect();
         let first = free::lowest(&pool, taken, size).ok_or_else(|| {

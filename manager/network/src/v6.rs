@@ -247,6 +247,10 @@ fn forward() -> Result<(), Error> {
             }
         }
     }
+    // Those that come later.
+    if get("default", "accept_ra")? == "1" {
+        put("default", "accept_ra", "2")?;
+    }
     put("all", "forwarding", "1")
 }
 

@@ -228,7 +228,7 @@ fn tell(shown: &mut v1::ContainerNetwork, told: Option<&Told>) {
 
 /// Links of ipvlan have their parent's.
 fn shown_mac(driver: &str, mac: [u8; 6]) -> String {
-    if driver == "ipvlan" {
+    if driver == "ipvlan" || mac == [0; 6] {
         String::new()
     } else {
         mac_text(mac)

@@ -89,7 +89,7 @@ pub(crate) struct CreateNetwork {
         action = clap::ArgAction::Set
     )]
     pub(crate) ipv4: bool,
-    /// Have IPv6 besides IPv4
+    /// Have IPv6 besides IPv4. This machine then forwards IPv6, between all of its links
     #[arg(long)]
     pub(crate) ipv6: bool,
     /// All addresses of the network, as 10.1.0.0/16, and with --ipv6 as `fd00:1:2:3::/64`; else some that are free

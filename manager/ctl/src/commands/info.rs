@@ -63,7 +63,6 @@ fn dockers(info: &Info) -> Value {
         "Labels": [],
         "ExperimentalBuild": false,
         "DefaultAddressPools": pools.map(|pool| json!({"Base": pool.base, "Size": pool.size})).collect::<Vec<_>>(),
-        "SecurityOptions": security_options(info),
         "Warnings": info.warnings(),
     });
     if let (Some(fields), Value::Object(more)) = (fields.as_object_mut(), limits(info)) {
@@ -89,14 +88,6 @@ fn limits(info: &Info) -> Value {
         "PidsLimit": can("pids"),
         "IPv4Forwarding": info.ipv4_forwarding,
     })
-}
-
-/// As docker names them.
-fn security_options(info: &Info) -> Vec<&'static str> {
-    let userns = (!info.userns_remap.is_empty()).then_some("name=userns");
-    std::iter::once("name=seccomp,profile=builtin")
-        .chain(userns)
-        .collect()
 }
 
 fn text(info: &Info) -> String {

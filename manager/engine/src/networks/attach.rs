@@ -43,6 +43,7 @@ pub(crate) async fn attach_all(engine: &Arc<Inner>, container: &Container, pid: 
         container.id.clone(),
         container.address.is_some(),
     );
+    cni::forget_former(engine, &id).await?;
     blocking(move || {
         let first = of.networks.reached(&id).filter(|_| !on_bridge);
         let first6 = of.networks.reached6(&id);
@@ -55,7 +56,13 @@ pub(crate) async fn attach_all(engine: &Arc<Inner>, container: &Container, pid: 
         })
     })
     .await?;
-    cni::attach_missing(engine, container, pid).await
+    cni::attach_missing(engine, container, pid).await?;
+    // Of plugins it is known only now whether they lead out.
+    if !on_bridge && cni::has_any(engine, &container.id) {
+        let (of, id) = (Arc::clone(engine), container.id.clone());
+        blocking(move || lead_out(&of, &id, pid)).await?;
+    }
+    Ok(())
 }
 
 /// What leaves by a link that has no better route.
@@ -88,11 +95,11 @@ pub(super) fn attach(engine: &Inner, id: &str, joined: &Joined, pid: u32, ways: 
 
 /// Take the links of a run away.
 pub(crate) fn detach_all(engine: &Inner, id: &str) -> Result<(), Error> {
-    engine
-        .networks
-        .of(id)
-        .iter()
-        .try_for_each(|joined| detach(engine, id, joined, None))
+    let all = engine.networks.of(id);
+    // What cannot go keeps nothing else.
+    all.iter()
+        .map(|joined| detach(engine, id, joined, None))
+        .fold(Ok(()), Result::and)
 }
 
 /// `pid` is that of a container that goes on without.
@@ -164,7 +171,7 @@ pub(crate) async fn connect(
     Ok(())
 }
 
-/// Take a container off a network: its row, then its link.
+/// Take a container off a network: its link, then its row.
 pub(crate) async fn disconnect(
     engine: &Arc<Inner>,
     container: &Container,
@@ -204,20 +211,28 @@ pub(crate) async fn disconnect(
     unlink(engine, container, &leaving).await?;
     failpoint::reach("disconnect.unlinked");
     if let Err(error) = engine.store.leave_network(id, &network.id).await {
-        let (of, container) = (Arc::clone(engine), container.clone());
+        let (of, owned) = (Arc::clone(engine), container.clone());
         let ways = Ways {
             v4: led_out,
             v6: led_out6,
         };
-        blocking(move || link_again(&of, &container, &leaving, ways)).await?;
+        let mut linked = blocking(move || link_again(&of, &owned, &leaving, ways)).await;
+        if linked.is_ok() && container.is_running() {
+            linked = cni::attach_missing(engine, container, container.pid).await;
+        }
+        // The first error is the one to tell.
+        if let Err(error) = linked {
+            tracing::error!(id, %error, "it is off a network that it should be on, until its next start");
+        }
         return Err(error);
     }
     failpoint::reach("disconnect.recorded");
     engine.networks.leave(id, &network.id);
     if container.is_running() {
-        cni::leave(engine, id, &network.id).await;
         let (of, id, pid) = (Arc::clone(engine), id.clone(), container.pid);
-        blocking(move || lead_out_instead(&of, &id, pid, led_out, led_out6)).await?;
+        if let Err(error) = blocking(move || lead_out_instead(&of, &id, pid, led_out, led_out6)).await {
+            tracing::error!(id = container.id, %error, "it has no default route");
+        }
         if let Err(error) = name_servers::follow(engine, container).await {
             tracing::warn!(id = container.id, %error, "its files may not tell that it has left a network");
         }
@@ -228,6 +243,7 @@ pub(crate) async fn disconnect(
 
 /// Take the link of a running container to a network away, and its name there from its own hosts.
 async fn unlink(engine: &Arc<Inner>, container: &Container, leaving: &Joined) -> Result<(), Error> {
+    cni::leave(engine, &container.id, &leaving.network).await?;
     if !container.is_running() {
         return Ok(());
     }

@@ -10,9 +10,10 @@ mod pin;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cni::{Attachment, CAPABILITY_IPS, CAPABILITY_MAC, CAPABILITY_PORT_MAPPINGS, List, Runner};
 use serde_json::{Map, Value, json};
@@ -24,13 +25,15 @@ use crate::engine::{Engine, Inner, blocking};
 use crate::request::Network;
 use crate::run::network_namespace;
 use crate::store::AttachmentRow;
-use crate::{Error, PublishedPort};
+use crate::{Error, PublishedPort, name_servers};
 
 pub(super) use held::Held;
 
 pub(super) const CNI: &str = "cni";
 /// The option with a name in the folder of configurations, or a path.
 const CONF: &str = "conf";
+/// So long the manager's start waits for plugins.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a plugin made of a container's place on a network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,6 +56,19 @@ impl Told {
             routes: answer.routes,
             dns: answer.dns,
         }
+    }
+
+    /// Whether what has no better route leaves by it.
+    pub(crate) fn leads_out(&self) -> bool {
+        self.routes.iter().any(|route| route.prefix == 0)
+    }
+
+    /// Its first address of IPv6.
+    pub fn ipv6(&self) -> Option<Ipv6Addr> {
+        self.addresses.iter().find_map(|ip| match ip.address {
+            IpAddr::V6(address) => Some(address),
+            IpAddr::V4(_) => None,
+        })
     }
 
     /// Its first address of IPv4.
@@ -166,7 +182,7 @@ pub(super) async fn attach(
 ) -> Result<(), Error> {
     let id = &container.id;
     if engine.networks.cni.has(id, &network.id) {
-        undo(engine, id, Some(&network.id)).await?;
+        undo_now(engine, id, Some(&network.id)).await?;
     }
     let leads_out = container.address.is_none()
         && engine
@@ -174,11 +190,6 @@ pub(super) async fn attach(
             .reached(id)
             .as_ref()
             .is_some_and(|first| first.network == network.id);
-    let ports = if leads_out {
-        engine.ports.of(id)
-    } else {
-        Vec::new()
-    };
     let (of, network_of, joined_of, owned) = (
         Arc::clone(engine),
         Arc::clone(network),
@@ -186,6 +197,13 @@ pub(super) async fn attach(
         id.clone(),
     );
     let attachment = blocking(move || {
+        let mut ports = if leads_out {
+            of.ports.of(&owned)
+        } else {
+            Vec::new()
+        };
+        // Those of IPv6 are beside, with the same numbers.
+        ports.retain(|port| port.host_address.is_ipv4());
         let list = list(&of.config, &network_of)?;
         // Else nobody could undo what the others had done.
         runner(&of.config).find_all(&list)?;
@@ -208,9 +226,7 @@ pub(super) async fn attach(
     let recorded = match added {
         Ok((result, told)) => {
             row.attachment.result = Some(result);
-            engine
-                .networks
-                .set_address(id, &network.id, told.ipv4().unwrap_or(Ipv4Addr::UNSPECIFIED));
+            engine.networks.set_addresses(id, &network.id, Some(&told));
             engine.networks.cni.tell(id, &network.id, told);
             engine.store.put_attachment(row).await
         }
@@ -218,7 +234,7 @@ pub(super) async fn attach(
     };
     if let Err(error) = recorded {
         // The first error is the one to tell.
-        report(id, undo(engine, id, Some(&network.id)).await);
+        report(id, undo_now(engine, id, Some(&network.id)).await);
         return Err(error);
     }
     failpoint::reach("cni.attached");
@@ -291,6 +307,7 @@ fn attachment(list: &List, id: &str, joined: &Joined, ports: &[PublishedPort]) -
         runtime,
         arguments,
         result: None,
+        undoing: false,
     }
 }
 
@@ -304,10 +321,21 @@ pub(crate) async fn release(engine: &Arc<Inner>, id: &str) {
 /// Have plugins undo what they have made for a container, on one network or all. What one of them cannot undo stays on
 /// record, and is tried again before the next start of the container and at that of the manager.
 pub(super) async fn undo(engine: &Arc<Inner>, id: &str, network: Option<&str>) -> Result<(), Error> {
+    let _turn = engine.networks.cni.turn(id).await;
+    undo_now(engine, id, network).await
+}
+
+/// The same for who has the container's turn.
+async fn undo_now(engine: &Arc<Inner>, id: &str, network: Option<&str>) -> Result<(), Error> {
     let mut rows = engine.store.attachments(Some(id)).await?;
     rows.retain(|row| network.is_none_or(|network| row.network == network));
     let mut result = Ok(());
-    for row in rows {
+    for mut row in rows {
+        // After a kill in between nobody takes it for whole.
+        if !row.attachment.undoing {
+            row.attachment.undoing = true;
+            engine.store.put_attachment(row.clone()).await?;
+        }
         let (of, attachment) = (Arc::clone(engine), row.attachment);
         let undone = blocking(move || {
             let netns = pin::of(&of.config, &attachment.container_id);
@@ -318,16 +346,12 @@ pub(super) async fn undo(engine: &Arc<Inner>, id: &str, network: Option<&str>) -
                 failpoint::reach("cni.deleted");
                 engine.store.delete_attachment(id, &row.network).await?;
                 engine.networks.cni.end(id, &row.network);
-                engine
-                    .networks
-                    .set_address(id, &row.network, Ipv4Addr::UNSPECIFIED);
+                engine.networks.set_addresses(id, &row.network, None);
             }
             Err(error) => {
                 // What they told holds no longer: the next start attaches anew, when this is undone.
                 engine.networks.cni.begin(id, &row.network);
-                engine
-                    .networks
-                    .set_address(id, &row.network, Ipv4Addr::UNSPECIFIED);
+                engine.networks.set_addresses(id, &row.network, None);
                 result = Err(error);
             }
         }
@@ -355,11 +379,11 @@ pub(crate) async fn load(engine: &Arc<Inner>) -> Result<(), Error> {
             attachment,
         } = row;
         engine.networks.cni.begin(&container, &network);
-        let answer = attachment.result.as_ref().map(cni::Answer::read);
+        let result = attachment.result.as_ref().filter(|_| !attachment.undoing);
+        let answer = result.map(cni::Answer::read);
         if let Some(Ok(answer)) = answer {
             let told = Told::of(answer, &attachment.inside);
-            let address = told.ipv4().unwrap_or(Ipv4Addr::UNSPECIFIED);
-            engine.networks.set_address(&container, &network, address);
+            engine.networks.set_addresses(&container, &network, Some(&told));
             engine.networks.cni.tell(&container, &network, told);
         }
     }
@@ -367,17 +391,43 @@ pub(crate) async fn load(engine: &Arc<Inner>) -> Result<(), Error> {
 }
 
 /// At the manager's start: undo what is of no run, complete what was begun, and look whether the rest is as it was left.
-pub(crate) async fn reconcile(engine: &Arc<Inner>, running: &BTreeSet<String>) -> Result<(), Error> {
+/// Plugins may take their time; the manager does not wait for them longer than a moment.
+pub(crate) async fn reconcile(engine: &Arc<Inner>, running: BTreeSet<String>) {
+    let of = Arc::clone(engine);
+    let mut mending = tokio::spawn(async move {
+        if let Err(error) = mend(&of, &running).await {
+            tracing::error!(%error, "networks of CNI plugins may not be as they should be");
+        }
+    });
+    if tokio::time::timeout(PATIENCE, &mut mending).await.is_err() {
+        tracing::warn!("CNI plugins are slow: the manager goes on, and they are seen to beside it");
+    }
+}
+
+async fn mend(engine: &Arc<Inner>, running: &BTreeSet<String>) -> Result<(), Error> {
     for row in engine.store.attachments(None).await? {
         let (id, network) = (&row.container, &row.network);
+        let _turn = engine.networks.cni.turn(id).await;
+        // Somebody may have done it meanwhile, and more.
+        let now = engine.store.attachments(Some(id)).await?;
+        if !now
+            .iter()
+            .any(|now| now.network == *network && now.attachment == row.attachment)
+        {
+            continue;
+        }
         let joined = engine
             .networks
             .of(id)
             .into_iter()
             .find(|joined| joined.network == *network);
-        if joined.is_none() || !running.contains(id) || row.attachment.result.is_none() {
+        if joined.is_none()
+            || !running.contains(id)
+            || row.attachment.result.is_none()
+            || row.attachment.undoing
+        {
             tracing::info!(id, network, "CNI plugins undo what is of no run");
-            report(id, undo(engine, id, Some(network)).await);
+            report(id, undo_now(engine, id, Some(network)).await);
             continue;
         }
         let (of, owned) = (Arc::clone(engine), row.clone());
@@ -394,8 +444,15 @@ pub(crate) async fn reconcile(engine: &Arc<Inner>, running: &BTreeSet<String>) -
             continue;
         };
         let container = handle.snapshot().container;
+        let before = engine.networks.cni.all_of(id).len();
         if let Err(error) = attach_missing(engine, &container, container.pid).await {
             tracing::error!(id, %error, "it is not on a network that it should be on");
+        }
+        // Its files were written without what these have told.
+        if engine.networks.cni.all_of(id).len() != before
+            && let Err(error) = name_servers::follow(engine, &container).await
+        {
+            tracing::warn!(id, %error, "its files may not tell of all its networks");
         }
     }
     let of = Arc::clone(engine);
@@ -412,6 +469,14 @@ pub(super) async fn attach_missing(
     container: &Container,
     pid: u32,
 ) -> Result<(), Error> {
+    let is_on_any = |joined: &Joined| {
+        let network = engine.networks.get(&joined.network);
+        network.is_some_and(|network| network.driver == CNI)
+    };
+    if !engine.networks.of(&container.id).iter().any(is_on_any) {
+        return Ok(());
+    }
+    let _turn = engine.networks.cni.turn(&container.id).await;
     for joined in engine.networks.of(&container.id) {
         let network = engine.networks.get(&joined.network);
         let Some(network) = network.filter(|network| network.driver == CNI) else {
@@ -424,11 +489,26 @@ pub(super) async fn attach_missing(
     Ok(())
 }
 
-/// It is taken off a network, and runs on.
-pub(super) async fn leave(engine: &Arc<Inner>, id: &str, network: &str) {
+/// It is about to be taken off a network, and runs on. What plugins do not undo it stays on.
+pub(super) async fn leave(engine: &Arc<Inner>, id: &str, network: &str) -> Result<(), Error> {
     if engine.networks.cni.has(id, network) {
-        report(id, undo(engine, id, Some(network)).await);
+        undo(engine, id, Some(network)).await?;
     }
+    Ok(())
+}
+
+/// Have plugins made anything for it?
+pub(super) fn has_any(engine: &Inner, id: &str) -> bool {
+    engine.networks.cni.has_any(id)
+}
+
+/// A run is about to get its links: what plugins could not undo of one before has to be gone, else they would look for it in
+/// the namespace of this one.
+pub(super) async fn forget_former(engine: &Arc<Inner>, id: &str) -> Result<(), Error> {
+    if engine.networks.cni.has_any(id) {
+        undo(engine, id, None).await?;
+    }
+    Ok(())
 }
 
 /// The container as its files in /etc and its name server are to see it: with the servers of plugins where it has none of

@@ -8,26 +8,27 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
+use nix::unistd::getpid;
 
 /// `SECBIT_NO_SETUID_FIXUP` of linux/securebits.h: who takes another id keeps its capabilities.
 const NO_SETUID_FIXUP: libc::c_int = 1 << 2;
 
 /// A user namespace with these maps (in the format of `/proc/<pid>/uid_map`), in which no process is.
 pub(crate) fn user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
-    let (until, parent) = pipe2(OFlag::O_CLOEXEC)?;
+    let parent = getpid();
     // Without a signal at its end, of which others than us would be told.
     let flags = libc::CLONE_NEWUSER;
     // SAFETY: like fork, of this thread alone: the child calls nothing but async-signal-safe functions.
     let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     if child == 0 {
-        let mut byte = 0u8;
-        // SAFETY: both descriptors are this child's own copies, and `byte` lives through the call. It waits for the
-        // parent to close the pipe, or to die.
+        // SAFETY: plain system calls, on this child's own copies of descriptors. It has them all, of locks and of pipes
+        // that others wait for, and is to keep none; it ends with the thread that made it.
         unsafe {
-            libc::close(parent.as_raw_fd());
-            libc::read(until.as_raw_fd(), (&raw mut byte).cast(), 1);
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
+            while libc::getppid() == parent.as_raw() {
+                libc::pause();
+            }
             libc::_exit(0);
         }
     }
@@ -35,8 +36,9 @@ pub(crate) fn user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd
     let namespace = std::fs::write(format!("/proc/{child}/uid_map"), uid_map)
         .and_then(|()| std::fs::write(format!("/proc/{child}/gid_map"), gid_map))
         .and_then(|()| std::fs::File::open(format!("/proc/{child}/ns/user")));
-    drop(parent);
     let child = libc::pid_t::try_from(child).map_err(io::Error::other)?;
+    // SAFETY: it is not waited for yet, so that the number is its own.
+    unsafe { libc::kill(child, libc::SIGKILL) };
     // SAFETY: a child of ours that nobody else waits for, as it is no child of `SIGCHLD`; no status is asked for.
     while unsafe { libc::waitpid(child, std::ptr::null_mut(), libc::__WALL) } < 0
         && Errno::last() == Errno::EINTR

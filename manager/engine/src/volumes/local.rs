@@ -82,11 +82,6 @@ impl LocalOptions {
         Ok(())
     }
 
-    /// May what is looked at in there wait for another machine, for as long as that is away?
-    pub(crate) fn is_remote(&self) -> bool {
-        !matches!(self.kind.as_str(), "none" | "tmpfs")
-    }
-
     /// Whether its files are nobody's but containers': it goes with its last user, and was made for the first.
     pub(crate) fn is_memory(&self) -> bool {
         self.kind == "tmpfs"

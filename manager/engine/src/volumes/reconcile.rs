@@ -9,7 +9,7 @@ use super::{
     Volume, copy_up, finish_local_removals, finish_plugin_removals, folder, local, part, release, retry,
 };
 use crate::Error;
-use crate::engine::{Inner, blocking};
+use crate::engine::{Inner, apart, blocking};
 use crate::request::storage::LOCAL;
 
 /// Put everything right. The containers are known by now. Errors with single volumes are logged.
@@ -49,7 +49,7 @@ pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
         let is_mounted = in_use.contains(&volume.name);
         let of = Arc::clone(engine);
         // Its server may be away: then the volume's containers wait, and nobody else.
-        tokio::spawn(blocking(move || {
+        tokio::spawn(apart(move || {
             put_right(&of, &volume.name, is_mounted);
             drop(guard);
             Ok(())
@@ -75,9 +75,11 @@ pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
     .await
 }
 
+/// May what is looked at in there wait for another machine, for as long as that is away? A folder that is bound may lie on
+/// one, too.
 fn is_remote(volume: &Volume) -> bool {
     let options = LocalOptions::parse(&volume.options);
-    options.is_ok_and(|options| options.is_some_and(|options| options.is_remote()))
+    options.is_ok_and(|options| options.is_some_and(|options| !options.is_memory()))
 }
 
 fn put_right(engine: &Inner, name: &str, is_mounted: bool) {

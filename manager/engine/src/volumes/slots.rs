@@ -16,7 +16,7 @@ use super::part::MountPoint;
 use super::{copy_up, folder, plugin};
 use crate::Error;
 use crate::container::Container;
-use crate::engine::{Inner, blocking};
+use crate::engine::{Inner, apart, blocking};
 use crate::request::storage::LOCAL;
 use crate::request::{Mount, Source, VolumeSource};
 use crate::store::VolumeRecord;
@@ -232,7 +232,8 @@ async fn prepare_volume(
     let (name, subpath) = (volume.name.clone(), volume.subpath.clone());
     let owners = container.request.isolation.owners.clone();
     let is_mapped = options.as_ref().is_none_or(LocalOptions::is_memory);
-    blocking(move || {
+    let is_local = is_mapped;
+    let work = move || {
         folder::make(&engine.config.volumes(), &name)?;
         let data = engine.config.volume_data(&name);
         let is_first = users.is_empty();
@@ -257,8 +258,12 @@ async fn prepare_volume(
         }
         let part = MountPoint::of_part(&data, &name, &subpath, &engine.config.parts())?;
         Ok((seen(part.place.clone()), Some(part)))
-    })
-    .await
+    };
+    if is_local {
+        blocking(work).await
+    } else {
+        apart(work).await
+    }
 }
 
 /// A run of a container is over, or did not come about.

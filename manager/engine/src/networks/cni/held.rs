@@ -1,20 +1,37 @@
 //! What plugins have made, in memory: which containers they have to be asked about, and what they have told.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Told;
 
 /// By container and network. None: they have been asked, and what they made is not known.
 #[derive(Debug, Default)]
-pub(in crate::networks) struct Held(Mutex<ByContainer>);
+pub(in crate::networks) struct Held {
+    known: Mutex<ByContainer>,
+    /// For one container, plugins are asked one thing at a time.
+    turns: Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>,
+}
 
 type ByContainer = BTreeMap<String, BTreeMap<String, Option<Arc<Told>>>>;
 
 impl Held {
     fn locked(&self) -> MutexGuard<'_, ByContainer> {
         // Each change is one call, so a panic elsewhere leaves no half of one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wait until nobody else asks plugins about a container.
+    pub(super) async fn turn(&self, container: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let there = turns.get(container).and_then(Weak::upgrade);
+            let turn = there.unwrap_or_default();
+            turns.insert(container.to_owned(), Arc::downgrade(&turn));
+            turn
+        };
+        turn.lock_owned().await
     }
 
     pub(super) fn begin(&self, container: &str, network: &str) {

@@ -109,7 +109,7 @@ pub(crate) struct Options {
     #[arg(long, env = "BERTH_LAYERS", default_value = "folders", value_name = "FORM")]
     pub(crate) layers: Layers,
     /// Whose subordinate ids (subuid(5), subgid(5)) containers have in the place of the host's, unless they say otherwise
-    /// (run --userns): default, which is the user dockremap, USER[:GROUP] or UID[:GID] [default: the host's ids].
+    /// (run --userns): default, which is the user dockremap, `USER[:GROUP]` or `UID[:GID]` [default: the host's ids].
     #[arg(long, env = "BERTH_USERNS_REMAP", value_name = "USER[:GROUP]")]
     pub(crate) userns_remap: Option<String>,
     /// What becomes of the output of containers for which nothing else is asked: json-file, local, none, journald, syslog.

@@ -271,6 +271,11 @@ impl Join<'_> {
         options: &Options,
         file: Option<&Path>,
     ) -> anyhow::Result<Option<(String, Wire)>> {
+        let wire = options.otlp_protocol.parse::<Wire>();
+        let wire = wire.map_err(|rule| anyhow!("{:?}: {rule}", options.otlp_protocol));
+        let wire = self
+            .of_anybody("otlp_protocol", wire, file)?
+            .unwrap_or(Wire::Grpc);
         let Some(endpoint) = options.otlp_endpoint.as_deref().filter(|url| !url.is_empty()) else {
             return Ok(None);
         };
@@ -278,11 +283,6 @@ impl Join<'_> {
         let endpoint = self
             .of_anybody("otlp_endpoint", checked, file)?
             .map(|()| endpoint);
-        let wire = options.otlp_protocol.parse::<Wire>();
-        let wire = wire.map_err(|rule| anyhow!("{:?}: {rule}", options.otlp_protocol));
-        let wire = self
-            .of_anybody("otlp_protocol", wire, file)?
-            .unwrap_or(Wire::Grpc);
         Ok(endpoint.map(|endpoint| (endpoint.to_owned(), wire)))
     }
 

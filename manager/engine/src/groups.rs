@@ -44,15 +44,30 @@ impl Groups {
         }
     }
 
+    /// Of what the machine can limit (see [`crate::Info::LIMITS`]), what can be limited here.
+    pub(crate) fn usable(&self, mut limits: Vec<&'static str>) -> Vec<&'static str> {
+        let controllers = match self {
+            Self::Machine => return limits,
+            Self::HandedDown(group) => controllers(group).unwrap_or_default(),
+            Self::Nowhere(_) => String::new(),
+        };
+        limits.retain(|limit| {
+            let controller = match *limit {
+                "swap" | "oom-kill" => "memory",
+                "cpu-shares" | "cpu-quota" | "cpu-real-time" => "cpu",
+                own => own,
+            };
+            controllers.split_whitespace().any(|there| there == controller)
+        });
+        limits
+    }
+
     /// Refuse limits by controllers that are not handed down.
     pub(crate) fn check(&self, request: &CreateRequest) -> Result<(), Error> {
         match self {
             Self::Machine => Ok(()),
             Self::HandedDown(group) => {
-                let file = Path::new(ROOT)
-                    .join(group.trim_matches('/'))
-                    .join("cgroup.controllers");
-                let text = std::fs::read_to_string(&file).map_err(Error::file("read", &file))?;
+                let text = controllers(group)?;
                 check(request, &text.split_whitespace().collect(), |controller| {
                     format!(
                         "needs the cgroup controller {controller}, which is not handed down to this user: as root, write \
@@ -70,6 +85,14 @@ impl Groups {
             }),
         }
     }
+}
+
+/// The controllers of a group, as the kernel lists them.
+fn controllers(group: &str) -> Result<String, Error> {
+    let file = Path::new(ROOT)
+        .join(group.trim_matches('/'))
+        .join("cgroup.controllers");
+    std::fs::read_to_string(&file).map_err(Error::file("read", &file))
 }
 
 /// The first limit whose controller is not in `there` is refused, with `why`.

@@ -118,7 +118,7 @@ impl Engine {
                     .collect(),
                 network_drivers: crate::networks::drivers(),
                 security_options: security_options(engine.0.config.userns_remap.is_some()),
-                limits: Cgroups::of_this_machine().limits(),
+                limits: engine.0.config.groups.usable(Cgroups::of_this_machine().limits()),
                 ipv4_forwarding: std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
                     .is_ok_and(|text| text.trim() == "1"),
                 ..engine.machine()

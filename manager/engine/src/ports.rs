@@ -78,7 +78,9 @@ impl Place {
             let joined = engine.networks.reached(id)?;
             // As with docker, other drivers have no ports of the host: who can reach the container needs none.
             let network = engine.networks.get(&joined.network)?;
-            let by_plugin = networks::cni::publishes(engine, &network);
+            // A run that has ports there got them by plugins, whatever the configuration says by now.
+            let by_plugin = !network.is_bridge()
+                && (!container.ports.is_empty() || networks::cni::publishes(engine, &network));
             (by_plugin || network.is_bridge()).then(|| Place {
                 address: joined.address,
                 link_id: network::link_id(id, &joined.network),

@@ -185,7 +185,8 @@ fn check_real_time(asked: &Resources, cgroups: &Cgroups) -> Result<(), Error> {
     Err(Error::invalid(
         "cpu_rt_runtime_micros",
         format!(
-            "{wanted} µs are more than the {has} µs of the group above, /{parent}: give it more by its cpu.rt_runtime_us"
+            "{wanted} µs are more than the {has} µs of the group above: make the folder {parent} below that of the \
+             controller cpu, if it is not there, and write more to its cpu.rt_runtime_us"
         ),
     ))
 }
@@ -363,7 +364,10 @@ mod tests {
         fs::write(group.join("cpu.rt_runtime_us"), "999\n").unwrap();
         check_here(&resources, &cgroups).unwrap();
         let refused = check_real_time(&resources, &cgroups).unwrap_err().to_string();
-        assert!(refused.contains("999 µs of the group above, /berth"), "{refused}");
+        assert!(
+            refused.contains("999 µs of the group above") && refused.contains("berth"),
+            "{refused}"
+        );
         fs::write(group.join("cpu.rt_runtime_us"), "1000\n").unwrap();
         check_real_time(&resources, &cgroups).unwrap();
     }

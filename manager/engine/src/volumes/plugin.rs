@@ -268,10 +268,22 @@ pub(super) async fn finish_removal(
 ) -> Result<(), Error> {
     let slot = engine.volumes.slots.of_volume(name);
     let turn = slot.lock().await;
+    let finished = finish_removal_now(engine, plugin, name, absent).await;
+    drop(turn);
+    engine.volumes.slots.leave(name, &slot);
+    if finished? {
+        failpoint::reach("volume.forgotten");
+        tell(engine, "destroy", name, plugin);
+    }
+    Ok(())
+}
+
+/// Whether it was there to be removed.
+async fn finish_removal_now(engine: &Inner, plugin: &str, name: &str, absent: Absent) -> Result<bool, Error> {
     // Somebody else may have finished it, and another volume may have its name by now.
     let marked = engine.store.marked_volumes().await?;
     if !marked.iter().any(|(marked, _)| marked == name) {
-        return Ok(());
+        return Ok(false);
     }
     match remove_there(engine, plugin, name).await {
         Err(Error::Plugin(error)) if absent == Absent::Forgotten && error.is_absence() => {
@@ -289,11 +301,7 @@ pub(super) async fn finish_removal(
     }
     failpoint::reach("plugin.removed");
     engine.store.forget_volume(name).await?;
-    drop(turn);
-    engine.volumes.slots.leave(name, &slot);
-    failpoint::reach("volume.forgotten");
-    tell(engine, "destroy", name, plugin);
-    Ok(())
+    Ok(true)
 }
 
 async fn remove_there(engine: &Inner, plugin: &str, name: &str) -> Result<(), Error> {

@@ -15,6 +15,12 @@ use crate::request::storage::LOCAL;
 /// Put everything right. The containers are known by now. Errors with single volumes are logged.
 pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
     let mut in_use = BTreeSet::new();
+    let mut volumes = engine.store.volumes().await?;
+    let far: BTreeSet<String> = volumes
+        .iter()
+        .filter(|volume| is_remote(volume))
+        .map(|volume| volume.name.clone())
+        .collect();
     for handle in engine.containers.all() {
         let container = handle.snapshot().container;
         if !container.is_running() {
@@ -28,9 +34,15 @@ pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
             in_use.insert(volume.name.clone());
         }
         if !handle.snapshot().container.is_running() {
-            // It has just ended, before its volumes were known to be in use. A server of one may be away.
-            let (engine, id) = (Arc::clone(engine), container.id.clone());
-            tokio::spawn(async move { release(&engine, &id).await });
+            // It has just ended, before its volumes were known to be in use.
+            let mut of_it = container.mounts.iter().filter_map(|mount| mount.volume());
+            if of_it.any(|volume| volume.driver != LOCAL || far.contains(&volume.name)) {
+                // A server of one may be away.
+                let (engine, id) = (Arc::clone(engine), container.id.clone());
+                tokio::spawn(async move { release(&engine, &id).await });
+            } else {
+                release(engine, &container.id).await;
+            }
         }
     }
     // A plugin may take its time, and the manager's start does not wait for it.
@@ -40,7 +52,8 @@ pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
         let engine = Arc::clone(engine);
         tokio::spawn(async move { finish_plugin_removals(&engine, &of_plugins).await });
     }
-    let mut volumes = engine.store.volumes().await?;
+    // Removals are finished by now.
+    volumes = engine.store.volumes().await?;
     let known: BTreeSet<String> = volumes.iter().map(|volume| volume.name.clone()).collect();
     volumes.retain(|volume| volume.driver == LOCAL);
     let (remote, volumes): (Vec<_>, Vec<_>) = volumes.into_iter().partition(is_remote);

@@ -7,13 +7,13 @@
 use std::net::Ipv4Addr;
 
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Expressions, Hook, InetHookNumber, NfTablesMessage, RuleAttribute,
-    RuleMessage, TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, Expressions, Hook, InetHookNumber, NfTablesMessage, Operator,
+    RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
 use super::comment::userdata;
-use super::expression::{self, address_is, port_is, protocol_is};
+use super::expression::{DESTINATION_PORT_OFFSET, IPV4, SOURCE_PORT_OFFSET, port_is, protocol_is, set_port};
 use super::{NF_ACCEPT, PRIORITY_RAW, batch};
 use crate::Error;
 use crate::netlink::{Netfilter, Request};
@@ -31,10 +31,6 @@ const CHECKSUMS: [(u8, u32); 2] = [(UDP, 6), (TCP, 16)];
 /// Bring packets for port 53 of `address` to `port` there, and let the answers be from port 53. In one transaction: rules
 /// for a former port go with it.
 pub(crate) fn redirect_names(netfilter: &mut Netfilter, address: Ipv4Addr, port: u16) -> Result<(), Error> {
-    use expression::{
-        DESTINATION_PORT_OFFSET, IPV4_DESTINATION_OFFSET, IPV4_SOURCE_OFFSET, SOURCE_PORT_OFFSET,
-    };
-
     let mut changes = vec![
         table("create", NLM_F_CREATE),
         table("delete", 0),
@@ -45,10 +41,10 @@ pub(crate) fn redirect_names(netfilter: &mut Netfilter, address: Ipv4Addr, port:
     for (protocol, checksum) in CHECKSUMS {
         let rewriting = |address_at, port_at, from, to| {
             [
-                address_is(address_at, address),
+                IPV4.address_is(Operator::Equal, address_at, &address.octets()),
                 protocol_is(protocol),
                 port_is(port_at, from),
-                expression::set_port(port_at, to, checksum),
+                set_port(port_at, to, checksum),
             ]
             .concat()
         };
@@ -56,7 +52,7 @@ pub(crate) fn redirect_names(netfilter: &mut Netfilter, address: Ipv4Addr, port:
             "questions",
             "what asks for names reaches the manager's sockets",
             rewriting(
-                IPV4_DESTINATION_OFFSET,
+                IPV4.destination_offset,
                 DESTINATION_PORT_OFFSET,
                 PORT_OF_NAMES,
                 port,
@@ -65,7 +61,7 @@ pub(crate) fn redirect_names(netfilter: &mut Netfilter, address: Ipv4Addr, port:
         changes.push(rule(
             "answers",
             "what the manager answers comes from where it was asked",
-            rewriting(IPV4_SOURCE_OFFSET, SOURCE_PORT_OFFSET, port, PORT_OF_NAMES),
+            rewriting(IPV4.source_offset, SOURCE_PORT_OFFSET, port, PORT_OF_NAMES),
         ));
     }
     netfilter.change(batch(changes))

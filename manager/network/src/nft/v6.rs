@@ -1,26 +1,15 @@
 //! What the rules have for IPv6: the maps of published ports, which are there from the first network with IPv6 on, and
 //! the rules of a bridge by which its subnet leaves as the host. What else a bridge's rules say, they say of both families.
 
-use netlink_packet_netfilter::nftables::{
-    Bitwise, DataAttribute, Expressions, InetHookNumber, Lookup, Meta, MetaKey, Operator, Register,
-};
+use netlink_packet_netfilter::nftables::{Expressions, InetHookNumber, MetaKey, Operator};
 use std::net::Ipv6Addr;
 
-use super::expression::{
-    DESTINATION_PORT_OFFSET, NFT_NAT_DNAT, NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER,
-    NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MIN, NFTA_NAT_TYPE, compare,
-    destination_is_local, destination_rewritten, link_name, load_meta, load_payload, masquerade, number,
-    other,
-};
+use super::expression::{IPV6, destination_rewritten, link_name, masquerade};
 use super::map::MapKind;
-use super::{Chain, PRIORITY_DESTINATION_NAT, Rule, Ruleset};
+use super::shared::Rewriting;
+use super::{Rule, Ruleset};
 use crate::subnet6::Subnet6;
 
-const NFPROTO_IPV6: u8 = 10;
-const SOURCE_OFFSET: u32 = 8;
-const DESTINATION_OFFSET: u32 = 24;
-const ADDRESS_BYTES: u32 = 16;
-/// For what comes from outside or from containers, and for what the host's own programs send.
 const REWRITING: [(&str, InetHookNumber); 2] = [
     ("ports6-prerouting", InetHookNumber::PreRouting),
     ("ports6-output", InetHookNumber::LocalOut),
@@ -37,42 +26,22 @@ impl Ruleset {
     /// setting lets them in (`ip6_rcv_core`; there is no `route_localnet`). For the same reason nothing is published on
     /// `::1`: the answers of a container would be such packets.
     pub(crate) fn shared6() -> Self {
-        let (mut chains, mut rules) = (Vec::new(), Vec::new());
-        for (name, hook) in REWRITING {
-            chains.push(Chain {
-                name: name.to_owned(),
-                kind: "nat",
-                hook,
-                priority: PRIORITY_DESTINATION_NAT,
-            });
-            let rule = |comment: &str, expressions: [Vec<Expressions>; 3]| Rule {
-                chain: name.to_owned(),
-                comment: comment.to_owned(),
-                expressions: expressions.concat(),
-            };
-            rules.push(rule(
+        Rewriting {
+            family: IPV6,
+            chains: REWRITING,
+            maps: [MapKind::OneAddress6, MapKind::AllAddresses6],
+            comments: [
                 "ports published on one address of IPv6",
-                [
-                    is_ipv6(),
-                    Vec::new(),
-                    rewrite_destination(MapKind::OneAddress6.name(), true),
-                ],
-            ));
-            rules.push(rule(
                 "ports published on all addresses of IPv6 of this machine but ::1",
-                [
-                    // Whoever asks ::1 first, for "localhost", is to hear at once that nobody is there.
-                    [is_ipv6(), destination_is_not(Ipv6Addr::LOCALHOST)].concat(),
-                    destination_is_local(),
-                    rewrite_destination(MapKind::AllAddresses6.name(), false),
-                ],
-            ));
+            ],
+            // Whoever asks ::1 first, for "localhost", is to hear at once that nobody is there.
+            of_all: IPV6.address_is(
+                Operator::NotEqual,
+                IPV6.destination_offset,
+                &Ipv6Addr::LOCALHOST.octets(),
+            ),
         }
-        Self {
-            maps: vec![MapKind::OneAddress6, MapKind::AllAddresses6],
-            chains,
-            rules,
-        }
+        .ruleset()
     }
 
     /// The rules of a bridge with a way out that has this subnet of IPv6, too.
@@ -99,88 +68,13 @@ impl Ruleset {
     }
 }
 
-fn is_ipv6() -> Vec<Expressions> {
-    vec![
-        load_meta(MetaKey::Nfproto),
-        compare(Operator::Equal, vec![NFPROTO_IPV6]),
-    ]
-}
-
 /// `ip6 saddr`, in a table for both families.
 fn source_in(subnet: Subnet6) -> Vec<Expressions> {
-    let mut expressions = is_ipv6();
-    expressions.extend([
-        load_payload(
-            NFT_PAYLOAD_NETWORK_HEADER,
-            SOURCE_OFFSET,
-            ADDRESS_BYTES,
-            Register::Reg1,
-        ),
-        Expressions::Bitwise(vec![
-            Bitwise::SourceRegister(Register::Reg1),
-            Bitwise::DestinationRegister(Register::Reg1),
-            Bitwise::Length(ADDRESS_BYTES),
-            Bitwise::Mask(DataAttribute::Value(subnet.mask().octets().to_vec())),
-            Bitwise::Xor(DataAttribute::Value(vec![0; ADDRESS_BYTES as usize])),
-        ]),
-        compare(Operator::Equal, subnet.network().octets().to_vec()),
-    ]);
-    expressions
-}
-
-/// `ip6 daddr !=`, of a packet that is known to be of IPv6.
-fn destination_is_not(address: Ipv6Addr) -> Vec<Expressions> {
-    vec![
-        load_payload(
-            NFT_PAYLOAD_NETWORK_HEADER,
-            DESTINATION_OFFSET,
-            ADDRESS_BYTES,
-            Register::Reg1,
-        ),
-        compare(Operator::NotEqual, address.octets().to_vec()),
-    ]
-}
-
-/// `dnat ip6 to [ip6 daddr .] meta l4proto . th dport map @name`. What the map does not know goes on as it is.
-fn rewrite_destination(map: &str, by_address: bool) -> Vec<Expressions> {
-    // An address fills four registers, before the others of a key and before the port of a value.
-    let first = Register::Reg32_00;
-    let (protocol, port) = if by_address {
-        (Register::Reg32_04, Register::Reg32_05)
-    } else {
-        (Register::Reg32_00, Register::Reg32_01)
-    };
-    let mut expressions = Vec::new();
-    if by_address {
-        expressions.push(load_payload(
-            NFT_PAYLOAD_NETWORK_HEADER,
-            DESTINATION_OFFSET,
-            ADDRESS_BYTES,
-            first,
-        ));
-    }
-    expressions.extend([
-        Expressions::Meta(vec![
-            Meta::Key(MetaKey::L4Proto),
-            Meta::DestinationRegister(protocol),
-        ]),
-        load_payload(NFT_PAYLOAD_TRANSPORT_HEADER, DESTINATION_PORT_OFFSET, 2, port),
-        Expressions::Lookup(vec![
-            Lookup::Set(map.to_owned()),
-            Lookup::SourceRegister(first),
-            Lookup::DestinationRegister(first),
-        ]),
-        other(
-            "nat",
-            vec![
-                number(NFTA_NAT_TYPE, NFT_NAT_DNAT),
-                number(NFTA_NAT_FAMILY, u32::from(NFPROTO_IPV6)),
-                number(NFTA_NAT_REG_ADDR_MIN, u32::from(first)),
-                number(NFTA_NAT_REG_PROTO_MIN, u32::from(Register::Reg32_04)),
-            ],
-        ),
-    ]);
-    expressions
+    IPV6.address_in(
+        IPV6.source_offset,
+        &subnet.mask().octets(),
+        &subnet.network().octets(),
+    )
 }
 
 #[cfg(test)]

@@ -31,6 +31,13 @@ pub struct Attachment {
     pub undoing: bool,
 }
 
+impl Attachment {
+    /// What ADD has made, if nobody has begun to undo it.
+    pub fn standing(&self) -> Option<&Value> {
+        self.result.as_ref().filter(|_| !self.undoing)
+    }
+}
+
 /// Who calls plugins.
 #[derive(Debug, Clone, Copy)]
 pub struct Runner<'a> {

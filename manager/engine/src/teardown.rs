@@ -23,8 +23,12 @@ pub(crate) async fn settle(
     next: Next,
 ) -> Result<(), Error> {
     // Its record may be gone before its links.
-    let joined = engine.networks.of(&container.id);
-    let _kept = (next == Next::Removal).then(|| engine.store.keep_addresses(container, &joined));
+    let keep = || {
+        engine
+            .store
+            .keep_addresses(container, &engine.networks.of(&container.id))
+    };
+    let _kept = (next == Next::Removal).then(keep);
     let (recorded, ()) = tokio::join!(
         record(engine, container, exit, "", next),
         release(engine, container, shim)

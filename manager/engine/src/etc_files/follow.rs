@@ -59,6 +59,9 @@ pub(crate) fn follow_hosts(
     there: &[IpAddr],
     gone: &[IpAddr],
 ) -> Result<(), Error> {
+    if there.is_empty() && gone.is_empty() {
+        return Ok(());
+    }
     let path = folder.join("hosts");
     let Some(written) = read_bounded(&path) else {
         // Somebody has made it very large, or taken it away.

@@ -45,13 +45,8 @@ pub(crate) async fn attach_all(engine: &Arc<Inner>, container: &Container, pid: 
     );
     cni::forget_former(engine, &id).await?;
     blocking(move || {
-        let first = of.networks.reached(&id).filter(|_| !on_bridge);
-        let first6 = of.networks.reached6(&id);
         joined.iter().try_for_each(|joined| {
-            let ways = Ways {
-                v4: first.as_ref() == Some(joined),
-                v6: first6.as_ref().is_some_and(|(first, _)| first == joined),
-            };
+            let ways = Ways::by(&of, &id, on_bridge, joined);
             attach(&of, &id, joined, pid, ways)
         })
     })
@@ -70,6 +65,17 @@ pub(crate) async fn attach_all(engine: &Arc<Inner>, container: &Container, pid: 
 pub(super) struct Ways {
     v4: bool,
     v6: bool,
+}
+
+impl Ways {
+    /// Those of a container that go by this place on a network. `on_bridge`: it goes out by the default one otherwise.
+    fn by(engine: &Inner, id: &str, on_bridge: bool, joined: &Joined) -> Self {
+        let reached6 = engine.networks.reached6(id);
+        Self {
+            v4: !on_bridge && engine.networks.reached(id).as_ref() == Some(joined),
+            v6: reached6.is_some_and(|(reached, _)| reached == *joined),
+        }
+    }
 }
 
 /// One link.
@@ -149,10 +155,7 @@ pub(crate) async fn connect(
     engine.networks.join(&container.id, joined.clone());
     if container.is_running() {
         let (of, id, pid) = (Arc::clone(engine), container.id.clone(), container.pid);
-        let ways = Ways {
-            v4: container.address.is_none() && engine.networks.reached(&id).as_ref() == Some(&joined),
-            v6: leads_out6(engine, &id, &joined),
-        };
+        let ways = Ways::by(engine, &id, container.address.is_some(), &joined);
         let joining = joined.clone();
         let mut attached = blocking(move || attach(&of, &id, &joining, pid, ways)).await;
         if attached.is_ok() {
@@ -191,13 +194,12 @@ pub(crate) async fn disconnect(
         let why = format!("it is not connected to network {}", network.name);
         return Err(Error::wrong_state("disconnect", container, why));
     };
-    let led_out = container.address.is_none() && engine.networks.reached(id).as_ref() == Some(&leaving);
-    let led_out6 = leads_out6(engine, id, &leaving);
+    let ways = Ways::by(engine, id, container.address.is_some(), &leaving);
     let leads_to_port = |port: &PublishedPort| {
         if port.host_address.is_ipv6() {
-            led_out6
+            ways.v6
         } else {
-            led_out
+            ways.v4
         }
     };
     if container.is_running() && container.ports.iter().any(leads_to_port) {
@@ -212,10 +214,6 @@ pub(crate) async fn disconnect(
     failpoint::reach("disconnect.unlinked");
     if let Err(error) = engine.store.leave_network(id, &network.id).await {
         let (of, owned) = (Arc::clone(engine), container.clone());
-        let ways = Ways {
-            v4: led_out,
-            v6: led_out6,
-        };
         let mut linked = blocking(move || link_again(&of, &owned, &leaving, ways)).await;
         if linked.is_ok() && container.is_running() {
             linked = cni::attach_missing(engine, container, container.pid).await;
@@ -230,7 +228,7 @@ pub(crate) async fn disconnect(
     engine.networks.leave(id, &network.id);
     if container.is_running() {
         let (of, id, pid) = (Arc::clone(engine), id.clone(), container.pid);
-        if let Err(error) = blocking(move || lead_out_instead(&of, &id, pid, led_out, led_out6)).await {
+        if let Err(error) = blocking(move || lead_out_instead(&of, &id, pid, ways)).await {
             tracing::error!(id = container.id, %error, "it has no default route");
         }
         if let Err(error) = name_servers::follow(engine, container).await {
@@ -266,12 +264,16 @@ fn link_again(engine: &Inner, container: &Container, joined: &Joined, ways: Ways
     etc_files::follow_hosts(&folder, &spec::hostname(container), &joined.addresses(), &[])
 }
 
-/// Networks by which it went out are gone: another one takes the place of each.
-fn lead_out_instead(engine: &Inner, id: &str, pid: u32, v4: bool, v6: bool) -> Result<(), Error> {
-    if v4 {
+/// The ways by which it went out are gone: another network takes the place of each.
+fn lead_out_instead(engine: &Inner, id: &str, pid: u32, gone: Ways) -> Result<(), Error> {
+    if gone.v4 {
         lead_out(engine, id, pid)?;
     }
-    if v6 { lead_out6(engine, id, pid) } else { Ok(()) }
+    if gone.v6 {
+        lead_out6(engine, id, pid)
+    } else {
+        Ok(())
+    }
 }
 
 /// The network by which it went out is gone: another one takes its place, if there is one.
@@ -285,11 +287,6 @@ pub(super) fn lead_out(engine: &Inner, id: &str, pid: u32) -> Result<(), Error> 
     let netns = network_namespace(id, pid)?;
     let carried = network.carried(&engine.config.bridge.owner);
     carried.route_by(netns.as_fd(), &joined.inside())
-}
-
-fn leads_out6(engine: &Inner, id: &str, joined: &Joined) -> bool {
-    let reached = engine.networks.reached6(id);
-    reached.is_some_and(|(reached, _)| reached == *joined)
 }
 
 /// The same, by IPv6.

@@ -379,8 +379,7 @@ pub(crate) async fn load(engine: &Arc<Inner>) -> Result<(), Error> {
             attachment,
         } = row;
         engine.networks.cni.begin(&container, &network);
-        let result = attachment.result.as_ref().filter(|_| !attachment.undoing);
-        let answer = result.map(cni::Answer::read);
+        let answer = attachment.standing().map(cni::Answer::read);
         if let Some(Ok(answer)) = answer {
             let told = Told::of(answer, &attachment.inside);
             engine.networks.set_addresses(&container, &network, Some(&told));
@@ -421,11 +420,7 @@ async fn mend(engine: &Arc<Inner>, running: &BTreeSet<String>) -> Result<(), Err
             .of(id)
             .into_iter()
             .find(|joined| joined.network == *network);
-        if joined.is_none()
-            || !running.contains(id)
-            || row.attachment.result.is_none()
-            || row.attachment.undoing
-        {
+        if joined.is_none() || !running.contains(id) || row.attachment.standing().is_none() {
             tracing::info!(id, network, "CNI plugins undo what is of no run");
             report(id, undo_now(engine, id, Some(network)).await);
             continue;

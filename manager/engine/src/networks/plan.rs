@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use network::Bridge;
@@ -96,23 +96,36 @@ impl FromStr for Range {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Range, String> {
-        let malformed = || format!("invalid CIDR block {text:?}: must be like 10.1.0.0/16");
-        let (address, prefix) = text.split_once('/').ok_or_else(malformed)?;
-        if address.parse::<std::net::Ipv6Addr>().is_ok() {
-            return Err(format!("{text}: must be of IPv4 here, like 10.1.0.0/16"));
+        let example = "10.1.0.0/16";
+        let of_six = text
+            .split_once('/')
+            .map(|(address, _)| address.parse::<Ipv6Addr>());
+        if let Some(Ok(_)) = of_six {
+            return Err(format!("{text}: must be of IPv4 here, like {example}"));
         }
-        let (address, prefix): (Ipv4Addr, u8) = (
-            address.parse().map_err(|_| malformed())?,
-            prefix.parse().map_err(|_| malformed())?,
-        );
-        if prefix > 32 {
-            return Err(malformed());
-        }
+        let (address, prefix) = cidr(text, 32, example)?;
         let range = Range::of(address, prefix);
-        if range.first != address {
-            return Err(format!("invalid CIDR block {text:?}: it should be {range}"));
-        }
+        lowest(text, range, range.first == address)
+    }
+}
+
+/// An address and the length of a prefix, of `prefix_max` bits at most.
+pub(super) fn cidr<A: FromStr>(text: &str, prefix_max: u8, example: &str) -> Result<(A, u8), String> {
+    let split = || {
+        let (address, prefix) = text.split_once('/')?;
+        Some((address.parse().ok()?, prefix.parse().ok()?))
+    };
+    split()
+        .filter(|(_, prefix)| *prefix <= prefix_max)
+        .ok_or_else(|| format!("invalid CIDR block {text:?}: must be like {example}"))
+}
+
+/// A range that is told by its first address.
+pub(super) fn lowest<R: fmt::Display>(text: &str, range: R, is_first: bool) -> Result<R, String> {
+    if is_first {
         Ok(range)
+    } else {
+        Err(format!("invalid CIDR block {text:?}: it should be {range}"))
     }
 }
 

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use network::{Bridge, Bridge6};
 use serde::{Deserialize, Serialize};
 
+use super::plan::{cidr, lowest};
 use super::{Joined, NetworkRequest, Networks, UserNetwork};
 use crate::Error;
 use crate::engine::Inner;
@@ -77,20 +78,9 @@ impl FromStr for Range6 {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Range6, String> {
-        let malformed = || format!("invalid CIDR block {text:?}: must be like fd00:1:2:3::/64");
-        let (address, prefix) = text.split_once('/').ok_or_else(malformed)?;
-        let (address, prefix): (Ipv6Addr, u8) = (
-            address.parse().map_err(|_| malformed())?,
-            prefix.parse().map_err(|_| malformed())?,
-        );
-        if prefix > 128 {
-            return Err(malformed());
-        }
+        let (address, prefix) = cidr(text, 128, "fd00:1:2:3::/64")?;
         let range = Range6::of(address, prefix);
-        if range.first != address {
-            return Err(format!("invalid CIDR block {text:?}: it should be {range}"));
-        }
-        Ok(range)
+        lowest(text, range, range.first == address)
     }
 }
 

@@ -232,7 +232,6 @@ async fn prepare_volume(
     let (name, subpath) = (volume.name.clone(), volume.subpath.clone());
     let owners = container.request.isolation.owners.clone();
     let is_mapped = options.as_ref().is_none_or(LocalOptions::is_memory);
-    let is_local = is_mapped;
     let work = move || {
         folder::make(&engine.config.volumes(), &name)?;
         let data = engine.config.volume_data(&name);
@@ -259,7 +258,8 @@ async fn prepare_volume(
         let part = MountPoint::of_part(&data, &name, &subpath, &engine.config.parts())?;
         Ok((seen(part.place.clone()), Some(part)))
     };
-    if is_local {
+    // What is not only containers' may lie on another machine.
+    if is_mapped {
         blocking(work).await
     } else {
         apart(work).await

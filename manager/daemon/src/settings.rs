@@ -112,11 +112,8 @@ impl Settings {
 
     /// Where the value of a key comes from, for what is wrong with it.
     fn place(&self, key: &str) -> String {
-        let path = self.file.as_deref();
-        let in_file = path
-            .filter(|_| !self.given.contains(&key.replace('-', "_")))
-            .and_then(|path| file::place_of(path, key));
-        in_file.unwrap_or_else(|| format!("--{key}"))
+        let is_given = self.given.contains(&key.replace('-', "_"));
+        place(key, is_given, self.file.as_deref())
     }
 
     /// How the engine is set up.
@@ -299,11 +296,9 @@ impl Join<'_> {
                     .push(format!("{key}: that of the environment does not count: {error}"));
                 Ok(None)
             }
-            read => read.map(Some).with_context(|| {
-                let in_file = file.filter(|_| !self.is_given(id));
-                let in_file = in_file.and_then(|path| file::place_of(path, &key));
-                in_file.unwrap_or_else(|| format!("--{key}"))
-            }),
+            read => read
+                .map(Some)
+                .with_context(|| place(&key, self.is_given(id), file)),
         }
     }
 
@@ -332,6 +327,14 @@ impl Join<'_> {
         let source = self.matches.value_source(id);
         source.is_some_and(|source| source != ValueSource::DefaultValue)
     }
+}
+
+/// Where the value of a key comes from: the file, if nobody has given it above that.
+fn place(key: &str, is_given: bool, file: Option<&Path>) -> String {
+    let in_file = file
+        .filter(|_| !is_given)
+        .and_then(|path| file::place_of(path, key));
+    in_file.unwrap_or_else(|| format!("--{key}"))
 }
 
 /// The key of the file by which a request's field gets its default.

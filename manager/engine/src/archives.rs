@@ -5,16 +5,14 @@
 //! those that containers are run by are never held by a client.
 
 use std::io::{self, Read, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
 use std::sync::Arc;
 
 use image::{Description, FileChange, Image, Kept, Platform, apply_instructions};
 use serde_json::json;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, apart};
 use crate::events::Event;
 use crate::{Error, spec};
 
@@ -27,19 +25,11 @@ pub(crate) async fn with_client<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let turn = TURNS.acquire().await.map_err(|_| Error::ShuttingDown)?;
-    let (tell, told) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("archive".into())
-        .spawn(move || {
-            let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
-            drop(turn);
-        })
-        .map_err(Error::file("start a thread for", Path::new("an archive")))?;
-    match told.await {
-        Ok(Ok(result)) => result,
-        Ok(Err(panic)) => resume_unwind(panic),
-        Err(_) => Err(Error::ShuttingDown),
-    }
+    apart("an archive", move || {
+        let _turn = turn;
+        work()
+    })
+    .await
 }
 
 /// A root file system that is to become an image.

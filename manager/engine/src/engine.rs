@@ -2,13 +2,15 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use image::Images;
 use network::{Bridge, RulesWatch};
 use plugins::Plugins;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
@@ -338,19 +340,22 @@ pub(crate) async fn blocking<T: Send + 'static>(
     joined(tokio::task::spawn_blocking(work)).await
 }
 
-/// Do work that may wait for another machine, on a thread of its own: those of [`blocking`] are a stock for all.
+/// Do work that may wait for others, of `what`, on a thread of its own: those of [`blocking`] are a stock for all. It goes on
+/// when nobody waits for it any more.
 pub(crate) async fn apart<T: Send + 'static>(
+    what: &'static str,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let (tell, told) = tokio::sync::oneshot::channel();
+    let (tell, told) = oneshot::channel();
     std::thread::Builder::new()
-        .name("apart".to_owned())
-        .spawn(move || tell.send(work()))
-        .map_err(Error::file(
-            "start a thread for",
-            std::path::Path::new("another machine's files"),
-        ))?;
-    told.await.unwrap_or(Err(Error::ShuttingDown))
+        .name(what.to_owned())
+        .spawn(move || tell.send(catch_unwind(AssertUnwindSafe(work))))
+        .map_err(Error::file("start a thread for", Path::new(what)))?;
+    match told.await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => resume_unwind(panic),
+        Err(_) => Err(Error::ShuttingDown),
+    }
 }
 
 /// Do work to its end, whether or not who asked for it still waits: a client that goes away takes only its question
@@ -366,7 +371,7 @@ pub(crate) async fn joined<T>(task: JoinHandle<Result<T, Error>>) -> Result<T, E
     match task.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
+            Ok(panic) => resume_unwind(panic),
             Err(_) => Err(Error::ShuttingDown),
         },
     }

@@ -84,7 +84,7 @@ impl Place {
             (by_plugin || network.is_bridge()).then(|| Place {
                 address: joined.address,
                 link_id: network::link_id(id, &joined.network),
-                // Plugins are told of all, and publish what they can.
+                // Plugins are asked for those of IPv4 alone.
                 v6: v6.filter(|_| !by_plugin),
                 by_plugin,
             })

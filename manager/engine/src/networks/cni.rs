@@ -197,13 +197,11 @@ pub(super) async fn attach(
         id.clone(),
     );
     let attachment = blocking(move || {
-        let mut ports = if leads_out {
+        let ports = if leads_out {
             of.ports.of(&owned)
         } else {
             Vec::new()
         };
-        // Those of IPv6 are beside, with the same numbers.
-        ports.retain(|port| port.host_address.is_ipv4());
         let list = list(&of.config, &network_of)?;
         // Else nobody could undo what the others had done.
         runner(&of.config).find_all(&list)?;

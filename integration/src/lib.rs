@@ -27,6 +27,7 @@ mod cri;
 mod docker;
 mod image;
 mod manager;
+mod networks;
 mod outside;
 mod peers;
 mod process;

@@ -139,13 +139,8 @@ impl Host {
 
     #[track_caller]
     fn at(&mut self, point: &str, arguments: &[&str]) {
-        self.manager.kill();
-        self.manager.set_failpoint(Some(point));
-        self.manager.start_again();
-        self.manager.ctl(arguments).refused();
-        self.manager.await_end();
-        self.manager.set_failpoint(None);
-        self.manager.start_again();
+        self.manager
+            .die_at(point, |manager| drop(manager.ctl(arguments).refused()));
     }
 }
 

@@ -45,41 +45,14 @@ fn exec(manager: &Manager, container: &str, command: &str) -> Done {
     manager.ctl(&[&["exec", container], &*words].concat())
 }
 
-fn reaches(manager: &Manager, container: &str, address: &str, patience: &str) -> bool {
-    let ping = format!("busybox ping6 -c 1 -w {patience} {address}");
-    exec(manager, container, &ping).code == 0
-}
-
 #[track_caller]
 fn assert_reaches(manager: &Manager, container: &str, address: &str) {
-    assert!(
-        reaches(manager, container, address, "30"),
-        "{container} to {address}"
-    );
+    manager.assert_pings(container, "ping6", address);
 }
 
 #[track_caller]
 fn assert_kept_from(manager: &Manager, container: &str, address: &str) {
-    assert!(
-        !reaches(manager, container, address, "2"),
-        "{container} to {address}"
-    );
-}
-
-#[track_caller]
-fn network(manager: &Manager, name: &str) -> Value {
-    let text = manager.ctl(&["network", "inspect", name]).ok();
-    let mut all: Value = serde_json::from_str(&text).expect("inspect prints JSON");
-    all[0].take()
-}
-
-#[track_caller]
-fn place(manager: &Manager, container: &str, network: &str) -> Value {
-    manager.inspect(container)["networks"][network].take()
-}
-
-fn rules(manager: &Manager) -> String {
-    run(manager.inside("nft").args(["list", "ruleset"])).ok()
+    manager.assert_no_pings(container, "ping6", address);
 }
 
 /// The default routes of IPv6 in a container.
@@ -116,7 +89,7 @@ fn a_network_with_ipv6_is_made_shown_and_removed() {
          --ip-range fd77:1:2:3:5::/80 --aux-address printer=fd77:1:2:3:5::1 --aux-address scanner=10.77.0.7 \
          -o com.docker.network.bridge.name=br-six six",
     );
-    let shown = network(&manager, "six");
+    let shown = manager.network("six");
     for (field, value) in [
         ("subnet", "10.77.0.0/16"),
         ("gateway", "10.77.0.9"),
@@ -142,9 +115,9 @@ fn a_network_with_ipv6_is_made_shown_and_removed() {
         "{one} and {two}"
     );
     assert_eq!(one.split(':').next(), two.split(':').next());
-    assert_eq!(network(&manager, "six")["subnet6"], "fd77:1:2:3::/64");
+    assert_eq!(manager.network("six")["subnet6"], "fd77:1:2:3::/64");
     create(&manager, "four");
-    assert_eq!(network(&manager, "four")["subnet6"], Value::Null);
+    assert_eq!(manager.network("four")["subnet6"], Value::Null);
 
     for (flags, why) in [
         ("--subnet fd78::/64 xx", "--ipv6"),
@@ -177,12 +150,12 @@ fn a_network_with_ipv6_is_made_shown_and_removed() {
     manager.start_again();
     assert_eq!(subnet(&manager, "one"), one);
     manager.ctl(&["network", "rm", "six", "one", "two", "four"]).ok();
-    assert!(!rules(&manager).contains("fd77"), "{}", rules(&manager));
+    assert!(!manager.rules().contains("fd77"), "{}", manager.rules());
 }
 
 /// That of IPv6; empty, if it has none.
 fn subnet(manager: &Manager, name: &str) -> String {
-    network(manager, name)["subnet6"]
+    manager.network(name)["subnet6"]
         .as_str()
         .unwrap_or_default()
         .to_owned()
@@ -213,12 +186,12 @@ fn containers_have_addresses_of_both_families_and_are_found_by_both() {
     run_detached(&manager, &image, "c-e", "--network in");
     run_detached(&manager, &image, "c-f", "--network four");
 
-    assert_eq!(place(&manager, "c-a", "one")["address6"], "fd77::2/64");
-    assert_eq!(place(&manager, "c-a", "one")["gateway6"], "fd77::1");
-    assert_eq!(place(&manager, "c-b", "one")["address6"], "fd77::99/64");
-    assert_eq!(place(&manager, "c-b", "one")["address"], "10.77.0.50/24");
-    assert_eq!(place(&manager, "c-f", "four")["address6"], Value::Null);
-    let members = network(&manager, "two")["containers"].take();
+    assert_eq!(manager.place("c-a", "one")["address6"], "fd77::2/64");
+    assert_eq!(manager.place("c-a", "one")["gateway6"], "fd77::1");
+    assert_eq!(manager.place("c-b", "one")["address6"], "fd77::99/64");
+    assert_eq!(manager.place("c-b", "one")["address"], "10.77.0.50/24");
+    assert_eq!(manager.place("c-f", "four")["address6"], Value::Null);
+    let members = manager.network("two")["containers"].take();
     let member = members
         .as_object()
         .and_then(|all| all.values().next())
@@ -278,7 +251,7 @@ fn containers_have_addresses_of_both_families_and_are_found_by_both() {
     // What has none pays nothing and hears nothing.
     let setting = format!(
         "br-{}",
-        &network(&manager, "four")["id"].as_str().expect("an id")[..12]
+        &manager.network("four")["id"].as_str().expect("an id")[..12]
     );
     let path = format!("/proc/sys/net/ipv6/conf/{setting}/disable_ipv6");
     assert_eq!(run(manager.inside("cat").arg(path)).ok().trim(), "1");
@@ -300,7 +273,7 @@ fn the_way_out_moves_with_the_networks() {
         .ok();
     manager.ctl(&["network", "connect", "two", "web"]).ok();
     manager.ctl(&["network", "connect", "two", "plain"]).ok();
-    assert_eq!(place(&manager, "web", "one")["address6"], "fd77::40/64");
+    assert_eq!(manager.place("web", "one")["address6"], "fd77::40/64");
     let out = ways_out(&manager, "web");
     assert!(
         out.contains("via fd77::1 dev eth1") && out.lines().count() == 1,
@@ -422,7 +395,7 @@ fn ports_are_published_on_both_families() {
 
     manager.ctl(&["stop", "-t", "0", "web"]).ok();
     assert!(is_closed(outside.inside("busybox"), HOST, "8080"));
-    assert!(!rules(&manager).contains("8080"), "{}", rules(&manager));
+    assert!(!manager.rules().contains("8080"), "{}", manager.rules());
 }
 
 /// Nothing acknowledged is lost, and nothing is left of what was not.
@@ -432,14 +405,8 @@ fn a_kill_in_between_is_put_right() {
     let mut manager = Manager::start(&sandbox);
     let image = manager.busybox();
     let at = |manager: &mut Manager, point: &str, arguments: &str| {
-        manager.kill();
-        manager.set_failpoint(Some(point));
-        manager.start_again();
         let words: Vec<_> = arguments.split(' ').collect();
-        manager.ctl(&words).refused();
-        manager.await_end();
-        manager.set_failpoint(None);
-        manager.start_again();
+        manager.die_at(point, |manager| drop(manager.ctl(&words).refused()));
     };
     for point in ["network.recorded", "network.made"] {
         at(
@@ -447,16 +414,16 @@ fn a_kill_in_between_is_put_right() {
             point,
             "network create --ipv6 --subnet 10.77.0.0/24 --subnet fd77::/64 one",
         );
-        assert_eq!(network(&manager, "one")["subnet6"], "fd77::/64", "{point}");
+        assert_eq!(manager.network("one")["subnet6"], "fd77::/64", "{point}");
         assert!(
-            rules(&manager).contains("fd77::/64 leaves as the host"),
+            manager.rules().contains("fd77::/64 leaves as the host"),
             "{point}"
         );
         let addresses = run(manager.inside("ip").args(["-6", "address"])).ok();
         assert!(addresses.contains("fd77::1/64"), "{point}: {addresses}");
         at(&mut manager, "network.forgotten", "network rm one");
         manager.ctl(&["network", "inspect", "one"]).refused();
-        assert!(!rules(&manager).contains("fd77"), "{point}");
+        assert!(!manager.rules().contains("fd77"), "{point}");
     }
     create(&manager, "--ipv6 --subnet 10.77.0.0/24 --subnet fd77::/64 one");
     run_detached(&manager, &image, "peer", "--network one");
@@ -466,7 +433,7 @@ fn a_kill_in_between_is_put_right() {
         "connect.recorded",
         "network connect --ip6 fd77::9 one web",
     );
-    assert_eq!(place(&manager, "web", "one")["address6"], "fd77::9/64");
+    assert_eq!(manager.place("web", "one")["address6"], "fd77::9/64");
     assert_reaches(&manager, "peer", "fd77::9");
     let out = ways_out(&manager, "web");
     assert!(out.contains("via fd77::1"), "{out}");
@@ -475,9 +442,9 @@ fn a_kill_in_between_is_put_right() {
     // A run that nobody was told of is gone, and its container has its address still.
     let start = format!("run -d --name late --network one --ip6 fd77::9 -p 8080:80 {image} sleep 3600");
     at(&mut manager, "start.ports-published", &start);
-    assert!(!rules(&manager).contains("8080"), "{}", rules(&manager));
+    assert!(!manager.rules().contains("8080"), "{}", manager.rules());
     manager.ctl(&["start", "late"]).ok();
-    assert_eq!(place(&manager, "late", "one")["address6"], "fd77::9/64");
+    assert_eq!(manager.place("late", "one")["address6"], "fd77::9/64");
     assert_reaches(&manager, "peer", "fd77::9");
-    assert!(rules(&manager).contains("8080"), "{}", rules(&manager));
+    assert!(manager.rules().contains("8080"), "{}", manager.rules());
 }

@@ -19,39 +19,14 @@ fn exec(manager: &Manager, container: &str, command: &str) -> Done {
     manager.ctl(&[&["exec", container], &*words].concat())
 }
 
-/// Whether pings from a container are answered.
-fn reaches(manager: &Manager, container: &str, address: &str, patience: &str) -> bool {
-    let ping = format!("busybox ping -c 1 -w {patience} {address}");
-    exec(manager, container, &ping).code == 0
-}
-
 #[track_caller]
 fn assert_reaches(manager: &Manager, container: &str, address: &str) {
-    assert!(
-        reaches(manager, container, address, "30"),
-        "{container} to {address}"
-    );
+    manager.assert_pings(container, "ping", address);
 }
 
 #[track_caller]
 fn assert_kept_from(manager: &Manager, container: &str, address: &str) {
-    assert!(
-        !reaches(manager, container, address, "2"),
-        "{container} to {address}"
-    );
-}
-
-#[track_caller]
-fn network(manager: &Manager, name: &str) -> Value {
-    let text = manager.ctl(&["network", "inspect", name]).ok();
-    let mut all: Value = serde_json::from_str(&text).expect("inspect prints JSON");
-    all[0].take()
-}
-
-/// What `inspect` tells of a container's place on a network.
-#[track_caller]
-fn place(manager: &Manager, container: &str, network: &str) -> Value {
-    manager.inspect(container)["networks"][network].take()
+    manager.assert_no_pings(container, "ping", address);
 }
 
 fn bridges(manager: &Manager) -> Vec<String> {
@@ -66,10 +41,6 @@ fn bridges(manager: &Manager) -> Vec<String> {
         .collect()
 }
 
-fn rules(manager: &Manager) -> String {
-    run(manager.inside("nft").args(["list", "ruleset"])).ok()
-}
-
 fn network_events(manager: &Manager) -> String {
     let past = ["--since", "1h", "--until", "0s"];
     manager
@@ -81,7 +52,7 @@ fn network_events(manager: &Manager) -> String {
 fn a_network_is_made_shown_and_removed() {
     let sandbox = Sandbox::new();
     let manager = Manager::start(&sandbox);
-    let before = (bridges(&manager), rules(&manager));
+    let before = (bridges(&manager), manager.rules());
     let id = manager
         .ctl(&[
             "network",
@@ -103,7 +74,7 @@ fn a_network_is_made_shown_and_removed() {
             "web",
         ])
         .ok();
-    let shown = network(&manager, "web");
+    let shown = manager.network("web");
     assert_eq!(shown["id"], id.trim());
     for (field, value) in [
         ("driver", "bridge"),
@@ -140,12 +111,12 @@ fn a_network_is_made_shown_and_removed() {
             "{listed}"
         );
     }
-    assert_eq!(network(&manager, "bridge")["subnet"], "172.30.0.0/16");
+    assert_eq!(manager.network("bridge")["subnet"], "172.30.0.0/16");
 
     // Ids are found by their beginning, as everywhere.
     manager.ctl(&["network", "rm", &id[..12]]).ok();
     manager.ctl(&["network", "inspect", "web"]).refused();
-    assert_eq!((bridges(&manager), rules(&manager)), before);
+    assert_eq!((bridges(&manager), manager.rules()), before);
 }
 
 #[test]
@@ -282,8 +253,8 @@ fn containers_reach_those_on_their_network_and_the_outside_and_nobody_else() {
     run_detached(&manager, &image, "c-e", &["--network", "in"]);
     run_detached(&manager, &image, "c-f", &[]);
 
-    assert_eq!(place(&manager, "c-b", "one")["address"], "10.77.0.9/24");
-    assert_eq!(place(&manager, "c-b", "one")["aliases"][0], "db");
+    assert_eq!(manager.place("c-b", "one")["address"], "10.77.0.9/24");
+    assert_eq!(manager.place("c-b", "one")["aliases"][0], "db");
     assert_eq!(manager.inspect("c-a")["address"], "10.77.0.2/24");
     let link = exec(&manager, "c-c", "busybox ip link show eth0").ok();
     assert!(link.contains("02:00:00:00:00:07"), "{link}");
@@ -345,7 +316,7 @@ fn ports_are_published_from_any_network() {
     eventually("the port is answered from outside", || asked("192.0.2.1"));
     run(manager.inside("nft").args(["flush", "ruleset"])).ok();
     eventually("the rules of all networks are back", || {
-        let there = rules(&manager);
+        let there = manager.rules();
         (there.matches("-postrouting {").count() == 2 && there.contains("8080")).then_some(())
     });
     eventually("the port is answered again", || asked("192.0.2.1"));
@@ -380,7 +351,7 @@ fn networks_are_joined_and_left_running_and_stopped() {
         route.contains("default via 10.78.0.1 dev eth1") && !route.contains("eth0"),
         "{route}"
     );
-    assert_eq!(place(&manager, "web", "one"), Value::Null);
+    assert_eq!(manager.place("web", "one"), Value::Null);
     manager
         .ctl(&[
             "network",
@@ -393,7 +364,7 @@ fn networks_are_joined_and_left_running_and_stopped() {
             "web",
         ])
         .ok();
-    assert_eq!(place(&manager, "web", "one")["aliases"][0], "www");
+    assert_eq!(manager.place("web", "one")["aliases"][0], "www");
     assert_reaches(&manager, "web", "10.77.0.1");
 
     // On the default bridge, too, and while it does not run.
@@ -422,12 +393,12 @@ fn networks_are_joined_and_left_running_and_stopped() {
     manager.kill();
     manager.start_again();
     manager.ctl(&["start", "web"]).ok();
-    assert_eq!(place(&manager, "web", "one")["address"], "10.77.0.40/24");
-    assert_eq!(place(&manager, "web", "two")["address"], "10.78.0.60/24");
+    assert_eq!(manager.place("web", "one")["address"], "10.77.0.40/24");
+    assert_eq!(manager.place("web", "two")["address"], "10.78.0.60/24");
     assert_reaches(&manager, "web", "10.78.0.2");
     assert_reaches(&manager, "plain", "10.78.0.2");
     assert_eq!(
-        network(&manager, "two")["containers"]
+        manager.network("two")["containers"]
             .as_object()
             .map(serde_json::Map::len),
         Some(3)
@@ -507,13 +478,7 @@ fn a_kill_in_between_is_put_right() {
     let mut manager = Manager::start(&sandbox);
     let image = manager.busybox();
     let at = |manager: &mut Manager, point: &str, arguments: &[&str]| {
-        manager.kill();
-        manager.set_failpoint(Some(point));
-        manager.start_again();
-        manager.ctl(arguments).refused();
-        manager.await_end();
-        manager.set_failpoint(None);
-        manager.start_again();
+        manager.die_at(point, |manager| drop(manager.ctl(arguments).refused()));
     };
     for point in ["network.recorded", "network.made"] {
         at(
@@ -522,16 +487,16 @@ fn a_kill_in_between_is_put_right() {
             &["network", "create", "--subnet", "10.77.0.0/24", "one"],
         );
         // It was on record, so it is there, whole.
-        assert_eq!(network(&manager, "one")["subnet"], "10.77.0.0/24", "{point}");
+        assert_eq!(manager.network("one")["subnet"], "10.77.0.0/24", "{point}");
         assert_eq!(bridges(&manager).len(), 2, "{point}");
         assert!(
-            rules(&manager).contains("10.77.0.0/24 leaves as the host"),
+            manager.rules().contains("10.77.0.0/24 leaves as the host"),
             "{point}"
         );
         at(&mut manager, "network.forgotten", &["network", "rm", "one"]);
         manager.ctl(&["network", "inspect", "one"]).refused();
         assert_eq!(bridges(&manager).len(), 1, "{point}");
-        assert!(!rules(&manager).contains("10.77"), "{point}");
+        assert!(!manager.rules().contains("10.77"), "{point}");
     }
     manager
         .ctl(&["network", "create", "--subnet", "10.77.0.0/24", "one"])
@@ -577,7 +542,7 @@ fn a_kill_in_between_is_put_right() {
         "disconnect.recorded",
         &["network", "disconnect", "one", "web"],
     );
-    assert_eq!(place(&manager, "web", "one"), Value::Null);
+    assert_eq!(manager.place("web", "one"), Value::Null);
     let links = exec(&manager, "web", "busybox ip link").ok();
     assert!(!links.contains("eth1"), "{links}");
     assert_tells_of(&manager, "web", "10.77.0.2", false);

@@ -230,19 +230,18 @@ fn a_volume_of_a_server_is_written_filled_survives_kills_and_waits_for_its_serve
     // A manager that is killed leaves it to its container, and to the next manager.
     manager.volume("far", ":/export");
     let count = "i=0; while :; do i=$((i + 1)); echo $i >/data/count; sleep 0.2; done";
-    manager
-        .run(&[
-            "-d",
-            "--name",
-            "counts",
-            "-v",
-            "far:/data",
-            "box:1",
-            "sh",
-            "-c",
-            count,
-        ])
-        .ok();
+    let counts = [
+        "-d",
+        "--name",
+        "counts",
+        "-v",
+        "far:/data",
+        "box:1",
+        "sh",
+        "-c",
+        count,
+    ];
+    manager.run(&counts).ok();
     manager.kill_and_start();
     let counted = || fs::read_to_string("/export/count").unwrap_or_default();
     let goes_on = |what: &str| {
@@ -282,19 +281,7 @@ fn a_volume_of_a_server_is_written_filled_survives_kills_and_waits_for_its_serve
     Server::serve();
     assert!(ending.wait().expect("the removal").success());
     assert_eq!(mounts(), 0);
-    manager
-        .run(&[
-            "-d",
-            "--name",
-            "counts",
-            "-v",
-            "far:/data",
-            "box:1",
-            "sh",
-            "-c",
-            count,
-        ])
-        .ok();
+    manager.run(&counts).ok();
     goes_on("it counts again");
     manager.ctl(&["rm", "-f", "counts"]).ok();
     for name in ["far", "near", "empty", "squashed", "missing"] {

@@ -2,7 +2,6 @@
 //! module for is tested where there is one (`hack/vm-tests manager_sublinks`).
 
 use integration::{Done, Manager, Outside, Sandbox, eventually, run};
-use serde_json::Value;
 
 const FOREVER: &[&str] = &["sleep", "3600"];
 /// Of the network on the link to the other machine, which is the router.
@@ -38,16 +37,9 @@ fn exec(manager: &Manager, container: &str, command: &str) -> Done {
     manager.ctl(&[&["exec", container, "busybox"], &*words].concat())
 }
 
-fn reaches(manager: &Manager, container: &str, address: &str, patience: &str) -> bool {
-    exec(manager, container, &format!("ping -c 1 -w {patience} {address}")).code == 0
-}
-
 #[track_caller]
 fn assert_reaches(manager: &Manager, container: &str, address: &str) {
-    assert!(
-        reaches(manager, container, address, "30"),
-        "{container} to {address}"
-    );
+    manager.assert_pings(container, "ping", address);
 }
 
 /// The links that the container itself sees, with their addresses.
@@ -61,11 +53,6 @@ fn default_route(manager: &Manager, container: &str) -> String {
     let routes = exec(manager, container, "ip route").ok();
     let default = routes.lines().find(|line| line.starts_with("default"));
     default.unwrap_or_default().trim().to_owned()
-}
-
-#[track_caller]
-fn place(manager: &Manager, container: &str, network: &str) -> Value {
-    manager.inspect(container)["networks"][network].take()
 }
 
 /// Whether this kernel has such links: a machine can be booted that does.
@@ -108,8 +95,8 @@ fn macvlan_containers_are_neighbours_of_the_hosts() {
     ];
     run_detached(&manager, &image, "db", &flags);
 
-    assert_eq!(place(&manager, "web", "lan")["address"], "192.0.2.65/24");
-    assert_eq!(place(&manager, "db", "lan")["address"], "192.0.2.70/24");
+    assert_eq!(manager.place("web", "lan")["address"], "192.0.2.65/24");
+    assert_eq!(manager.place("db", "lan")["address"], "192.0.2.70/24");
     assert!(links(&manager, "db").contains("02:00:00:00:00:70"));
     assert_eq!(default_route(&manager, "web"), "default via 192.0.2.2 dev eth0");
     // By name, and by the wire.
@@ -121,7 +108,7 @@ fn macvlan_containers_are_neighbours_of_the_hosts() {
     let known = run(outside.inside("ip").args(["neigh", "show", "192.0.2.70"])).ok();
     assert!(known.contains("02:00:00:00:00:70"), "{known}");
     // The kernel keeps the host from links on its own.
-    assert!(!reaches(&manager, "web", "192.0.2.1", "2"));
+    manager.assert_no_pings("web", "ping", "192.0.2.1");
     // Nothing of it is the host's: no link, and as with docker no port.
     let now = run(manager.inside("ip").args(["-o", "link"])).ok();
     let count = |text: &str| text.lines().count();
@@ -157,7 +144,7 @@ fn modes_keep_containers_apart() {
         run_detached(&manager, &image, name, &["--network", "private"]);
     }
     assert_reaches(&manager, "one", "192.0.2.2");
-    assert!(!reaches(&manager, "one", "two", "2"));
+    manager.assert_no_pings("one", "ping", "two");
     let refused = |flags: &[&str], why: &str| {
         let done = manager.ctl(&[&["network", "create"], flags, &["other"]].concat());
         assert!(done.code != 0 && done.stderr.contains(why), "{flags:?}: {done}");
@@ -263,13 +250,7 @@ fn a_killed_manager_leaves_links_where_they_belong() {
     let image = manager.load_busybox();
     let _outside = Outside::new(&sandbox, &manager);
     let at = |manager: &mut Manager, point: &str, arguments: &[&str]| {
-        manager.kill();
-        manager.set_failpoint(Some(point));
-        manager.start_again();
-        manager.ctl(arguments).refused();
-        manager.await_end();
-        manager.set_failpoint(None);
-        manager.start_again();
+        manager.die_at(point, |manager| drop(manager.ctl(arguments).refused()));
     };
     create_lan(&manager, "lan", &["-d", "macvlan"]);
     run_detached(&manager, &image, "web", &[]);
@@ -310,7 +291,7 @@ fn a_killed_manager_leaves_links_where_they_belong() {
             ],
         );
         eventually("the address is free on the wire", || {
-            (!reaches(&manager, "web", "192.0.2.81", "1")).then_some(())
+            (!manager.pings("web", "ping", "192.0.2.81", "1")).then_some(())
         });
         manager.ctl(&["rm", "-f", "new"]).ok();
     }
@@ -467,7 +448,7 @@ fn ipvlan_containers_have_the_hosts_mac_address() {
     let link = run(manager.inside("ip").args(["-br", "link", "show", "uplink"])).ok();
     let mac = link.split_whitespace().nth(2).expect("it has an address");
     assert!(links(&manager, "one").contains(mac));
-    assert_eq!(place(&manager, "one", "lan")["macAddress"], "");
+    assert_eq!(manager.place("one", "lan")["macAddress"], "");
     manager.ctl(&["network", "disconnect", "lan", "one"]).ok();
     assert!(!links(&manager, "one").contains("192.0.2"));
     manager.ctl(&["rm", "-f", "one", "two"]).ok();

@@ -1,6 +1,6 @@
 //! The manager ends in the middle of a load, an import or a commit: the image is there whole or not at all.
 
-use crate::failpoints::{Point, die_at, stored};
+use crate::failpoints::{Point, stored};
 use crate::{Witness, assert_no_strays, inspect};
 use integration::{Image, Layer, Manager, Sandbox, eventually};
 use std::path::Path;
@@ -44,7 +44,7 @@ fn die_everywhere(
     let before = stored(manager);
     for (point, on_record) in points {
         println!("{point}");
-        die_at(manager, point, |manager| {
+        manager.die_at(point, |manager| {
             manager.ctl(operation).refused();
         });
         assert_no_strays(manager);

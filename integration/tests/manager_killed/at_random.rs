@@ -29,8 +29,45 @@ enum Known {
     Exited,
 }
 
-struct Client<'a> {
+/// Asks whichever manager is there.
+pub(crate) struct Caller {
     socket: PathBuf,
+}
+
+impl Caller {
+    pub(crate) fn of(manager: &Manager) -> Self {
+        Self {
+            socket: manager.socket(),
+        }
+    }
+
+    pub(crate) fn ctl(&self, args: &[&str]) -> Done {
+        run(Command::new(binary("managerctl"))
+            .arg("--socket")
+            .arg(&self.socket)
+            .args(args))
+    }
+
+    /// What the manager, or the next one, tells of a thing; nothing if it says `none` of it.
+    pub(crate) fn inspect(&self, args: &[&str], none: &str) -> Option<Value> {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let done = self.ctl(args);
+            if done.code == 0 {
+                let mut all: Value = serde_json::from_str(&done.stdout).expect("inspect prints JSON");
+                return Some(all[0].take());
+            }
+            if done.stderr.contains(none) {
+                return None;
+            }
+            assert!(Instant::now() < until, "no manager answers: {done}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+struct Client<'a> {
+    caller: Caller,
     name: String,
     image: String,
     over: &'a AtomicBool,
@@ -39,32 +76,21 @@ struct Client<'a> {
 
 impl Client<'_> {
     fn ctl(&self, args: &[&str]) -> Done {
-        run(Command::new(binary("managerctl"))
-            .arg("--socket")
-            .arg(&self.socket)
-            .args(args))
+        self.caller.ctl(args)
     }
 
     /// What the manager, or the next one, says of the container.
     fn look(&self) -> Known {
-        let until = Instant::now() + DEADLINE;
-        loop {
-            let done = self.ctl(&["inspect", "--type", "container", &self.name]);
-            if done.code == 0 {
-                let all: Value = serde_json::from_str(&done.stdout).expect("inspect prints JSON");
-                return match all[0]["state"].as_str() {
-                    Some("created") => Known::Created,
-                    // Ended unasked; its policy starts it.
-                    Some("running" | "restarting") => Known::Running,
-                    Some("exited") => Known::Exited,
-                    other => panic!("{} is {other:?}", self.name),
-                };
-            }
-            if done.stderr.contains("no such container") {
-                return Known::Absent;
-            }
-            assert!(Instant::now() < until, "no manager answers: {done}");
-            thread::sleep(Duration::from_millis(5));
+        let inspect = ["inspect", "--type", "container", &self.name];
+        let Some(found) = self.caller.inspect(&inspect, "no such container") else {
+            return Known::Absent;
+        };
+        match found["state"].as_str() {
+            Some("created") => Known::Created,
+            // Ended unasked; its policy starts it.
+            Some("running" | "restarting") => Known::Running,
+            Some("exited") => Known::Exited,
+            other => panic!("{} is {other:?}", self.name),
         }
     }
 
@@ -208,7 +234,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
     let other = manager.registry().push(&other, "other:1");
     let (over, acknowledged) = (AtomicBool::new(false), AtomicU32::new(0));
     let client = |name: String, image: &str| Client {
-        socket: manager.socket(),
+        caller: Caller::of(&manager),
         name,
         image: image.to_owned(),
         over: &over,

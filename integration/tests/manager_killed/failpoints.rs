@@ -108,18 +108,6 @@ const ELSEWHERE: &[&str] = &[
     "health.probing",
 ];
 
-/// Let the manager end at a failpoint in an operation, which so gets no answer, and start the next one.
-#[track_caller]
-pub(crate) fn die_at(manager: &mut Manager, point: &str, operation: impl FnOnce(&Manager)) {
-    manager.kill();
-    manager.set_failpoint(Some(point));
-    manager.start_again();
-    operation(manager);
-    manager.await_end();
-    manager.set_failpoint(None);
-    manager.start_again();
-}
-
 #[track_caller]
 fn refused(manager: &Manager, args: &[&str]) {
     manager.ctl(args).refused();
@@ -134,7 +122,7 @@ fn a_create_is_there_whole_or_not_at_all() {
     let create = ["create", "--name", "one", &image, "echo", "made"];
     for (point, on_record) in CREATE {
         println!("{point}");
-        die_at(&mut manager, point, |manager| refused(manager, &create));
+        manager.die_at(point, |manager| refused(manager, &create));
         assert_no_strays(&manager);
         witness.assert_unharmed(&manager);
         assert_eq!(find(&manager, "one").is_some(), *on_record);
@@ -158,7 +146,7 @@ fn a_start_is_on_record_or_has_left_nothing() {
         manager
             .ctl(&["create", "--name", "one", &image, "sleep", "1000"])
             .ok();
-        die_at(&mut manager, point, |manager| refused(manager, &["start", "one"]));
+        manager.die_at(point, |manager| refused(manager, &["start", "one"]));
         assert_no_strays(&manager);
         witness.assert_unharmed(&manager);
         let state = if *on_record { "running" } else { "created" };
@@ -180,7 +168,7 @@ fn a_container_has_its_old_name_or_its_new_one() {
         manager
             .ctl(&["run", "-d", "--name", "old", &image, "sleep", "1000"])
             .ok();
-        die_at(&mut manager, point, |manager| {
+        manager.die_at(point, |manager| {
             refused(manager, &["rename", "old", "new"]);
         });
         let (name, free) = if *on_record {
@@ -205,7 +193,7 @@ fn a_restart_that_was_cut_off_has_ended_the_run_and_begun_none() {
         manager
             .ctl(&["run", "-d", rm, "--name", name, &image, "sleep", "1000"])
             .ok();
-        die_at(&mut manager, "restart.ended", |manager| {
+        manager.die_at("restart.ended", |manager| {
             refused(manager, &["restart", "-t", "0", name]);
         });
         assert_no_strays(&manager);
@@ -225,7 +213,7 @@ fn a_pause_that_was_cut_off_is_one() {
         .ctl(&["run", "-d", "--name", "one", &image, "sleep", "1000"])
         .ok();
     for (command, state) in [("pause", "paused"), ("unpause", "running")] {
-        die_at(&mut manager, "pause.asked", |manager| {
+        manager.die_at("pause.asked", |manager| {
             refused(manager, &[command, "one"]);
         });
         assert_eq!(inspect(&manager, "one")["state"], state);
@@ -253,7 +241,7 @@ fn an_exit_is_known_to_the_next_manager() {
         args.extend([image.as_str(), "sh", "-c", script]);
         manager.ctl(&args).ok();
         let go = shared.join("go");
-        die_at(&mut manager, point, |_| {
+        manager.die_at(point, |_| {
             fs::write(&go, "").expect("tell it to end");
         });
         assert_no_strays(&manager);
@@ -289,7 +277,7 @@ fn a_removal_is_whole_or_has_not_begun() {
         manager
             .ctl(&[verb, &["--name", "one", &image, "sleep", "1000"]].concat())
             .ok();
-        die_at(&mut manager, point, |manager| {
+        manager.die_at(point, |manager| {
             refused(manager, &["rm", "-f", "one"]);
         });
         assert_no_strays(&manager);
@@ -330,7 +318,7 @@ fn a_pull_is_there_whole_or_not_at_all() {
     let reference = push_other(&manager);
     for (point, on_record) in PULL {
         println!("{point}");
-        die_at(&mut manager, point, |manager| {
+        manager.die_at(point, |manager| {
             refused(manager, &["pull", &reference]);
         });
         assert_no_strays(&manager);
@@ -346,7 +334,7 @@ fn a_pull_is_there_whole_or_not_at_all() {
         let told = manager.ctl(&["run", "--rm", &reference, "cat", "/motd"]).ok();
         assert_eq!(told, "hello\n");
         if *point == PULL[0].0 {
-            die_at(&mut manager, "rmi.recorded", |manager| {
+            manager.die_at("rmi.recorded", |manager| {
                 refused(manager, &["rmi", &reference]);
             });
         } else {
@@ -368,11 +356,11 @@ fn a_tag_and_a_prune_have_not_begun_and_a_removal_goes_on() {
     let reference = push_other(&manager);
     manager.ctl(&["pull", &reference]).ok();
     let again = format!("{reference}-again");
-    die_at(&mut manager, "tag.changed", |manager| {
+    manager.die_at("tag.changed", |manager| {
         refused(manager, &["tag", &reference, &again]);
     });
     refused(&manager, &["image", "inspect", &again]);
-    die_at(&mut manager, "prune.changed", |manager| {
+    manager.die_at("prune.changed", |manager| {
         refused(manager, &["image", "prune", "--all", "--force"]);
     });
     manager.ctl(&["run", "--rm", &reference, "cat", "/motd"]).ok();
@@ -385,7 +373,7 @@ fn a_tag_and_a_prune_have_not_begun_and_a_removal_goes_on() {
     // Else the next manager would end at the failpoint before it is asked.
     await_removals();
     // It may have been answered before the first of its files was gone, or not.
-    die_at(&mut manager, "reaper.removed", |manager| {
+    manager.die_at("reaper.removed", |manager| {
         manager.ctl(&["rmi", &reference]);
     });
     refused(&manager, &["image", "inspect", &reference]);

@@ -1,12 +1,9 @@
 //! kill -9 of the manager at moments that a seed decides, while clients make networks and volumes, run containers on
 //! them, connect, disconnect, publish, prune and remove. Each client knows what was acknowledged to it.
 
-use crate::at_random::{Over, SEED, kill_at_random};
+use crate::at_random::{Caller, Over, SEED, kill_at_random};
 use crate::{DEADLINE, Witness, assert_no_strays};
-use integration::{Done, Manager, Random, Sandbox, binary, kills, run};
-use serde_json::Value;
-use std::path::PathBuf;
-use std::process::Command;
+use integration::{Done, Manager, Random, Sandbox, kills, run};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,7 +35,7 @@ const NOTHING: Known = Known {
 };
 
 struct Client<'a> {
-    socket: PathBuf,
+    caller: Caller,
     number: u64,
     image: String,
     over: &'a AtomicBool,
@@ -47,27 +44,7 @@ struct Client<'a> {
 
 impl Client<'_> {
     fn ctl(&self, args: &[&str]) -> Done {
-        run(Command::new(binary("managerctl"))
-            .arg("--socket")
-            .arg(&self.socket)
-            .args(args))
-    }
-
-    /// The answer of a manager that is there: nothing if it has no such thing.
-    fn ask(&self, args: &[&str], none: &str) -> Option<Value> {
-        let until = Instant::now() + DEADLINE;
-        loop {
-            let done = self.ctl(args);
-            if done.code == 0 {
-                let mut all: Value = serde_json::from_str(&done.stdout).expect("inspect prints JSON");
-                return Some(all[0].take());
-            }
-            if done.stderr.contains(none) {
-                return None;
-            }
-            assert!(Instant::now() < until, "no manager answers: {done}");
-            thread::sleep(Duration::from_millis(5));
-        }
+        self.caller.ctl(args)
     }
 
     fn name(&self, kind: &str) -> String {
@@ -76,15 +53,19 @@ impl Client<'_> {
 
     fn look(&self) -> Known {
         let [network, volume, container] = ["net", "vol", "on"].map(|kind| self.name(kind));
-        let found = self.ask(
+        let found = self.caller.inspect(
             &["inspect", "--type", "container", &container],
             "no such container",
         );
         let state = found.as_ref().and_then(|found| found["state"].as_str());
         Known {
-            network: self.ask(&["network", "inspect", &network], "not found").is_some(),
+            network: self
+                .caller
+                .inspect(&["network", "inspect", &network], "not found")
+                .is_some(),
             volume: self
-                .ask(&["volume", "inspect", &volume], "no such volume")
+                .caller
+                .inspect(&["volume", "inspect", &volume], "no such volume")
                 .is_some(),
             container: match state {
                 None => Container::Absent,
@@ -293,7 +274,7 @@ fn networks_volumes_and_ports_survive_kills_at_any_moment() {
     let (over, acknowledged) = (AtomicBool::new(false), AtomicU32::new(0));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| Client {
-            socket: manager.socket(),
+            caller: Caller::of(&manager),
             number,
             image: image.clone(),
             over: &over,

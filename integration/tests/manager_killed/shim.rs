@@ -1,7 +1,6 @@
 //! The shim of a container is killed: the container does not go on unwatched, its end is told, and what it had is
 //! removed, whether a manager is there or not.
 
-use crate::failpoints::die_at;
 use crate::{Witness, assert_no_strays, cgroups, inspect, is_alive, remove};
 use integration::{Manager, Sandbox, eventually};
 use nix::sys::signal::{Signal, kill};
@@ -66,7 +65,7 @@ fn a_container_ends_with_its_shim() {
     assert_ended(&manager, &container);
 
     let container = run_lost(&manager, &image);
-    die_at(&mut manager, "end.cleaned", |manager| {
+    manager.die_at("end.cleaned", |manager| {
         kill_shim(manager, &container);
     });
     assert_ended(&manager, &container);

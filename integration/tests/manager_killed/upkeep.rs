@@ -1,6 +1,5 @@
 //! Starts by the restart policy, what keeps a container down, and updates.
 
-use crate::failpoints::die_at;
 use crate::{Witness, assert_no_strays, entries, inspect, is_alive, remove};
 use integration::{Manager, Sandbox, eventually};
 use nix::sys::signal::{Signal, kill};
@@ -27,7 +26,7 @@ fn a_restart_by_policy_goes_on_with_the_next_manager() {
         let run = ["run", "-d", "--restart", "on-failure:1", "--name", "one", &image];
         manager.ctl(&[&run[..], &["sleep", "1000"]].concat()).ok();
         let pid = inspect(&manager, "one")["pid"].as_i64().expect("a pid") as i32;
-        die_at(&mut manager, point, |_| {
+        manager.die_at(point, |_| {
             kill(Pid::from_raw(pid), Signal::SIGKILL).expect("end the process");
         });
         let again = eventually("it runs again", || {
@@ -62,7 +61,7 @@ fn a_stop_between_two_runs_is_on_record_or_has_not_begun() {
         };
         await_pause(&manager);
         if held {
-            die_at(&mut manager, "stop.held", |manager| {
+            manager.die_at("stop.held", |manager| {
                 await_pause(manager);
                 manager.ctl(&["stop", "one"]).refused();
             });
@@ -110,7 +109,7 @@ fn an_end_that_somebody_asked_for_lasts_whoever_sees_it() {
         let pid = inspect(&manager, "one")["pid"].as_i64().expect("a pid") as i32;
         if when == "before" {
             // It is on record, and the signal was not sent: somebody else's end lasts.
-            die_at(&mut manager, "kill.recorded", |manager| {
+            manager.die_at("kill.recorded", |manager| {
                 manager.ctl(&["kill", "-s", "TERM", "one"]).refused();
             });
             assert_eq!(inspect(&manager, "one")["state"], "running");
@@ -199,7 +198,7 @@ fn an_update_is_carried_out_or_has_not_begun() {
         println!("{point}");
         let run = ["run", "-d", "--pids-limit", "50", "--name", "one", &image];
         manager.ctl(&[&run[..], &["sleep", "1000"]].concat()).ok();
-        die_at(&mut manager, point, |manager| {
+        manager.die_at(point, |manager| {
             manager.ctl(&["update", "--pids-limit", "60", "one"]).refused();
         });
         let limit = if on_record { 60 } else { 50 };
@@ -229,7 +228,7 @@ fn a_limit_taken_away_is_gone_with_the_next_manager() {
         println!("{point}");
         let run = ["run", "-d", "--name", "one", "--pids-limit", "50"];
         manager.ctl(&[&run[..], &[&image, "sleep", "1000"]].concat()).ok();
-        die_at(&mut manager, point, |manager| {
+        manager.die_at(point, |manager| {
             let update = ["update", "--pids-limit", "-1", "one"];
             manager.ctl(&update).refused();
         });

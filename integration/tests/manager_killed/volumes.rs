@@ -1,6 +1,6 @@
 //! Volumes, when the manager dies between a row and its folder, or in the middle of a copy.
 
-use crate::failpoints::{Point, die_at};
+use crate::failpoints::Point;
 use crate::{assert_no_strays, entries};
 use integration::{Image, Layer, Manager, Sandbox};
 use std::fs;
@@ -39,7 +39,7 @@ fn a_volume_is_there_whole_or_not_at_all() {
     let mut manager = Manager::start(&sandbox);
     for (point, on_record) in CREATE_VOLUME {
         println!("{point}");
-        die_at(&mut manager, point, |manager| {
+        manager.die_at(point, |manager| {
             manager.ctl(&["volume", "create", "data"]).refused();
         });
         assert_no_strays(&manager);
@@ -52,7 +52,7 @@ fn a_volume_is_there_whole_or_not_at_all() {
         manager.ctl(&["volume", "create", "data"]).ok();
         let file = manager.root().join("volumes/data/_data/file");
         fs::write(&file, "x").expect("write into the volume");
-        die_at(&mut manager, point, |manager| {
+        manager.die_at(point, |manager| {
             manager.ctl(&["volume", "rm", "data"]).refused();
         });
         assert_no_strays(&manager);
@@ -78,14 +78,14 @@ fn volumes_are_on_record_with_the_container_that_uses_them() {
             &image,
             "true",
         ];
-        die_at(&mut manager, point, |manager| {
+        manager.die_at(point, |manager| {
             manager.ctl(&create).refused();
         });
         assert_no_strays(&manager);
         assert_eq!(names(&manager).lines().count(), 2);
         manager.ctl(&["start", "-a", "one"]).ok();
         // The anonymous one goes in the transaction that removes the container.
-        die_at(&mut manager, "remove.recorded", |manager| {
+        manager.die_at("remove.recorded", |manager| {
             manager.ctl(&["rm", "-v", "one"]).refused();
         });
         assert_no_strays(&manager);
@@ -117,7 +117,7 @@ fn half_of_a_copy_is_never_used() {
                 "f",
             ])
             .ok();
-        die_at(&mut manager, point, |manager| {
+        manager.die_at(point, |manager| {
             manager.ctl(&["start", "one"]).refused();
         });
         assert_no_strays(&manager);

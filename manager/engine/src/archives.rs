@@ -25,7 +25,7 @@ pub(crate) async fn with_client<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let turn = TURNS.acquire().await.map_err(|_| Error::ShuttingDown)?;
-    apart("an archive", move || {
+    apart("archive", move || {
         let _turn = turn;
         work()
     })

@@ -340,17 +340,17 @@ pub(crate) async fn blocking<T: Send + 'static>(
     joined(tokio::task::spawn_blocking(work)).await
 }
 
-/// Do work that may wait for others, of `what`, on a thread of its own: those of [`blocking`] are a stock for all. It goes on
+/// Do work that may wait for others, on a thread of its own: those of [`blocking`] are a stock for all. It goes on
 /// when nobody waits for it any more.
 pub(crate) async fn apart<T: Send + 'static>(
-    what: &'static str,
+    name: &'static str,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let (tell, told) = oneshot::channel();
     std::thread::Builder::new()
-        .name(what.to_owned())
+        .name(name.to_owned())
         .spawn(move || tell.send(catch_unwind(AssertUnwindSafe(work))))
-        .map_err(Error::file("start a thread for", Path::new(what)))?;
+        .map_err(Error::file("start the thread", Path::new(name)))?;
     match told.await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => resume_unwind(panic),

@@ -62,7 +62,7 @@ pub(crate) async fn all(engine: &Arc<Inner>) -> Result<(), Error> {
         let is_mounted = in_use.contains(&volume.name);
         let of = Arc::clone(engine);
         // Its server may be away: then the volume's containers wait, and nobody else.
-        tokio::spawn(apart("a volume", move || {
+        tokio::spawn(apart("volume", move || {
             put_right(&of, &volume.name, is_mounted);
             drop(guard);
             Ok(())

@@ -262,7 +262,7 @@ async fn prepare_volume(
     if is_mapped {
         blocking(work).await
     } else {
-        apart("a volume", work).await
+        apart("volume", work).await
     }
 }
 

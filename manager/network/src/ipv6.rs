@@ -9,14 +9,20 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Error;
 
 const SETTINGS: &str = "/proc/sys/net/ipv6/conf";
 
-/// Whether this kernel has IPv6.
+/// Whether this kernel has IPv6. Once it has, it is not asked again: names below `/proc/sys/net` are looked up among
+/// those of all network namespaces, so each look is dearer by every container there is.
 pub(crate) fn is_there() -> bool {
-    Path::new(SETTINGS).exists()
+    static FOUND: AtomicBool = AtomicBool::new(false);
+    if !FOUND.load(Ordering::Relaxed) {
+        FOUND.store(Path::new(SETTINGS).exists(), Ordering::Relaxed);
+    }
+    FOUND.load(Ordering::Relaxed)
 }
 
 /// Turns it off on the link named `link` in the network namespace of the calling thread. Nothing to do on a kernel

@@ -2,7 +2,6 @@
 //! makes room.
 
 use integration::{Manager, Sandbox, eventually, run};
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::statvfs::statvfs;
 use std::fs;
 use std::io::Write as _;
@@ -149,36 +148,35 @@ fn images_can_be_removed_from_a_disk_without_a_free_block() {
     assert_eq!(manager.ctl(&["images", "-q"]).ok(), "");
 }
 
-/// Keep others from writing an `SQLite` database with a write-ahead log, until the value goes: byte 120 of its
-/// shared memory is the lock of writers (`WAL_WRITE_LOCK` in its wal.c).
-#[track_caller]
-fn hold_writers_off(database: &Path) -> fs::File {
-    let memory = database.with_extension("db-shm");
-    let file = fs::File::options()
-        .read(true)
-        .write(true)
-        .open(&memory)
-        .expect("open the database's shared memory");
-    let lock = nix::libc::flock {
-        l_type: nix::libc::F_WRLCK as i16,
-        l_whence: nix::libc::SEEK_SET as i16,
-        l_start: 120,
-        l_len: 1,
-        l_pid: 0,
-    };
-    fcntl(&file, FcntlArg::F_SETLKW(&lock)).expect("take the lock of writers");
-    file
+/// A database that nobody can write to, until the value goes: ext4 refuses what would change an immutable file, by whom
+/// ever it was opened before.
+struct Unwritable(PathBuf);
+
+impl Unwritable {
+    #[track_caller]
+    fn at(root: &Path) -> Self {
+        let journal = root.join("engine.db-wal");
+        run(Command::new("chattr").arg("+i").arg(&journal)).ok();
+        Self(journal)
+    }
+}
+
+impl Drop for Unwritable {
+    fn drop(&mut self) {
+        let _ = Command::new("chattr").arg("-i").arg(&self.0).status();
+    }
 }
 
 #[test]
 fn an_exit_that_cannot_be_recorded_is_kept_and_recorded_later() {
     let sandbox = Sandbox::new();
+    let _disk = SmallDisk::at(&sandbox.path().join("disk"), &sandbox.path().join("manager/lib"));
     let mut manager = Manager::start(&sandbox);
     let image = manager.busybox();
     start_teller(&manager, &image);
     let id = manager.ctl(&["ps", "-q", "--no-trunc"]).ok();
     let bundle = manager.state().join("bundles").join(id.trim());
-    let held = hold_writers_off(&manager.root().join("engine.db"));
+    let held = Unwritable::at(&manager.root());
     let refused = manager.ctl(&["stop", "teller"]).refused();
     assert!(refused.contains("could not be put on record"), "{refused}");
     eventually("the record fails", || {
@@ -201,13 +199,14 @@ fn an_exit_that_cannot_be_recorded_is_kept_and_recorded_later() {
 #[test]
 fn a_restart_that_fails_leaves_nobody_down_for_ever() {
     let sandbox = Sandbox::new();
+    let _disk = SmallDisk::at(&sandbox.path().join("disk"), &sandbox.path().join("manager/lib"));
     let manager = Manager::start(&sandbox);
     let image = manager.busybox();
     for (name, flags) in [("stays", &["--restart", "always"][..]), ("goes", &["--rm"])] {
         let run = [&["run", "-d", "--name", name], flags, &[&image, "sleep", "1000"]].concat();
         manager.ctl(&run).ok();
     }
-    let held = hold_writers_off(&manager.root().join("engine.db"));
+    let held = Unwritable::at(&manager.root());
     for name in ["stays", "goes"] {
         manager.ctl(&["restart", "-t", "0", name]).refused();
     }

@@ -34,7 +34,9 @@ pub(crate) fn doing(action: &'static str) -> impl Fn(rusqlite::Error) -> Error {
     move |source| Error::Database { action, source }
 }
 
-/// Open or create the database of the store at `root` and bring it to the newest version.
+/// Open or create the database of the store at `root`, for this connection alone, and bring it to the newest version.
+/// As nobody else has it, the journal's index is in memory (<https://www.sqlite.org/wal.html#noshm>): a mapped file of it
+/// would end the process by a signal on some full disks.
 pub(crate) fn open(root: &Path) -> Result<Connection, Error> {
     let path = root.join("images.db");
     let mut connection = Connection::open(&path).map_err(doing("open"))?;
@@ -42,7 +44,12 @@ pub(crate) fn open(root: &Path) -> Result<Connection, Error> {
         .busy_timeout(Duration::from_secs(10))
         .map_err(doing("open"))?;
     connection
-        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+        .execute_batch(
+            "PRAGMA locking_mode = EXCLUSIVE;
+             PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL;
+             PRAGMA foreign_keys = ON;",
+        )
         .map_err(doing("set up"))?;
     schema::migrate(&mut connection, root)?;
     Ok(connection)

@@ -118,14 +118,19 @@ pub(super) const STEPS: [&str; 9] = [
 ];
 
 /// Set the connection up and bring the schema up to date.
+///
+/// It is locked for this connection alone before the journal is looked at: then the journal's index is in memory
+/// (<https://www.sqlite.org/wal.html#noshm>). The file that it would be in is mapped, and on a full disk with blocks
+/// smaller than a page a store into it ends the process by a signal.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), Error> {
     connection
         .execute_batch(
-            "PRAGMA journal_mode = WAL;
+            "PRAGMA busy_timeout = 5000;
+             PRAGMA locking_mode = EXCLUSIVE;
+             PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL;
              PRAGMA foreign_keys = ON;
-             PRAGMA cache_size = -512;
-             PRAGMA busy_timeout = 5000;",
+             PRAGMA cache_size = -512;",
         )
         .map_err(Error::database("set the journal mode"))?;
     let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);

@@ -1,6 +1,7 @@
 //! What the database must keep.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::container::State;
@@ -60,7 +61,8 @@ async fn what_is_acknowledged_is_there_after_a_reopen() {
     let ports = vec![port(1053), port(2053), on_v6];
     let started = store.started("a1", 42, 7, By::Hand, ports.clone());
     started.await.unwrap();
-    let (_, read, _) = Store::open(&path).unwrap();
+    drop(store);
+    let (store, read, _) = Store::open(&path).unwrap();
     assert_eq!(read[0].ports, ports);
     assert_eq!(
         (read[0].state, read[0].pid, read[0].runs),
@@ -74,6 +76,7 @@ async fn what_is_acknowledged_is_there_after_a_reopen() {
         oom_killed: true,
     };
     store.exited("a1", exit, "", Next::Restart).await.unwrap();
+    drop(store);
     let (_, read, _) = Store::open(&path).unwrap();
     assert_eq!(
         (read[0].state, read[0].pid, read[0].exit),
@@ -120,6 +123,7 @@ async fn without_a_free_address_no_container_is_left() {
     }
     let error = store.insert(container("a9", "n9"), SUBNET).await.unwrap_err();
     assert!(matches!(error, Error::NoAddress(_)), "{error}");
+    drop(store);
     assert_eq!(Store::open(&path).unwrap().1.len(), 5);
 }
 
@@ -172,11 +176,14 @@ async fn binds_of_an_older_managers_containers_are_mounts() {
         ..(*old.request).clone()
     });
     store.insert(old, None).await.unwrap();
+    drop(store);
     // As the migration leaves them.
     let connection = Connection::open(&path).unwrap();
+    connection.busy_timeout(Duration::from_secs(60)).unwrap();
     connection
         .execute("UPDATE containers SET mounts = NULL", [])
         .unwrap();
+    drop(connection);
     let (_, read, _) = Store::open(&path).unwrap();
     let [mount] = &read[0].mounts[..] else { panic!() };
     assert_eq!((mount.target.as_str(), mount.read_only), ("/t", true));
@@ -280,6 +287,7 @@ async fn networks_of_an_older_manager_have_no_ipv6_and_new_ones_keep_theirs() {
     let taken = on_six("c3", Some("fd00::2")).await.unwrap_err().to_string();
     assert!(taken.contains("already in use"), "{taken}");
     on_six("c3", Some("fd00::9")).await.unwrap();
+    drop(store);
     let (_, _, networks) = Store::open(&path).unwrap();
     assert_eq!(networks.get("n2").unwrap().v6, with_v6.v6);
     for (id, address) in [("b2", "fd00::2"), ("c3", "fd00::9")] {

@@ -180,7 +180,7 @@ pub(crate) fn container(container: &Container, subnet_prefix: u8) -> v1::Contain
             .address
             .map(|address| format!("{address}/{subnet_prefix}"))
             .unwrap_or_default(),
-        network: request.network_name(),
+        network: container.network_name(),
         networks: Vec::new(),
         labels: request.labels.clone().into_iter().collect(),
         tty: request.tty,

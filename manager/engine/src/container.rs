@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use network::PublishedPort;
 
 use crate::health::Health;
-use crate::request::{CreateRequest, Mount};
+use crate::networks::default_bridge;
+use crate::request::{CreateRequest, Mount, Network};
 use crate::restart::Next;
 
 /// How a run of a container, or a process in it, ended.
@@ -67,8 +68,10 @@ pub struct Container {
     pub created_unix_nanos: i64,
     /// The last start; 0: never.
     pub started_unix_nanos: i64,
-    /// Its address on the bridge, from creation to removal.
+    /// Its address on the default bridge, from the moment it is connected to the moment it is not.
     pub address: Option<Ipv4Addr>,
+    /// With an address there: the number of its link inside, 0 is `eth0`.
+    pub bridge_slot: u32,
     /// Its ports on the host, while it runs.
     pub ports: Vec<PublishedPort>,
     /// Why the last start did not work; empty when it did.
@@ -87,6 +90,15 @@ impl Container {
     /// Is its main process alive?
     pub fn is_running(&self) -> bool {
         matches!(self.state, State::Running | State::Paused)
+    }
+
+    /// The API's name of its first network; empty if that is one that users made, or none is left.
+    pub fn network_name(&self) -> String {
+        match (self.address, self.request.network) {
+            (Some(_), _) => default_bridge::NAME.to_owned(),
+            (None, Network::Bridge) => String::new(),
+            _ => self.request.network_name(),
+        }
     }
 
     pub(crate) fn has_volumes(&self) -> bool {

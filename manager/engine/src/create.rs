@@ -144,6 +144,7 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<Prep
             created_unix_nanos: now_unix_nanos(),
             started_unix_nanos: 0,
             address: None,
+            bridge_slot: 0,
             ports: Vec::new(),
             error: String::new(),
             restarts: 0,

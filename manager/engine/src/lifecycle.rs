@@ -26,7 +26,7 @@ use crate::container::{Container, Exit, State};
 use crate::engine::{Inner, blocking};
 use crate::health::Health;
 use crate::logs::LogFolder;
-use crate::networks::{self, Joining};
+use crate::networks::{self, Joining, default_bridge};
 use crate::request::UpdateRequest;
 use crate::restart::{BackOff, Next};
 use crate::run::By;
@@ -378,14 +378,8 @@ impl Owner {
             }
             Command::Update { changes, reply } => (self.update(&changes).await, reply),
             Command::Rename { name, reply } => (self.rename(name).await, reply),
-            Command::Connect { wanted, reply } => (
-                networks::connect(&self.engine, &self.container, *wanted).await,
-                reply,
-            ),
-            Command::Disconnect { network, reply } => (
-                networks::disconnect(&self.engine, &self.container, &network).await,
-                reply,
-            ),
+            Command::Connect { wanted, reply } => (self.connect(*wanted).await, reply),
+            Command::Disconnect { network, reply } => (self.disconnect(&network).await, reply),
             Command::Remove {
                 force,
                 volumes,
@@ -469,6 +463,26 @@ impl Owner {
         let old = std::mem::replace(&mut Arc::make_mut(&mut self.container).name, name);
         self.publish();
         self.tell("rename", &[("oldName", old)]);
+        Ok(())
+    }
+
+    async fn connect(&mut self, wanted: Joining) -> Result<(), Error> {
+        if !default_bridge::is_meant(&wanted.network) {
+            return networks::connect(&self.engine, &self.container, wanted).await;
+        }
+        self.container = default_bridge::connect(&self.engine, &self.container, &wanted).await?;
+        self.publish();
+        default_bridge::follow(&self.engine, &self.container, "connect").await;
+        Ok(())
+    }
+
+    async fn disconnect(&mut self, network: &str) -> Result<(), Error> {
+        if !default_bridge::is_meant(network) {
+            return networks::disconnect(&self.engine, &self.container, network).await;
+        }
+        self.container = default_bridge::disconnect(&self.engine, &self.container).await?;
+        self.publish();
+        default_bridge::follow(&self.engine, &self.container, "disconnect").await;
         Ok(())
     }
 

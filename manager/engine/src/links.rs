@@ -74,6 +74,10 @@ pub(crate) fn resolve(engine: &Inner, request: &mut CreateRequest) -> Result<(),
 /// docker.
 pub(crate) fn of(engine: &Inner, container: &Container) -> Result<Vec<Linked>, Error> {
     let mut all = Vec::new();
+    if container.address.is_none() {
+        // It has left the bridge.
+        return Ok(all);
+    }
     for link in &container.request.links {
         let Ok(handle) = engine.containers.find(&link.id) else {
             continue;

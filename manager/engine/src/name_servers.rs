@@ -131,7 +131,13 @@ fn write(engine: &Inner, container: &Container) -> Result<(), Error> {
     }
     let joined = engine.networks.of(&container.id);
     let folder = engine.config.container(&container.id);
-    let addresses: Vec<_> = joined.iter().flat_map(Joined::addresses).collect();
+    let on_networks = joined.iter().flat_map(Joined::addresses);
+    let addresses: Vec<_> = container
+        .address
+        .into_iter()
+        .map(IpAddr::from)
+        .chain(on_networks)
+        .collect();
     etc_files::follow_hosts(&folder, &spec::hostname(container), &addresses, &[])?;
     // With what plugins have said.
     let names = &networks::cni::informed(engine, container).request.names;

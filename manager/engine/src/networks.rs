@@ -8,6 +8,7 @@
 
 mod attach;
 pub(crate) mod cni;
+pub(crate) mod default_bridge;
 mod driver;
 mod plan;
 mod prune;
@@ -42,7 +43,11 @@ const MTU: &str = "com.docker.network.driver.mtu";
 /// As a name in the domain name system.
 const ALIAS_MAX_BYTES: usize = 253;
 /// Networks that are there without anybody having made them.
-const BUILT_IN: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
+const BUILT_IN: [(&str, &str); 3] = [
+    (default_bridge::NAME, "bridge"),
+    ("host", "host"),
+    ("none", "null"),
+];
 
 /// A network as it is on record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -457,7 +462,12 @@ impl Engine {
     /// Whether a container is on a network of this name or id.
     pub(crate) fn is_on(&self, container: &crate::Container, wanted: &str) -> bool {
         let is_meant = |network: &UserNetwork| network.name == wanted || network.id.starts_with(wanted);
-        container.request.network.name() == wanted
+        let is_there = if wanted == default_bridge::NAME {
+            container.address.is_some()
+        } else {
+            container.request.network.name() == wanted
+        };
+        is_there
             || self
                 .networks_of(&container.id)
                 .iter()
@@ -499,15 +509,8 @@ impl Engine {
         }
     }
 
-    /// One that nobody made: its id is made of the root's, so that it lasts.
     fn built_in(&self, name: &str, driver: &str) -> NetworkInspection {
-        let bridge = &self.0.config.bridge;
-        // Ids are shown by their beginning, so that is the name's.
-        let of_name = name
-            .bytes()
-            .fold(String::new(), |id, byte| id + &format!("{byte:02x}"));
-        let id = of_name + &self.0.store.root_id().repeat(3);
-        let is_bridge = name == "bridge";
+        let is_bridge = name == default_bridge::NAME;
         let containers = self.list(true).into_iter().filter(|_| is_bridge);
         let member = |container: Arc<crate::Container>| {
             let address = container.address?;
@@ -520,38 +523,44 @@ impl Engine {
             Some((container.id.clone(), member))
         };
         NetworkInspection {
-            network: UserNetwork {
-                id: format!("{id:0<64.64}"),
-                name: name.to_owned(),
-                driver: driver.to_owned(),
-                subnet: is_bridge.then(|| Range::of(bridge.gateway, bridge.prefix)),
-                gateway: is_bridge.then_some(bridge.gateway),
-                ip_range: None,
-                aux_addresses: BTreeMap::new(),
-                internal: false,
-                labels: BTreeMap::new(),
-                options: BTreeMap::new(),
-                created_unix_nanos: 0,
-                v6: None,
-            },
+            network: built_in_network(&self.0, name, driver),
             members: containers.filter_map(member).collect(),
         }
     }
 }
 
-/// Networks that are built in are a container's from its making to its removal.
+/// One that nobody made: its id is made of the root's, so that it lasts.
+fn built_in_network(engine: &Inner, name: &str, driver: &str) -> UserNetwork {
+    let bridge = &engine.config.bridge;
+    // Ids are shown by their beginning, so that is the name's.
+    let of_name = name
+        .bytes()
+        .fold(String::new(), |id, byte| id + &format!("{byte:02x}"));
+    let id = of_name + &engine.store.root_id().repeat(3);
+    let is_bridge = name == default_bridge::NAME;
+    UserNetwork {
+        id: format!("{id:0<64.64}"),
+        name: name.to_owned(),
+        driver: driver.to_owned(),
+        subnet: is_bridge.then(|| Range::of(bridge.gateway, bridge.prefix)),
+        gateway: is_bridge.then_some(bridge.gateway),
+        ip_range: None,
+        aux_addresses: BTreeMap::new(),
+        internal: false,
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
+        created_unix_nanos: 0,
+        v6: None,
+    }
+}
+
+/// Having the host's network or none is a container's from its making to its removal.
 fn check_changeable(network: &str, what: &str) -> Result<(), Error> {
-    if !is_built_in(network) {
+    if !is_built_in(network) || default_bridge::is_meant(network) {
         return Ok(());
     }
-    let rule = match network {
-        "host" | "none" => format!(
-            "{what} {network}: as with docker, that is for the container's making (--network {network})"
-        ),
-        _ => format!(
-            "{what} {network}: it is not done in this version, which decides at a container's making whether it is there (--network {network}); networks made with `network create` can be connected and disconnected"
-        ),
-    };
+    let rule =
+        format!("{what} {network}: as with docker, that is for the container's making (--network {network})");
     Err(Error::invalid("network", rule))
 }
 

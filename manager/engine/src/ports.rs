@@ -68,7 +68,8 @@ impl Place {
         let id = &container.id;
         let reached6 = engine.networks.reached6(id);
         let v6 = reached6.map(|(joined, address)| (address, network::link_id(id, &joined.network)));
-        let on_bridge = container.address.map(|address| Place {
+        let by_bridge = networks::default_bridge::leads_out(engine, container);
+        let on_bridge = container.address.filter(|_| by_bridge).map(|address| Place {
             address,
             link_id: id.clone(),
             v6: v6.clone(),

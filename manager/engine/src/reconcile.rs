@@ -255,12 +255,20 @@ fn remove_links(engine: &Inner, running: &BTreeSet<String>) {
         .iter()
         .map(|link| (link.name.clone(), link.is_complete))
         .collect();
+    let on_bridge: BTreeMap<String, bool> = links
+        .iter()
+        .map(|link| (link.name.clone(), link.is_complete))
+        .collect();
     let links = links.into_iter().chain(joined).map(|link| link.name);
-    let mut owned: BTreeSet<String> = running.iter().map(|id| network::link_name(id)).collect();
+    let mut owned = BTreeSet::new();
     for id in running {
         owned.extend(networks::reconcile::links_of(engine, id));
         if let Ok(handle) = engine.containers.find(id) {
-            networks::reconcile::attach_missing(engine, &handle.snapshot().container, &there);
+            let container = handle.snapshot().container;
+            let link = network::link_name(id);
+            networks::default_bridge::attach_missing(engine, &container, on_bridge.get(&link).copied());
+            networks::reconcile::attach_missing(engine, &container, &there);
+            owned.extend(container.address.map(|_| link));
         }
     }
     for link in links.filter(|link| !owned.contains(link)) {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use network::{Endpoint, PublishedPort};
+use network::PublishedPort;
 use tracing::Instrument as _;
 
 use crate::container::{Container, now_unix_nanos};
@@ -17,7 +17,6 @@ use crate::engine::{Inner, blocking};
 use crate::joined::Joined;
 use crate::links::{self, Linked};
 use crate::member::is_of_container;
-use crate::request::Network;
 use crate::shim::{Shim, Streams};
 use crate::spec::{self, Given, layers::Layers};
 use crate::volumes::{self, Prepared};
@@ -89,7 +88,7 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
     failpoint::reach("start.created");
 
     let connecting = async {
-        connect_network(engine, container, pid).await?;
+        networks::default_bridge::attach(engine, container, pid).await?;
         networks::attach_all(engine, container, pid).await
     };
     connecting.instrument(part!("start.network")).await?;
@@ -150,7 +149,7 @@ fn write_etc(engine: &Inner, container: &Container, links: &[Linked], etc: &Path
         .and_then(|joined| engine.networks.get(&joined.network));
     let gateway = network
         // Others' gateways are not this host.
-        .filter(|network| container.address.is_none() && network.is_bridge())
+        .filter(|network| !networks::default_bridge::leads_out(engine, container) && network.is_bridge())
         .and_then(|network| network.gateway)
         .unwrap_or(engine.config.bridge.gateway);
     let hostname = spec::hostname(container);
@@ -242,22 +241,6 @@ fn streams(engine: &Inner, container: &Container, log: String) -> Streams {
         stderr: if tty { String::new() } else { log.clone() },
         stdout: log,
     }
-}
-
-async fn connect_network(engine: &Arc<Inner>, container: &Container, pid: u32) -> Result<(), Error> {
-    let Some(address) = container
-        .address
-        .filter(|_| container.request.network == Network::Bridge)
-    else {
-        return Ok(());
-    };
-    let (engine, id) = (Arc::clone(engine), container.id.clone());
-    blocking(move || {
-        let netns = network_namespace(&id, pid)?;
-        let endpoint = Endpoint::only(&id, address, netns.as_fd());
-        Ok(engine.config.bridge.attach(&endpoint)?)
-    })
-    .await
 }
 
 /// The network namespace of the container's main process.

@@ -125,9 +125,27 @@ impl Store {
         let leaving = Arc::clone(&self.leaving);
         self.write("insert a container", Room::Needed, move |connection| {
             rows::insert(connection, &container)?;
-            subnet
-                .map(|subnet| rows::allocate(connection, &container.id, subnet, &leaving.of("").v4))
-                .transpose()
+            let allocate = |subnet| rows::allocate(connection, &container.id, subnet, &leaving.of("").v4);
+            let place = subnet.map(allocate).transpose()?;
+            Ok(place.map(|(address, _)| address))
+        })
+        .await
+    }
+
+    /// Put a container on the default bridge: its address there, and the slot of its link.
+    pub(crate) async fn join_bridge(&self, id: &str, subnet: Subnet) -> Result<(Ipv4Addr, u32), Error> {
+        let (id, leaving) = (id.to_owned(), Arc::clone(&self.leaving));
+        self.write("connect a container", Room::Needed, move |connection| {
+            rows::allocate(connection, &id, subnet, &leaving.of("").v4)
+        })
+        .await
+    }
+
+    /// Take a container off the default bridge.
+    pub(crate) async fn leave_bridge(&self, id: &str) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write("disconnect a container", Room::SetAside, move |connection| {
+            rows::give_up(connection, &id)
         })
         .await
     }
@@ -143,7 +161,7 @@ impl Store {
             rows::insert(connection, &container)?;
             let join = |(network, wanted): &(Arc<UserNetwork>, Joining)| {
                 let leaving = leaving.of(&network.id);
-                networks::join(connection, &container.id, network, wanted, 0, leaving)
+                networks::join(connection, &container.id, network, wanted, leaving)
             };
             places.iter().map(join).collect()
         })
@@ -167,19 +185,18 @@ impl Store {
         .await
     }
 
-    /// Put a container on a network; its links there begin at `first_slot`.
+    /// Put a container on a network.
     pub(crate) async fn join_network(
         &self,
         container: &str,
         network: &Arc<UserNetwork>,
         wanted: Joining,
-        first_slot: u32,
     ) -> Result<Joined, Error> {
         let (container, network) = (container.to_owned(), Arc::clone(network));
         let leaving = Arc::clone(&self.leaving);
         self.write("connect a container", Room::Needed, move |connection| {
             let leaving = leaving.of(&network.id);
-            networks::join(connection, &container, &network, &wanted, first_slot, leaving)
+            networks::join(connection, &container, &network, &wanted, leaving)
         })
         .await
     }

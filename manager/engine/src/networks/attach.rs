@@ -6,7 +6,7 @@ use std::sync::Arc;
 use network::{Endpoint, PublishedPort};
 
 use super::driver::Driver;
-use super::{Joined, Joining, cni, sublink, tell};
+use super::{Joined, Joining, cni, default_bridge, sublink, tell};
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::request::Network;
@@ -24,10 +24,14 @@ impl Engine {
     /// Take a container off a network. With `force`, a container that is not there is no error.
     pub async fn disconnect_network(&self, container: &str, network: &str, force: bool) -> Result<(), Error> {
         super::check_changeable(network, "disconnect a container from")?;
-        let network = self.0.networks.find(network)?;
+        let id = if default_bridge::is_meant(network) {
+            default_bridge::NAME.to_owned()
+        } else {
+            self.0.networks.find(network)?.id.clone()
+        };
         match self.0.containers.find(container) {
             Err(Error::NoSuchContainer(_)) if force => Ok(()),
-            handle => handle?.disconnect(network.id.clone()).await,
+            handle => handle?.disconnect(id).await,
         }
     }
 }
@@ -38,24 +42,21 @@ pub(crate) async fn attach_all(engine: &Arc<Inner>, container: &Container, pid: 
     if joined.is_empty() {
         return Ok(());
     }
-    let (of, id, on_bridge) = (
-        Arc::clone(engine),
-        container.id.clone(),
-        container.address.is_some(),
-    );
+    let (of, id) = (Arc::clone(engine), container.id.clone());
+    let by_bridge = default_bridge::leads_out(engine, container);
     cni::forget_former(engine, &id).await?;
     blocking(move || {
         joined.iter().try_for_each(|joined| {
-            let ways = Ways::by(&of, &id, on_bridge, joined);
+            let ways = Ways::by(&of, &id, by_bridge, joined);
             attach(&of, &id, joined, pid, ways)
         })
     })
     .await?;
     cni::attach_missing(engine, container, pid).await?;
     // Of plugins it is known only now whether they lead out.
-    if !on_bridge && cni::has_any(engine, &container.id) {
-        let (of, id) = (Arc::clone(engine), container.id.clone());
-        blocking(move || lead_out(&of, &id, pid)).await?;
+    if !default_bridge::leads_out(engine, container) && cni::has_any(engine, &container.id) {
+        let (of, owned) = (Arc::clone(engine), container.clone());
+        blocking(move || lead_out(&of, &owned, pid)).await?;
     }
     Ok(())
 }
@@ -68,11 +69,11 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    /// Those of a container that go by this place on a network. `on_bridge`: it goes out by the default one otherwise.
-    fn by(engine: &Inner, id: &str, on_bridge: bool, joined: &Joined) -> Self {
+    /// Those of a container that go by this place on a network. `by_bridge`: it goes out by the default one.
+    fn by(engine: &Inner, id: &str, by_bridge: bool, joined: &Joined) -> Self {
         let reached6 = engine.networks.reached6(id);
         Self {
-            v4: !on_bridge && engine.networks.reached(id).as_ref() == Some(joined),
+            v4: !by_bridge && engine.networks.reached(id).as_ref() == Some(joined),
             v6: reached6.is_some_and(|(reached, _)| reached == *joined),
         }
     }
@@ -127,12 +128,8 @@ pub(super) fn detach(engine: &Inner, id: &str, joined: &Joined, pid: Option<u32>
         .detach(&network::link_id(id, &joined.network))?)
 }
 
-/// Put a container on a network: its row, then its link if it runs.
-pub(crate) async fn connect(
-    engine: &Arc<Inner>,
-    container: &Container,
-    wanted: Joining,
-) -> Result<(), Error> {
+/// Can a container be on networks besides what it was made with?
+pub(super) fn check_joins(container: &Container) -> Result<(), Error> {
     if let network @ (Network::Host | Network::None | Network::Container) = container.request.network {
         let why = format!(
             "it is on the network {}, with which there is no other",
@@ -140,22 +137,24 @@ pub(crate) async fn connect(
         );
         return Err(Error::wrong_state("connect to a network", container, why));
     }
+    Ok(())
+}
+
+/// Put a container on a network: its row, then its link if it runs.
+pub(crate) async fn connect(
+    engine: &Arc<Inner>,
+    container: &Container,
+    wanted: Joining,
+) -> Result<(), Error> {
+    check_joins(container)?;
     let network = engine.networks.find(&wanted.network)?;
     network.check_place(&wanted)?;
-    let joined = engine
-        .store
-        .join_network(
-            &container.id,
-            &network,
-            wanted,
-            u32::from(container.address.is_some()),
-        )
-        .await?;
+    let joined = engine.store.join_network(&container.id, &network, wanted).await?;
     failpoint::reach("connect.recorded");
     engine.networks.join(&container.id, joined.clone());
     if container.is_running() {
         let (of, id, pid) = (Arc::clone(engine), container.id.clone(), container.pid);
-        let ways = Ways::by(engine, &id, container.address.is_some(), &joined);
+        let ways = Ways::by(engine, &id, default_bridge::leads_out(engine, container), &joined);
         let joining = joined.clone();
         let mut attached = blocking(move || attach(&of, &id, &joining, pid, ways)).await;
         if attached.is_ok() {
@@ -194,7 +193,7 @@ pub(crate) async fn disconnect(
         let why = format!("it is not connected to network {}", network.name);
         return Err(Error::wrong_state("disconnect", container, why));
     };
-    let ways = Ways::by(engine, id, container.address.is_some(), &leaving);
+    let ways = Ways::by(engine, id, default_bridge::leads_out(engine, container), &leaving);
     let leads_to_port = |port: &PublishedPort| {
         if port.host_address.is_ipv6() {
             ways.v6
@@ -227,8 +226,8 @@ pub(crate) async fn disconnect(
     failpoint::reach("disconnect.recorded");
     engine.networks.leave(id, &network.id);
     if container.is_running() {
-        let (of, id, pid) = (Arc::clone(engine), id.clone(), container.pid);
-        if let Err(error) = blocking(move || lead_out_instead(&of, &id, pid, ways)).await {
+        let (of, owned) = (Arc::clone(engine), container.clone());
+        if let Err(error) = blocking(move || lead_out_instead(&of, &owned, ways)).await {
             tracing::error!(id = container.id, %error, "it has no default route");
         }
         if let Err(error) = name_servers::follow(engine, container).await {
@@ -265,19 +264,23 @@ fn link_again(engine: &Inner, container: &Container, joined: &Joined, ways: Ways
 }
 
 /// The ways by which it went out are gone: another network takes the place of each.
-fn lead_out_instead(engine: &Inner, id: &str, pid: u32, gone: Ways) -> Result<(), Error> {
+fn lead_out_instead(engine: &Inner, container: &Container, gone: Ways) -> Result<(), Error> {
     if gone.v4 {
-        lead_out(engine, id, pid)?;
+        lead_out(engine, container, container.pid)?;
     }
     if gone.v6 {
-        lead_out6(engine, id, pid)
+        lead_out6(engine, &container.id, container.pid)
     } else {
         Ok(())
     }
 }
 
 /// The network by which it went out is gone: another one takes its place, if there is one.
-pub(super) fn lead_out(engine: &Inner, id: &str, pid: u32) -> Result<(), Error> {
+pub(super) fn lead_out(engine: &Inner, container: &Container, pid: u32) -> Result<(), Error> {
+    let id = &container.id;
+    if default_bridge::leads_out(engine, container) {
+        return default_bridge::lead_out(engine, container, pid);
+    }
     let Some(joined) = engine.networks.reached(id) else {
         return Ok(());
     };

@@ -18,7 +18,7 @@ use std::time::Duration;
 use cni::{Attachment, CAPABILITY_IPS, CAPABILITY_MAC, CAPABILITY_PORT_MAPPINGS, List, Runner};
 use serde_json::{Map, Value, json};
 
-use super::{Joined, NetworkRequest, UserNetwork};
+use super::{Joined, NetworkRequest, UserNetwork, default_bridge};
 use crate::config::Config;
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
@@ -184,7 +184,7 @@ pub(super) async fn attach(
     if engine.networks.cni.has(id, &network.id) {
         undo_now(engine, id, Some(&network.id)).await?;
     }
-    let leads_out = container.address.is_none()
+    let leads_out = !default_bridge::leads_out(engine, container)
         && engine
             .networks
             .reached(id)

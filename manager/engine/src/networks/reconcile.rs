@@ -35,7 +35,8 @@ pub(crate) fn links_of(engine: &Inner, container: &str) -> impl Iterator<Item = 
 pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTreeMap<String, bool>) {
     let id = &container.id;
     let all = engine.networks.of(id);
-    let is_led_out = container.address.is_none() && !all.is_empty();
+    // On the default bridge from its making it was never led out by another one.
+    let may_be_led_out = !all.is_empty() || container.bridge_slot > 0;
     for joined in all {
         let link = network::link_name(&network::link_id(id, &joined.network));
         let made = match there.get(&link) {
@@ -51,7 +52,7 @@ pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTre
         tracing::warn!(id, %error, "it may be on a network that it should not be on");
     }
     // A disconnect may have ended between the row and the route, and a route that is there stays.
-    if is_led_out && let Err(error) = lead_out(engine, id, container.pid) {
+    if may_be_led_out && let Err(error) = lead_out(engine, container, container.pid) {
         tracing::error!(id, %error, "it has no default route");
     }
     if let Err(error) = lead_out6(engine, id, container.pid) {

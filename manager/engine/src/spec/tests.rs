@@ -33,6 +33,7 @@ fn built(request: CreateRequest, config: &Value) -> Value {
         created_unix_nanos: 0,
         started_unix_nanos: 0,
         address: None,
+        bridge_slot: 0,
         ports: Vec::new(),
         error: String::new(),
         restarts: 0,

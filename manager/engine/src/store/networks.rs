@@ -85,14 +85,13 @@ pub(super) fn delete(connection: &Connection, id: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Put a container on a network, with the address it wants or a free one. Its links begin at `first_slot`; addresses of
-/// `leaving` are in use though no row has them.
+/// Put a container on a network, with the address it wants or a free one; addresses of `leaving` are in use though no
+/// row has them.
 pub(super) fn join(
     connection: &Connection,
     container: &str,
     network: &UserNetwork,
     wanted: &Joining,
-    first_slot: u32,
     leaving: Leaving,
 ) -> Result<Joined, Error> {
     let is_there: bool = connection
@@ -116,7 +115,10 @@ pub(super) fn join(
     };
     let mut taken = numbers("SELECT address FROM endpoints WHERE network = ?1", &network.id)?;
     taken.extend(leaving.v4);
-    let slots = numbers("SELECT slot FROM endpoints WHERE container = ?1", container)?;
+    let slots = numbers(
+        "SELECT slot FROM endpoints WHERE container = ?1 UNION SELECT slot FROM addresses WHERE container = ?1",
+        container,
+    )?;
     let address = network.choose(wanted.address, &taken)?;
     let mut taken6 = match network.v6 {
         Some(_) => taken6(connection, &network.id)?,
@@ -128,7 +130,7 @@ pub(super) fn join(
         address,
         address6: network.choose6(wanted.address6, address, &taken6)?,
         // After all others: the first one is the one by which it is reached, for as long as it is there.
-        slot: slots.last().map_or(first_slot, |last| last + 1),
+        slot: slots.last().map_or(0, |last| last + 1),
         wanted: wanted.clone(),
     };
     let inserted = connection.execute(

@@ -22,7 +22,7 @@ pub(super) fn load(connection: &Connection) -> Result<Vec<Container>, Error> {
             .prepare(
                 "SELECT id, name, image_id, request, command, stop_signal, created_ns, state, runs, pid, started_ns,
                         exit_code, exit_ns, oom_killed, error, restarting, restarts, stopped_by_hand,
-                        update_pending, address, mounts
+                        update_pending, address, slot, mounts
                  FROM containers LEFT JOIN addresses ON container = id ORDER BY created_ns",
             )?
             .query_map([], container)?
@@ -68,6 +68,7 @@ fn container(row: &Row<'_>) -> Result<Container, rusqlite::Error> {
         created_unix_nanos: row.get("created_ns")?,
         started_unix_nanos: row.get("started_ns")?,
         address: row.get::<_, Option<u32>>("address")?.map(Ipv4Addr::from),
+        bridge_slot: row.get::<_, Option<u32>>("slot")?.unwrap_or(0),
         ports: Vec::new(),
         error: row.get("error")?,
         restarts: row.get::<_, i64>("restarts")?.unsigned_abs(),
@@ -170,13 +171,14 @@ fn name_taken(connection: &Connection, name: &str) -> Error {
     }
 }
 
-/// Give the lowest free address of `subnet` to the container; none of `leaving`, which are in use though no row has them.
+/// Give the lowest free address of `subnet` to the container, and the slot after those that it has; none of `leaving`,
+/// which are in use though no row has them.
 pub(super) fn allocate(
     connection: &Connection,
     id: &str,
     subnet: Subnet,
     leaving: &BTreeSet<u32>,
-) -> Result<Ipv4Addr, Error> {
+) -> Result<(Ipv4Addr, u32), Error> {
     let taken = || -> Result<Vec<u32>, rusqlite::Error> {
         connection
             .prepare_cached("SELECT address FROM addresses ORDER BY address")?
@@ -191,13 +193,22 @@ pub(super) fn allocate(
     }
     let address = lowest_free(subnet, &taken)
         .ok_or_else(|| Error::NoAddress(format!("{}/{}", subnet.gateway, subnet.prefix)))?;
-    connection
-        .execute(
-            "INSERT INTO addresses (address, container) VALUES (?1, ?2)",
-            params![u32::from(address), id],
+    let slot = connection
+        .prepare_cached(
+            "INSERT INTO addresses (address, container, slot)
+             VALUES (?1, ?2, (SELECT ifnull(max(slot) + 1, 0) FROM endpoints WHERE container = ?2)) RETURNING slot",
         )
+        .and_then(|mut insert| insert.query_row(params![u32::from(address), id], |row| row.get(0)))
         .map_err(Error::database("take an address"))?;
-    Ok(address)
+    Ok((address, slot))
+}
+
+/// Give a container's address up.
+pub(super) fn give_up(connection: &Connection, id: &str) -> Result<(), Error> {
+    connection
+        .execute("DELETE FROM addresses WHERE container = ?1", [id])
+        .map_err(Error::database("give an address up"))?;
+    Ok(())
 }
 
 /// The lowest address of the subnet that is neither its first, its last, the gateway, nor in `taken` (sorted).

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Step `n` brings a database from version `n` to `n + 1`.
-pub(super) const STEPS: [&str; 9] = [
+pub(super) const STEPS: [&str; 10] = [
     "
     CREATE TABLE containers (
         id          TEXT PRIMARY KEY,
@@ -114,6 +114,9 @@ pub(super) const STEPS: [&str; 9] = [
         attachment  TEXT NOT NULL,              -- as JSON: what plugins are told again to undo it
         PRIMARY KEY (container, network)
     ) STRICT, WITHOUT ROWID;
+",
+    "
+    ALTER TABLE addresses ADD COLUMN slot INTEGER NOT NULL DEFAULT 0;   -- of the link, among those of endpoints
 ",
 ];
 

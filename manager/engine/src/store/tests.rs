@@ -26,6 +26,7 @@ pub(crate) fn container(id: &str, name: &str) -> Container {
         created_unix_nanos: 1,
         started_unix_nanos: 0,
         address: None,
+        bridge_slot: 0,
         ports: Vec::new(),
         error: String::new(),
         restarts: 0,
@@ -179,7 +180,7 @@ async fn binds_of_an_older_managers_containers_are_mounts() {
     drop(store);
     // As the migration leaves them.
     let connection = Connection::open(&path).unwrap();
-    connection.busy_timeout(Duration::from_secs(60)).unwrap();
+    connection.busy_timeout(Duration::from_mins(1)).unwrap();
     connection
         .execute("UPDATE containers SET mounts = NULL", [])
         .unwrap();

@@ -1,0 +1,190 @@
+//! Containers on the default bridge: from their making, or by a connect. A place there has an address and the link's
+//! number inside, and none of what networks that users made have besides: names, an address or a MAC address of choice.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use network::{Bridge, Endpoint};
+
+use super::{Joining, built_in_network, tell};
+use crate::container::Container;
+use crate::engine::{Inner, blocking};
+use crate::run::network_namespace;
+use crate::{Error, etc_files, name_servers, spec};
+
+/// The name of the network.
+pub(crate) const NAME: &str = "bridge";
+
+pub(crate) fn is_meant(network: &str) -> bool {
+    network == NAME || network == "default"
+}
+
+/// Does a container go out by it? As with all its networks, if it has been there for longer than on any other one that
+/// leads out.
+pub(crate) fn leads_out(engine: &Inner, container: &Container) -> bool {
+    let is_first = |joined: super::Joined| joined.slot > container.bridge_slot;
+    container.address.is_some() && engine.networks.reached(&container.id).is_none_or(is_first)
+}
+
+/// Give a running container, or one that is about to run, its link.
+pub(crate) async fn attach(engine: &Arc<Inner>, container: &Container, pid: u32) -> Result<(), Error> {
+    if container.address.is_none() {
+        return Ok(());
+    }
+    let (engine, container) = (Arc::clone(engine), container.clone());
+    blocking(move || link(&engine, &container, pid)).await
+}
+
+fn link(engine: &Inner, container: &Container, pid: u32) -> Result<(), Error> {
+    let Some(address) = container.address else {
+        return Ok(());
+    };
+    let netns = network_namespace(&container.id, pid)?;
+    let endpoint = Endpoint {
+        inside: &inside(container),
+        default_route: leads_out(engine, container),
+        ..Endpoint::only(&container.id, address, netns.as_fd())
+    };
+    Ok(engine.config.bridge.attach(&endpoint)?)
+}
+
+/// Let a running container go out by it.
+pub(super) fn lead_out(engine: &Inner, container: &Container, pid: u32) -> Result<(), Error> {
+    let netns = network_namespace(&container.id, pid)?;
+    Ok(engine.config.bridge.route_by(netns.as_fd(), &inside(container))?)
+}
+
+fn inside(container: &Container) -> String {
+    format!("eth{}", container.bridge_slot)
+}
+
+/// What a connect had begun, or a disconnect, of a container that runs. `is_complete`: whether its link is; None: it has
+/// none.
+pub(crate) fn attach_missing(engine: &Inner, container: &Container, is_complete: Option<bool>) {
+    let Some(address) = container.address else {
+        return;
+    };
+    let made = || -> Result<(), Error> {
+        if is_complete == Some(false) {
+            let netns = network_namespace(&container.id, container.pid)?;
+            // One that the container set down itself has its address.
+            if Bridge::is_set_up(netns.as_fd(), &inside(container), address)? {
+                return Ok(());
+            }
+            engine.config.bridge.detach(&container.id)?;
+        }
+        if is_complete == Some(true) {
+            return Ok(());
+        }
+        link(engine, container, container.pid)
+    };
+    if let Err(error) = made() {
+        tracing::error!(id = container.id, %error, "it is not on the default bridge, where it should be");
+    }
+}
+
+/// Put a container on it: its row, then its link if it runs. Gives its place, of which the caller's copy has to tell
+/// before [`follow`].
+pub(crate) async fn connect(
+    engine: &Arc<Inner>,
+    container: &Container,
+    wanted: &Joining,
+) -> Result<Arc<Container>, Error> {
+    super::attach::check_joins(container)?;
+    let bare = Joining {
+        network: wanted.network.clone(),
+        ..Joining::default()
+    };
+    if *wanted != bare {
+        let rule = "bridge: as with docker, names and addresses of choice, and links of a place, are for networks made with `network create`";
+        return Err(Error::invalid("network", rule));
+    }
+    if container.address.is_some() {
+        return Err(Error::invalid(
+            "network",
+            "the container is on network bridge already",
+        ));
+    }
+    let (address, slot) = engine
+        .store
+        .join_bridge(&container.id, engine.config.subnet())
+        .await?;
+    failpoint::reach("connect.recorded");
+    let joined = Container {
+        address: Some(address),
+        bridge_slot: slot,
+        ..container.clone()
+    };
+    if container.is_running()
+        && let Err(error) = attach(engine, &joined, container.pid).await
+    {
+        // The first error is the one to tell.
+        let (of, id) = (Arc::clone(engine), container.id.clone());
+        let _ = blocking(move || Ok(of.config.bridge.detach(&id)?)).await;
+        engine.store.leave_bridge(&container.id).await?;
+        return Err(error);
+    }
+    Ok(Arc::new(joined))
+}
+
+/// Take a container off it: its link, then its row. Gives the container without, see [`connect`].
+pub(crate) async fn disconnect(engine: &Arc<Inner>, container: &Container) -> Result<Arc<Container>, Error> {
+    let Some(address) = container.address else {
+        let why = "it is not connected to network bridge";
+        return Err(Error::wrong_state("disconnect", container, why));
+    };
+    let has_port = |port: &network::PublishedPort| port.host_address.is_ipv4();
+    let led_out = leads_out(engine, container);
+    if container.is_running() && led_out && container.ports.iter().any(has_port) {
+        let why = "its published ports lead to it by network bridge; stop it first";
+        return Err(Error::wrong_state("disconnect", container, why));
+    }
+    if container.is_running() {
+        unlink(engine, container, address).await?;
+    }
+    failpoint::reach("disconnect.unlinked");
+    if let Err(error) = engine.store.leave_bridge(&container.id).await {
+        // The first error is the one to tell.
+        if container.is_running()
+            && let Err(error) = attach(engine, container, container.pid).await
+        {
+            tracing::error!(id = container.id, %error, "it is off a network that it should be on, until its next start");
+        }
+        return Err(error);
+    }
+    failpoint::reach("disconnect.recorded");
+    let left = Container {
+        address: None,
+        ..container.clone()
+    };
+    if container.is_running() && led_out {
+        let (of, owned) = (Arc::clone(engine), left.clone());
+        let pid = container.pid;
+        if let Err(error) = blocking(move || super::attach::lead_out(&of, &owned, pid)).await {
+            tracing::error!(id = container.id, %error, "it has no default route");
+        }
+    }
+    Ok(Arc::new(left))
+}
+
+async fn unlink(engine: &Arc<Inner>, container: &Container, address: Ipv4Addr) -> Result<(), Error> {
+    let (engine, container) = (Arc::clone(engine), container.clone());
+    blocking(move || {
+        let folder = engine.config.container(&container.id);
+        etc_files::follow_hosts(&folder, &spec::hostname(&container), &[], &[address.into()])?;
+        Ok(engine.config.bridge.detach(&container.id)?)
+    })
+    .await
+}
+
+/// What follows from a connect or a disconnect, once everybody sees the container as it is now.
+pub(crate) async fn follow(engine: &Arc<Inner>, container: &Container, action: &'static str) {
+    if container.is_running()
+        && let Err(error) = name_servers::follow(engine, container).await
+    {
+        tracing::warn!(id = container.id, %error, "its files may not tell of all its networks");
+    }
+    let network = built_in_network(engine, NAME, NAME);
+    tell(engine, action, &network, Some(&container.id));
+}

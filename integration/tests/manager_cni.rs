@@ -286,6 +286,45 @@ fn a_running_container_comes_and_goes_beside_a_bridge() {
 }
 
 #[test]
+fn a_bridge_with_a_priority_takes_the_way_out_from_plugins_and_gives_it_back() {
+    if !has_plugins() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let host = Host::start(&sandbox);
+    let manager = &host.manager;
+    let way_out = json!({"routes": [{"dst": "0.0.0.0/0"}]});
+    host.conf(
+        "side",
+        &json!([host.bridge("cni-side", "10.67.0.0/24", &way_out)]),
+    );
+    manager.ctl(&["network", "create", "-d", "cni", "side"]).ok();
+    let create = ["network", "create", "--subnet", "10.77.0.0/24", "one"];
+    manager.ctl(&create).ok();
+    host.run("web", &["--network", "side"]);
+    let default = |name: &str| {
+        let routes = host.exec(name, "ip route").ok();
+        let default = routes.lines().filter(|route| route.starts_with("default"));
+        default.map(str::trim).collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(default("web"), "default via 10.67.0.1 dev eth0");
+    let connect = ["network", "connect", "--gw-priority", "1", "one", "web"];
+    manager.ctl(&connect).ok();
+    assert_eq!(default("web"), "default via 10.77.0.1 dev eth1");
+    manager.ctl(&["network", "disconnect", "one", "web"]).ok();
+    assert_eq!(default("web"), "default via 10.67.0.1 dev eth0");
+
+    let place = "name=side,gw-priority=1";
+    let refused = manager
+        .ctl(&["run", "--network", place, &host.image, "true"])
+        .refused();
+    assert!(refused.contains("which routes there are"), "{refused}");
+    let connect = ["network", "connect", "--gw-priority", "1", "side", "web"];
+    let refused = manager.ctl(&connect).refused();
+    assert!(refused.contains("which routes there are"), "{refused}");
+}
+
+#[test]
 fn a_killed_manager_leaves_nothing_to_plugins() {
     if !has_plugins() {
         return;

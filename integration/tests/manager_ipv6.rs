@@ -302,6 +302,43 @@ fn the_way_out_moves_with_the_networks() {
 }
 
 #[test]
+fn each_family_leaves_by_the_highest_priority_that_has_it() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    create(&manager, "--subnet 10.76.0.0/24 four");
+    create(&manager, "--ipv6 --subnet 10.77.0.0/24 --subnet fd77::/64 one");
+    create(&manager, "--ipv6 --subnet 10.78.0.0/24 --subnet fd78::/64 two");
+    run_detached(
+        &manager,
+        &image,
+        "web",
+        "--network one --network name=four,gw-priority=7 --network name=two,gw-priority=3",
+    );
+    let assert_out = |manager: &Manager, v4: &str, v6: &str| {
+        let out = exec(manager, "web", "busybox ip route").ok();
+        assert!(out.contains(v4) && out.matches("default").count() == 1, "{out}");
+        let out = ways_out(manager, "web");
+        assert!(out.contains(v6) && out.lines().count() == 1, "{out}");
+    };
+    assert_out(&manager, "via 10.76.0.1 dev eth1", "via fd78::1 dev eth2");
+    manager.ctl(&["network", "disconnect", "two", "web"]).ok();
+    assert_out(&manager, "via 10.76.0.1 dev eth1", "via fd77::1 dev eth0");
+    manager
+        .ctl(&["network", "connect", "--gw-priority", "3", "two", "web"])
+        .ok();
+    assert_out(&manager, "via 10.76.0.1 dev eth1", "via fd78::1 dev eth2");
+    manager.ctl(&["network", "disconnect", "four", "web"]).ok();
+    assert_out(&manager, "via 10.78.0.1 dev eth2", "via fd78::1 dev eth2");
+    manager.ctl(&["network", "disconnect", "two", "web"]).ok();
+    manager.die_at("connect.recorded", |manager| {
+        let connect = ["network", "connect", "--gw-priority", "3", "two", "web"];
+        manager.ctl(&connect).refused();
+    });
+    assert_out(&manager, "via 10.78.0.1 dev eth1", "via fd78::1 dev eth1");
+}
+
+#[test]
 fn ports_are_published_on_both_families() {
     let sandbox = Sandbox::new();
     let mut manager = Manager::start(&sandbox);

@@ -228,6 +228,18 @@ fn a_running_container_comes_and_goes_and_leaves_by_its_first_network() {
     assert_reaches(&manager, "both", "192.0.2.2");
     assert_eq!(default_route(&manager, "both"), "default via 10.77.0.1 dev eth1");
 
+    // Its priority counts there, too.
+    manager.ctl(&["network", "disconnect", "lan", "both"]).ok();
+    let connect = ["network", "connect", "--gw-priority", "1", "lan"];
+    for name in ["both", "plain"] {
+        let before = default_route(&manager, name);
+        manager.ctl(&[&connect[..], &[name]].concat()).ok();
+        let out = default_route(&manager, name);
+        assert!(out.starts_with("default via 192.0.2.2 dev eth"), "{out}");
+        manager.ctl(&["network", "disconnect", "lan", name]).ok();
+        assert_eq!(default_route(&manager, name), before);
+    }
+
     // Who shares its network loses the link with it, so that the next run may have the address.
     run_detached(
         &manager,
@@ -270,6 +282,18 @@ fn a_killed_manager_leaves_links_where_they_belong() {
             &["network", "disconnect", "lan", "web"],
         );
         assert!(!links(&manager, "web").contains("192.0.2.80"), "{point}");
+    }
+    let before = default_route(&manager, "web");
+    for point in ["connect.recorded", "sublink.made", "sublink.named"] {
+        let connect = ["network", "connect", "--gw-priority", "1", "lan", "web"];
+        at(&mut manager, point, &connect);
+        assert!(
+            default_route(&manager, "web").contains("via 192.0.2.2"),
+            "{point}"
+        );
+        let disconnect = ["network", "disconnect", "lan", "web"];
+        at(&mut manager, "disconnect.recorded", &disconnect);
+        assert_eq!(default_route(&manager, "web"), before, "{point}");
     }
     assert_eq!(manager.inspect("web")["pid"], pid, "it has run all the time");
     for point in ["sublink.made", "start.network-connected"] {

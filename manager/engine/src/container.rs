@@ -92,6 +92,11 @@ impl Container {
         matches!(self.state, State::Running | State::Paused)
     }
 
+    /// The number of its link to the default bridge, if it is there.
+    pub(crate) fn on_bridge(&self) -> Option<u32> {
+        self.address.map(|_| self.bridge_slot)
+    }
+
     /// The API's name of its first network; empty if that is one that users made, or none is left.
     pub fn network_name(&self) -> String {
         match (self.address, self.request.network) {

@@ -17,6 +17,7 @@ mod resolve;
 mod sublink;
 mod v6;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +43,8 @@ const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const MTU: &str = "com.docker.network.driver.mtu";
 /// As a name in the domain name system.
 const ALIAS_MAX_BYTES: usize = 253;
+/// Of the default bridge, as the way out.
+const BRIDGE_PRIORITY: i64 = 0;
 /// Networks that are there without anybody having made them.
 const BUILT_IN: [(&str, &str); 3] = [
     (default_bridge::NAME, "bridge"),
@@ -95,6 +98,9 @@ pub struct Joining {
     pub mac: Option<[u8; 6]>,
     /// None: one that is free, if the network has IPv6.
     pub address6: Option<Ipv6Addr>,
+    /// Of the container's networks that have a way out, the one with the highest number is it; of equal ones the first. The
+    /// default bridge has 0.
+    pub gw_priority: i64,
 }
 
 /// A container's place on a network.
@@ -304,10 +310,16 @@ impl Networks {
         self.locked().joined.get(container).cloned().unwrap_or_default()
     }
 
-    /// By which of its networks a container goes out: the first one that has a way out.
-    pub(crate) fn reached(&self, container: &str) -> Option<Joined> {
+    /// By which of its networks that users made a container goes out. None: by none of them, or by the default bridge, where
+    /// its link has the number `on_bridge` if it is there.
+    pub(crate) fn reached(&self, container: &str, on_bridge: Option<u32>) -> Option<Joined> {
         let inside = self.locked();
-        let mut joined = inside.joined.get(container)?.iter();
+        let joined = inside.joined.get(container)?.iter();
+        let place = |priority: i64, slot: u32| (Reverse(priority), slot);
+        let joined = joined.filter(|joined| {
+            let own = place(joined.wanted.gw_priority, joined.slot);
+            on_bridge.is_none_or(|slot| own < place(BRIDGE_PRIORITY, slot))
+        });
         let is_open = |joined: &&Joined| {
             let network = inside.networks.get(&joined.network);
             // Of plugins it is known when they have made their links.
@@ -317,7 +329,7 @@ impl Networks {
             };
             network.is_some_and(|network| network.leads_out() && !is_told_not_to())
         };
-        joined.find(is_open).cloned()
+        preferred(joined.filter(is_open), |joined| joined.wanted.gw_priority).cloned()
     }
 
     pub(crate) fn join(&self, container: &str, joined: Joined) {
@@ -527,6 +539,11 @@ impl Engine {
             members: containers.filter_map(member).collect(),
         }
     }
+}
+
+/// The one with the highest priority, and of equal ones the first.
+fn preferred<T>(places: impl Iterator<Item = T>, priority: impl Fn(&T) -> i64) -> Option<T> {
+    places.min_by_key(|place| Reverse(priority(place)))
 }
 
 /// One that nobody made: its id is made of the root's, so that it lasts.

@@ -68,27 +68,25 @@ impl Place {
         let id = &container.id;
         let reached6 = engine.networks.reached6(id);
         let v6 = reached6.map(|(joined, address)| (address, network::link_id(id, &joined.network)));
-        let by_bridge = networks::default_bridge::leads_out(engine, container);
-        let on_bridge = container.address.filter(|_| by_bridge).map(|address| Place {
-            address,
-            link_id: id.clone(),
-            v6: v6.clone(),
-            by_plugin: false,
-        });
-        on_bridge.or_else(|| {
-            let joined = engine.networks.reached(id)?;
-            // As with docker, other drivers have no ports of the host: who can reach the container needs none.
-            let network = engine.networks.get(&joined.network)?;
-            // A run that has ports there got them by plugins, whatever the configuration says by now.
-            let by_plugin = !network.is_bridge()
-                && (!container.ports.is_empty() || networks::cni::publishes(engine, &network));
-            (by_plugin || network.is_bridge()).then(|| Place {
-                address: joined.address,
-                link_id: network::link_id(id, &joined.network),
-                // Plugins are asked for those of IPv4 alone.
-                v6: v6.filter(|_| !by_plugin),
-                by_plugin,
-            })
+        let Some(joined) = engine.networks.reached(id, container.on_bridge()) else {
+            return container.address.map(|address| Place {
+                address,
+                link_id: id.clone(),
+                v6,
+                by_plugin: false,
+            });
+        };
+        // As with docker, other drivers have no ports of the host: who can reach the container needs none.
+        let network = engine.networks.get(&joined.network)?;
+        // A run that has ports there got them by plugins, whatever the configuration says by now.
+        let by_plugin = !network.is_bridge()
+            && (!container.ports.is_empty() || networks::cni::publishes(engine, &network));
+        (by_plugin || network.is_bridge()).then(|| Place {
+            address: joined.address,
+            link_id: network::link_id(id, &joined.network),
+            // Plugins are asked for those of IPv4 alone.
+            v6: v6.filter(|_| !by_plugin),
+            by_plugin,
         })
     }
 }

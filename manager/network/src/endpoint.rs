@@ -38,11 +38,11 @@ pub struct Endpoint<'a> {
     pub inside: &'a str,
     /// None: the one that goes with its address.
     pub mac: Option<[u8; 6]>,
-    /// What has no better route leaves by it.
+    /// What has no better route leaves by it, and no longer by another link.
     pub default_route: bool,
     /// Its address of IPv6: free, and of the bridge's subnet; none on a bridge without IPv6.
     pub address6: Option<Ipv6Addr>,
-    /// What has no better route leaves by it, by IPv6.
+    /// The same by IPv6.
     pub default_route6: bool,
 }
 
@@ -178,7 +178,7 @@ impl Bridge {
             route::set_up(link),
         ];
         if endpoint.default_route && !self.internal {
-            changes.push(route::add_default_route(index, self.gateway));
+            changes.push(route::replacing(route::add_default_route(index, self.gateway)));
         }
         changes.extend(self.configuring6(endpoint, index)?);
         inside.change(changes)
@@ -195,7 +195,8 @@ impl Bridge {
         Ok(found.any(|found| found.index == link.index && found.address == address))
     }
 
-    /// Lets what has no better route leave the namespace `netns` by its link `inside` on this bridge.
+    /// Lets what has no better route leave the namespace `netns` by its link `inside` on this bridge, unless it has a way
+    /// already.
     pub fn route_by(&self, netns: BorrowedFd<'_>, inside: &str) -> Result<(), Error> {
         let mut route = namespace::open_route(netns)?;
         let index = route.link(inside)?.ok_or_else(|| missing(inside))?.index;

@@ -7,7 +7,7 @@ mod v6;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData,
@@ -299,6 +299,13 @@ pub(crate) fn add_default_route(index: u32, gateway: Ipv4Addr) -> Request<RouteN
         message: RouteNetlinkMessage::NewRoute(message),
         flags: NLM_F_CREATE | NLM_F_EXCL,
     }
+}
+
+/// The same route, in the place of the one that there may be to the same destination. In one step: at no instant is there
+/// none.
+pub(crate) fn replacing(mut route: Request<RouteNetlinkMessage>) -> Request<RouteNetlinkMessage> {
+    route.flags = NLM_F_CREATE | NLM_F_REPLACE;
+    route
 }
 
 fn link_named(name: &str) -> LinkMessage {

@@ -20,9 +20,11 @@ use std::os::fd::BorrowedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netlink_packet_route::RouteNetlinkMessage;
+
 use crate::bridge::delete_if_there;
 use crate::endpoint::link_name;
-use crate::netlink::Route;
+use crate::netlink::{Request, Route};
 use crate::route::{self, Link};
 use crate::subnet::{Subnet, mac_of};
 use crate::{Endpoint, Error, ipv6, namespace, owner};
@@ -189,11 +191,11 @@ impl Sublink {
         Ok(orphans.into_iter().map(|link| link.name).collect())
     }
 
-    /// Lets what has no better route leave the namespace `netns` by its link `inside`.
+    /// Lets what has no better route leave the namespace `netns` by its link `inside`, unless it has a way already.
     pub fn route_by(&self, netns: BorrowedFd<'_>, inside: &str) -> Result<(), Error> {
         let mut route = namespace::open_route(netns)?;
         let index = route.link(inside)?.ok_or_else(|| vanished(inside))?.index;
-        self.add_default_route(&mut route, index)
+        if_missing(route.change(vec![self.default_route(index)]))
     }
 
     /// The link, once it is complete.
@@ -243,17 +245,17 @@ impl Sublink {
         })
         .map_err(|error| self.explained(error))?;
         if endpoint.default_route {
-            self.add_default_route(inside, index)?;
+            inside.change(vec![route::replacing(self.default_route(index))])?;
         }
         let mark = owner::of_container(&self.owner, endpoint.link_id);
         inside.change(vec![route::set_alias(name, mark)])
     }
 
-    fn add_default_route(&self, inside: &mut Route, index: u32) -> Result<(), Error> {
-        if_missing(inside.change(vec![match self.gateway {
+    fn default_route(&self, index: u32) -> Request<RouteNetlinkMessage> {
+        match self.gateway {
             Some(gateway) => route::add_default_route(index, gateway),
             None => route::add_default_route_by(index),
-        }]))
+        }
     }
 
     fn parent_index(&self, host: &mut Route) -> Result<u32, Error> {

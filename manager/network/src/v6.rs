@@ -72,7 +72,8 @@ impl Bridge {
         }))
     }
 
-    /// Lets what has no better route leave the namespace `netns` by its link `inside` on this bridge, by IPv6.
+    /// Lets what has no better route leave the namespace `netns` by its link `inside` on this bridge, by IPv6, unless it has a
+    /// way already.
     pub fn route6_by(&self, netns: BorrowedFd<'_>, inside: &str) -> Result<(), Error> {
         let Some(v6) = self.v6 else { return Ok(()) };
         let mut route = namespace::open_route(netns)?;
@@ -194,7 +195,7 @@ impl Bridge {
         };
         let mut changes = vec![route::add_address6(index, endpoint.inside, address, subnet)];
         if endpoint.default_route6 && !self.internal {
-            changes.push(route::add_default_route6(index, v6.gateway));
+            changes.push(route::replacing(route::add_default_route6(index, v6.gateway)));
         }
         Ok(changes)
     }

@@ -28,7 +28,7 @@ pub(crate) fn wanted(
 fn joining(place: v1::NetworkPlace) -> Result<Joining, Error> {
     if let "bridge" | "default" | "host" | "none" = place.network.as_str() {
         let rule = format!(
-            "{}: addresses and aliases of one's own are supported on user defined networks only, and at a container's making it is not combined with those",
+            "{}: addresses, aliases and priorities of one's own are supported on user defined networks only, and at a container's making it is not combined with those",
             place.network
         );
         return Err(Error::Invalid {
@@ -79,6 +79,7 @@ pub(crate) fn connecting(place: v1::NetworkPlace) -> Result<Joining, Error> {
         address,
         mac,
         address6,
+        gw_priority: place.gw_priority,
     })
 }
 
@@ -100,6 +101,7 @@ pub(crate) fn place(joining: Joining) -> v1::NetworkPlace {
             .address6
             .map(|address| address.to_string())
             .unwrap_or_default(),
+        gw_priority: joining.gw_priority,
     }
 }
 
@@ -181,6 +183,7 @@ fn of_container((network, joined): (Arc<UserNetwork>, Joined), told: Option<&Tol
         address6: text(v6.map(|(v6, address)| format!("{address}/{}", v6.subnet.prefix))),
         gateway6: text(v6.map(|(v6, _)| v6.gateway.to_string())),
         links: joined.wanted.links.iter().map(ToString::to_string).collect(),
+        gw_priority: joined.wanted.gw_priority,
         aliases: joined.wanted.aliases,
         ..v1::ContainerNetwork::default()
     };

@@ -9,7 +9,7 @@ pub(crate) struct NetworkFlags {
     #[arg(
         long,
         alias = "net",
-        value_name = "NETWORK | name=NETWORK[,alias=NAME][,ip=ADDRESS][,ip6=ADDRESS][,mac-address=ADDRESS]"
+        value_name = "NETWORK | name=NETWORK[,alias=NAME][,ip=ADDRESS][,ip6=ADDRESS][,mac-address=ADDRESS][,gw-priority=N]"
     )]
     pub(crate) network: Vec<String>,
     /// Address on the first network
@@ -147,6 +147,10 @@ pub(crate) struct ConnectNetwork {
     /// A name that this container alone has for another one on the network
     #[arg(long, value_name = "CONTAINER[:ALIAS]")]
     pub(crate) link: Vec<String>,
+    /// Of the container's networks with a way out, the one with the highest priority is it, and of equal ones the first; may
+    /// be negative
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) gw_priority: i64,
     #[arg(value_name = "NETWORK")]
     pub(crate) network: String,
     #[arg(value_name = "CONTAINER")]

@@ -55,7 +55,7 @@ pub(super) fn wanted(flags: &NetworkFlags) -> Result<(String, Vec<NetworkPlace>)
     Ok((String::new(), places))
 }
 
-/// Reads `NETWORK`, or `name=NETWORK,alias=…,ip=…,ip6=…,mac-address=…`.
+/// Reads `NETWORK`, or `name=NETWORK,alias=…,ip=…,ip6=…,mac-address=…,gw-priority=…`.
 fn place(argument: &str) -> Result<NetworkPlace> {
     let mut place = NetworkPlace::default();
     if !argument.contains('=') {
@@ -69,10 +69,18 @@ fn place(argument: &str) -> Result<NetworkPlace> {
             Some(("ip", ip)) => ip.clone_into(&mut place.ip),
             Some(("ip6", ip6)) => ip6.clone_into(&mut place.ip6),
             Some(("mac-address", mac)) => mac.clone_into(&mut place.mac),
+            Some(("gw-priority", priority)) => {
+                let malformed = |_| {
+                    Failure::new(format!(
+                        "invalid gw-priority ({priority}) in --network {argument}: must be a whole number"
+                    ))
+                };
+                place.gw_priority = priority.parse().map_err(malformed)?;
+            }
             None if position == 0 => part.clone_into(&mut place.network),
             _ => {
                 return Err(Failure::new(format!(
-                    "invalid field {part:?} in --network {argument}: the fields are name, alias, ip, ip6 and mac-address"
+                    "invalid field {part:?} in --network {argument}: the fields are name, alias, ip, ip6, mac-address and gw-priority"
                 )));
             }
         }
@@ -216,8 +224,9 @@ pub(super) async fn connect(client: &Client, flags: ConnectNetwork) -> Result<u8
             aliases: flags.alias,
             links: flags.link,
             ip: flags.ip,
-            mac: String::new(),
             ip6: flags.ip6,
+            gw_priority: flags.gw_priority,
+            ..NetworkPlace::default()
         }),
     };
     let connected = client.networks().connect_container(request).await;

@@ -85,6 +85,7 @@ pub(crate) struct Place {
     aliases: Vec<String>,
     links: Vec<String>,
     link: String,
+    gw_priority: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     plugins: Option<ByPlugins>,
 }
@@ -111,6 +112,7 @@ impl From<&v1::ContainerNetwork> for Place {
             aliases: network.aliases.clone(),
             links: network.links.clone(),
             link: network.link.clone(),
+            gw_priority: network.gw_priority,
             plugins: (!network.addresses.is_empty()).then(|| ByPlugins {
                 addresses: network.addresses.clone(),
                 routes: network.routes.clone(),

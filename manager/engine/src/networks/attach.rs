@@ -6,7 +6,7 @@ use std::sync::Arc;
 use network::{Endpoint, PublishedPort};
 
 use super::driver::Driver;
-use super::{Joined, Joining, cni, default_bridge, sublink, tell};
+use super::{BRIDGE_PRIORITY, Joined, Joining, UserNetwork, cni, default_bridge, sublink, tell};
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::request::Network;
@@ -43,11 +43,11 @@ pub(crate) async fn attach_all(engine: &Arc<Inner>, container: &Container, pid: 
         return Ok(());
     }
     let (of, id) = (Arc::clone(engine), container.id.clone());
-    let by_bridge = default_bridge::leads_out(engine, container);
+    let on_bridge = container.on_bridge();
     cni::forget_former(engine, &id).await?;
     blocking(move || {
         joined.iter().try_for_each(|joined| {
-            let ways = Ways::by(&of, &id, by_bridge, joined);
+            let ways = Ways::by(&of, &id, on_bridge, joined);
             attach(&of, &id, joined, pid, ways)
         })
     })
@@ -69,13 +69,39 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    /// Those of a container that go by this place on a network. `by_bridge`: it goes out by the default one.
-    fn by(engine: &Inner, id: &str, by_bridge: bool, joined: &Joined) -> Self {
+    /// Those of a container that go by this place on a network. `on_bridge`: the number of its link to the default one, too.
+    pub(super) fn by(engine: &Inner, id: &str, on_bridge: Option<u32>, joined: &Joined) -> Self {
         let reached6 = engine.networks.reached6(id);
         Self {
-            v4: !by_bridge && engine.networks.reached(id).as_ref() == Some(joined),
+            v4: engine.networks.reached(id, on_bridge).as_ref() == Some(joined),
             v6: reached6.is_some_and(|(reached, _)| reached == *joined),
         }
+    }
+
+    /// Those that would go by a place on a network that a container does not have yet.
+    fn would_be_by(engine: &Inner, container: &Container, network: &UserNetwork, wanted: &Joining) -> Self {
+        let on_bridge = container.on_bridge();
+        let now = engine.networks.reached(&container.id, on_bridge);
+        let now = now.map(|joined| joined.wanted.gw_priority);
+        let now6 = engine.networks.reached6(&container.id);
+        let now6 = now6.map(|(joined, _)| joined.wanted.gw_priority);
+        let wins = |now: Option<i64>| now.is_none_or(|now| wanted.gw_priority > now);
+        Self {
+            v4: network.leads_out() && wins(now.or(on_bridge.map(|_| BRIDGE_PRIORITY))),
+            v6: network.v6.is_some() && !network.internal && wins(now6),
+        }
+    }
+
+    /// Do published ports of a running container lead to it by these ways?
+    fn lead_ports(self, container: &Container) -> bool {
+        let leads = |port: &PublishedPort| {
+            if port.host_address.is_ipv6() {
+                self.v6
+            } else {
+                self.v4
+            }
+        };
+        container.is_running() && container.ports.iter().any(leads)
     }
 }
 
@@ -149,12 +175,20 @@ pub(crate) async fn connect(
     check_joins(container)?;
     let network = engine.networks.find(&wanted.network)?;
     network.check_place(&wanted)?;
+    if Ways::would_be_by(engine, container, &network, &wanted).lead_ports(container) {
+        let why = format!(
+            "with this priority it would go out by network {}, and its published ports lead to it by another; stop it first, \
+             or give a lower one",
+            network.name
+        );
+        return Err(Error::wrong_state("connect to a network", container, why));
+    }
     let joined = engine.store.join_network(&container.id, &network, wanted).await?;
     failpoint::reach("connect.recorded");
     engine.networks.join(&container.id, joined.clone());
     if container.is_running() {
         let (of, id, pid) = (Arc::clone(engine), container.id.clone(), container.pid);
-        let ways = Ways::by(engine, &id, default_bridge::leads_out(engine, container), &joined);
+        let ways = Ways::by(engine, &id, container.on_bridge(), &joined);
         let joining = joined.clone();
         let mut attached = blocking(move || attach(&of, &id, &joining, pid, ways)).await;
         if attached.is_ok() {
@@ -162,6 +196,7 @@ pub(crate) async fn connect(
         }
         if let Err(error) = attached {
             engine.networks.leave(&container.id, &network.id);
+            lead_out_again(engine, container, ways).await;
             engine.store.leave_network(&container.id, &network.id).await?;
             return Err(error);
         }
@@ -193,15 +228,8 @@ pub(crate) async fn disconnect(
         let why = format!("it is not connected to network {}", network.name);
         return Err(Error::wrong_state("disconnect", container, why));
     };
-    let ways = Ways::by(engine, id, default_bridge::leads_out(engine, container), &leaving);
-    let leads_to_port = |port: &PublishedPort| {
-        if port.host_address.is_ipv6() {
-            ways.v6
-        } else {
-            ways.v4
-        }
-    };
-    if container.is_running() && container.ports.iter().any(leads_to_port) {
+    let ways = Ways::by(engine, id, container.on_bridge(), &leaving);
+    if ways.lead_ports(container) {
         let why = format!(
             "its published ports lead to it by network {}; stop it first",
             network.name
@@ -211,7 +239,13 @@ pub(crate) async fn disconnect(
     // The row goes last: until then its address is nobody else's. After a kill in between it is connected again.
     unlink(engine, container, &leaving).await?;
     failpoint::reach("disconnect.unlinked");
+    engine.networks.leave(id, &network.id);
+    // Before the row goes: after a kill in between nobody would know that a way is missing.
+    if container.is_running() {
+        lead_out_again(engine, container, ways).await;
+    }
     if let Err(error) = engine.store.leave_network(id, &network.id).await {
+        engine.networks.join(id, leaving.clone());
         let (of, owned) = (Arc::clone(engine), container.clone());
         let mut linked = blocking(move || link_again(&of, &owned, &leaving, ways)).await;
         if linked.is_ok() && container.is_running() {
@@ -224,15 +258,10 @@ pub(crate) async fn disconnect(
         return Err(error);
     }
     failpoint::reach("disconnect.recorded");
-    engine.networks.leave(id, &network.id);
-    if container.is_running() {
-        let (of, owned) = (Arc::clone(engine), container.clone());
-        if let Err(error) = blocking(move || lead_out_instead(&of, &owned, ways)).await {
-            tracing::error!(id = container.id, %error, "it has no default route");
-        }
-        if let Err(error) = name_servers::follow(engine, container).await {
-            tracing::warn!(id = container.id, %error, "its files may not tell that it has left a network");
-        }
+    if container.is_running()
+        && let Err(error) = name_servers::follow(engine, container).await
+    {
+        tracing::warn!(id = container.id, %error, "its files may not tell that it has left a network");
     }
     tell(engine, "disconnect", &network, Some(&container.id));
     Ok(())
@@ -263,33 +292,39 @@ fn link_again(engine: &Inner, container: &Container, joined: &Joined, ways: Ways
     etc_files::follow_hosts(&folder, &spec::hostname(container), &joined.addresses(), &[])
 }
 
-/// The ways by which it went out are gone: another network takes the place of each.
-fn lead_out_instead(engine: &Inner, container: &Container, gone: Ways) -> Result<(), Error> {
-    if gone.v4 {
-        lead_out(engine, container, container.pid)?;
-    }
-    if gone.v6 {
-        lead_out6(engine, &container.id, container.pid)
-    } else {
-        Ok(())
+/// The ways by which it went out are gone: what is left to it takes the place of each.
+pub(super) async fn lead_out_again(engine: &Arc<Inner>, container: &Container, gone: Ways) {
+    let (of, owned) = (Arc::clone(engine), container.clone());
+    let led = blocking(move || {
+        if gone.v4 {
+            lead_out(&of, &owned, owned.pid)?;
+        }
+        if gone.v6 {
+            lead_out6(&of, &owned.id, owned.pid)
+        } else {
+            Ok(())
+        }
+    });
+    if let Err(error) = led.await {
+        tracing::error!(id = container.id, %error, "it has no default route");
     }
 }
 
-/// The network by which it went out is gone: another one takes its place, if there is one.
+/// If it has no default route: by which of its networks it goes out now, if by any.
 pub(super) fn lead_out(engine: &Inner, container: &Container, pid: u32) -> Result<(), Error> {
     let id = &container.id;
-    if default_bridge::leads_out(engine, container) {
+    let Some(joined) = engine.networks.reached(id, container.on_bridge()) else {
         return default_bridge::lead_out(engine, container, pid);
+    };
+    let netns = || network_namespace(id, pid);
+    match engine.networks.get(&joined.network) {
+        Some(network) if network.driver == cni::CNI => lead_out_told(engine, id, pid, &joined),
+        Some(network) => {
+            let carried = network.carried(&engine.config.bridge.owner);
+            carried.route_by(netns()?.as_fd(), &joined.inside())
+        }
+        None => Ok(()),
     }
-    let Some(joined) = engine.networks.reached(id) else {
-        return Ok(());
-    };
-    let Some(network) = engine.networks.get(&joined.network) else {
-        return Ok(());
-    };
-    let netns = network_namespace(id, pid)?;
-    let carried = network.carried(&engine.config.bridge.owner);
-    carried.route_by(netns.as_fd(), &joined.inside())
 }
 
 /// The same, by IPv6.
@@ -297,10 +332,21 @@ pub(super) fn lead_out6(engine: &Inner, id: &str, pid: u32) -> Result<(), Error>
     let Some((joined, _)) = engine.networks.reached6(id) else {
         return Ok(());
     };
-    let Some(network) = engine.networks.get(&joined.network) else {
-        return Ok(());
-    };
-    let netns = network_namespace(id, pid)?;
-    let bridge = network.bridge(&engine.config.bridge.owner);
-    Ok(bridge.route6_by(netns.as_fd(), &joined.inside())?)
+    match engine.networks.get(&joined.network) {
+        Some(network) if network.driver == cni::CNI => lead_out_told(engine, id, pid, &joined),
+        Some(network) => {
+            let netns = network_namespace(id, pid)?;
+            let bridge = network.bridge(&engine.config.bridge.owner);
+            Ok(bridge.route6_by(netns.as_fd(), &joined.inside())?)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Plugins make their routes themselves, but another network may have taken their place.
+fn lead_out_told(engine: &Inner, id: &str, pid: u32, joined: &Joined) -> Result<(), Error> {
+    match engine.networks.cni.told(id, &joined.network) {
+        Some(told) => told.lead_out(network_namespace(id, pid)?.as_fd(), &joined.inside()),
+        None => Ok(()),
+    }
 }

@@ -11,14 +11,16 @@ mod pin;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cni::{Attachment, CAPABILITY_IPS, CAPABILITY_MAC, CAPABILITY_PORT_MAPPINGS, List, Runner};
+use network::{Bridge, Bridge6};
 use serde_json::{Map, Value, json};
 
-use super::{Joined, NetworkRequest, UserNetwork, default_bridge};
+use super::{Joined, NetworkRequest, UserNetwork};
 use crate::config::Config;
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
@@ -61,6 +63,38 @@ impl Told {
     /// Whether what has no better route leaves by it.
     pub(crate) fn leads_out(&self) -> bool {
         self.routes.iter().any(|route| route.prefix == 0)
+    }
+
+    /// Whom it asks that leads out, by IPv4 or by IPv6; None: it does not lead out, or by itself.
+    fn gateway(&self, is_ipv4: bool) -> Option<IpAddr> {
+        let route = self
+            .routes
+            .iter()
+            .find(|route| route.prefix == 0 && route.destination.is_ipv4() == is_ipv4)?;
+        let mut gateways = self.addresses.iter().filter_map(|ip| ip.gateway);
+        route
+            .gateway
+            .or_else(|| gateways.find(|gateway| gateway.is_ipv4() == is_ipv4))
+    }
+
+    /// Give a container the default routes back that its plugins made on its link `inside`, where it has none.
+    pub(super) fn lead_out(&self, netns: BorrowedFd<'_>, inside: &str) -> Result<(), Error> {
+        if let Some(IpAddr::V4(gateway)) = self.gateway(true) {
+            let bridge = Bridge {
+                gateway,
+                ..Bridge::default()
+            };
+            bridge.route_by(netns, inside)?;
+        }
+        if let Some(IpAddr::V6(gateway)) = self.gateway(false) {
+            let v6 = Bridge6 { gateway, prefix: 0 };
+            let bridge = Bridge {
+                v6: Some(v6),
+                ..Bridge::default()
+            };
+            bridge.route6_by(netns, inside)?;
+        }
+        Ok(())
     }
 
     /// Its first address of IPv6.
@@ -184,12 +218,8 @@ pub(super) async fn attach(
     if engine.networks.cni.has(id, &network.id) {
         undo_now(engine, id, Some(&network.id)).await?;
     }
-    let leads_out = !default_bridge::leads_out(engine, container)
-        && engine
-            .networks
-            .reached(id)
-            .as_ref()
-            .is_some_and(|first| first.network == network.id);
+    let reached = engine.networks.reached(id, container.on_bridge());
+    let leads_out = reached.is_some_and(|reached| reached.network == network.id);
     let (of, network_of, joined_of, owned) = (
         Arc::clone(engine),
         Arc::clone(network),

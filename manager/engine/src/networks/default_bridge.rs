@@ -20,11 +20,16 @@ pub(crate) fn is_meant(network: &str) -> bool {
     network == NAME || network == "default"
 }
 
-/// Does a container go out by it? As with all its networks, if it has been there for longer than on any other one that
-/// leads out.
+/// Does a container go out by it?
 pub(crate) fn leads_out(engine: &Inner, container: &Container) -> bool {
-    let is_first = |joined: super::Joined| joined.slot > container.bridge_slot;
-    container.address.is_some() && engine.networks.reached(&container.id).is_none_or(is_first)
+    let other = |on_bridge| engine.networks.reached(&container.id, on_bridge);
+    container.address.is_some() && other(container.on_bridge()).is_none()
+}
+
+/// Do published ports of a running container lead to it by the default bridge?
+fn leads_ports(engine: &Inner, container: &Container) -> bool {
+    let has_port = |port: &network::PublishedPort| port.host_address.is_ipv4();
+    container.is_running() && container.ports.iter().any(has_port) && leads_out(engine, container)
 }
 
 /// Give a running container, or one that is about to run, its link.
@@ -51,6 +56,9 @@ fn link(engine: &Inner, container: &Container, pid: u32) -> Result<(), Error> {
 
 /// Let a running container go out by it.
 pub(super) fn lead_out(engine: &Inner, container: &Container, pid: u32) -> Result<(), Error> {
+    if container.address.is_none() {
+        return Ok(());
+    }
     let netns = network_namespace(&container.id, pid)?;
     Ok(engine.config.bridge.route_by(netns.as_fd(), &inside(container))?)
 }
@@ -106,6 +114,17 @@ pub(crate) async fn connect(
             "the container is on network bridge already",
         ));
     }
+    // With a number that nobody has, as it is known only then: it counts by its priority, and after its equals.
+    let joining = Container {
+        address: Some(Ipv4Addr::UNSPECIFIED),
+        bridge_slot: u32::MAX,
+        ..container.clone()
+    };
+    if leads_ports(engine, &joining) {
+        let why =
+            "it would go out by network bridge, and its published ports lead to it by another; stop it first";
+        return Err(Error::wrong_state("connect to a network", container, why));
+    }
     let (address, slot) = engine
         .store
         .join_bridge(&container.id, engine.config.subnet())
@@ -122,6 +141,7 @@ pub(crate) async fn connect(
         // The first error is the one to tell.
         let (of, id) = (Arc::clone(engine), container.id.clone());
         let _ = blocking(move || Ok(of.config.bridge.detach(&id)?)).await;
+        lead_out_again(engine, container).await;
         engine.store.leave_bridge(&container.id).await?;
         return Err(error);
     }
@@ -134,16 +154,23 @@ pub(crate) async fn disconnect(engine: &Arc<Inner>, container: &Container) -> Re
         let why = "it is not connected to network bridge";
         return Err(Error::wrong_state("disconnect", container, why));
     };
-    let has_port = |port: &network::PublishedPort| port.host_address.is_ipv4();
-    let led_out = leads_out(engine, container);
-    if container.is_running() && led_out && container.ports.iter().any(has_port) {
+    if leads_ports(engine, container) {
         let why = "its published ports lead to it by network bridge; stop it first";
         return Err(Error::wrong_state("disconnect", container, why));
     }
+    let led_out = leads_out(engine, container);
+    let left = Container {
+        address: None,
+        ..container.clone()
+    };
     if container.is_running() {
         unlink(engine, container, address).await?;
     }
     failpoint::reach("disconnect.unlinked");
+    // Before the row goes: after a kill in between nobody would know that a way is missing.
+    if container.is_running() && led_out {
+        lead_out_again(engine, &left).await;
+    }
     if let Err(error) = engine.store.leave_bridge(&container.id).await {
         // The first error is the one to tell.
         if container.is_running()
@@ -154,18 +181,16 @@ pub(crate) async fn disconnect(engine: &Arc<Inner>, container: &Container) -> Re
         return Err(error);
     }
     failpoint::reach("disconnect.recorded");
-    let left = Container {
-        address: None,
-        ..container.clone()
-    };
-    if container.is_running() && led_out {
-        let (of, owned) = (Arc::clone(engine), left.clone());
-        let pid = container.pid;
-        if let Err(error) = blocking(move || super::attach::lead_out(&of, &owned, pid)).await {
-            tracing::error!(id = container.id, %error, "it has no default route");
-        }
-    }
     Ok(Arc::new(left))
+}
+
+/// It does not go out by the bridge: another network may have to take its place.
+async fn lead_out_again(engine: &Arc<Inner>, container: &Container) {
+    let (of, owned) = (Arc::clone(engine), container.clone());
+    let led = blocking(move || super::attach::lead_out(&of, &owned, owned.pid));
+    if let Err(error) = led.await {
+        tracing::error!(id = container.id, %error, "it has no default route");
+    }
 }
 
 async fn unlink(engine: &Arc<Inner>, container: &Container, address: Ipv4Addr) -> Result<(), Error> {

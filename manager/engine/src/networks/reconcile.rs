@@ -41,7 +41,7 @@ pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTre
         let link = network::link_name(&network::link_id(id, &joined.network));
         let made = match there.get(&link) {
             Some(true) => Ok(()),
-            None => attach(engine, id, &joined, container.pid, Ways::default()),
+            None => attach_again(engine, container, &joined),
             Some(false) => complete(engine, container, &joined),
         };
         if let Err(error) = made {
@@ -51,7 +51,7 @@ pub(crate) fn attach_missing(engine: &Inner, container: &Container, there: &BTre
     if let Err(error) = sublink::remove_strays(engine, container) {
         tracing::warn!(id, %error, "it may be on a network that it should not be on");
     }
-    // A disconnect may have ended between the row and the route, and a route that is there stays.
+    // A disconnect of an older manager may have ended between the row and the route, and a route that is there stays.
     if may_be_led_out && let Err(error) = lead_out(engine, container, container.pid) {
         tracing::error!(id, %error, "it has no default route");
     }
@@ -68,7 +68,13 @@ fn complete(engine: &Inner, container: &Container, joined: &Joined) -> Result<()
         return Ok(());
     }
     detach(engine, id, joined, Some(container.pid))?;
-    attach(engine, id, joined, container.pid, Ways::default())
+    attach_again(engine, container, joined)
+}
+
+/// With the way out, if it goes by this place: a connect that takes it from another network may have begun.
+fn attach_again(engine: &Inner, container: &Container, joined: &Joined) -> Result<(), Error> {
+    let ways = Ways::by(engine, &container.id, container.on_bridge(), joined);
+    attach(engine, &container.id, joined, container.pid, ways)
 }
 
 /// The links of containers on all bridges of this root.

@@ -9,7 +9,7 @@ use network::{Bridge, Bridge6};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{cidr, lowest};
-use super::{Joined, NetworkRequest, Networks, UserNetwork};
+use super::{Joined, NetworkRequest, Networks, UserNetwork, preferred};
 use crate::Error;
 use crate::engine::Inner;
 
@@ -172,14 +172,17 @@ impl UserNetwork {
 }
 
 impl Networks {
-    /// Where a container is reached by IPv6 from outside: its first network with IPv6 that has a way out.
+    /// Where a container is reached by IPv6 from outside, and goes out: of its networks with IPv6 that have a way out the one
+    /// with the highest priority. It may be another than that by IPv4.
     pub(crate) fn reached6(&self, container: &str) -> Option<(Joined, Ipv6Addr)> {
         let inside = self.locked();
-        inside.joined.get(container)?.iter().find_map(|joined| {
+        let open = inside.joined.get(container)?.iter().filter_map(|joined| {
             let network = inside.networks.get(&joined.network)?;
             let address = joined.address6.filter(|_| !network.internal)?;
-            Some((joined.clone(), address))
-        })
+            Some((joined, address))
+        });
+        preferred(open, |(joined, _)| joined.wanted.gw_priority)
+            .map(|(joined, address)| (joined.clone(), address))
     }
 }
 

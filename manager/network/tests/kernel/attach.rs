@@ -90,23 +90,36 @@ fn a_container_whose_configuration_is_refused_leaves_nothing() {
     let (host, bridge) = host_with_bridge();
     let container = Namespace::new();
     let (host_links, container_links) = (host.links(), container.links());
-    // A default route that is there already, of the same metric: the last request is the one refused.
-    container.add_link("other");
-    container.command("ip route add default dev other");
+    // A gateway that cannot be reached: the last request is the one refused.
+    container.command("ip route add unreachable 172.30.0.1/32 scope link");
     let error = host
         .attach(&bridge, &id(1), ADDRESS, &container)
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with("add the default route via 172.30.0.1: File exists"),
+        error.starts_with("add the default route via 172.30.0.1: No route to host"),
         "{error}"
     );
     assert_eq!(host.links(), host_links);
-    container.command("ip link delete other");
     assert_eq!(container.links(), container_links);
+    container.command("ip route delete unreachable 172.30.0.1/32");
     assert_eq!(host.run(|| bridge.attached()).unwrap(), []);
 
     host.attach(&bridge, &id(1), ADDRESS, &container).unwrap();
+}
+
+#[test]
+fn a_link_that_is_to_lead_out_takes_the_place_of_the_one_that_did() {
+    let (host, bridge) = host_with_bridge();
+    let container = Namespace::new();
+    container.add_link("other");
+    container.command("ip route add default dev other");
+    host.attach(&bridge, &id(1), ADDRESS, &container).unwrap();
+    let routes = container.json("ip -j route show default");
+    let routes = routes.as_array().unwrap();
+    assert_eq!(routes.len(), 1, "{routes:?}");
+    assert_eq!(routes[0]["dev"], "eth0");
+    assert_eq!(routes[0]["gateway"], "172.30.0.1");
 }
 
 #[test]

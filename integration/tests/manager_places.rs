@@ -1,0 +1,183 @@
+//! What a container's place on a network has of its own: its priority as the way out.
+
+use integration::{Done, Manager, Sandbox, run};
+use serde_json::Value;
+
+const FOREVER: &[&str] = &["sleep", "3600"];
+
+#[track_caller]
+fn ctl(manager: &Manager, command: &str) -> Done {
+    let words: Vec<_> = command.split(' ').collect();
+    manager.ctl(&words)
+}
+
+#[track_caller]
+fn run_detached(manager: &Manager, image: &str, name: &str, flags: &str) {
+    let flags: Vec<_> = flags.split(' ').collect();
+    let arguments = [&["run", "-d", "--name", name], &*flags, &[image], FOREVER].concat();
+    manager.ctl(&arguments).ok();
+}
+
+/// What the container goes out by: all its default routes.
+#[track_caller]
+fn way_out(manager: &Manager, container: &str) -> String {
+    let routes = ctl(manager, &format!("exec {container} busybox ip route")).ok();
+    let default = routes.lines().filter(|route| route.starts_with("default"));
+    default.map(str::trim).collect::<Vec<_>>().join("; ")
+}
+
+/// Networks 10.77.0.0/24 and so on.
+fn create_networks(manager: &Manager, names: &[&str]) {
+    for (name, number) in names.iter().zip(77..) {
+        ctl(
+            manager,
+            &format!("network create --subnet 10.{number}.0.0/24 {name}"),
+        )
+        .ok();
+    }
+}
+
+#[test]
+fn the_network_with_the_highest_priority_is_the_way_out() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    create_networks(&manager, &["one", "two", "three"]);
+    ctl(&manager, "network create --internal inner").ok();
+    run_detached(
+        &manager,
+        &image,
+        "web",
+        "--network one --network name=two,gw-priority=5 --network name=inner,gw-priority=9",
+    );
+    // A network without a way out is none, whatever its priority.
+    let by_two = "default via 10.78.0.1 dev eth1";
+    assert_eq!(way_out(&manager, "web"), by_two);
+    let priority = |manager: &Manager, network: &str| manager.place("web", network)["gwPriority"].take();
+    assert_eq!(priority(&manager, "one"), 0);
+    assert_eq!(priority(&manager, "two"), 5);
+
+    // One that is equal comes after those that were there.
+    ctl(&manager, "network connect --gw-priority 5 three web").ok();
+    assert_eq!(way_out(&manager, "web"), by_two);
+    ctl(&manager, "network disconnect three web").ok();
+    assert_eq!(way_out(&manager, "web"), by_two);
+    ctl(&manager, "network connect --gw-priority 10 three web").ok();
+    let by_three = "default via 10.79.0.1 dev eth3";
+    assert_eq!(way_out(&manager, "web"), by_three);
+    manager.assert_pings("web", "ping", "10.78.0.1");
+
+    manager.kill();
+    manager.start_again();
+    assert_eq!(way_out(&manager, "web"), by_three);
+    ctl(&manager, "restart -t 0 web").ok();
+    assert_eq!(way_out(&manager, "web"), by_three);
+    assert_eq!(priority(&manager, "three"), 10);
+    ctl(&manager, "network disconnect three web").ok();
+    assert_eq!(way_out(&manager, "web"), by_two);
+    ctl(&manager, "network disconnect two web").ok();
+    assert_eq!(way_out(&manager, "web"), "default via 10.77.0.1 dev eth0");
+    ctl(&manager, "network connect --gw-priority=-1 two web").ok();
+    assert_eq!(way_out(&manager, "web"), "default via 10.77.0.1 dev eth0");
+    ctl(&manager, "network disconnect one web").ok();
+    assert!(way_out(&manager, "web").starts_with("default via 10.78.0.1"));
+
+    let refused = ctl(
+        &manager,
+        &format!("run --network name=one,gw-priority=a {image} true"),
+    )
+    .refused();
+    assert!(refused.contains("gw-priority (a)"), "{refused}");
+}
+
+#[test]
+fn the_default_bridge_is_the_way_out_unless_another_has_a_priority() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    create_networks(&manager, &["one", "two"]);
+    run_detached(&manager, &image, "web", "--network bridge");
+    let by_bridge = way_out(&manager, "web");
+    assert!(by_bridge.ends_with("dev eth0"), "{by_bridge}");
+    ctl(&manager, "network connect one web").ok();
+    assert_eq!(way_out(&manager, "web"), by_bridge);
+    ctl(&manager, "network connect --gw-priority 1 two web").ok();
+    let by_two = "default via 10.78.0.1 dev eth2";
+    assert_eq!(way_out(&manager, "web"), by_two);
+    ctl(&manager, "restart -t 0 web").ok();
+    assert_eq!(way_out(&manager, "web"), by_two);
+    manager.kill();
+    manager.start_again();
+    assert_eq!(way_out(&manager, "web"), by_two);
+    ctl(&manager, "network disconnect two web").ok();
+    assert_eq!(way_out(&manager, "web"), by_bridge);
+}
+
+#[test]
+fn published_ports_follow_the_way_out_at_the_next_start() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    create_networks(&manager, &["one", "two"]);
+    run_detached(&manager, &image, "web", "-p 8080:80 --network one");
+    let refused = ctl(&manager, "network connect --gw-priority 1 two web").refused();
+    assert!(
+        refused.contains("published ports") && refused.contains("stop it"),
+        "{refused}"
+    );
+    assert_eq!(manager.place("web", "two"), Value::Null);
+    assert_eq!(way_out(&manager, "web"), "default via 10.77.0.1 dev eth0");
+    assert!(manager.rules().contains("10.77.0.2 . 80"), "{}", manager.rules());
+    ctl(&manager, "stop -t 0 web").ok();
+    ctl(&manager, "network connect --gw-priority 1 two web").ok();
+    ctl(&manager, "start web").ok();
+    assert_eq!(way_out(&manager, "web"), "default via 10.78.0.1 dev eth1");
+    assert!(manager.rules().contains("10.78.0.2 . 80"), "{}", manager.rules());
+}
+
+/// Whatever is on record holds, and nothing else does.
+#[test]
+fn a_kill_in_between_leaves_the_way_out_that_is_on_record() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    create_networks(&manager, &["one", "two"]);
+    let at = |manager: &mut Manager, point: &str, command: &str| {
+        manager.die_at(point, |manager| drop(ctl(manager, command).refused()));
+    };
+    for (name, flags, before) in [
+        ("plain", "--network bridge", "default via 172.30.0.1 dev eth0"),
+        ("web", "--network one", "default via 10.77.0.1 dev eth0"),
+    ] {
+        run_detached(&manager, &image, name, flags);
+        assert_eq!(way_out(&manager, name), before);
+        let by_two = "default via 10.78.0.1 dev eth1";
+        at(
+            &mut manager,
+            "connect.recorded",
+            &format!("network connect --gw-priority 3 two {name}"),
+        );
+        assert_eq!(way_out(&manager, name), by_two);
+        at(
+            &mut manager,
+            "disconnect.unlinked",
+            &format!("network disconnect two {name}"),
+        );
+        assert_eq!(way_out(&manager, name), by_two);
+        at(
+            &mut manager,
+            "disconnect.recorded",
+            &format!("network disconnect two {name}"),
+        );
+        assert_eq!(way_out(&manager, name), before);
+
+        // A route that the container made itself is its own.
+        let pid = manager.inspect(name)["pid"].take();
+        let netns = format!("--net=/proc/{pid}/ns/net");
+        let own = ["ip", "route", "replace", "default", "dev", "eth0"];
+        run(std::process::Command::new("nsenter").arg(&netns).args(own)).ok();
+        manager.kill();
+        manager.start_again();
+        assert_eq!(way_out(&manager, name), "default dev eth0 scope link");
+    }
+}

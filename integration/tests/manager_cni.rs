@@ -314,6 +314,17 @@ fn a_bridge_with_a_priority_takes_the_way_out_from_plugins_and_gives_it_back() {
     manager.ctl(&["network", "disconnect", "one", "web"]).ok();
     assert_eq!(default("web"), "default via 10.67.0.1 dev eth0");
 
+    let place = "name=side,driver-opt=com.docker.network.endpoint.ifname=wan";
+    host.run("named", &["--network", place]);
+    assert_eq!(default("named"), "default via 10.67.0.1 dev wan");
+    assert_eq!(host.place("named", "side")["link"], "wan");
+    let place =
+        "name=side,driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1";
+    let refused = manager
+        .ctl(&["run", "--network", place, &host.image, "true"])
+        .refused();
+    assert!(refused.contains("the plugin tuning"), "{refused}");
+
     let place = "name=side,gw-priority=1";
     let refused = manager
         .ctl(&["run", "--network", place, &host.image, "true"])

@@ -339,6 +339,25 @@ fn each_family_leaves_by_the_highest_priority_that_has_it() {
 }
 
 #[test]
+fn settings_of_a_link_go_over_those_that_all_have() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    create(&manager, "--ipv6 --subnet 10.77.0.0/24 --subnet fd77::/64 one");
+    let option = "com.docker.network.endpoint.sysctls=net.ipv6.conf.IFNAME.accept_ra=1";
+    run_detached(&manager, &image, "plain", "--network one");
+    run_detached(
+        &manager,
+        &image,
+        "web",
+        &format!("--network name=one,driver-opt={option}"),
+    );
+    let accepts = |name: &str| exec(&manager, name, "cat /proc/sys/net/ipv6/conf/eth0/accept_ra").ok();
+    assert_eq!((accepts("plain").trim(), accepts("web").trim()), ("0", "1"));
+    assert_reaches(&manager, "web", "fd77::1");
+}
+
+#[test]
 fn ports_are_published_on_both_families() {
     let sandbox = Sandbox::new();
     let mut manager = Manager::start(&sandbox);

@@ -181,3 +181,155 @@ fn a_kill_in_between_leaves_the_way_out_that_is_on_record() {
         assert_eq!(way_out(&manager, name), "default dev eth0 scope link");
     }
 }
+
+const IFNAME: &str = "com.docker.network.endpoint.ifname";
+const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+
+#[track_caller]
+fn setting(manager: &Manager, container: &str, path: &str) -> String {
+    let read = ctl(manager, &format!("exec {container} cat /proc/sys/net/{path}"));
+    read.ok().trim().to_owned()
+}
+
+#[track_caller]
+fn has_link(manager: &Manager, container: &str, name: &str) -> bool {
+    ctl(manager, &format!("exec {container} busybox ip link"))
+        .ok()
+        .contains(&format!(" {name}@"))
+}
+
+#[test]
+fn a_link_has_the_name_and_the_settings_that_were_asked_for() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    create_networks(&manager, &["one", "two", "three", "four"]);
+    let sysctls = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.neigh.IFNAME.gc_stale_time=33";
+    run_detached(
+        &manager,
+        &image,
+        "web",
+        &format!(
+            "--network one --network name=two,driver-opt={IFNAME}=wan,\"driver-opt={SYSCTLS}={sysctls}\""
+        ),
+    );
+    let assert_is = |manager: &Manager| {
+        for (path, value) in [
+            ("ipv4/conf/wan/log_martians", "1"),
+            ("ipv4/neigh/wan/gc_stale_time", "33"),
+            ("ipv4/conf/eth0/log_martians", "0"),
+        ] {
+            assert_eq!(setting(manager, "web", path), value, "{path}");
+        }
+        let place = manager.place("web", "two");
+        assert_eq!(place["link"], "wan");
+        assert_eq!(place["driverOpts"][IFNAME], "wan");
+        assert_eq!(place["driverOpts"][SYSCTLS], sysctls);
+        manager.assert_pings("web", "ping", "10.78.0.1");
+    };
+    assert_is(&manager);
+
+    // A number that a user gave away is nobody else's.
+    ctl(
+        &manager,
+        &format!("network connect --driver-opt {IFNAME}=eth3 three web"),
+    )
+    .ok();
+    ctl(&manager, "network connect four web").ok();
+    assert_eq!(manager.place("web", "three")["link"], "eth3");
+    assert_eq!(manager.place("web", "four")["link"], "eth4");
+    manager.assert_pings("web", "ping", "10.80.0.1");
+
+    manager.kill();
+    manager.start_again();
+    ctl(&manager, "restart -t 0 web").ok();
+    assert_is(&manager);
+    assert!(has_link(&manager, "web", "eth3") && has_link(&manager, "web", "eth4"));
+    ctl(&manager, "network disconnect two web").ok();
+    assert!(!has_link(&manager, "web", "wan"));
+}
+
+#[test]
+fn options_that_a_place_cannot_have_are_refused_and_leave_nothing() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    create_networks(&manager, &["one", "two"]);
+    run_detached(&manager, &image, "web", "--network one");
+    for (option, reason) in [
+        (
+            format!("{IFNAME}=eth0"),
+            "another link of the container has this name",
+        ),
+        (format!("{IFNAME}=lo"), "is no name for a container's link"),
+        (format!("{IFNAME}=a/b"), "is no name for a container's link"),
+        (
+            format!("{IFNAME}=sixteen-letters-"),
+            "is no name for a container's link",
+        ),
+        (
+            "com.example.speed=9".to_owned(),
+            "\"com.example.speed\" is not done",
+        ),
+        (
+            format!("{SYSCTLS}=net.ipv4.conf.eth0.log_martians=1"),
+            "unrecognised network interface sysctl",
+        ),
+        (
+            format!("{SYSCTLS}=net.ipv4.conf.IFNAME./../all/forwarding=1"),
+            "unrecognised network interface sysctl",
+        ),
+        // What is none is known to the kernel alone.
+        (
+            format!("{SYSCTLS}=net.ipv4.conf.IFNAME.no_such=1"),
+            "/proc/sys/net/ipv4/conf/eth1/no_such",
+        ),
+        (
+            format!("{SYSCTLS}=net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.conf.IFNAME.rp_filter=0"),
+            "in quotes",
+        ),
+    ] {
+        let refused = ctl(
+            &manager,
+            &format!("network connect --driver-opt {option} two web"),
+        )
+        .refused();
+        assert!(refused.contains(reason), "{option}: {refused}");
+        assert_eq!(manager.place("web", "two"), Value::Null, "{option}");
+        assert!(!has_link(&manager, "web", "eth1"), "{option}");
+        let run = format!("run --network one --network name=two,driver-opt={option} {image} true");
+        ctl(&manager, &run).refused();
+    }
+    let named = ctl(
+        &manager,
+        &format!("run --network name=bridge,driver-opt={IFNAME}=a {image} true"),
+    );
+    assert!(named.refused().contains("user defined networks only"));
+    ctl(&manager, "network connect two web").ok();
+    assert_eq!(manager.place("web", "two")["link"], "eth1");
+}
+
+#[test]
+fn a_kill_in_between_leaves_a_link_with_its_name_and_settings() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    create_networks(&manager, &["one", "two"]);
+    run_detached(&manager, &image, "web", "--network one");
+    let sysctl = "net.ipv4.conf.IFNAME.log_martians=1";
+    let connect =
+        format!("network connect --driver-opt {IFNAME}=wan --driver-opt {SYSCTLS}={sysctl} two web");
+    manager.die_at("connect.recorded", |manager| {
+        ctl(manager, &connect).refused();
+    });
+    assert_eq!(setting(&manager, "web", "ipv4/conf/wan/log_martians"), "1");
+    manager.assert_pings("web", "ping", "10.78.0.1");
+    manager.die_at("disconnect.unlinked", |manager| {
+        ctl(manager, "network disconnect two web").refused();
+    });
+    assert_eq!(setting(&manager, "web", "ipv4/conf/wan/log_martians"), "1");
+    manager.die_at("disconnect.recorded", |manager| {
+        ctl(manager, "network disconnect two web").refused();
+    });
+    assert!(!has_link(&manager, "web", "wan"));
+}

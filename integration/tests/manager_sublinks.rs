@@ -296,6 +296,22 @@ fn a_killed_manager_leaves_links_where_they_belong() {
         assert_eq!(default_route(&manager, "web"), before, "{point}");
     }
     assert_eq!(manager.inspect("web")["pid"], pid, "it has run all the time");
+    // With the name and the settings that were asked for.
+    for point in ["sublink.made", "sublink.named"] {
+        let name = "com.docker.network.endpoint.ifname=wan";
+        let sysctl = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1";
+        let options = ["--driver-opt", name, "--driver-opt", sysctl];
+        at(
+            &mut manager,
+            point,
+            &[&["network", "connect"], &options[..], &["lan", "web"]].concat(),
+        );
+        let setting = exec(&manager, "web", "cat /proc/sys/net/ipv4/conf/wan/log_martians").ok();
+        assert_eq!(setting.trim(), "1", "{point}");
+        assert_reaches(&manager, "web", "192.0.2.2");
+        manager.ctl(&["network", "disconnect", "lan", "web"]).ok();
+        assert!(!links(&manager, "web").contains("wan"), "{point}");
+    }
     for point in ["sublink.made", "start.network-connected"] {
         at(
             &mut manager,

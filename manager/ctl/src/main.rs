@@ -9,6 +9,7 @@ mod client;
 mod commands;
 mod complete;
 mod contexts;
+mod csv;
 mod detach;
 mod environment;
 mod failure;

@@ -10,6 +10,7 @@ mod attach;
 pub(crate) mod cni;
 pub(crate) mod default_bridge;
 mod driver;
+pub(crate) mod place;
 mod plan;
 mod prune;
 pub(crate) mod reconcile;
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::now_unix_nanos;
 use crate::engine::{Engine, Inner, blocking, to_its_end};
 use crate::events::Event;
-use crate::request::{Link, check_links};
+use crate::request::Link;
 use crate::{Error, names};
 
 pub(crate) use attach::{attach_all, connect, detach_all, disconnect};
@@ -41,8 +42,6 @@ pub use v6::{Range6, UserNetwork6};
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 /// The option of the driver that bounds its packets.
 const MTU: &str = "com.docker.network.driver.mtu";
-/// As a name in the domain name system.
-const ALIAS_MAX_BYTES: usize = 253;
 /// Of the default bridge, as the way out.
 const BRIDGE_PRIORITY: i64 = 0;
 /// Networks that are there without anybody having made them.
@@ -101,6 +100,8 @@ pub struct Joining {
     /// Of the container's networks that have a way out, the one with the highest number is it; of equal ones the first. The
     /// default bridge has 0.
     pub gw_priority: i64,
+    /// Of the driver, for this place.
+    pub driver_options: BTreeMap<String, String>,
 }
 
 /// A container's place on a network.
@@ -113,7 +114,7 @@ pub struct Joined {
     pub address: Ipv4Addr,
     /// On a network with IPv6.
     pub address6: Option<Ipv6Addr>,
-    /// The number of its link inside: 0 is `eth0`.
+    /// The number of its link inside, by which a container's places are in order: 0 is `eth0`, if it has no other name.
     pub slot: u32,
     /// As it was asked for.
     pub wanted: Joining,
@@ -213,39 +214,12 @@ impl UserNetwork {
     }
 }
 
-impl Joining {
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        check_links(&self.links)?;
-        for alias in &self.aliases {
-            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-            if alias.is_empty() || alias.len() > ALIAS_MAX_BYTES || !alias.bytes().all(allowed) {
-                return Err(Error::invalid(
-                    "network alias",
-                    format!("{alias:?} is no name of a host"),
-                ));
-            }
-        }
-        if self.mac.is_some_and(|mac| mac[0] & 1 != 0 || mac == [0; 6]) {
-            return Err(Error::invalid(
-                "mac-address",
-                "must be that of one link, not of a group",
-            ));
-        }
-        Ok(())
-    }
-}
-
 impl Joined {
     /// All of its addresses that are known.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         let v6 = self.address6.map(IpAddr::from);
         let v4 = self.known_address().map(IpAddr::from);
         v4.into_iter().chain(v6).collect()
-    }
-
-    /// The name of its link inside.
-    pub(crate) fn inside(&self) -> String {
-        format!("eth{}", self.slot)
     }
 
     /// Its address, but for one that its plugins have not given yet.

@@ -125,9 +125,8 @@ impl Store {
         let leaving = Arc::clone(&self.leaving);
         self.write("insert a container", Room::Needed, move |connection| {
             rows::insert(connection, &container)?;
-            let allocate = |subnet| rows::allocate(connection, &container.id, subnet, &leaving.of("").v4);
-            let place = subnet.map(allocate).transpose()?;
-            Ok(place.map(|(address, _)| address))
+            let allocate = |subnet| rows::allocate(connection, &container.id, subnet, 0, &leaving.of("").v4);
+            subnet.map(allocate).transpose()
         })
         .await
     }
@@ -136,7 +135,9 @@ impl Store {
     pub(crate) async fn join_bridge(&self, id: &str, subnet: Subnet) -> Result<(Ipv4Addr, u32), Error> {
         let (id, leaving) = (id.to_owned(), Arc::clone(&self.leaving));
         self.write("connect a container", Room::Needed, move |connection| {
-            rows::allocate(connection, &id, subnet, &leaving.of("").v4)
+            let slot = networks::next_slot(connection, &id)?;
+            let address = rows::allocate(connection, &id, subnet, slot, &leaving.of("").v4)?;
+            Ok((address, slot))
         })
         .await
     }

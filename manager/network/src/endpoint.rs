@@ -14,6 +14,7 @@ use crate::bridge::{Bridge, delete_if_there};
 use crate::netlink::Route;
 use crate::route::{self, Link};
 use crate::subnet::{Subnet, mac_of};
+use crate::sysctl::{self, LinkSysctl};
 use crate::{Error, ipv6, namespace, owner, v6};
 
 const PREFIX: &str = "bth";
@@ -44,6 +45,8 @@ pub struct Endpoint<'a> {
     pub address6: Option<Ipv6Addr>,
     /// The same by IPv6.
     pub default_route6: bool,
+    /// To be set on its link inside, before that is up.
+    pub sysctls: &'a [LinkSysctl],
 }
 
 impl<'a> Endpoint<'a> {
@@ -59,6 +62,7 @@ impl<'a> Endpoint<'a> {
             default_route: true,
             address6: None,
             default_route6: false,
+            sysctls: &[],
         }
     }
 }
@@ -169,6 +173,7 @@ impl Bridge {
         } else {
             ipv6::turn_off(link)?;
         }
+        sysctl::set_all(link, endpoint.sysctls)?;
         let index = inside.link(link)?.ok_or_else(|| missing(link))?.index;
         // In one message: a process that is killed inside the call has made all of it, or none. So a link that is up
         // has its address.

@@ -35,6 +35,7 @@ mod route;
 mod sublink;
 mod subnet;
 mod subnet6;
+mod sysctl;
 mod v6;
 mod watch;
 
@@ -46,5 +47,6 @@ pub use ports::{Protocol, PublishedPort, Publisher, Target, Target6};
 pub use resolver::{RESOLVER_ADDRESS, ResolverSockets};
 pub use sublink::{IpvlanFlag, IpvlanMode, MacvlanMode, Sublink, SublinkKind};
 pub use subnet::mac_of;
+pub use sysctl::LinkSysctl;
 pub use v6::Bridge6;
 pub use watch::RulesWatch;

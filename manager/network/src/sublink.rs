@@ -27,7 +27,7 @@ use crate::endpoint::link_name;
 use crate::netlink::{Request, Route};
 use crate::route::{self, Link};
 use crate::subnet::{Subnet, mac_of};
-use crate::{Endpoint, Error, ipv6, namespace, owner};
+use crate::{Endpoint, Error, ipv6, namespace, owner, sysctl};
 
 /// A namespace is taken apart by a thread of the kernel some time after its last process has ended, and until then the link
 /// of a container's earlier run has its addresses, and a parent in mode passthru.
@@ -236,7 +236,10 @@ impl Sublink {
         inside.change(changes)?;
         failpoint::reach("sublink.named");
         // Else routers of the parent's network give it addresses and a route of which nobody knows (CVE-2024-32473).
-        namespace::within(endpoint.netns, || ipv6::turn_off(name))?;
+        namespace::within(endpoint.netns, || {
+            ipv6::turn_off(name)?;
+            sysctl::set_all(name, endpoint.sysctls)
+        })?;
         let is_taken = |errno| errno == libc::EADDRINUSE;
         outlasting_former(is_taken, || {
             let address = route::add_address(index, name, endpoint.address, subnet);

@@ -28,7 +28,7 @@ pub(crate) fn wanted(
 fn joining(place: v1::NetworkPlace) -> Result<Joining, Error> {
     if let "bridge" | "default" | "host" | "none" = place.network.as_str() {
         let rule = format!(
-            "{}: addresses, aliases and priorities of one's own are supported on user defined networks only, and at a container's making it is not combined with those",
+            "{}: addresses, aliases, priorities and options of one's own are supported on user defined networks only, and at a container's making it is not combined with those",
             place.network
         );
         return Err(Error::Invalid {
@@ -80,6 +80,7 @@ pub(crate) fn connecting(place: v1::NetworkPlace) -> Result<Joining, Error> {
         mac,
         address6,
         gw_priority: place.gw_priority,
+        driver_options: place.driver_options.into_iter().collect(),
     })
 }
 
@@ -102,6 +103,7 @@ pub(crate) fn place(joining: Joining) -> v1::NetworkPlace {
             .map(|address| address.to_string())
             .unwrap_or_default(),
         gw_priority: joining.gw_priority,
+        driver_options: joining.driver_options.into_iter().collect(),
     }
 }
 
@@ -179,11 +181,12 @@ fn of_container((network, joined): (Arc<UserNetwork>, Joined), told: Option<&Tol
             .map(|gateway| gateway.to_string())
             .unwrap_or_default(),
         mac: shown_mac(&network.driver, joined.mac()),
-        link: format!("eth{}", joined.slot),
+        link: joined.inside(),
         address6: text(v6.map(|(v6, address)| format!("{address}/{}", v6.subnet.prefix))),
         gateway6: text(v6.map(|(v6, _)| v6.gateway.to_string())),
         links: joined.wanted.links.iter().map(ToString::to_string).collect(),
         gw_priority: joined.wanted.gw_priority,
+        driver_options: joined.wanted.driver_options.into_iter().collect(),
         aliases: joined.wanted.aliases,
         ..v1::ContainerNetwork::default()
     };

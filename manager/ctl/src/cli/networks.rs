@@ -9,7 +9,7 @@ pub(crate) struct NetworkFlags {
     #[arg(
         long,
         alias = "net",
-        value_name = "NETWORK | name=NETWORK[,alias=NAME][,ip=ADDRESS][,ip6=ADDRESS][,mac-address=ADDRESS][,gw-priority=N]"
+        value_name = "NETWORK | name=NETWORK[,alias=NAME][,ip=ADDRESS][,ip6=ADDRESS][,mac-address=ADDRESS][,gw-priority=N][,driver-opt=KEY=VALUE]"
     )]
     pub(crate) network: Vec<String>,
     /// Address on the first network
@@ -151,6 +151,11 @@ pub(crate) struct ConnectNetwork {
     /// be negative
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) gw_priority: i64,
+    /// Option of the driver for this place: com.docker.network.endpoint.ifname, the name of the link inside;
+    /// com.docker.network.endpoint.sysctls, as `net.ipv4.conf.IFNAME.log_martians=1`, which stands in quotes if there are
+    /// several
+    #[arg(long, value_name = "KEY=VALUE[,KEY=VALUE]")]
+    pub(crate) driver_opt: Vec<String>,
     #[arg(value_name = "NETWORK")]
     pub(crate) network: String,
     #[arg(value_name = "CONTAINER")]

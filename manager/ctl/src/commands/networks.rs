@@ -1,5 +1,7 @@
 //! `network` and its subcommands, and `--network` with its like.
 
+use std::collections::HashMap;
+
 use proto::v1::{
     ConnectNetworkRequest, CreateNetworkRequest, DisconnectNetworkRequest, InspectNetworkRequest,
     ListNetworksRequest, NetworkPlace, PruneNetworksRequest, RemoveNetworkRequest,
@@ -12,7 +14,7 @@ use crate::cli::{ConnectNetwork, CreateNetwork, Format, ListNetworks, NetworkFla
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 use crate::output::{self, Table, cell};
-use crate::{environment, views};
+use crate::{csv, environment, views};
 
 const BUILT_IN: [&str; 4] = ["bridge", "default", "host", "none"];
 /// Of an id, as people see it.
@@ -55,20 +57,26 @@ pub(super) fn wanted(flags: &NetworkFlags) -> Result<(String, Vec<NetworkPlace>)
     Ok((String::new(), places))
 }
 
-/// Reads `NETWORK`, or `name=NETWORK,alias=…,ip=…,ip6=…,mac-address=…,gw-priority=…`.
+/// Reads `NETWORK`, or `name=NETWORK,alias=…,ip=…,ip6=…,mac-address=…,gw-priority=…,driver-opt=…`, a line of CSV.
 fn place(argument: &str) -> Result<NetworkPlace> {
     let mut place = NetworkPlace::default();
     if !argument.contains('=') {
         argument.clone_into(&mut place.network);
         return Ok(place);
     }
-    for (position, part) in argument.split(',').enumerate() {
+    let malformed = |why: String| Failure::new(format!("--network {argument}: {why}"));
+    let parts = csv::split(argument).map_err(|why| malformed(why.to_owned()))?;
+    for (position, part) in parts.iter().enumerate() {
         match part.split_once('=') {
             Some(("name", name)) => name.clone_into(&mut place.network),
             Some(("alias", alias)) => place.aliases.push(alias.to_owned()),
             Some(("ip", ip)) => ip.clone_into(&mut place.ip),
             Some(("ip6", ip6)) => ip6.clone_into(&mut place.ip6),
             Some(("mac-address", mac)) => mac.clone_into(&mut place.mac),
+            Some(("driver-opt", option)) => {
+                let (key, value) = driver_option(option).map_err(malformed)?;
+                place.driver_options.insert(key, value);
+            }
             Some(("gw-priority", priority)) => {
                 let malformed = |_| {
                     Failure::new(format!(
@@ -80,7 +88,7 @@ fn place(argument: &str) -> Result<NetworkPlace> {
             None if position == 0 => part.clone_into(&mut place.network),
             _ => {
                 return Err(Failure::new(format!(
-                    "invalid field {part:?} in --network {argument}: the fields are name, alias, ip, ip6, mac-address and gw-priority"
+                    "invalid field {part:?} in --network {argument}: the fields are name, alias, ip, ip6, mac-address, gw-priority and driver-opt"
                 )));
             }
         }
@@ -91,6 +99,37 @@ fn place(argument: &str) -> Result<NetworkPlace> {
         )));
     }
     Ok(place)
+}
+
+/// Each is a line of CSV with as many options as it has fields.
+fn driver_options(lines: &[String]) -> Result<HashMap<String, String>> {
+    let mut options = HashMap::new();
+    for line in lines {
+        let malformed = |why: String| Failure::new(format!("--driver-opt {line}: {why}"));
+        for field in csv::split(line).map_err(|why| malformed(why.to_owned()))? {
+            let (key, value) = driver_option(&field).map_err(malformed)?;
+            options.insert(key, value);
+        }
+    }
+    Ok(options)
+}
+
+fn driver_option(text: &str) -> std::result::Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or_default();
+    let (key, value) = (key.trim(), value.trim());
+    if key.is_empty() {
+        return Err(format!(
+            "invalid key/value pair format in driver options: {text:?}"
+        ));
+    }
+    // Docker takes it for an option that it does not know, and says nothing.
+    if key.starts_with("net.") {
+        return Err(format!(
+            "{key} is no option: several sysctls are one, to be put in quotes, as \
+             '\"com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.forwarding=1,{text}\"'"
+        ));
+    }
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 pub(super) async fn create(client: &Client, flags: CreateNetwork) -> Result<u8> {
@@ -226,6 +265,7 @@ pub(super) async fn connect(client: &Client, flags: ConnectNetwork) -> Result<u8
             ip: flags.ip,
             ip6: flags.ip6,
             gw_priority: flags.gw_priority,
+            driver_options: driver_options(&flags.driver_opt)?,
             ..NetworkPlace::default()
         }),
     };
@@ -267,5 +307,33 @@ mod tests {
         assert_eq!(place("web,alias=a").unwrap().network, "web");
         assert!(place("web,gw=1").unwrap_err().contains("gw=1"));
         assert!(place("ip=10.0.0.2").unwrap_err().contains("not specified"));
+        let several =
+            "name=web,gw-priority=-3,\"driver-opt=a.sysctls=net.x=1,net.y=2\",driver-opt=a.ifname=wan";
+        let several = place(several).unwrap();
+        assert_eq!(several.gw_priority, -3);
+        assert_eq!(several.driver_options["a.sysctls"], "net.x=1,net.y=2");
+        assert_eq!(several.driver_options["a.ifname"], "wan");
+        assert!(
+            place("name=web,driver-opt=a")
+                .unwrap_err()
+                .contains("invalid key/value")
+        );
+        let unquoted = "name=web,driver-opt=a.sysctls=net.x=1,driver-opt=net.y=2";
+        assert!(place(unquoted).unwrap_err().contains("in quotes"));
+    }
+
+    #[test]
+    fn driver_options_are_lines_of_csv() {
+        let read = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| (*line).to_owned()).collect();
+            driver_options(&lines).map_err(|failure| failure.message)
+        };
+        let options = read(&["\"a=net.x=1,net.y=2\",b=1", "c=2"]).unwrap();
+        assert_eq!(
+            (&*options["a"], &*options["b"], &*options["c"]),
+            ("net.x=1,net.y=2", "1", "2")
+        );
+        assert!(read(&["a=net.x=1,net.y=2"]).unwrap_err().contains("in quotes"));
+        assert!(read(&["=1"]).unwrap_err().contains("invalid key/value"));
     }
 }

@@ -86,6 +86,7 @@ pub(crate) struct Place {
     links: Vec<String>,
     link: String,
     gw_priority: i64,
+    driver_opts: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     plugins: Option<ByPlugins>,
 }
@@ -113,6 +114,7 @@ impl From<&v1::ContainerNetwork> for Place {
             links: network.links.clone(),
             link: network.link.clone(),
             gw_priority: network.gw_priority,
+            driver_opts: sorted(&network.driver_options),
             plugins: (!network.addresses.is_empty()).then(|| ByPlugins {
                 addresses: network.addresses.clone(),
                 routes: network.routes.clone(),

@@ -112,6 +112,7 @@ pub(super) fn attach(engine: &Inner, id: &str, joined: &Joined, pid: u32, ways: 
         .get(&joined.network)
         .ok_or_else(|| Error::NoSuchNetwork(joined.network.clone()))?;
     let netns = network_namespace(id, pid)?;
+    let sysctls = joined.wanted.sysctls()?;
     let endpoint = Endpoint {
         container_id: id,
         link_id: &network::link_id(id, &joined.network),
@@ -122,6 +123,7 @@ pub(super) fn attach(engine: &Inner, id: &str, joined: &Joined, pid: u32, ways: 
         default_route: ways.v4,
         address6: joined.address6,
         default_route6: ways.v6,
+        sysctls: &sysctls,
     };
     network.carried(&engine.config.bridge.owner).attach(&endpoint)
 }

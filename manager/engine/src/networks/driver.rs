@@ -41,6 +41,13 @@ impl UserNetwork {
             let rule = "ipvlan interfaces do not support custom mac address assignment";
             return Err(Error::invalid("mac-address", rule));
         }
+        if self.driver == cni::CNI && !wanted.sysctls()?.is_empty() {
+            let rule = format!(
+                "of network {}, whose driver is cni, its plugins set the links up: sysctls are for the plugin tuning",
+                self.name
+            );
+            return Err(Error::invalid("driver-opt", rule));
+        }
         if self.driver == cni::CNI && wanted.gw_priority != 0 {
             let rule = format!(
                 "of network {}, whose driver is cni, the configuration of its plugins says which routes there are",

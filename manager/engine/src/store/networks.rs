@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use super::leaving::Leaving;
 use super::rows::{json, text};
 use crate::Error;
-use crate::networks::{Joined, Joining, UserNetwork};
+use crate::networks::{Joined, Joining, UserNetwork, place};
 
 /// All networks.
 pub(super) fn all(connection: &Connection) -> Result<Vec<UserNetwork>, Error> {
@@ -115,10 +115,6 @@ pub(super) fn join(
     };
     let mut taken = numbers("SELECT address FROM endpoints WHERE network = ?1", &network.id)?;
     taken.extend(leaving.v4);
-    let slots = numbers(
-        "SELECT slot FROM endpoints WHERE container = ?1 UNION SELECT slot FROM addresses WHERE container = ?1",
-        container,
-    )?;
     let address = network.choose(wanted.address, &taken)?;
     let mut taken6 = match network.v6 {
         Some(_) => taken6(connection, &network.id)?,
@@ -129,8 +125,7 @@ pub(super) fn join(
         network: network.id.clone(),
         address,
         address6: network.choose6(wanted.address6, address, &taken6)?,
-        // After all others: the first one is the one by which it is reached, for as long as it is there.
-        slot: slots.last().map_or(0, |last| last + 1),
+        slot: wanted.slot(&links(connection, container)?)?,
         wanted: wanted.clone(),
     };
     let inserted = connection.execute(
@@ -153,6 +148,31 @@ pub(super) fn join(
         }
         Err(error) => Err(Error::database("take a place on a network")(error)),
     }
+}
+
+/// The links that a container has, by number.
+fn links(connection: &Connection, container: &str) -> Result<Vec<(u32, String)>, Error> {
+    let read = || -> Result<Vec<(u32, String)>, rusqlite::Error> {
+        connection
+            .prepare_cached("SELECT slot, wanted FROM endpoints WHERE container = ?1")?
+            .query_map([container], |row| {
+                let slot = row.get("slot")?;
+                Ok((slot, place::inside(&json(row, "wanted")?, slot)))
+            })?
+            .collect()
+    };
+    let mut links = read().map_err(Error::database("read the endpoints"))?;
+    let on_bridge: Option<u32> = connection
+        .prepare_cached("SELECT slot FROM addresses WHERE container = ?1")
+        .and_then(|mut query| query.query_row([container], |row| row.get(0)).optional())
+        .map_err(Error::database("read the addresses"))?;
+    links.extend(on_bridge.map(|slot| (slot, place::numbered(slot))));
+    Ok(links)
+}
+
+/// The number of a link that comes to those that a container has.
+pub(super) fn next_slot(connection: &Connection, container: &str) -> Result<u32, Error> {
+    Joining::default().slot(&links(connection, container)?)
 }
 
 fn taken6(connection: &Connection, network: &str) -> Result<BTreeSet<u128>, Error> {

@@ -171,14 +171,15 @@ fn name_taken(connection: &Connection, name: &str) -> Error {
     }
 }
 
-/// Give the lowest free address of `subnet` to the container, and the slot after those that it has; none of `leaving`,
-/// which are in use though no row has them.
+/// Give the lowest free address of `subnet` to the container, whose link has the number `slot`; none of `leaving`, which are
+/// in use though no row has them.
 pub(super) fn allocate(
     connection: &Connection,
     id: &str,
     subnet: Subnet,
+    slot: u32,
     leaving: &BTreeSet<u32>,
-) -> Result<(Ipv4Addr, u32), Error> {
+) -> Result<Ipv4Addr, Error> {
     let taken = || -> Result<Vec<u32>, rusqlite::Error> {
         connection
             .prepare_cached("SELECT address FROM addresses ORDER BY address")?
@@ -193,14 +194,13 @@ pub(super) fn allocate(
     }
     let address = lowest_free(subnet, &taken)
         .ok_or_else(|| Error::NoAddress(format!("{}/{}", subnet.gateway, subnet.prefix)))?;
-    let slot = connection
-        .prepare_cached(
-            "INSERT INTO addresses (address, container, slot)
-             VALUES (?1, ?2, (SELECT ifnull(max(slot) + 1, 0) FROM endpoints WHERE container = ?2)) RETURNING slot",
+    connection
+        .execute(
+            "INSERT INTO addresses (address, container, slot) VALUES (?1, ?2, ?3)",
+            params![u32::from(address), id, slot],
         )
-        .and_then(|mut insert| insert.query_row(params![u32::from(address), id], |row| row.get(0)))
         .map_err(Error::database("take an address"))?;
-    Ok((address, slot))
+    Ok(address)
 }
 
 /// Give a container's address up.

@@ -7,6 +7,7 @@ use proto::v1::mount::Kind;
 use proto::v1::{BindMount, Mount, TmpfsMount, VolumeMount};
 
 use super::{host_path, wrong};
+use crate::csv;
 use crate::failure::Result;
 use crate::size;
 
@@ -32,7 +33,7 @@ pub(super) fn parse(argument: &str) -> Result<Mount> {
     };
     // Of each kind, the first of its own keys.
     let mut own_keys: HashMap<&str, String> = HashMap::new();
-    for field in split(argument).map_err(fail)? {
+    for field in csv::split(argument).map_err(fail)? {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key.to_lowercase(), Some(value)),
             None => (field.to_lowercase(), None),
@@ -177,43 +178,6 @@ fn truth(key: &str, value: Option<&str>) -> std::result::Result<bool, String> {
         None | Some("1" | "true") => Ok(true),
         Some("0" | "false") => Ok(false),
         Some(other) => Err(format!("invalid value for {key}: {other}")),
-    }
-}
-
-/// The fields of a line of CSV: one in quotes may have commas, and quotes by two of them.
-fn split(line: &str) -> std::result::Result<Vec<String>, &'static str> {
-    let mut fields = Vec::new();
-    let mut rest = line;
-    loop {
-        let (field, after) = if let Some(quoted) = rest.strip_prefix('"') {
-            unquote(quoted)?
-        } else {
-            let end = rest.find(',').unwrap_or(rest.len());
-            (rest[..end].to_owned(), &rest[end..])
-        };
-        fields.push(field);
-        match after.strip_prefix(',') {
-            Some(next) => rest = next,
-            None if after.is_empty() => return Ok(fields),
-            None => return Err("something follows the end of a quoted field"),
-        }
-    }
-}
-
-/// A field to its closing quote, and what follows.
-fn unquote(mut text: &str) -> std::result::Result<(String, &str), &'static str> {
-    let mut field = String::new();
-    loop {
-        let end = text.find('"').ok_or("a quoted field has no end")?;
-        field.push_str(&text[..end]);
-        text = &text[end + 1..];
-        match text.strip_prefix('"') {
-            Some(more) => {
-                field.push('"');
-                text = more;
-            }
-            None => return Ok((field, text)),
-        }
     }
 }
 

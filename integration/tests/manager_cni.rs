@@ -324,6 +324,11 @@ fn a_bridge_with_a_priority_takes_the_way_out_from_plugins_and_gives_it_back() {
         .ctl(&["run", "--network", place, &host.image, "true"])
         .refused();
     assert!(refused.contains("the plugin tuning"), "{refused}");
+    let place = "name=side,link-local-ip=169.254.7.7";
+    let refused = manager
+        .ctl(&["run", "--network", place, &host.image, "true"])
+        .refused();
+    assert!(refused.contains("its plugins give the addresses"), "{refused}");
 
     let place = "name=side,gw-priority=1";
     let refused = manager

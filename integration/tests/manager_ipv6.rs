@@ -358,6 +358,54 @@ fn settings_of_a_link_go_over_those_that_all_have() {
 }
 
 #[test]
+fn a_place_has_more_addresses_of_its_link() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    create(&manager, "--ipv6 --subnet 10.77.0.0/24 --subnet fd77::/64 one");
+    run_detached(
+        &manager,
+        &image,
+        "web",
+        "--network one --link-local-ip fe80::254:77 --link-local-ip 169.254.7.7",
+    );
+    run_detached(&manager, &image, "peer", "--network bridge");
+    let connect = [
+        "network",
+        "connect",
+        "--link-local-ip",
+        "fe80::254:88",
+        "one",
+        "peer",
+    ];
+    manager.die_at("connect.recorded", |manager| {
+        manager.ctl(&connect).refused();
+    });
+    assert_reaches(&manager, "web", "fe80::254:88%eth0");
+    assert_reaches(&manager, "peer", "fe80::254:77%eth1");
+    assert_reaches(&manager, "peer", "fd77::2");
+    assert_eq!(
+        manager.place("web", "one")["linkLocalIps"],
+        json!(["fe80::254:77", "169.254.7.7"])
+    );
+    manager.ctl(&["restart", "-t", "0", "web"]).ok();
+    assert_reaches(&manager, "peer", "fe80::254:77%eth1");
+    for (address, reason) in [("fe80::1", "is the host's"), ("fe80::254:88", "already in use")] {
+        let run = [
+            "run",
+            "--network",
+            "one",
+            "--link-local-ip",
+            address,
+            &image,
+            "true",
+        ];
+        let refused = manager.ctl(&run).refused();
+        assert!(refused.contains(reason), "{refused}");
+    }
+}
+
+#[test]
 fn ports_are_published_on_both_families() {
     let sandbox = Sandbox::new();
     let mut manager = Manager::start(&sandbox);

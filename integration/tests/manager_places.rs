@@ -1,4 +1,5 @@
-//! What a container's place on a network has of its own: its priority as the way out.
+//! What a container's place on a network has of its own: its priority as the way out, options of the driver, and further
+//! addresses.
 
 use integration::{Done, Manager, Sandbox, run};
 use serde_json::Value;
@@ -332,4 +333,67 @@ fn a_kill_in_between_leaves_a_link_with_its_name_and_settings() {
         ctl(manager, "network disconnect two web").refused();
     });
     assert!(!has_link(&manager, "web", "wan"));
+}
+
+#[test]
+fn a_place_has_more_addresses_of_its_link() {
+    let sandbox = Sandbox::new();
+    let mut manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    create_networks(&manager, &["one", "two"]);
+    run_detached(
+        &manager,
+        &image,
+        "web",
+        "--network one --link-local-ip 169.254.7.7 --link-local-ip 169.254.7.8",
+    );
+    run_detached(
+        &manager,
+        &image,
+        "peer",
+        "--network two --network name=one,link-local-ip=169.254.8.8",
+    );
+    run_detached(&manager, &image, "plain", "--network bridge");
+    ctl(
+        &manager,
+        "network connect --link-local-ip 169.254.9.9,169.254.9.10 one plain",
+    )
+    .ok();
+    let assert_all = |manager: &Manager| {
+        manager.assert_pings("web", "ping", "169.254.8.8");
+        manager.assert_pings("peer", "ping", "169.254.9.10");
+        manager.assert_pings("plain", "ping", "169.254.7.8");
+        let shown = manager.place("web", "one")["linkLocalIps"].take();
+        assert_eq!(shown, serde_json::json!(["169.254.7.7", "169.254.7.8"]));
+        // Packets to elsewhere are from its other address.
+        let route = ctl(manager, "exec web busybox ip route get 192.0.2.7").ok();
+        assert!(route.contains("src 10.77.0.2"), "{route}");
+    };
+    assert_all(&manager);
+    manager.kill();
+    manager.start_again();
+    assert_all(&manager);
+    ctl(&manager, "restart -t 0 web").ok();
+    assert_all(&manager);
+
+    for (address, reason) in [
+        ("169.253.5.5", "is no host's of 169.254.0.0/16 or fe80::/10"),
+        ("2001:db8::89", "is no host's of 169.254.0.0/16 or fe80::/10"),
+        ("169.254.7", "invalid link-local IP address"),
+        ("169.254.8.8", "already in use on network one"),
+        ("fe80::7", "network one has no IPv6"),
+    ] {
+        let run = format!("run --network one --link-local-ip {address} {image} true");
+        let refused = ctl(&manager, &run).refused();
+        assert!(refused.contains(reason), "{address}: {refused}");
+    }
+    let named = format!("run --link-local-ip 169.254.7.9 {image} true");
+    let refused = ctl(&manager, &named).refused();
+    assert!(refused.contains("user defined networks only"), "{refused}");
+
+    ctl(&manager, "network disconnect one plain").ok();
+    manager.die_at("connect.recorded", |manager| {
+        ctl(manager, "network connect --link-local-ip 169.254.9.9 one plain").refused();
+    });
+    manager.assert_pings("web", "ping", "169.254.9.9");
 }

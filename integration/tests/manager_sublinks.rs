@@ -300,7 +300,14 @@ fn a_killed_manager_leaves_links_where_they_belong() {
     for point in ["sublink.made", "sublink.named"] {
         let name = "com.docker.network.endpoint.ifname=wan";
         let sysctl = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1";
-        let options = ["--driver-opt", name, "--driver-opt", sysctl];
+        let options = [
+            "--driver-opt",
+            name,
+            "--driver-opt",
+            sysctl,
+            "--link-local-ip",
+            "169.254.7.7",
+        ];
         at(
             &mut manager,
             point,
@@ -308,6 +315,8 @@ fn a_killed_manager_leaves_links_where_they_belong() {
         );
         let setting = exec(&manager, "web", "cat /proc/sys/net/ipv4/conf/wan/log_martians").ok();
         assert_eq!(setting.trim(), "1", "{point}");
+        let inside = links(&manager, "web");
+        assert_eq!(inside.matches("169.254.7.7/16").count(), 1, "{point}: {inside}");
         assert_reaches(&manager, "web", "192.0.2.2");
         manager.ctl(&["network", "disconnect", "lan", "web"]).ok();
         assert!(!links(&manager, "web").contains("wan"), "{point}");

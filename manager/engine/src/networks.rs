@@ -100,6 +100,8 @@ pub struct Joining {
     /// Of the container's networks that have a way out, the one with the highest number is it; of equal ones the first. The
     /// default bridge has 0.
     pub gw_priority: i64,
+    /// More addresses, which are valid on its link alone.
+    pub link_local: Vec<IpAddr>,
     /// Of the driver, for this place.
     pub driver_options: BTreeMap<String, String>,
 }

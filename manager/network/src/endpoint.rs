@@ -4,7 +4,7 @@
 //! to be deleted: the other end goes with it. When a container's namespace ends, the kernel takes both away.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::panic::resume_unwind;
 use std::thread;
@@ -45,6 +45,8 @@ pub struct Endpoint<'a> {
     pub address6: Option<Ipv6Addr>,
     /// The same by IPv6.
     pub default_route6: bool,
+    /// More addresses, which are valid on its link alone; of IPv6 only where it has `address6`.
+    pub link_local: &'a [IpAddr],
     /// To be set on its link inside, before that is up.
     pub sysctls: &'a [LinkSysctl],
 }
@@ -62,6 +64,7 @@ impl<'a> Endpoint<'a> {
             default_route: true,
             address6: None,
             default_route6: false,
+            link_local: &[],
             sysctls: &[],
         }
     }
@@ -186,6 +189,8 @@ impl Bridge {
             changes.push(route::replacing(route::add_default_route(index, self.gateway)));
         }
         changes.extend(self.configuring6(endpoint, index)?);
+        let link_local = endpoint.link_local.iter();
+        changes.extend(link_local.map(|address| route::add_link_local(index, link, *address)));
         inside.change(changes)
     }
 

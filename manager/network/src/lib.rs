@@ -48,5 +48,5 @@ pub use resolver::{RESOLVER_ADDRESS, ResolverSockets};
 pub use sublink::{IpvlanFlag, IpvlanMode, MacvlanMode, Sublink, SublinkKind};
 pub use subnet::mac_of;
 pub use sysctl::LinkSysctl;
-pub use v6::Bridge6;
+pub use v6::{Bridge6, OF_LINK as BRIDGE_LINK_LOCAL};
 pub use watch::RulesWatch;

@@ -21,6 +21,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use crate::Error;
 use crate::netlink::{Request, Route};
 use crate::subnet::Subnet;
+use crate::subnet6::Subnet6;
 pub(crate) use object::{Link, LinkAddress, RouteTo};
 use object::{read_address, read_route};
 pub(crate) use sublink::{
@@ -280,6 +281,20 @@ pub(crate) fn add_address(
         message: RouteNetlinkMessage::NewAddress(message),
         flags: NLM_F_CREATE | NLM_F_EXCL,
     }
+}
+
+/// Gives the link with index `index`, called `name` in errors, an address that is valid on it alone, in a subnet as wide as
+/// docker has it: of IPv4 all that are such (RFC 3927).
+pub(crate) fn add_link_local(index: u32, name: &str, address: IpAddr) -> Request<RouteNetlinkMessage> {
+    let mut request = match address {
+        IpAddr::V4(address) => add_address(index, name, address, Subnet::of(address, 16)),
+        IpAddr::V6(address) => add_address6(index, name, address, Subnet6::of(address, 64)),
+    };
+    if let RouteNetlinkMessage::NewAddress(message) = &mut request.message {
+        // Else it might be taken for the sender's in packets to elsewhere.
+        message.header.scope = AddressScope::Link;
+    }
+    request
 }
 
 /// Routes by `gateway` whatever has no better route.

@@ -244,6 +244,9 @@ impl Sublink {
         outlasting_former(is_taken, || {
             let address = route::add_address(index, name, endpoint.address, subnet);
             if_missing(inside.change(vec![address]))?;
+            for address in endpoint.link_local {
+                if_missing(inside.change(vec![route::add_link_local(index, name, *address)]))?;
+            }
             inside.change(vec![route::set_up(name)])
         })
         .map_err(|error| self.explained(error))?;

@@ -28,7 +28,7 @@ const OF_BRIDGE: [(&str, &str); 5] = [
 ];
 /// The bridge's other address. For a packet that it forwards, the kernel asks for a neighbour's hardware address from an
 /// address of the link alone, or not at all (`ndisc_solicit`). Those of containers are made of their own.
-const OF_LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+pub const OF_LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// Of a container's end, which has an address of its link besides. Neighbours are told when it comes, so that they do not
 /// look for whoever had the address before.
 const OF_CONTAINER: [(&str, &str); 5] = [

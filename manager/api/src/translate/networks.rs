@@ -65,6 +65,17 @@ pub(crate) fn connecting(place: v1::NetworkPlace) -> Result<Joining, Error> {
             Some(text.parse().map_err(malformed)?)
         }
     };
+    let link_local = |text: &String| {
+        let malformed = |_| {
+            invalid(
+                "link-local-ip",
+                format!("invalid link-local IP address: {text:?}"),
+            )
+        };
+        text.parse().map_err(malformed)
+    };
+    let link_local = place.link_local_ips.iter().map(link_local);
+    let link_local = link_local.collect::<Result<_, _>>()?;
     let mac = match place.mac.as_str() {
         "" => None,
         text => {
@@ -80,6 +91,7 @@ pub(crate) fn connecting(place: v1::NetworkPlace) -> Result<Joining, Error> {
         mac,
         address6,
         gw_priority: place.gw_priority,
+        link_local,
         driver_options: place.driver_options.into_iter().collect(),
     })
 }
@@ -103,6 +115,7 @@ pub(crate) fn place(joining: Joining) -> v1::NetworkPlace {
             .map(|address| address.to_string())
             .unwrap_or_default(),
         gw_priority: joining.gw_priority,
+        link_local_ips: joining.link_local.iter().map(IpAddr::to_string).collect(),
         driver_options: joining.driver_options.into_iter().collect(),
     }
 }
@@ -186,6 +199,7 @@ fn of_container((network, joined): (Arc<UserNetwork>, Joined), told: Option<&Tol
         gateway6: text(v6.map(|(v6, _)| v6.gateway.to_string())),
         links: joined.wanted.links.iter().map(ToString::to_string).collect(),
         gw_priority: joined.wanted.gw_priority,
+        link_local_ips: joined.wanted.link_local.iter().map(IpAddr::to_string).collect(),
         driver_options: joined.wanted.driver_options.into_iter().collect(),
         aliases: joined.wanted.aliases,
         ..v1::ContainerNetwork::default()

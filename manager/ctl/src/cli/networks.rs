@@ -9,7 +9,7 @@ pub(crate) struct NetworkFlags {
     #[arg(
         long,
         alias = "net",
-        value_name = "NETWORK | name=NETWORK[,alias=NAME][,ip=ADDRESS][,ip6=ADDRESS][,mac-address=ADDRESS][,gw-priority=N][,driver-opt=KEY=VALUE]"
+        value_name = "NETWORK | name=NETWORK[,alias=NAME][,ip=ADDRESS][,ip6=ADDRESS][,mac-address=ADDRESS][,link-local-ip=ADDRESS][,gw-priority=N][,driver-opt=KEY=VALUE]"
     )]
     pub(crate) network: Vec<String>,
     /// Address on the first network
@@ -18,6 +18,9 @@ pub(crate) struct NetworkFlags {
     /// Address of IPv6 on the first network
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     pub(crate) ip6: String,
+    /// One more address on the first network, of 169.254.0.0/16 or `fe80::/10`
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) link_local_ip: Vec<String>,
     /// Of the link on the first network
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     pub(crate) mac_address: String,
@@ -147,6 +150,9 @@ pub(crate) struct ConnectNetwork {
     /// A name that this container alone has for another one on the network
     #[arg(long, value_name = "CONTAINER[:ALIAS]")]
     pub(crate) link: Vec<String>,
+    /// One more address, of 169.254.0.0/16 or `fe80::/10`
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub(crate) link_local_ip: Vec<String>,
     /// Of the container's networks with a way out, the one with the highest priority is it, and of equal ones the first; may
     /// be negative
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]

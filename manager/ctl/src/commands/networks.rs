@@ -44,6 +44,7 @@ pub(super) fn wanted(flags: &NetworkFlags) -> Result<(String, Vec<NetworkPlace>)
     if !flags.mac_address.is_empty() {
         first.mac.clone_from(&flags.mac_address);
     }
+    first.link_local_ips.extend(flags.link_local_ip.iter().cloned());
     first.aliases.extend(flags.network_alias.iter().cloned());
     let plain = NetworkPlace {
         network: first.network.clone(),
@@ -57,7 +58,7 @@ pub(super) fn wanted(flags: &NetworkFlags) -> Result<(String, Vec<NetworkPlace>)
     Ok((String::new(), places))
 }
 
-/// Reads `NETWORK`, or `name=NETWORK,alias=…,ip=…,ip6=…,mac-address=…,gw-priority=…,driver-opt=…`, a line of CSV.
+/// Reads `NETWORK`, or `name=NETWORK,alias=…,ip=…,ip6=…,link-local-ip=…,mac-address=…,gw-priority=…,driver-opt=…`, a line of CSV.
 fn place(argument: &str) -> Result<NetworkPlace> {
     let mut place = NetworkPlace::default();
     if !argument.contains('=') {
@@ -72,6 +73,7 @@ fn place(argument: &str) -> Result<NetworkPlace> {
             Some(("alias", alias)) => place.aliases.push(alias.to_owned()),
             Some(("ip", ip)) => ip.clone_into(&mut place.ip),
             Some(("ip6", ip6)) => ip6.clone_into(&mut place.ip6),
+            Some(("link-local-ip", address)) => place.link_local_ips.push(address.to_owned()),
             Some(("mac-address", mac)) => mac.clone_into(&mut place.mac),
             Some(("driver-opt", option)) => {
                 let (key, value) = driver_option(option).map_err(malformed)?;
@@ -88,7 +90,7 @@ fn place(argument: &str) -> Result<NetworkPlace> {
             None if position == 0 => part.clone_into(&mut place.network),
             _ => {
                 return Err(Failure::new(format!(
-                    "invalid field {part:?} in --network {argument}: the fields are name, alias, ip, ip6, mac-address, gw-priority and driver-opt"
+                    "invalid field {part:?} in --network {argument}: the fields are name, alias, ip, ip6, link-local-ip, mac-address, gw-priority and driver-opt"
                 )));
             }
         }
@@ -264,6 +266,7 @@ pub(super) async fn connect(client: &Client, flags: ConnectNetwork) -> Result<u8
             links: flags.link,
             ip: flags.ip,
             ip6: flags.ip6,
+            link_local_ips: flags.link_local_ip,
             gw_priority: flags.gw_priority,
             driver_options: driver_options(&flags.driver_opt)?,
             ..NetworkPlace::default()

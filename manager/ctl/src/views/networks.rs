@@ -86,6 +86,7 @@ pub(crate) struct Place {
     links: Vec<String>,
     link: String,
     gw_priority: i64,
+    link_local_ips: Vec<String>,
     driver_opts: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     plugins: Option<ByPlugins>,
@@ -114,6 +115,7 @@ impl From<&v1::ContainerNetwork> for Place {
             links: network.links.clone(),
             link: network.link.clone(),
             gw_priority: network.gw_priority,
+            link_local_ips: network.link_local_ips.clone(),
             driver_opts: sorted(&network.driver_options),
             plugins: (!network.addresses.is_empty()).then(|| ByPlugins {
                 addresses: network.addresses.clone(),

@@ -123,6 +123,7 @@ pub(super) fn attach(engine: &Inner, id: &str, joined: &Joined, pid: u32, ways: 
         default_route: ways.v4,
         address6: joined.address6,
         default_route6: ways.v6,
+        link_local: &joined.wanted.link_local,
         sysctls: &sysctls,
     };
     network.carried(&engine.config.bridge.owner).attach(&endpoint)

@@ -41,6 +41,7 @@ impl UserNetwork {
             let rule = "ipvlan interfaces do not support custom mac address assignment";
             return Err(Error::invalid("mac-address", rule));
         }
+        self.check_link_local(wanted)?;
         if self.driver == cni::CNI && !wanted.sysctls()?.is_empty() {
             let rule = format!(
                 "of network {}, whose driver is cni, its plugins set the links up: sysctls are for the plugin tuning",
@@ -56,6 +57,26 @@ impl UserNetwork {
             return Err(Error::invalid("gw-priority", rule));
         }
         Ok(())
+    }
+
+    fn check_link_local(&self, wanted: &Joining) -> Result<(), Error> {
+        let Some(first) = wanted.link_local.first() else {
+            return Ok(());
+        };
+        let name = &self.name;
+        let rule = if self.driver == cni::CNI {
+            format!("{first}: on network {name}, whose driver is cni, its plugins give the addresses")
+        } else if let (None, Some(six)) = (
+            &self.v6,
+            wanted.link_local.iter().find(|address| address.is_ipv6()),
+        ) {
+            format!("{six}: network {name} has no IPv6, with which it is made by --ipv6")
+        } else if wanted.link_local.contains(&network::BRIDGE_LINK_LOCAL.into()) {
+            format!("{}: is the host's on network {name}", network::BRIDGE_LINK_LOCAL)
+        } else {
+            return Ok(());
+        };
+        Err(Error::invalid("link-local-ip", rule))
     }
 
     /// Does it have a way out, by which what has no better route may go?

@@ -1,6 +1,8 @@
 //! What is asked for of a container's place on a network, as plain values: what can be wrong with it, and the options that
 //! docker's drivers have for a place.
 
+use std::net::IpAddr;
+
 use network::LinkSysctl;
 
 use super::{Joined, Joining};
@@ -17,6 +19,7 @@ const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 const LINK_NAME_BYTES_MAX: usize = libc::IFNAMSIZ - 1;
 /// A place with more is a mistake.
 const SYSCTLS_MAX: usize = 64;
+const LINK_LOCAL_MAX: usize = 64;
 /// Names that are another link's in each network namespace, that the kernel has for settings of all links
 /// (`sysctl_dev_name_is_allowed`), or that are no file's.
 const NO_LINKS: [&str; 5] = ["lo", "all", "default", ".", ".."];
@@ -39,7 +42,34 @@ impl Joining {
                 "must be that of one link, not of a group",
             ));
         }
+        self.check_link_local()?;
         self.check_options()
+    }
+
+    /// Docker takes any address here, and says that it is for these.
+    fn check_link_local(&self) -> Result<(), Error> {
+        let refuse = |rule: String| Err(Error::invalid("link-local-ip", rule));
+        if self.link_local.len() > LINK_LOCAL_MAX {
+            return refuse(format!("at most {LINK_LOCAL_MAX} for one place"));
+        }
+        for (position, address) in self.link_local.iter().enumerate() {
+            let is_host = match address {
+                // The first and the last name no host (RFC 3927, 2.1 keeps some more of them free).
+                IpAddr::V4(address) => {
+                    address.is_link_local() && !matches!(address.octets()[2..], [0, 0] | [255, 255])
+                }
+                IpAddr::V6(address) => address.is_unicast_link_local(),
+            };
+            if !is_host {
+                return refuse(format!(
+                    "invalid link-local IP address: {address} is no host's of 169.254.0.0/16 or fe80::/10"
+                ));
+            }
+            if self.link_local[..position].contains(address) {
+                return refuse(format!("{address} is given twice"));
+            }
+        }
+        Ok(())
     }
 
     fn check_options(&self) -> Result<(), Error> {
@@ -182,6 +212,32 @@ mod tests {
             refused.contains("\"com.example.x\"") && refused.contains(LINK_NAME),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn further_addresses_are_of_the_link_alone() {
+        let with = |addresses: &[&str]| Joining {
+            link_local: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            ..Joining::default()
+        };
+        with(&["169.254.7.7", "fe80::254:77", "febf::1"]).check().unwrap();
+        for address in [
+            "169.253.5.5",
+            "169.254.0.0",
+            "169.254.255.255",
+            "2001:db8::89",
+            "fec0::1",
+            "::",
+            "0.0.0.0",
+        ] {
+            let refused = with(&["169.254.7.7", address]).check().unwrap_err().to_string();
+            assert!(
+                refused.contains(&format!("address: {address} is no host's")),
+                "{refused}"
+            );
+        }
+        let twice = with(&["fe80::1", "fe80:0::1"]).check().unwrap_err();
+        assert!(twice.to_string().contains("fe80::1 is given twice"), "{twice}");
     }
 
     #[test]

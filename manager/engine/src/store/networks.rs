@@ -121,6 +121,7 @@ pub(super) fn join(
         None => BTreeSet::new(),
     };
     taken6.extend(leaving.v6);
+    check_link_local(connection, network, wanted)?;
     let joined = Joined {
         network: network.id.clone(),
         address,
@@ -147,6 +148,28 @@ pub(super) fn join(
             Err(Error::invalid("network", rule))
         }
         Err(error) => Err(Error::database("take a place on a network")(error)),
+    }
+}
+
+/// Addresses that are valid on a link alone are given by their users: no two on a network may have the same.
+fn check_link_local(connection: &Connection, network: &UserNetwork, wanted: &Joining) -> Result<(), Error> {
+    if wanted.link_local.is_empty() {
+        return Ok(());
+    }
+    let read = || -> Result<Vec<Joining>, rusqlite::Error> {
+        connection
+            .prepare_cached("SELECT wanted FROM endpoints WHERE network = ?1")?
+            .query_map([&network.id], |row| json(row, "wanted"))?
+            .collect()
+    };
+    let others = read().map_err(Error::database("read the endpoints"))?;
+    let mut taken = others.iter().flat_map(|other| &other.link_local);
+    match taken.find(|address| wanted.link_local.contains(address)) {
+        Some(address) => {
+            let rule = format!("{address}: address already in use on network {}", network.name);
+            Err(Error::invalid("link-local-ip", rule))
+        }
+        None => Ok(()),
     }
 }
 

@@ -314,6 +314,20 @@ fn a_bridge_with_a_priority_takes_the_way_out_from_plugins_and_gives_it_back() {
     manager.ctl(&["network", "disconnect", "one", "web"]).ok();
     assert_eq!(default("web"), "default via 10.67.0.1 dev eth0");
 
+    // At a start they make a route of their own besides, whichever network is the first.
+    host.run(
+        "web2",
+        &["--network", "side", "--network", "name=one,gw-priority=1"],
+    );
+    assert_eq!(default("web2"), "default via 10.77.0.1 dev eth1");
+    manager.ctl(&["network", "disconnect", "one", "web2"]).ok();
+    assert_eq!(default("web2"), "default via 10.67.0.1 dev eth0");
+    host.run("web3", &["--network", "one", "--network", "side"]);
+    assert_eq!(default("web3"), "default via 10.77.0.1 dev eth0");
+    host.run("plain", &[]);
+    manager.ctl(&["network", "connect", "side", "plain"]).ok();
+    assert_eq!(default("plain"), "default via 172.30.0.1 dev eth0");
+
     let place = "name=side,driver-opt=com.docker.network.endpoint.ifname=wan";
     host.run("named", &["--network", place]);
     assert_eq!(default("named"), "default via 10.67.0.1 dev wan");

@@ -216,6 +216,17 @@ impl Bridge {
         }
     }
 
+    /// Lets nothing leave the namespace `netns` by its link `inside` for want of a better route, by IPv4 or by IPv6: what
+    /// others have routed there.
+    pub fn route_no_more(netns: BorrowedFd<'_>, inside: &str, is_ipv4: bool) -> Result<(), Error> {
+        let mut route = namespace::open_route(netns)?;
+        let index = route.link(inside)?.ok_or_else(|| missing(inside))?.index;
+        match route.change(vec![route::delete_default_route(index, is_ipv4)]) {
+            Err(error) if error.errno() == Some(libc::ESRCH) => Ok(()),
+            deleted => deleted,
+        }
+    }
+
     fn bridge_link(&self, host: &mut Route) -> Result<Link, Error> {
         if let Some(link) = host.link(&self.name)?
             && self.owns(&link)

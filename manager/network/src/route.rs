@@ -316,6 +316,26 @@ pub(crate) fn add_default_route(index: u32, gateway: Ipv4Addr) -> Request<RouteN
     }
 }
 
+/// Takes a default route of this family away that leaves by the link with index `index`, whoever made it.
+pub(crate) fn delete_default_route(index: u32, is_ipv4: bool) -> Request<RouteNetlinkMessage> {
+    let mut message = RouteMessage::default();
+    let (family, name) = if is_ipv4 {
+        (AddressFamily::Inet, "IPv4")
+    } else {
+        (AddressFamily::Inet6, "IPv6")
+    };
+    message.header.address_family = family;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    // Of whatever scope.
+    message.header.scope = RouteScope::NoWhere;
+    message.attributes = vec![RouteAttribute::Oif(index)];
+    Request {
+        action: format!("delete the default route of {name} by the link with index {index}"),
+        message: RouteNetlinkMessage::DelRoute(message),
+        flags: 0,
+    }
+}
+
 /// The same route, in the place of the one that there may be to the same destination. In one step: at no instant is there
 /// none.
 pub(crate) fn replacing(mut route: Request<RouteNetlinkMessage>) -> Request<RouteNetlinkMessage> {

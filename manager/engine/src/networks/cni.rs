@@ -7,17 +7,16 @@
 
 mod held;
 mod pin;
+mod ways;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cni::{Attachment, CAPABILITY_IPS, CAPABILITY_MAC, CAPABILITY_PORT_MAPPINGS, List, Runner};
-use network::{Bridge, Bridge6};
 use serde_json::{Map, Value, json};
 
 use super::{Joined, NetworkRequest, UserNetwork};
@@ -30,6 +29,7 @@ use crate::store::AttachmentRow;
 use crate::{Error, PublishedPort, name_servers};
 
 pub(super) use held::Held;
+use ways::{yield_way_out, yielded};
 
 pub(super) const CNI: &str = "cni";
 /// The option with a name in the folder of configurations, or a path.
@@ -63,38 +63,6 @@ impl Told {
     /// Whether what has no better route leaves by it.
     pub(crate) fn leads_out(&self) -> bool {
         self.routes.iter().any(|route| route.prefix == 0)
-    }
-
-    /// Whom it asks that leads out, by IPv4 or by IPv6; None: it does not lead out, or by itself.
-    fn gateway(&self, is_ipv4: bool) -> Option<IpAddr> {
-        let route = self
-            .routes
-            .iter()
-            .find(|route| route.prefix == 0 && route.destination.is_ipv4() == is_ipv4)?;
-        let mut gateways = self.addresses.iter().filter_map(|ip| ip.gateway);
-        route
-            .gateway
-            .or_else(|| gateways.find(|gateway| gateway.is_ipv4() == is_ipv4))
-    }
-
-    /// Give a container the default routes back that its plugins made on its link `inside`, where it has none.
-    pub(super) fn lead_out(&self, netns: BorrowedFd<'_>, inside: &str) -> Result<(), Error> {
-        if let Some(IpAddr::V4(gateway)) = self.gateway(true) {
-            let bridge = Bridge {
-                gateway,
-                ..Bridge::default()
-            };
-            bridge.route_by(netns, inside)?;
-        }
-        if let Some(IpAddr::V6(gateway)) = self.gateway(false) {
-            let v6 = Bridge6 { gateway, prefix: 0 };
-            let bridge = Bridge {
-                v6: Some(v6),
-                ..Bridge::default()
-            };
-            bridge.route6_by(netns, inside)?;
-        }
-        Ok(())
     }
 
     /// Its first address of IPv6.
@@ -249,8 +217,14 @@ pub(super) async fn attach(
     engine.networks.cni.begin(id, &network.id);
     engine.store.put_attachment(row.clone()).await?;
     failpoint::reach("cni.recorded");
-    let added = add(engine, &row, joined).await;
+    let mut added = add(engine, &row, joined).await;
     failpoint::reach("cni.added");
+    // Before the answer is on record: after a kill in between it is all undone.
+    if let Ok((_, told)) = &added
+        && let Err(error) = yield_way_out(engine, container, joined, pid, told.clone()).await
+    {
+        added = Err(error);
+    }
     let recorded = match added {
         Ok((result, told)) => {
             row.attachment.result = Some(result);
@@ -451,6 +425,16 @@ async fn mend(engine: &Arc<Inner>, running: &BTreeSet<String>) -> Result<(), Err
         if joined.is_none() || !running.contains(id) || row.attachment.standing().is_none() {
             tracing::info!(id, network, "CNI plugins undo what is of no run");
             report(id, undo_now(engine, id, Some(network)).await);
+            continue;
+        }
+        // Plugins would miss the routes that another network has in their place.
+        let told = engine.networks.cni.told(id, network);
+        let yields = joined.zip(told).is_some_and(|(joined, told)| {
+            let container = engine.containers.find(id);
+            let on_bridge = container.is_ok_and(|handle| handle.snapshot().container.address.is_some());
+            !yielded(engine, id, on_bridge, &joined, &told).is_empty()
+        });
+        if yields {
             continue;
         }
         let (of, owned) = (Arc::clone(engine), row.clone());

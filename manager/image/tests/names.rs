@@ -130,11 +130,16 @@ async fn leases_are_bounded_and_a_start_forgets_those_that_have_run_out() {
         INSERT INTO leases (id, kind, image_id, expires_unix_seconds)
         SELECT n, 'client', ?, unixepoch() + iif(n < 2, 0, 3600) FROM numbers";
     database.execute(insert, [&image.id]).unwrap();
-    let place = Place::reopen(folder).await;
+    // An open store has its database for itself.
+    database.close().unwrap();
+    let folder = Place::reopen(folder).await.close();
+    let database = rusqlite::Connection::open(folder.path().join("images.db")).unwrap();
     let rows: u32 = database
         .query_row("SELECT count(*) FROM leases", [], |row| row.get(0))
         .unwrap();
     assert_eq!(rows, 999);
+    database.close().unwrap();
+    let place = Place::reopen(folder).await;
     let name = [server.reference()];
     place.images.lease("one", &name, 60).unwrap();
     let error = place.images.lease("more", &name, 60).unwrap_err();

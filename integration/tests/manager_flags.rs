@@ -1,6 +1,6 @@
 //! That each flag of docker's commands is known here, or has a row in RUN.md that says why it is not.
 
-use integration::{Manager, Peers, Sandbox, run};
+use integration::{Docker, Manager, Peers, Sandbox, run};
 use std::collections::BTreeSet;
 use std::process::Command;
 
@@ -42,6 +42,7 @@ fn every_flag_of_dockers_is_known_or_has_its_reason() {
         &["update"],
         &["wait"],
         &["cp"],
+        &["inspect"],
         &["network", "connect"],
         &["network", "disconnect"],
     ] {
@@ -76,4 +77,40 @@ fn the_default_bridge_is_neither_joined_nor_left_later() {
             assert!(refused.contains(&word) && refused.contains("making"), "{refused}");
         }
     }
+}
+
+#[test]
+fn sizes_are_those_that_docker_tells() {
+    // What has no length, several names, holes, or is no file; what goes, and what is not its own.
+    const WRITES: &str = "mkdir -p /tmp/a/b && head -c 1000 /dev/zero >/tmp/a/one && ln /tmp/a/one /tmp/a/b/other \
+        && ln -s /tmp/a/nowhere /tmp/link && truncate -s 5000000 /tmp/holes && mkfifo /tmp/pipe && echo x >>/etc/group \
+        && rm -rf /home && head -c 70000 /dev/zero >/memory/file && head -c 90000 /dev/zero >/data/file";
+    const RUN: [&str; 8] = [
+        "--name",
+        "writer",
+        "--network",
+        "none",
+        "--tmpfs",
+        "/memory",
+        "-v",
+        "/data",
+    ];
+    const ASKED: [&str; 5] = ["inspect", "-s", "-f", "{{.SizeRw}}", "writer"];
+    let sandbox = Sandbox::new();
+    let Some(docker) = Docker::start_with_runc(&sandbox) else {
+        return;
+    };
+    docker
+        .call(&[&["run"], &RUN[..], &["box", "sh", "-c", WRITES]].concat())
+        .ok();
+    let theirs = docker.call(&ASKED).ok();
+    docker.call(&["rm", "-v", "writer"]).ok();
+
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    manager
+        .ctl(&[&["run"], &RUN[..], &[&image, "sh", "-c", WRITES]].concat())
+        .ok();
+    assert_eq!(manager.ctl(&ASKED).ok(), theirs);
+    manager.ctl(&["rm", "-v", "writer"]).ok();
 }

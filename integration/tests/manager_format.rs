@@ -1,6 +1,7 @@
 //! `--format`: docker's templates over what `managerctl` lists and inspects.
 
 use integration::{Manager, Sandbox};
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -299,4 +300,84 @@ fn the_doctor_says_what_is_broken_and_what_to_do() {
     );
     assert!(told.stdout.contains("manager: start it with"), "{told}");
     manager.start_again();
+}
+
+#[test]
+fn sizes_are_told_when_they_are_asked_for() {
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    let shown = |args: &[&str]| manager.ctl(args).ok();
+    let json = |args: &[&str]| -> Value { serde_json::from_str(&shown(args)).expect("JSON") };
+    let script = "head -c 1234567 /dev/zero >/written";
+    shown(&["run", "--name", "writer", &image, "sh", "-c", script]);
+    shown(&["create", "--name", "idle", &image, "true"]);
+
+    let images = json(&["images", "--format", "json"]);
+    let of_image = images[0]["unpackedBytes"].as_u64().expect("a number");
+    let told = &json(&["inspect", "--size", "writer"])[0];
+    assert_eq!(told["sizeRw"], 1_234_567, "{told}");
+    assert_eq!(told["sizeRootFs"], 1_234_567 + of_image, "{told}");
+    let each = json(&["ps", "-a", "-s", "--format", "json"]);
+    assert_eq!(each[0]["sizeRw"], 0, "{each}");
+    assert_eq!(each[1]["sizeRootFs"], 1_234_567 + of_image, "{each}");
+    // As with docker, a template asks by naming it.
+    let sizes = shown(&["ps", "-a", "--format", "{{.Names}} {{.Size}}"]);
+    let (idle, writer) = sizes.split_once('\n').expect("two lines");
+    assert!(
+        idle.starts_with("idle 0B (virtual ") && idle.ends_with("MB)"),
+        "{sizes}"
+    );
+    assert!(writer.starts_with("writer 1.23MB (virtual "), "{sizes}");
+    let table = shown(&["ps", "-as"]);
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines[0].ends_with("NAMES    SIZE"), "{table}");
+    assert!(
+        lines[2].contains("writer   1.23MB (virtual ") && lines[2].ends_with("MB)"),
+        "{table}"
+    );
+
+    let told = &json(&["inspect", "writer"])[0];
+    assert_eq!(
+        (&told["sizeRw"], &told["sizeRootFs"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert!(!shown(&["ps", "-a"]).contains("SIZE"));
+    shown(&["rm", "writer", "idle"]);
+}
+
+#[test]
+fn sizes_are_told_while_files_and_containers_go() {
+    const CHANGES: &str =
+        "while true; do mkdir -p /x/a/b /x/c; echo 1 >/x/a/b/1; mv /x/a/b /x/c/d; rm -r /x; done";
+    let sandbox = Sandbox::new();
+    let manager = Manager::start(&sandbox);
+    let image = manager.busybox();
+    for name in ["one", "two", "three"] {
+        let run = ["run", "-d", "--name", name, &image, "sh", "-c", CHANGES];
+        manager.ctl(&run).ok();
+    }
+    let told = std::thread::scope(|scope| {
+        let ask = || {
+            let asked = (0..20).map(|_| {
+                manager
+                    .ctl(&["ps", "-a", "--format", "{{.Names}} {{.Size}}"])
+                    .ok()
+            });
+            asked.collect::<Vec<_>>()
+        };
+        let asking: Vec<_> = (0..3).map(|_| scope.spawn(ask)).collect();
+        manager.ctl(&["rm", "-f", "one", "two"]).ok();
+        let told = asking
+            .into_iter()
+            .flat_map(|asking| asking.join().expect("it tells"));
+        told.collect::<Vec<_>>()
+    });
+    for listed in told {
+        assert!(
+            listed.contains("three ") && listed.contains(" (virtual "),
+            "{listed}"
+        );
+    }
+    manager.ctl(&["rm", "-f", "three"]).ok();
 }

@@ -198,13 +198,23 @@ impl Service for Containers {
         let request = request.into_inner();
         let filters = ListFilters::parse(&request.filters).map_err(status)?;
         let listed = self.0.list_filtered(request.all, &filters).await;
-        let containers = listed.map_err(status)?;
-        let containers = containers
+        let mut containers = listed.map_err(status)?;
+        if request.last > 0 {
+            containers.truncate(usize::try_from(request.last).unwrap_or(usize::MAX));
+        }
+        let mut messages: Vec<_> = containers
             .iter()
             .map(|container| translate::container(container, prefix))
             .map(|message| translate::networks::add(&self.0, message))
             .map(without_health_log)
             .collect();
+        if request.size {
+            let sizes = self.0.sizes(&containers).await.map_err(status)?;
+            for (message, size) in messages.iter_mut().zip(sizes) {
+                message.size = Some(translate::size(size));
+            }
+        }
+        let containers = messages;
         Ok(Response::new(v1::ListContainersResponse { containers }))
     }
 
@@ -212,16 +222,18 @@ impl Service for Containers {
         &self,
         request: Request<v1::InspectContainerRequest>,
     ) -> Result<Response<v1::InspectContainerResponse>, Status> {
-        let inspection = self
-            .0
-            .inspect(&request.into_inner().container)
-            .await
-            .map_err(status)?;
+        let request = request.into_inner();
+        let inspection = self.0.inspect(&request.container).await.map_err(status)?;
+        let mut container = translate::networks::add(
+            &self.0,
+            translate::container(&inspection.container, self.0.subnet_prefix()),
+        );
+        if request.size {
+            let sizes = self.0.sizes(std::slice::from_ref(&inspection.container)).await;
+            container.size = sizes.map_err(status)?.into_iter().next().map(translate::size);
+        }
         Ok(Response::new(v1::InspectContainerResponse {
-            container: Some(translate::networks::add(
-                &self.0,
-                translate::container(&inspection.container, self.0.subnet_prefix()),
-            )),
+            container: Some(container),
             bundle_config_json: inspection.bundle_config_json,
             log_path: inspection.log_path.to_string_lossy().into_owned(),
             request: Some(translate::create_message(&inspection.container.request)),

@@ -190,6 +190,14 @@ pub(crate) fn container(container: &Container, subnet_prefix: u8) -> v1::Contain
         restart_count: container.restarts,
         health: container.health.as_deref().map(upkeep::health),
         ports: container.ports.iter().map(ports::published).collect(),
+        size: None,
+    }
+}
+
+pub(crate) fn size(size: engine::ContainerSize) -> v1::ContainerSize {
+    v1::ContainerSize {
+        upper_bytes: size.upper_bytes,
+        root_bytes: size.root_bytes,
     }
 }
 

@@ -570,6 +570,9 @@ pub(crate) struct List {
     /// Only the one that was made last, running or not
     #[arg(short, long, conflicts_with = "last")]
     pub(crate) latest: bool,
+    /// Show how much each has written, and how much that is with its image
+    #[arg(short, long)]
+    pub(crate) size: bool,
 }
 
 #[derive(Debug, Args)]
@@ -677,6 +680,9 @@ pub(crate) struct Inspect {
     /// Kind of thing; else containers are looked for first, then images
     #[arg(long = "type", value_enum, value_name = "KIND")]
     pub(crate) kind: Option<Kind>,
+    /// Of containers, how much they have written, and how much that is with their images
+    #[arg(short, long)]
+    pub(crate) size: bool,
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
 }

@@ -19,6 +19,8 @@ pub(crate) enum Format {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Layout {
     template: Template,
+    /// The template as it was given.
+    text: String,
     /// Columns are between tabs, and have headings.
     is_table: bool,
 }
@@ -40,8 +42,18 @@ impl Format {
         let template = Template::parse(written.trim_start()).map_err(|error| error.to_string())?;
         Ok(Format::Template(Layout {
             template,
+            text: written,
             is_table: columns.is_some(),
         }))
+    }
+
+    /// Whether it is a template that may show this field. One that only writes the word somewhere counts too.
+    pub(crate) fn names(&self, field: &str) -> bool {
+        let Format::Template(layout) = self else {
+            return false;
+        };
+        let text = layout.text.to_ascii_lowercase();
+        text.contains(&format!(".{}", field.to_ascii_lowercase()))
     }
 }
 

@@ -127,6 +127,10 @@ pub(crate) struct Container {
     restart_count: u64,
     /// Null: no health check.
     health: Option<Health>,
+    /// Bytes of what it has written, by docker's name. Null: not asked for.
+    size_rw: Option<u64>,
+    /// Those, and bytes of its image's files. Null: not asked for.
+    size_root_fs: Option<u64>,
 }
 
 impl From<&v1::Container> for Container {
@@ -162,6 +166,8 @@ impl From<&v1::Container> for Container {
             auto_remove: container.auto_remove,
             restart_count: container.restart_count,
             health: container.health.as_ref().map(Health::from),
+            size_rw: container.size.map(|size| size.upper_bytes),
+            size_root_fs: container.size.map(|size| size.root_bytes),
         }
     }
 }

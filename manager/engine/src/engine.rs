@@ -55,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) plugins: Plugins,
     /// Starts that nobody waits for take turns, and none has one before reconcile is done.
     pub(crate) starts: Semaphore,
+    /// One at a time walks through files to measure them, however many ask.
+    pub(crate) walks: Arc<Semaphore>,
     pub(crate) ports: Claims,
     pub(crate) cgroup_parents: CgroupParents,
     pub(crate) name_servers: NameServers,
@@ -118,6 +120,7 @@ impl Engine {
             volumes: Volumes::default(),
             plugins: Plugins::new(config.plugins.clone()),
             starts: Semaphore::new(0),
+            walks: Arc::new(Semaphore::new(1)),
             ports: Claims::new(&config),
             cgroup_parents: CgroupParents::default(),
             name_servers: NameServers::default(),

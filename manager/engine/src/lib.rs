@@ -94,7 +94,7 @@ pub use signals::Until;
 pub use stats::{INTERVAL as STATS_INTERVAL, Sampler, Stats, Usage};
 pub use tally::Numbers;
 pub use top::Processes;
-pub use usage::{ContainerUsage, DiskUsage, VolumeUsage};
+pub use usage::{ContainerSize, ContainerUsage, DiskUsage, VolumeUsage};
 pub use userns::Remap;
 pub use version::{Version, kernel};
 pub use volumes::{Volume, VolumeFilters, VolumeRequest};

@@ -1,6 +1,6 @@
 //! What images, containers and volumes take of the disk, what nobody needs of it, and whether it is what it should be.
 
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 
 use image::{AuditCounts, AuditEvent, Filters, Removed, Step, Usage};
@@ -33,6 +33,15 @@ impl ContainerUsage {
     }
 }
 
+/// What one container has on the disk by the lengths of its files, as docker counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContainerSize {
+    /// Files that it has written or changed.
+    pub upper_bytes: u64,
+    /// Those, and the files of its image's layers.
+    pub root_bytes: u64,
+}
+
 /// What one volume takes.
 #[derive(Debug, Clone)]
 pub struct VolumeUsage {
@@ -58,26 +67,70 @@ pub struct DiskUsage {
 impl Inner {
     /// What a container takes. One that goes meanwhile takes nothing.
     pub(crate) fn usage_of(&self, container: &Container) -> ContainerUsage {
-        let bytes = |path: &Path| image::tree_bytes(path).unwrap_or(0);
-        let rootfs = self.images.rootfs(&container.id);
+        let log = self.config.container(&container.id);
         ContainerUsage {
-            upper_bytes: rootfs.map_or(0, |rootfs| bytes(&rootfs.upper)),
-            log_bytes: bytes(&self.config.container(&container.id)),
+            upper_bytes: self.upper_bytes(container).unwrap_or(0),
+            log_bytes: image::tree_bytes(&log).unwrap_or(0),
             is_running: container.is_up(),
             id: container.id.clone(),
             name: container.name.clone(),
         }
     }
+
+    /// Bytes of what a container has written. One that goes meanwhile has nothing.
+    fn upper_bytes(&self, container: &Container) -> Result<u64, Error> {
+        let upper = match self.images.rootfs(&container.id) {
+            Ok(rootfs) => rootfs.upper,
+            Err(image::Error::NoSuchLease(_)) => return Ok(0),
+            Err(error) => return Err(error.into()),
+        };
+        match image::tree_bytes(&upper) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            measured => measured.map_err(Error::file("measure", &upper)),
+        }
+    }
+
+    fn sizes(&self, containers: &[Arc<Container>]) -> Result<Vec<ContainerSize>, Error> {
+        let size = |container: &Arc<Container>| {
+            let upper_bytes = self.upper_bytes(container)?;
+            let image_bytes = self.images.layers_bytes(&container.image_id)?;
+            Ok(ContainerSize {
+                upper_bytes,
+                root_bytes: upper_bytes.saturating_add(image_bytes),
+            })
+        };
+        containers.iter().map(size).collect()
+    }
+}
+
+/// Walk through files where it holds nobody up, and as the only one: many that ask would wear the disk, and take all
+/// threads. A walk keeps its turn to its end, though nobody may wait for it any more.
+async fn walk<T: Send + 'static>(
+    engine: &Arc<Inner>,
+    work: impl FnOnce(&Inner) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let turn = Arc::clone(&engine.walks).acquire_owned().await;
+    let engine = Arc::clone(engine);
+    blocking(move || {
+        let _turn = turn;
+        work(&engine)
+    })
+    .await
 }
 
 impl Engine {
+    /// What each of these containers has on the disk. Walks through their writable layers.
+    pub async fn sizes(&self, containers: &[Arc<Container>]) -> Result<Vec<ContainerSize>, Error> {
+        let containers = containers.to_vec();
+        walk(&self.0, move |engine| engine.sizes(&containers)).await
+    }
+
     /// What images, containers and volumes take of the disk. Walks through the containers' writable layers, and through
     /// the volumes.
     pub async fn disk_usage(&self) -> Result<DiskUsage, Error> {
         let containers = self.list(true);
         let volumes = self.recorded_volumes(&VolumeFilters::default()).await?;
-        let engine = Arc::clone(&self.0);
-        blocking(move || {
+        walk(&self.0, move |engine| {
             let of_volume = |volume: Volume| VolumeUsage {
                 bytes: if volume.options.is_empty() {
                     // One that goes meanwhile takes nothing.

@@ -310,6 +310,12 @@ impl Images {
         self.store.change_and_collect(change)
     }
 
+    /// Bytes of the files of an image's layers; 0 if there is no image of this id.
+    pub fn layers_bytes(&self, id: &str) -> Result<u64, Error> {
+        let layers = database::image_layers(&self.store.database(), id)?;
+        Ok(history::sizes(&self.store, &layers)?.iter().sum())
+    }
+
     /// What images take of the disk.
     pub fn usage(&self) -> Result<Usage, Error> {
         usage::usage(&self.store)

@@ -78,6 +78,7 @@ pub(crate) async fn execute(mut cli: Cli) -> Result<u8> {
                 &client,
                 Inspect {
                     kind,
+                    size: false,
                     names: images,
                     letter,
                 },

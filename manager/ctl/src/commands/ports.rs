@@ -10,6 +10,7 @@ use crate::output;
 pub(super) async fn port(client: &Client, flags: Port) -> Result<u8> {
     let request = InspectContainerRequest {
         container: flags.container,
+        ..InspectContainerRequest::default()
     };
     let reply = client.containers().inspect(request).await;
     let reply = reply.map_err(|status| client.failure(&status))?;

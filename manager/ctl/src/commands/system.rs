@@ -17,7 +17,7 @@ pub(super) async fn inspect(client: &Client, flags: Inspect, format: Option<Form
     let mut found = Vec::new();
     let mut failures = Vec::new();
     for name in flags.names {
-        match inspect_one(client, name, flags.kind).await {
+        match inspect_one(client, name, flags.kind, flags.size).await {
             Ok(details) => found.push(details),
             Err(failure) => failures.push(failure),
         }
@@ -32,10 +32,16 @@ pub(super) async fn inspect(client: &Client, flags: Inspect, format: Option<Form
     Ok(u8::from(!failures.is_empty()))
 }
 
-async fn inspect_one(client: &Client, name: String, kind: Option<Kind>) -> Result<serde_json::Value> {
+async fn inspect_one(
+    client: &Client,
+    name: String,
+    kind: Option<Kind>,
+    size: bool,
+) -> Result<serde_json::Value> {
     if kind != Some(Kind::Image) {
         let request = InspectContainerRequest {
             container: name.clone(),
+            size,
         };
         match client.containers().inspect(request).await {
             Ok(reply) => return crate::format::as_json(&views::ContainerDetails::from(&reply.into_inner())),

@@ -11,7 +11,7 @@ use crate::container::{Container, State, now_unix_nanos};
 use crate::engine::{Engine, Inner, blocking, to_its_end};
 use crate::lifecycle::Handle;
 use crate::networks::Joining;
-use crate::request::{CreateRequest, Healthcheck, Network};
+use crate::request::{CreateRequest, Healthcheck, Mount, Network};
 use crate::spec::{self, cgroups::Cgroups, layers::Layers};
 use crate::{Error, joined, links, names, userns, volumes};
 
@@ -102,30 +102,25 @@ async fn prepare(engine: &Arc<Inner>, mut request: CreateRequest) -> Result<Prep
         let id = names::random_id()?;
         let claim = userns::assign(&engine, &mut request)?;
         let owners = request.isolation.owners.as_ref();
-        let rootfs = match owners {
-            None => engine.images.prepare(&image, &id)?,
-            Some(owners) => engine.images.prepare_mapped(&image, &id, owners)?,
-        };
+        let mounts = volumes::resolve(&engine, &request, &config)?;
+        let mounted = mounts.iter().filter_map(Mount::image);
+        let mounted: Vec<String> = mounted.map(|image| image.id.clone()).collect();
+        let rootfs = engine.images.prepare_with_mounts(&image, &id, owners, &mounted)?;
         failpoint::reach("create.leased");
         let wanted = spec::process::wanted_user(&request, &image.config);
         let user = spec::user::resolve(&Layers::new(&rootfs), wanted, &request.isolation.group_add);
         let made = user
             .and_then(|user| userns::check_user(owners, wanted, &user))
             .and_then(|()| owners.map_or(Ok(()), |owners| userns::mounts::check(&rootfs.lower[0], owners)))
-            .and_then(|()| volumes::resolve(&engine, &request, &config))
-            .and_then(|mounts| {
+            .and_then(|()| {
                 let folder = engine.config.container(&id);
                 let made = DirBuilder::new().mode(0o700).create(&folder);
-                made.map_err(Error::file("make the folder", &folder))?;
-                Ok(mounts)
+                made.map_err(Error::file("make the folder", &folder))
             });
-        let mounts = match made {
-            Ok(mounts) => mounts,
-            Err(error) => {
-                release(&engine, &id);
-                return Err(error);
-            }
-        };
+        if let Err(error) = made {
+            release(&engine, &id);
+            return Err(error);
+        }
         let mut warnings = warnings(&config);
         warnings.extend(request.ports.warning(request.network));
         warnings.extend(discarded);

@@ -86,11 +86,23 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A part of a volume that a container was to see.
-    #[error("open {subpath:?} within volume {volume}: {source}")]
+    /// The files of an image that a container was to see besides its own.
+    #[error(
+        "mount the {layers} layers of the image {image}: {source} (Linux before 6.5 can not if there are very many)"
+    )]
+    ImageMount {
+        /// As it was asked for.
+        image: String,
+        /// How many.
+        layers: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A part of a volume or an image that a container was to see.
+    #[error("open {subpath:?} within {of}: {source}")]
     Subpath {
-        /// Its name.
-        volume: String,
+        /// What it is a part of, as `volume data`.
+        of: String,
         /// The part.
         subpath: String,
         /// What the system said.
@@ -278,6 +290,7 @@ impl Error {
             | Error::NetworkInUse { .. }
             | Error::VolumeMount { .. }
             | Error::Subpath { .. }
+            | Error::ImageMount { .. }
             | Error::Port { .. }
             | Error::Cni(
                 cni::Error::BadList { .. } | cni::Error::NoSuchList { .. } | cni::Error::NoPlugin { .. },

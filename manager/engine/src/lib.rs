@@ -86,9 +86,9 @@ pub use networks::{
 };
 pub use prune::{PruneFilters, Pruned};
 pub use request::{
-    Bind, BindSource, CreateRequest, Device, DeviceValue, Healthcheck, HostEntry, Isolation, LOG_DRIVERS,
-    Link, Logging, Mount, Names, Network, PortRange, Ports, Publish, Recursion, Resources, RestartPolicy,
-    Source, Storage, TmpfsSource, Ulimit, UpdateRequest, VolumeSource, memory_in_bytes,
+    Bind, BindSource, CreateRequest, Device, DeviceValue, Healthcheck, HostEntry, ImageSource, Isolation,
+    LOG_DRIVERS, Link, Logging, Mount, Names, Network, PortRange, Ports, Publish, Recursion, Resources,
+    RestartPolicy, Source, Storage, TmpfsSource, Ulimit, UpdateRequest, VolumeSource, memory_in_bytes,
 };
 pub use signals::Until;
 pub use stats::{INTERVAL as STATS_INTERVAL, Sampler, Stats, Usage};

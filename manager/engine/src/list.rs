@@ -92,6 +92,7 @@ fn has_volume(container: &Container, wanted: &str) -> bool {
         let source = match &mount.source {
             Source::Bind(bind) => bind.path.as_str(),
             Source::Volume(volume) => volume.name.as_str(),
+            Source::Image(image) => image.image.as_str(),
             Source::Tmpfs(_) => "",
         };
         mount.target == wanted || source == wanted

@@ -35,7 +35,7 @@ pub(crate) use resources::DeviceRule;
 pub use resources::{Device, DeviceValue, Resources, Ulimit};
 pub use restart::RestartPolicy;
 pub(crate) use rules::{check_env, check_labels, check_strings, check_working_dir};
-pub use storage::{BindSource, Mount, Recursion, Source, Storage, TmpfsSource, VolumeSource};
+pub use storage::{BindSource, ImageSource, Mount, Recursion, Source, Storage, TmpfsSource, VolumeSource};
 pub use update::UpdateRequest;
 
 /// What a container is to be.

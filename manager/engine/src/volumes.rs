@@ -7,6 +7,7 @@
 
 mod copy_up;
 mod folder;
+mod images;
 mod local;
 mod part;
 mod plugin;

@@ -380,7 +380,24 @@ impl Images {
 
     /// Make a root file system for a container: takes a lease on the image and makes upper and work folders.
     pub fn prepare(&self, image: &Image, container_id: &str) -> Result<Rootfs, Error> {
-        rootfs::prepare(&self.store, &image.id, container_id, None)
+        rootfs::prepare(&self.store, &image.id, container_id, None, &[])
+    }
+
+    /// Like [`Images::prepare`], or with `owners` like [`Images::prepare_mapped`], for a container that mounts the files
+    /// of the images of these ids besides: it holds them, too, until it is released.
+    pub fn prepare_with_mounts(
+        &self,
+        image: &Image,
+        container_id: &str,
+        owners: Option<&Owners>,
+        mounts: &[String],
+    ) -> Result<Rootfs, Error> {
+        rootfs::prepare(&self.store, &image.id, container_id, owners, mounts)
+    }
+
+    /// The files of an image alone, which somebody has to hold.
+    pub fn view(&self, id: &str) -> Result<crate::View, Error> {
+        crate::View::of(&self.store, id)
     }
 
     /// Like [`Images::prepare`], for a container in a user namespace of these mappings: the image's files have its
@@ -393,7 +410,7 @@ impl Images {
         container_id: &str,
         owners: &Owners,
     ) -> Result<Rootfs, Error> {
-        rootfs::prepare(&self.store, &image.id, container_id, Some(owners))
+        rootfs::prepare(&self.store, &image.id, container_id, Some(owners), &[])
     }
 
     /// The root file system that [`Images::prepare`] made for this container.

@@ -58,6 +58,7 @@ mod save;
 mod store;
 mod trust;
 mod unpack;
+mod view;
 mod write_back;
 
 #[cfg(feature = "fuzzing")]
@@ -93,6 +94,7 @@ pub use removal::remove as remove_tree;
 pub use rootfs::Rootfs;
 pub use trust::{PolicyFile, Signature, Verdict};
 pub use unpack::copy_looks;
+pub use view::View;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinError;

@@ -12,7 +12,7 @@ use crate::unpack::copy_looks;
 use crate::{Error, Owners};
 
 /// mount(2) takes one page, with the NUL at its end.
-const MOUNT_DATA_BYTES_MAX: usize = 4096;
+pub(crate) const MOUNT_DATA_BYTES_MAX: usize = 4096;
 
 /// A container's root file system, as folders for an overlay mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,11 +48,7 @@ impl Rootfs {
             "index=off".to_owned(),
         ];
         options.extend(marks().options.iter().map(|option| (*option).to_owned()));
-        if self.lower.iter().any(|path| is_mount(path)) {
-            // Each image is a file system of its own, with its own numbers of inodes (of 32 bits): they are told apart,
-            // and a file keeps its number when it is copied up, as with folders of one file system.
-            options.push("xino=on".to_owned());
-        }
+        options.extend(inode_option(&self.lower));
         if let Some(owners) = &self.owners {
             options.push(format!("uidmap={}", owners.uids));
             options.push(format!("gidmap={}", owners.gids));
@@ -61,12 +57,20 @@ impl Rootfs {
     }
 }
 
-/// Take a lease on an image for a container and make its folders. Undone as a whole if anything fails.
+/// Each EROFS image is a file system of its own, with its own numbers of inodes (of 32 bits): they are told apart, and a
+/// file keeps its number when it is copied up, as with folders of one file system.
+pub(crate) fn inode_option(lower: &[PathBuf]) -> Option<String> {
+    let has_mount = lower.iter().any(|path| is_mount(path));
+    has_mount.then(|| "xino=on".to_owned())
+}
+
+/// Take a lease on an image for a container, and on those that it `mounts`, and make its folders. Undone as a whole if anything fails.
 pub(crate) fn prepare(
     store: &Store,
     image_id: &str,
     container_id: &str,
     owners: Option<&Owners>,
+    mounts: &[String],
 ) -> Result<Rootfs, Error> {
     check_container_id(container_id)?;
     let numbers = {
@@ -79,6 +83,12 @@ pub(crate) fn prepare(
             return Err(Error::LeaseTaken(container_id.to_owned()));
         }
         database::insert_lease(&transaction, container_id, image_id, owners)?;
+        for mounted in mounts {
+            if database::image(&transaction, mounted)?.is_none() {
+                return Err(Error::NoSuchImage(mounted.clone()));
+            }
+            database::insert_mounted(&transaction, container_id, mounted)?;
+        }
         let numbers = database::image_layer_numbers(&transaction, image_id)?;
         transaction.commit().map_err(database::doing("commit a lease"))?;
         failpoint::reach("lease.recorded");

@@ -1,6 +1,8 @@
 //! Mounts and volumes, between messages and the engine's types.
 
-use engine::{BindSource, Error, Mount, Recursion, Source, Storage, TmpfsSource, Volume, VolumeSource};
+use engine::{
+    BindSource, Error, ImageSource, Mount, Recursion, Source, Storage, TmpfsSource, Volume, VolumeSource,
+};
 use proto::v1;
 use proto::v1::mount::Kind;
 
@@ -48,10 +50,15 @@ fn mount(message: v1::Mount) -> Result<Mount, Error> {
             mode: tmpfs.mode,
             options: tmpfs.options,
         }),
+        Some(Kind::Image(image)) => Source::Image(ImageSource {
+            image: image.source,
+            subpath: image.subpath,
+            id: String::new(),
+        }),
         None => {
             return Err(Error::Invalid {
                 field: "storage.mounts.kind",
-                rule: "is missing: bind, volume or tmpfs".to_owned(),
+                rule: "is missing: bind, volume, tmpfs or image".to_owned(),
             });
         }
     };
@@ -89,6 +96,11 @@ pub(crate) fn mount_message(mount: &Mount) -> v1::Mount {
             size_bytes: tmpfs.size_bytes,
             mode: tmpfs.mode,
             options: tmpfs.options,
+        }),
+        Source::Image(image) => Kind::Image(v1::ImageMount {
+            source: image.image,
+            subpath: image.subpath,
+            id: image.id,
         }),
     };
     v1::Mount {
@@ -146,6 +158,11 @@ mod tests {
                     size_bytes: 1,
                     mode: 2,
                     options: vec!["exec".to_owned()],
+                })),
+                mount(Kind::Image(v1::ImageMount {
+                    source: "box".to_owned(),
+                    subpath: "sub".to_owned(),
+                    id: String::new(),
                 })),
             ],
             volumes_from: vec!["c:ro".to_owned()],

@@ -50,7 +50,7 @@ impl From<&v1::Volume> for Volume {
 pub(crate) struct Mount {
     #[serde(rename = "type")]
     kind: &'static str,
-    /// A path of the host, or a volume's name.
+    /// A path of the host, or the name of a volume or an image.
     source: Option<String>,
     target: String,
     read_only: bool,
@@ -63,6 +63,7 @@ impl From<&v1::Mount> for Mount {
         let (kind, source, propagation, anonymous) = match &mount.kind {
             Some(Kind::Bind(bind)) => ("bind", bind.source.as_str(), bind.propagation.as_str(), false),
             Some(Kind::Volume(volume)) => ("volume", volume.name.as_str(), "", volume.anonymous),
+            Some(Kind::Image(image)) => ("image", image.source.as_str(), "", false),
             Some(Kind::Tmpfs(_)) | None => ("tmpfs", "", "", false),
         };
         Self {

@@ -1,4 +1,4 @@
-//! What a container sees beside its image: directories of the host, volumes, file systems in memory.
+//! What a container sees beside its image: directories of the host, volumes, file systems in memory, other images.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -48,6 +48,8 @@ pub enum Source {
     Volume(VolumeSource),
     /// An empty file system in memory.
     Tmpfs(TmpfsSource),
+    /// The files of an image.
+    Image(ImageSource),
 }
 
 /// A directory or file of the host.
@@ -111,7 +113,27 @@ pub struct TmpfsSource {
     pub options: Vec<String>,
 }
 
+/// The files of an image, which nobody can write to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageSource {
+    /// As it was asked for.
+    pub image: String,
+    /// Which one that was when the container was made; empty in a request.
+    pub id: String,
+    /// A folder or file in it; empty: all of it.
+    pub subpath: String,
+}
+
 impl Mount {
+    /// The image that is seen there.
+    pub(crate) fn image(&self) -> Option<&ImageSource> {
+        match &self.source {
+            Source::Image(image) => Some(image),
+            _ => None,
+        }
+    }
+
     /// The volume that is seen there.
     pub fn volume(&self) -> Option<&VolumeSource> {
         match &self.source {
@@ -187,6 +209,7 @@ impl Mount {
             Source::Bind(bind) => bind.check(self.read_only),
             Source::Volume(volume) => volume.check(),
             Source::Tmpfs(tmpfs) => tmpfs.check(),
+            Source::Image(image) => image.check(),
         }
     }
 }
@@ -229,6 +252,15 @@ impl VolumeSource {
         check_driver("mounts.volume.driver", &self.driver)?;
         check_labels("labels", &self.labels)?;
         check_volume_options(&self.driver, &self.options)?;
+        check_subpath(&self.subpath)
+    }
+}
+
+impl ImageSource {
+    fn check(&self) -> Result<(), Error> {
+        if self.image.is_empty() {
+            return Err(Error::invalid("mounts.image.source", "must not be empty"));
+        }
         check_subpath(&self.subpath)
     }
 }
@@ -429,6 +461,10 @@ mod tests {
             (
                 vec![at("/a", bind(|b| b.recursion = Recursion::ReadOnly))],
                 "read-only itself",
+            ),
+            (
+                vec![at("/a", Source::Image(ImageSource::default()))],
+                "image.source",
             ),
             (vec![at("/a", tmpfs("fast"))], "\"fast\""),
             (vec![at("/a", tmpfs("remount"))], "\"remount\""),

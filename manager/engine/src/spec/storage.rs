@@ -31,6 +31,7 @@ fn one(mount: &Mount, source: &Path) -> Value {
         Source::Bind(bind) => ("bind", source, of_bind(bind, mount.read_only)),
         // What the volume's options have mounted is seen; what is mounted there later is not.
         Source::Volume(_) => ("bind", source, of_bind(&BindSource::default(), mount.read_only)),
+        Source::Image(_) => ("bind", source, of_bind(&BindSource::default(), true)),
     };
     json!({"destination": mount.target, "type": kind, "source": source.to_string_lossy(), "options": options})
 }

@@ -2,9 +2,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use image::{IdMap, Owners, Rootfs};
+use image::{IdMap, Owners, Rootfs, View};
 use nix::sys::statfs::statfs;
 
 use crate::Error;
@@ -62,18 +62,37 @@ pub(crate) fn layers(rootfs: &Rootfs, parts: &Path) -> Result<(Rootfs, Vec<Mount
     let Some(owners) = &rootfs.owners else {
         return Ok((rootfs.clone(), Vec::new()));
     };
-    let namespace = namespace(owners)?;
-    let mut points = Vec::new();
-    for layer in &rootfs.lower {
-        let tree = clone(layer, &namespace)?;
-        let point = MountPoint::make(parts, |place| std::fs::create_dir(place))?;
-        mapped::attach(&tree, &point.place).map_err(Error::file("mount a layer at", &point.place))?;
-        points.push(point);
-    }
+    let points = mapped_layers(&rootfs.lower, owners, parts)?;
     let mapped = Rootfs {
         lower: points.iter().map(|point| point.place.clone()).collect(),
         owners: None,
         ..rootfs.clone()
     };
     Ok((mapped, points))
+}
+
+/// The same of an image that a container with these owners is to see.
+pub(crate) fn view(
+    view: View,
+    owners: Option<&Owners>,
+    parts: &Path,
+) -> Result<(View, Vec<MountPoint>), Error> {
+    let Some(owners) = owners else {
+        return Ok((view, Vec::new()));
+    };
+    let points = mapped_layers(&view.lower, owners, parts)?;
+    let lower = points.iter().map(|point| point.place.clone()).collect();
+    Ok((View { lower }, points))
+}
+
+fn mapped_layers(layers: &[PathBuf], owners: &Owners, parts: &Path) -> Result<Vec<MountPoint>, Error> {
+    let namespace = namespace(owners)?;
+    let mut points = Vec::new();
+    for layer in layers {
+        let tree = clone(layer, &namespace)?;
+        let point = MountPoint::make(parts, |place| std::fs::create_dir(place))?;
+        mapped::attach(&tree, &point.place).map_err(Error::file("mount a layer at", &point.place))?;
+        points.push(point);
+    }
+    Ok(points)
 }

@@ -1,4 +1,4 @@
-//! A part of a volume that a container is to see in the place of all of it.
+//! A part of a volume, or of an image, that a container is to see in the place of all of it.
 //!
 //! Another container may put a link in its place at any moment, so that no path in a volume may be given to the runtime:
 //! it is opened beneath the volume's root, and what is open is mounted where only the manager can change anything, until
@@ -46,12 +46,32 @@ impl MountPoint {
         subpath: &str,
         folder: &Path,
     ) -> Result<MountPoint, Error> {
-        let part = open_beneath(data, Path::new(subpath)).map_err(|source| Error::Subpath {
-            volume: volume.to_owned(),
+        let part = open_in(data, subpath, ResolveFlag::RESOLVE_BENEATH).map_err(|source| Error::Subpath {
+            of: format!("volume {volume}"),
             subpath: subpath.to_owned(),
             source,
         })?;
-        let point = MountPoint::make(folder, |place| make_place(&part, place))?;
+        MountPoint::of_open(&part, folder)
+    }
+
+    /// The same for `subpath` of an image that is mounted at `root`. Links in it lead where a container of it would see
+    /// them lead.
+    pub(super) fn of_image(
+        root: &Path,
+        image: &str,
+        subpath: &str,
+        folder: &Path,
+    ) -> Result<MountPoint, Error> {
+        let part = open_in(root, subpath, ResolveFlag::RESOLVE_IN_ROOT).map_err(|source| Error::Subpath {
+            of: format!("image {image}"),
+            subpath: subpath.to_owned(),
+            source,
+        })?;
+        MountPoint::of_open(&part, folder)
+    }
+
+    fn of_open(part: &OwnedFd, folder: &Path) -> Result<MountPoint, Error> {
+        let point = MountPoint::make(folder, |place| make_place(part, place))?;
         let source = format!("/proc/self/fd/{}", part.as_raw_fd());
         let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
         mount(
@@ -61,7 +81,7 @@ impl MountPoint {
             flags,
             None::<&str>,
         )
-        .map_err(|error| Error::file("mount a part of a volume at", &point.place)(error.into()))?;
+        .map_err(|error| Error::file("mount a part at", &point.place)(error.into()))?;
         Ok(point)
     }
 }
@@ -100,8 +120,9 @@ fn make_place(part: &OwnedFd, place: &Path) -> io::Result<()> {
     }
 }
 
-/// Open a file or folder in a volume. Links in it are followed, but not out of it.
-fn open_beneath(root: &Path, path: &Path) -> io::Result<OwnedFd> {
+/// Open a file or folder in a volume or an image. Links in it are followed, but not out of it: those that lead there are
+/// refused, or are meant from its root.
+fn open_in(root: &Path, path: &str, bound: ResolveFlag) -> io::Result<OwnedFd> {
     let root = open(
         root,
         OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
@@ -109,7 +130,7 @@ fn open_beneath(root: &Path, path: &Path) -> io::Result<OwnedFd> {
     )?;
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        .resolve(bound | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     loop {
         match openat2(root.as_fd(), path, how) {
             // The kernel could not tell whether a concurrent rename moved a `..` out.

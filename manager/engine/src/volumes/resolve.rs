@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::engine::Inner;
 use crate::request::storage::{LOCAL, check_mounts, parse_volumes_from};
-use crate::request::{BindSource, CreateRequest, Mount, Source, VolumeSource};
+use crate::request::{BindSource, CreateRequest, ImageSource, Mount, Source, VolumeSource};
 use crate::{Error, names};
 
 /// All mounts of a new container, but for the drivers of volumes whose name may be a plugin's. Its own come before those of other containers, and those before the image's.
@@ -29,7 +29,7 @@ pub(crate) fn resolve(
                 Source::Tmpfs(_) => continue,
                 // It is the other container's: that one's image fills it.
                 Source::Volume(volume) => volume.no_copy = true,
-                Source::Bind(_) => {}
+                Source::Bind(_) | Source::Image(_) => {}
             }
             if mounts[..own].iter().any(|other| other.has_target_of(&mount)) {
                 continue;
@@ -52,6 +52,10 @@ pub(crate) fn resolve(
     // What the image declares is a stranger's text.
     check_mounts(&mounts)?;
     for mount in &mut mounts {
+        if let Source::Image(image) = &mut mount.source {
+            find_image(engine, image)?;
+            mount.read_only = true;
+        }
         if let Source::Volume(volume) = &mut mount.source {
             if volume.driver.is_empty() {
                 request.storage.volume_driver.clone_into(&mut volume.driver);
@@ -66,6 +70,29 @@ pub(crate) fn resolve(
         }
     }
     Ok(mounts)
+}
+
+/// Which image is meant. It has to be here, as with docker; that of another container's mount is known already.
+fn find_image(engine: &Inner, wanted: &mut ImageSource) -> Result<(), Error> {
+    if !wanted.id.is_empty() {
+        return Ok(());
+    }
+    let image = engine
+        .images
+        .get(&wanted.image)
+        .map_err(|error| match error.kind() {
+            image::Kind::NotFound => Error::invalid(
+                "mounts.image.source",
+                format!(
+                    "{error}; what is to be mounted is not pulled by itself: `managerctl pull {}`",
+                    wanted.image
+                ),
+            ),
+            _ => error.into(),
+        })?;
+    engine.images.check_trust(&wanted.image, &image)?;
+    wanted.id = image.id;
+    Ok(())
 }
 
 /// What a request asks for by itself.

@@ -13,7 +13,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::local::{self, LocalOptions};
 use super::part::MountPoint;
-use super::{copy_up, folder, plugin};
+use super::{copy_up, folder, images, plugin};
 use crate::Error;
 use crate::container::Container;
 use crate::engine::{Inner, apart, blocking};
@@ -120,7 +120,7 @@ pub(crate) struct Seen {
 pub(crate) struct Prepared {
     /// One for each mount of the container.
     pub(crate) sources: Vec<Seen>,
-    /// Parts of volumes.
+    /// Parts of volumes, and images.
     parts: Vec<MountPoint>,
     /// Where plugins have mounted volumes for this run, by name.
     of_plugins: BTreeMap<String, PathBuf>,
@@ -132,6 +132,13 @@ pub(crate) async fn prepare(engine: &Arc<Inner>, container: &Container) -> Resul
     for mount in &container.mounts {
         let (source, part) = match &mount.source {
             Source::Tmpfs(_) => (Seen::default(), None),
+            Source::Image(image) => {
+                let (of, image) = (Arc::clone(engine), image.clone());
+                let owners = container.request.isolation.owners.clone();
+                let point = blocking(move || images::mount(&of, &image, owners.as_ref())).await?;
+                // Their owners are mapped already, layer by layer.
+                (Seen::of_others(point.place.clone()), Some(point))
+            }
             Source::Bind(bind) => {
                 let (path, create) = (PathBuf::from(&bind.path), bind.create);
                 let made = path.clone();

@@ -12,7 +12,7 @@ const LIVE: &str = "(expires_unix_seconds IS NULL OR expires_unix_seconds > unix
 /// Some container or client that needs this image, as `container web`.
 pub(crate) fn user_of(connection: &Connection, image_id: &str) -> Result<Option<String>, Error> {
     let sql = format!(
-        "SELECT iif(kind = 'container', 'container ', 'lease ') || id FROM leases
+        "SELECT iif(kind = 'client', 'lease ', 'container ') || id FROM leases
             WHERE image_id = ? AND {LIVE} ORDER BY kind = 'client', id LIMIT 1"
     );
     connection
@@ -82,10 +82,25 @@ pub(crate) fn insert_lease(
         .map_err(doing("take a lease"))
 }
 
-/// Not on disk when this returns: a lease that is back after a power cut has no container, and the engine gives it back
+/// A container holds one more image, whose files it mounts. Its lease has to be there.
+pub(crate) fn insert_mounted(
+    connection: &Connection,
+    container_id: &str,
+    image_id: &str,
+) -> Result<(), Error> {
+    connection
+        .execute(
+            "INSERT OR IGNORE INTO leases (id, kind, image_id) VALUES (?, 'mounted', ?)",
+            params![container_id, image_id],
+        )
+        .map(|_| ())
+        .map_err(doing("take a lease"))
+}
+
+/// With what it holds besides. Not on disk when this returns: a lease that is back after a power cut has no container, and the engine gives it back
 /// when it starts.
 pub(crate) fn delete_lease(connection: &Connection, container_id: &str) -> Result<(), Error> {
-    let sql = "DELETE FROM leases WHERE kind = 'container' AND id = ?";
+    let sql = "DELETE FROM leases WHERE kind IN ('container', 'mounted') AND id = ?";
     super::without_waiting_for_the_disk(connection, || connection.execute(sql, [container_id]))
         .map(|_| ())
         .map_err(doing("give back a lease"))

@@ -1,10 +1,10 @@
-//! `--mount`: a bind, a volume or a tmpfs, in the full form `type=…,source=…,target=…,…`.
+//! `--mount`: a bind, a volume, a tmpfs or an image, in the full form `type=…,source=…,target=…,…`.
 
 use std::collections::HashMap;
 
 use proto::v1::bind_mount::Recursion;
 use proto::v1::mount::Kind;
-use proto::v1::{BindMount, Mount, TmpfsMount, VolumeMount};
+use proto::v1::{BindMount, ImageMount, Mount, TmpfsMount, VolumeMount};
 
 use super::{host_path, wrong};
 use crate::csv;
@@ -22,7 +22,10 @@ struct Fields {
     has_recursion: bool,
     volume: VolumeMount,
     tmpfs: TmpfsMount,
+    image: ImageMount,
 }
+
+const KINDS: [&str; 4] = ["bind", "volume", "tmpfs", "image"];
 
 /// Reads `KEY=VALUE,…`.
 pub(super) fn parse(argument: &str) -> Result<Mount> {
@@ -39,16 +42,14 @@ pub(super) fn parse(argument: &str) -> Result<Mount> {
             None => (field.to_lowercase(), None),
         };
         if let Some((kind, _)) = key.split_once('-') {
-            let kind = ["bind", "volume", "tmpfs"]
-                .into_iter()
-                .find(|known| *known == kind);
+            let kind = KINDS.into_iter().find(|known| *known == kind);
             if let Some(kind) = kind {
                 own_keys.entry(kind).or_insert_with(|| key.clone());
             }
         }
         fields.set(&key, value).map_err(|what| fail(&what))?;
     }
-    for kind in ["bind", "volume", "tmpfs"] {
+    for kind in KINDS {
         if let Some(key) = own_keys.get(kind)
             && kind != fields.kind
         {
@@ -109,6 +110,7 @@ impl Fields {
                 };
                 self.set_recursion(recursion)?;
             }
+            "image-subpath" => value.clone_into(&mut self.image.subpath),
             "volume-subpath" => value.clone_into(&mut self.volume.subpath),
             "volume-driver" => value.clone_into(&mut self.volume.driver),
             "volume-label" => put(&mut self.volume.labels, value),
@@ -151,12 +153,17 @@ impl Fields {
             }),
             "tmpfs" if !self.source.is_empty() => return Err(fail("a tmpfs has no source")),
             "tmpfs" => Kind::Tmpfs(self.tmpfs),
-            "image" | "cluster" | "npipe" => {
+            "image" if self.source.is_empty() => return Err(fail("source is required for an image")),
+            "image" => Kind::Image(ImageMount {
+                source: self.source,
+                ..self.image
+            }),
+            "cluster" | "npipe" => {
                 return Err(fail(&format!("the type {:?} is not supported", self.kind)));
             }
             other => {
                 return Err(fail(&format!(
-                    "mount type unknown: {other:?}: it is bind, volume or tmpfs"
+                    "mount type unknown: {other:?}: it is bind, volume, tmpfs or image"
                 )));
             }
         };
@@ -230,12 +237,23 @@ mod tests {
     }
 
     #[test]
+    fn an_image_in_full() {
+        let mount = parse("type=image,source=box:1,target=/b,image-subpath=etc").unwrap();
+        let Some(Kind::Image(image)) = mount.kind else {
+            panic!()
+        };
+        assert_eq!((image.source.as_str(), image.subpath.as_str()), ("box:1", "etc"));
+    }
+
+    #[test]
     fn what_means_nothing_is_refused_by_name() {
         for (argument, word) in [
             ("type=bind,src=/a", "target is required"),
             ("type=bind,dst=/a", "source is required"),
             ("type=tape,dst=/a", "tape"),
-            ("type=image,src=a,dst=/a", "not supported"),
+            ("type=image,dst=/a", "source is required"),
+            ("type=cluster,src=a,dst=/a", "not supported"),
+            ("type=image,src=a,dst=/a,volume-subpath=b", "mix volume-subpath"),
             ("type=tmpfs,src=a,dst=/a", "no source"),
             ("dst=/a,volume-nocopy=maybe", "volume-nocopy"),
             ("dst=/a,tmpfs-size=1m", "mix tmpfs-size"),

@@ -1146,8 +1146,11 @@ async fn what_came_from_no_registry_is_judged_by_the_rule_for_local_images() {
     let place = Place::under(&policy).await;
     let image = place.pull(&server.reference()).await.unwrap();
     // As if it had been loaded, imported or committed: nothing is known of where it came from.
-    let database = rusqlite::Connection::open(place.beside_policy().join("store/images.db")).unwrap();
+    let folder = place.close();
+    let database = rusqlite::Connection::open(folder.path().join("store/images.db")).unwrap();
     database.execute("DELETE FROM origins", []).unwrap();
+    database.close().unwrap();
+    let place = Place::reopen_under(folder).await;
     let check = || place.images.check_trust(&server.reference(), &image);
     assert!(check().unwrap_err().to_string().contains("containers-storage"));
     policy["transports"]["containers-storage"] = json!({"": [{"type": "insecureAcceptAnything"}]});

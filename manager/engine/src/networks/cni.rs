@@ -431,7 +431,9 @@ async fn mend(engine: &Arc<Inner>, running: &BTreeSet<String>) -> Result<(), Err
         let told = engine.networks.cni.told(id, network);
         let yields = joined.zip(told).is_some_and(|(joined, told)| {
             let container = engine.containers.find(id);
-            let on_bridge = container.is_ok_and(|handle| handle.snapshot().container.address.is_some());
+            let on_bridge = container
+                .ok()
+                .and_then(|handle| handle.snapshot().container.on_bridge());
             !yielded(engine, id, on_bridge, &joined, &told).is_empty()
         });
         if yields {

@@ -57,7 +57,7 @@ pub(super) async fn yield_way_out(
     told: Told,
 ) -> Result<(), Error> {
     let (of, id, joined) = (Arc::clone(engine), container.id.clone(), joined.clone());
-    let on_bridge = container.address.is_some();
+    let on_bridge = container.on_bridge();
     blocking(move || {
         for is_ipv4 in yielded(&of, &id, on_bridge, &joined, &told) {
             let netns = network_namespace(&id, pid)?;
@@ -69,7 +69,13 @@ pub(super) async fn yield_way_out(
 }
 
 /// Of which families plugins have made a default route (true: IPv4) where the way out is by another network.
-pub(super) fn yielded(engine: &Inner, id: &str, on_bridge: bool, joined: &Joined, told: &Told) -> Vec<bool> {
+pub(super) fn yielded(
+    engine: &Inner,
+    id: &str,
+    on_bridge: Option<u32>,
+    joined: &Joined,
+    told: &Told,
+) -> Vec<bool> {
     let leads = |is_ipv4: bool| {
         let mut default = told.routes.iter().filter(|route| route.prefix == 0);
         default.any(|route| route.destination.is_ipv4() == is_ipv4)
@@ -80,7 +86,13 @@ pub(super) fn yielded(engine: &Inner, id: &str, on_bridge: bool, joined: &Joined
 }
 
 /// Is the way out by another network than this one, which has one?
-fn is_led_elsewhere(engine: &Inner, id: &str, on_bridge: bool, joined: &Joined, is_ipv4: bool) -> bool {
+fn is_led_elsewhere(
+    engine: &Inner,
+    id: &str,
+    on_bridge: Option<u32>,
+    joined: &Joined,
+    is_ipv4: bool,
+) -> bool {
     let first = if is_ipv4 {
         engine.networks.reached(id, on_bridge)
     } else {
@@ -92,6 +104,6 @@ fn is_led_elsewhere(engine: &Inner, id: &str, on_bridge: bool, joined: &Joined, 
             (Reverse(first.wanted.gw_priority), first.slot)
                 < (Reverse(joined.wanted.gw_priority), joined.slot)
         }
-        None => is_ipv4 && on_bridge,
+        None => is_ipv4 && on_bridge.is_some(),
     }
 }

@@ -49,13 +49,11 @@ fn assert_is(manager: &Manager, container: &str, link: (&str, bool), way_out: &s
     );
     assert!(way_out.is_empty() || routes.contains(&way), "{routes}");
     let hosts = exec(manager, container, "cat /etc/hosts");
-    match on_bridge(manager, container) {
-        Some(address) => assert!(hosts.contains(&format!("{address}\t{container}\n")), "{hosts}"),
-        None => {
-            let is_left =
-                |line: &str| line.starts_with("172.30.0.") && line.ends_with(&format!("\t{container}"));
-            assert!(!hosts.lines().any(is_left), "{hosts}");
-        }
+    if let Some(address) = on_bridge(manager, container) {
+        assert!(hosts.contains(&format!("{address}\t{container}\n")), "{hosts}");
+    } else {
+        let is_left = |line: &str| line.starts_with("172.30.0.") && line.ends_with(&format!("\t{container}"));
+        assert!(!hosts.lines().any(is_left), "{hosts}");
     }
 }
 

@@ -328,6 +328,23 @@ fn a_bridge_with_a_priority_takes_the_way_out_from_plugins_and_gives_it_back() {
     manager.ctl(&["network", "connect", "side", "plain"]).ok();
     assert_eq!(default("plain"), "default via 172.30.0.1 dev eth0");
 
+    // The default bridge comes later, and is the way out where plugins make none, at the next start too.
+    host.conf(
+        "blind",
+        &json!([host.bridge("cni-blind", "10.66.0.0/24", &json!({}))]),
+    );
+    manager.ctl(&["network", "create", "-d", "cni", "blind"]).ok();
+    for (name, network, way) in [
+        ("web4", "blind", "default via 172.30.0.1 dev eth1"),
+        ("web5", "side", "default via 10.67.0.1 dev eth0"),
+    ] {
+        host.run(name, &["--network", network]);
+        manager.ctl(&["network", "connect", "bridge", name]).ok();
+        assert_eq!(default(name), way);
+        manager.ctl(&["restart", "-t", "0", name]).ok();
+        assert_eq!(default(name), way);
+    }
+
     let place = "name=side,driver-opt=com.docker.network.endpoint.ifname=wan";
     host.run("named", &["--network", place]);
     assert_eq!(default("named"), "default via 10.67.0.1 dev wan");

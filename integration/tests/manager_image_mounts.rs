@@ -114,6 +114,11 @@ fn assert_images_are_seen(manager: &Manager) {
         refused.contains("absent:1") && refused.contains("managerctl pull absent:1"),
         "{refused}"
     );
+    let bare = manager.registry().push(&Image::new(Vec::new()), "bare:1");
+    manager.ctl(&["pull", &bare]).ok();
+    let nothing = format!("--mount=type=image,source={bare},target=/tools");
+    let refused = manager.ctl(&["create", &nothing, &image, "true"]).refused();
+    assert!(refused.contains("no layers"), "{refused}");
     assert_eq!(parts(manager), 0);
     assert_eq!(manager.ctl(&["ps", "-aq"]).ok(), "");
 }

@@ -1,8 +1,9 @@
 //! What a container on the default bridge is told of those that it is linked to: lines of /etc/hosts, and docker's
 //! variables. On networks that users made, a link is an answer of the name server instead (`networks/resolve.rs`).
 //!
-//! An address on the default bridge is a container's from its making to its removal, so what a start has written stays
-//! right when the other one is restarted.
+//! An address on the default bridge is a container's until it leaves the bridge or is removed, so what a start has written
+//! stays right when the other one is restarted. As with docker, it is not changed when the other one goes: the next start
+//! is refused, or knows it no more.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;

@@ -87,7 +87,7 @@ fn has_way_out(engine: &Inner, id: &str) -> bool {
             .find(id)
             .is_ok_and(|handle| handle.snapshot().container.address.is_some())
     };
-    engine.networks.reached(id, None).is_some() || on_bridge()
+    engine.networks.reached(id, None).is_some() || engine.networks.reached6(id).is_some() || on_bridge()
 }
 
 /// Does it have a name server while it runs?

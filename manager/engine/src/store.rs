@@ -62,7 +62,7 @@ impl Store {
     pub(crate) fn open(path: &Path) -> Result<(Store, Vec<Container>, Networks), Error> {
         let ballast = Arc::new(Ballast::at(path.with_file_name("ballast")));
         let connection = match open(path) {
-            // Even that needs room, for the journal's index.
+            // Even that needs room, for the journal.
             Err(Error::DiskFull { .. }) if ballast.throw_off() => open(path),
             other => other,
         }?;

@@ -54,7 +54,7 @@ pub(crate) async fn attach_all(engine: &Arc<Inner>, container: &Container, pid: 
     .await?;
     cni::attach_missing(engine, container, pid).await?;
     // Of plugins it is known only now whether they lead out.
-    if !default_bridge::leads_out(engine, container) && cni::has_any(engine, &container.id) {
+    if cni::has_any(engine, &container.id) {
         let (of, owned) = (Arc::clone(engine), container.clone());
         blocking(move || lead_out(&of, &owned, pid)).await?;
     }

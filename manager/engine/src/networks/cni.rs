@@ -60,9 +60,10 @@ impl Told {
         }
     }
 
-    /// Whether what has no better route leaves by it.
+    /// Whether what has no better route leaves by it, by IPv4.
     pub(crate) fn leads_out(&self) -> bool {
-        self.routes.iter().any(|route| route.prefix == 0)
+        let mut routes = self.routes.iter();
+        routes.any(|route| route.prefix == 0 && route.destination.is_ipv4())
     }
 
     /// Its first address of IPv6.

@@ -138,11 +138,13 @@ pub(crate) async fn connect(
     if container.is_running()
         && let Err(error) = attach(engine, &joined, container.pid).await
     {
-        // The first error is the one to tell.
         let (of, id) = (Arc::clone(engine), container.id.clone());
-        let _ = blocking(move || Ok(of.config.bridge.detach(&id)?)).await;
+        let detached = blocking(move || Ok(of.config.bridge.detach(&id)?)).await;
         lead_out_again(engine, container).await;
-        engine.store.leave_bridge(&container.id).await?;
+        // The first error is the one to tell.
+        if let Err(error) = detached.and(engine.store.leave_bridge(&container.id).await) {
+            tracing::error!(id = container.id, %error, "it is half on a network, until the next start of the manager");
+        }
         return Err(error);
     }
     Ok(Arc::new(joined))

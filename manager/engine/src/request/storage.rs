@@ -252,7 +252,7 @@ impl VolumeSource {
         check_driver("mounts.volume.driver", &self.driver)?;
         check_labels("labels", &self.labels)?;
         check_volume_options(&self.driver, &self.options)?;
-        check_subpath(&self.subpath)
+        check_subpath("mounts.volume.subpath", &self.subpath)
     }
 }
 
@@ -261,7 +261,7 @@ impl ImageSource {
         if self.image.is_empty() {
             return Err(Error::invalid("mounts.image.source", "must not be empty"));
         }
-        check_subpath(&self.subpath)
+        check_subpath("mounts.image.subpath", &self.subpath)
     }
 }
 
@@ -377,8 +377,8 @@ pub(crate) fn check_volume_options(driver: &str, options: &BTreeMap<String, Stri
     Ok(())
 }
 
-fn check_subpath(subpath: &str) -> Result<(), Error> {
-    check_strings("mounts.volume.subpath", &[subpath.to_owned()])?;
+fn check_subpath(field: &'static str, subpath: &str) -> Result<(), Error> {
+    check_strings(field, &[subpath.to_owned()])?;
     let is_inside = Path::new(subpath)
         .components()
         .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
@@ -386,8 +386,8 @@ fn check_subpath(subpath: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::invalid(
-        "mounts.volume.subpath",
-        format!("{subpath:?} must be a relative path within the volume"),
+        field,
+        format!("{subpath:?} must be a relative path within what is mounted"),
     ))
 }
 

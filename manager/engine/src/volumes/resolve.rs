@@ -91,6 +91,10 @@ fn find_image(engine: &Inner, wanted: &mut ImageSource) -> Result<(), Error> {
             _ => error.into(),
         })?;
     engine.images.check_trust(&wanted.image, &image)?;
+    if image.config.rootfs().diff_ids().is_empty() {
+        let rule = format!("{} has no layers: there are no files to mount", wanted.image);
+        return Err(Error::invalid("mounts.image.source", rule));
+    }
     wanted.id = image.id;
     Ok(())
 }

@@ -46,6 +46,7 @@ pub use cri::{Cri, Handler};
 pub use docker::Docker;
 pub use image::{Image, Layer};
 pub use manager::Manager;
+pub use networks::{exec, run_detached};
 pub use outside::Outside;
 pub use peers::Peers;
 pub use process::{

@@ -1,8 +1,27 @@
 //! What tests ask of networks and of the containers on them, and the death of a manager in the middle of something.
 
 use crate::manager::Manager;
-use crate::process::run;
+use crate::process::{Done, run};
 use serde_json::Value;
+
+/// Run a container that does nothing for an hour.
+///
+/// # Panics
+/// When it does not start.
+#[track_caller]
+pub fn run_detached(manager: &Manager, image: &str, name: &str, flags: &[&str]) {
+    let named = ["run", "-d", "--name", name];
+    manager
+        .ctl(&[&named, flags, &[image, "sleep", "3600"]].concat())
+        .ok();
+}
+
+/// Run a command, whose words are between single spaces, in a container.
+#[track_caller]
+pub fn exec(manager: &Manager, container: &str, command: &str) -> Done {
+    let words: Vec<_> = command.split(' ').collect();
+    manager.ctl(&[&["exec", container], &*words].concat())
+}
 
 impl Manager {
     /// Let the manager end at a failpoint in an operation, which so gets no answer, and start the next one.

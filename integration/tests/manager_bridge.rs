@@ -5,19 +5,12 @@ use serde_json::Value;
 
 #[track_caller]
 fn run_detached(manager: &Manager, image: &str, name: &str, flags: &[&str]) {
-    let run = [
-        &["run", "-d", "--name", name, "-h", name],
-        flags,
-        &[image, "sleep", "3600"],
-    ]
-    .concat();
-    manager.ctl(&run).ok();
+    integration::run_detached(manager, image, name, &[&["-h", name], flags].concat());
 }
 
 #[track_caller]
 fn exec(manager: &Manager, container: &str, command: &str) -> String {
-    let words: Vec<_> = command.split(' ').collect();
-    manager.ctl(&[&["exec", container], &*words].concat()).ok()
+    integration::exec(manager, container, command).ok()
 }
 
 #[track_caller]

@@ -1,11 +1,10 @@
 //! Networks with IPv6 besides IPv4, as their users meet them: addresses, ways out, names, published ports, and what a kill
 //! leaves.
 
-use integration::{Done, Manager, Outside, Sandbox, eventually, run};
+use integration::{Manager, Outside, Sandbox, eventually, exec, run};
 use serde_json::{Value, json};
 use std::process::Command;
 
-const FOREVER: &[&str] = &["sleep", "3600"];
 /// The manager's host, for the other machine and for containers.
 const HOST: &str = "2001:db8::1";
 
@@ -24,8 +23,7 @@ fn refused(manager: &Manager, flags: &str) -> String {
 #[track_caller]
 fn run_detached(manager: &Manager, image: &str, name: &str, flags: &str) {
     let flags: Vec<_> = flags.split(' ').collect();
-    let arguments = [&["run", "-d", "--name", name], &*flags, &[image], FOREVER].concat();
-    manager.ctl(&arguments).ok();
+    integration::run_detached(manager, image, name, &flags);
 }
 
 /// Run a container that tells its name to whoever connects to port 80 of it.
@@ -37,12 +35,6 @@ fn serve(manager: &Manager, image: &str, name: &str, flags: &str) {
     manager
         .ctl(&[&named, &*flags, &[image, "sh", "-c", server]].concat())
         .ok();
-}
-
-#[track_caller]
-fn exec(manager: &Manager, container: &str, command: &str) -> Done {
-    let words: Vec<_> = command.split(' ').collect();
-    manager.ctl(&[&["exec", container], &*words].concat())
 }
 
 #[track_caller]

@@ -1,23 +1,9 @@
 //! Networks that users make: who is on them, who reaches whom, what is refused, and what a kill leaves.
 
-use integration::{Done, Manager, Outside, Sandbox, eventually, run};
+use integration::{Manager, Outside, Sandbox, eventually, exec, run, run_detached};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::Command;
-
-const FOREVER: &[&str] = &["sleep", "3600"];
-
-#[track_caller]
-fn run_detached(manager: &Manager, image: &str, name: &str, flags: &[&str]) {
-    let arguments = [&["run", "-d", "--name", name], flags, &[image], FOREVER].concat();
-    manager.ctl(&arguments).ok();
-}
-
-#[track_caller]
-fn exec(manager: &Manager, container: &str, command: &str) -> Done {
-    let words: Vec<_> = command.split(' ').collect();
-    manager.ctl(&[&["exec", container], &*words].concat())
-}
 
 #[track_caller]
 fn assert_reaches(manager: &Manager, container: &str, address: &str) {

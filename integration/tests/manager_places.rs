@@ -4,8 +4,6 @@
 use integration::{Done, Manager, Sandbox, run};
 use serde_json::Value;
 
-const FOREVER: &[&str] = &["sleep", "3600"];
-
 #[track_caller]
 fn ctl(manager: &Manager, command: &str) -> Done {
     let words: Vec<_> = command.split(' ').collect();
@@ -15,8 +13,7 @@ fn ctl(manager: &Manager, command: &str) -> Done {
 #[track_caller]
 fn run_detached(manager: &Manager, image: &str, name: &str, flags: &str) {
     let flags: Vec<_> = flags.split(' ').collect();
-    let arguments = [&["run", "-d", "--name", name], &*flags, &[image], FOREVER].concat();
-    manager.ctl(&arguments).ok();
+    integration::run_detached(manager, image, name, &flags);
 }
 
 /// What the container goes out by: all its default routes.

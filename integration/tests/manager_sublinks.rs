@@ -1,9 +1,8 @@
 //! Networks of the drivers macvlan and ipvlan: containers as neighbours of the host's neighbours. What this kernel has no
 //! module for is tested where there is one (`hack/vm-tests manager_sublinks`).
 
-use integration::{Done, Manager, Outside, Sandbox, eventually, run};
+use integration::{Done, Manager, Outside, Sandbox, eventually, run, run_detached};
 
-const FOREVER: &[&str] = &["sleep", "3600"];
 /// Of the network on the link to the other machine, which is the router.
 const LAN: &[&str] = &[
     "-o",
@@ -26,15 +25,8 @@ fn create_lan(manager: &Manager, name: &str, flags: &[&str]) {
 }
 
 #[track_caller]
-fn run_detached(manager: &Manager, image: &str, name: &str, flags: &[&str]) {
-    let arguments = [&["run", "-d", "--name", name], flags, &[image], FOREVER].concat();
-    manager.ctl(&arguments).ok();
-}
-
-#[track_caller]
 fn exec(manager: &Manager, container: &str, command: &str) -> Done {
-    let words: Vec<_> = command.split(' ').collect();
-    manager.ctl(&[&["exec", container, "busybox"], &*words].concat())
+    integration::exec(manager, container, &format!("busybox {command}"))
 }
 
 #[track_caller]

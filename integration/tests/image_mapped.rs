@@ -160,12 +160,12 @@ fn share(sandbox: &Sandbox, (images, image): (Images, image::Image)) {
         ("plain", images.prepare(&image, "plain"), (0, 0)),
         (
             "first",
-            images.prepare_mapped(&image, "first", &first),
+            images.prepare_with_mounts(&image, "first", Some(&first), &[]),
             (100_000, 200_000),
         ),
         (
             "second",
-            images.prepare_mapped(&image, "second", &second),
+            images.prepare_with_mounts(&image, "second", Some(&second), &[]),
             (1000, 400_000),
         ),
     ]
@@ -225,7 +225,9 @@ fn a_mapping_without_the_owner_of_the_images_root_leaves_nothing() {
     let sandbox = Sandbox::new();
     let (images, image) = store(&sandbox, 70_000);
     let mapping = owners("0:100000:65536", "0:100000:65536");
-    let refused = images.prepare_mapped(&image, "c", &mapping).expect_err("refused");
+    let refused = images
+        .prepare_with_mounts(&image, "c", Some(&mapping), &[])
+        .expect_err("refused");
     assert_eq!(refused.kind(), image::Kind::Invalid);
     assert!(refused.to_string().contains("it lacks 70000"), "{refused}");
     assert_eq!(images.leases().expect("list"), Vec::<String>::new());
@@ -237,7 +239,9 @@ fn a_container_is_exported_with_the_owners_that_it_sees() {
     let sandbox = Sandbox::new();
     let (images, image) = store(&sandbox, 0);
     let mapping = owners("0:100000:10", "0:200000:10");
-    let rootfs = images.prepare_mapped(&image, "c", &mapping).expect("prepare");
+    let rootfs = images
+        .prepare_with_mounts(&image, "c", Some(&mapping), &[])
+        .expect("prepare");
     let written = [
         ("theirs", (100_005, 200_006), (5, 6)),
         ("others", (7, 8), (65_534, 65_534)),

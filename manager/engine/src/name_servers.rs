@@ -15,7 +15,6 @@ use network::ResolverSockets;
 use crate::container::Container;
 use crate::engine::{Engine, Inner, blocking};
 use crate::etc_files::HOST_RESOLV;
-use crate::networks::Joined;
 use crate::request::Network;
 use crate::{Error, etc_files, networks, run, spec};
 
@@ -131,13 +130,7 @@ fn write(engine: &Inner, container: &Container) -> Result<(), Error> {
     }
     let joined = engine.networks.of(&container.id);
     let folder = engine.config.container(&container.id);
-    let on_networks = joined.iter().flat_map(Joined::addresses);
-    let addresses: Vec<_> = container
-        .address
-        .into_iter()
-        .map(IpAddr::from)
-        .chain(on_networks)
-        .collect();
+    let addresses = networks::addresses(container, &joined);
     etc_files::follow_hosts(&folder, &spec::hostname(container), &addresses, &[])?;
     // With what plugins have said.
     let names = &networks::cni::informed(engine, container).request.names;

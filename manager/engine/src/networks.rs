@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use network::Bridge;
 use serde::{Deserialize, Serialize};
 
-use crate::container::now_unix_nanos;
+use crate::container::{Container, now_unix_nanos};
 use crate::engine::{Engine, Inner, blocking, to_its_end};
 use crate::events::Event;
 use crate::request::Link;
@@ -229,6 +229,12 @@ impl Joined {
         (self.address.octets()[0] != 0).then_some(self.address)
     }
 
+    /// Of the places that have a way out the one with the lowest is it: that with the highest priority, and of equal ones the
+    /// first.
+    fn rank(&self) -> (Reverse<i64>, u32) {
+        (Reverse(self.wanted.gw_priority), self.slot)
+    }
+
     /// Of its link.
     pub fn mac(&self) -> [u8; 6] {
         self.wanted.mac.unwrap_or_else(|| network::mac_of(self.address))
@@ -291,11 +297,8 @@ impl Networks {
     pub(crate) fn reached(&self, container: &str, on_bridge: Option<u32>) -> Option<Joined> {
         let inside = self.locked();
         let joined = inside.joined.get(container)?.iter();
-        let place = |priority: i64, slot: u32| (Reverse(priority), slot);
-        let joined = joined.filter(|joined| {
-            let own = place(joined.wanted.gw_priority, joined.slot);
-            on_bridge.is_none_or(|slot| own < place(BRIDGE_PRIORITY, slot))
-        });
+        let joined = joined
+            .filter(|joined| on_bridge.is_none_or(|slot| joined.rank() < (Reverse(BRIDGE_PRIORITY), slot)));
         let is_open = |joined: &&Joined| {
             let network = inside.networks.get(&joined.network);
             // Of plugins it is known when they have made their links.
@@ -305,7 +308,7 @@ impl Networks {
             };
             network.is_some_and(|network| network.leads_out() && !is_told_not_to())
         };
-        preferred(joined.filter(is_open), |joined| joined.wanted.gw_priority).cloned()
+        joined.filter(is_open).min_by_key(|joined| joined.rank()).cloned()
     }
 
     pub(crate) fn join(&self, container: &str, joined: Joined) {
@@ -448,7 +451,7 @@ impl Engine {
     }
 
     /// Whether a container is on a network of this name or id.
-    pub(crate) fn is_on(&self, container: &crate::Container, wanted: &str) -> bool {
+    pub(crate) fn is_on(&self, container: &Container, wanted: &str) -> bool {
         let is_meant = |network: &UserNetwork| network.name == wanted || network.id.starts_with(wanted);
         let is_there = if wanted == default_bridge::NAME {
             container.address.is_some()
@@ -500,7 +503,7 @@ impl Engine {
     fn built_in(&self, name: &str, driver: &str) -> NetworkInspection {
         let is_bridge = name == default_bridge::NAME;
         let containers = self.list(true).into_iter().filter(|_| is_bridge);
-        let member = |container: Arc<crate::Container>| {
+        let member = |container: Arc<Container>| {
             let address = container.address?;
             let member = Member {
                 name: container.name.clone(),
@@ -515,11 +518,6 @@ impl Engine {
             members: containers.filter_map(member).collect(),
         }
     }
-}
-
-/// The one with the highest priority, and of equal ones the first.
-fn preferred<T>(places: impl Iterator<Item = T>, priority: impl Fn(&T) -> i64) -> Option<T> {
-    places.min_by_key(|place| Reverse(priority(place)))
 }
 
 /// One that nobody made: its id is made of the root's, so that it lasts.
@@ -555,6 +553,13 @@ fn check_changeable(network: &str, what: &str) -> Result<(), Error> {
     let rule =
         format!("{what} {network}: as with docker, that is for the container's making (--network {network})");
     Err(Error::invalid("network", rule))
+}
+
+/// All addresses of a container that are known, with its places on networks that users made.
+pub(crate) fn addresses(container: &Container, joined: &[Joined]) -> Vec<IpAddr> {
+    let on_bridge = container.address.map(IpAddr::from);
+    let on_networks = joined.iter().flat_map(Joined::addresses);
+    on_bridge.into_iter().chain(on_networks).collect()
 }
 
 /// The drivers of all networks.

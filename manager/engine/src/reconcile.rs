@@ -250,31 +250,23 @@ fn remove_links(engine: &Inner, running: &BTreeSet<String>) {
             return;
         }
     };
-    let joined = networks::reconcile::links(engine);
-    let there: BTreeMap<String, bool> = joined
-        .iter()
-        .map(|link| (link.name.clone(), link.is_complete))
-        .collect();
-    let on_bridge: BTreeMap<String, bool> = links
-        .iter()
-        .map(|link| (link.name.clone(), link.is_complete))
-        .collect();
-    let links = links.into_iter().chain(joined).map(|link| link.name);
+    let all = links.into_iter().chain(networks::reconcile::links(engine));
+    let there: BTreeMap<String, bool> = all.map(|link| (link.name, link.is_complete)).collect();
     let mut owned = BTreeSet::new();
     for id in running {
         owned.extend(networks::reconcile::links_of(engine, id));
         if let Ok(handle) = engine.containers.find(id) {
             let container = handle.snapshot().container;
             let link = network::link_name(id);
-            networks::default_bridge::attach_missing(engine, &container, on_bridge.get(&link).copied());
+            networks::default_bridge::attach_missing(engine, &container, there.get(&link).copied());
             networks::reconcile::attach_missing(engine, &container, &there);
             owned.extend(container.address.map(|_| link));
         }
     }
-    for link in links.filter(|link| !owned.contains(link)) {
+    for link in there.keys().filter(|link| !owned.contains(*link)) {
         tracing::info!(link, "removing an orphaned link");
         // A link's name is made from the beginning of its owner's id, so that beginning names it as well.
-        let id = link.strip_prefix("bth").unwrap_or(&link);
+        let id = link.strip_prefix("bth").unwrap_or(link);
         if let Err(error) = bridge.detach(id) {
             tracing::warn!(link, %error, "cannot remove an orphaned link");
         }

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -138,12 +137,7 @@ async fn steps(engine: &Arc<Inner>, container: &Container, by: By) -> Result<Sta
 /// The files in /etc that tell of a container's own network.
 fn write_etc(engine: &Inner, container: &Container, links: &[Linked], etc: &Path) -> Result<(), Error> {
     let on_networks = engine.networks.of(&container.id);
-    let addresses: Vec<_> = container
-        .address
-        .into_iter()
-        .map(IpAddr::from)
-        .chain(on_networks.iter().flat_map(networks::Joined::addresses))
-        .collect();
+    let addresses = networks::addresses(container, &on_networks);
     let network = on_networks
         .first()
         .and_then(|joined| engine.networks.get(&joined.network));

@@ -383,8 +383,11 @@ impl Images {
         rootfs::prepare(&self.store, &image.id, container_id, None, &[])
     }
 
-    /// Like [`Images::prepare`], or with `owners` like [`Images::prepare_mapped`], for a container that mounts the files
-    /// of the images of these ids besides: it holds them, too, until it is released.
+    /// Like [`Images::prepare`], for a container that mounts the files of the images with the ids `mounts` besides: it holds
+    /// them, too, until it is released. With `owners` it is in a user namespace of these mappings: the image's files have its
+    /// owners there, and so have its own folders. Containers of any mappings share the image's layers.
+    ///
+    /// Whoever mounts it has to map the layers: [`Rootfs::overlay_options`].
     pub fn prepare_with_mounts(
         &self,
         image: &Image,
@@ -398,19 +401,6 @@ impl Images {
     /// The files of an image alone, which somebody has to hold.
     pub fn view(&self, id: &str) -> Result<crate::View, Error> {
         crate::View::of(&self.store, id)
-    }
-
-    /// Like [`Images::prepare`], for a container in a user namespace of these mappings: the image's files have its
-    /// owners there, and so have its own folders. Containers of any mappings share the image's layers.
-    ///
-    /// Whoever mounts it has to map the layers: [`Rootfs::overlay_options`].
-    pub fn prepare_mapped(
-        &self,
-        image: &Image,
-        container_id: &str,
-        owners: &Owners,
-    ) -> Result<Rootfs, Error> {
-        rootfs::prepare(&self.store, &image.id, container_id, Some(owners), &[])
     }
 
     /// The root file system that [`Images::prepare`] made for this container.

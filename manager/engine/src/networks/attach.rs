@@ -64,8 +64,8 @@ pub(crate) async fn attach_all(engine: &Arc<Inner>, container: &Container, pid: 
 /// What leaves by a link that has no better route.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Ways {
-    v4: bool,
-    v6: bool,
+    pub(super) v4: bool,
+    pub(super) v6: bool,
 }
 
 impl Ways {
@@ -93,7 +93,7 @@ impl Ways {
     }
 
     /// Do published ports of a running container lead to it by these ways?
-    fn lead_ports(self, container: &Container) -> bool {
+    pub(super) fn lead_ports(self, container: &Container) -> bool {
         let leads = |port: &PublishedPort| {
             if port.host_address.is_ipv6() {
                 self.v6

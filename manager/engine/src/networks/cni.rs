@@ -62,8 +62,12 @@ impl Told {
 
     /// Whether what has no better route leaves by it, by IPv4.
     pub(crate) fn leads_out(&self) -> bool {
+        self.default_route(true).is_some()
+    }
+
+    fn default_route(&self, is_ipv4: bool) -> Option<&cni::Route> {
         let mut routes = self.routes.iter();
-        routes.any(|route| route.prefix == 0 && route.destination.is_ipv4())
+        routes.find(|route| route.prefix == 0 && route.destination.is_ipv4() == is_ipv4)
     }
 
     /// Its first address of IPv6.

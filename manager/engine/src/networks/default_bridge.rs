@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use network::{Bridge, Endpoint};
 
-use super::{Joining, built_in_network, tell};
+use super::attach::{Ways, check_joins, lead_out_again};
+use super::{Joining, built_in_network, place, tell};
 use crate::container::Container;
 use crate::engine::{Inner, blocking};
 use crate::run::network_namespace;
@@ -26,10 +27,12 @@ pub(crate) fn leads_out(engine: &Inner, container: &Container) -> bool {
     container.address.is_some() && other(container.on_bridge()).is_none()
 }
 
-/// Do published ports of a running container lead to it by the default bridge?
-fn leads_ports(engine: &Inner, container: &Container) -> bool {
-    let has_port = |port: &network::PublishedPort| port.host_address.is_ipv4();
-    container.is_running() && container.ports.iter().any(has_port) && leads_out(engine, container)
+/// There is no IPv6 on it.
+fn ways(engine: &Inner, container: &Container) -> Ways {
+    Ways {
+        v4: leads_out(engine, container),
+        v6: false,
+    }
 }
 
 /// Give a running container, or one that is about to run, its link.
@@ -64,7 +67,7 @@ pub(super) fn lead_out(engine: &Inner, container: &Container, pid: u32) -> Resul
 }
 
 fn inside(container: &Container) -> String {
-    format!("eth{}", container.bridge_slot)
+    place::numbered(container.bridge_slot)
 }
 
 /// What a connect had begun, or a disconnect, of a container that runs. `is_complete`: whether its link is; None: it has
@@ -73,23 +76,24 @@ pub(crate) fn attach_missing(engine: &Inner, container: &Container, is_complete:
     let Some(address) = container.address else {
         return;
     };
-    let made = || -> Result<(), Error> {
-        if is_complete == Some(false) {
-            let netns = network_namespace(&container.id, container.pid)?;
-            // One that the container set down itself has its address.
-            if Bridge::is_set_up(netns.as_fd(), &inside(container), address)? {
-                return Ok(());
-            }
-            engine.config.bridge.detach(&container.id)?;
-        }
-        if is_complete == Some(true) {
-            return Ok(());
-        }
-        link(engine, container, container.pid)
+    let made = match is_complete {
+        Some(true) => Ok(()),
+        None => link(engine, container, container.pid),
+        Some(false) => complete(engine, container, address),
     };
-    if let Err(error) = made() {
+    if let Err(error) = made {
         tracing::error!(id = container.id, %error, "it is not on the default bridge, where it should be");
     }
+}
+
+/// Make its link again, which was made and not set up. One that the container set down itself has its address.
+fn complete(engine: &Inner, container: &Container, address: Ipv4Addr) -> Result<(), Error> {
+    let netns = network_namespace(&container.id, container.pid)?;
+    if Bridge::is_set_up(netns.as_fd(), &inside(container), address)? {
+        return Ok(());
+    }
+    engine.config.bridge.detach(&container.id)?;
+    link(engine, container, container.pid)
 }
 
 /// Put a container on it: its row, then its link if it runs. Gives its place, of which the caller's copy has to tell
@@ -99,7 +103,7 @@ pub(crate) async fn connect(
     container: &Container,
     wanted: &Joining,
 ) -> Result<Arc<Container>, Error> {
-    super::attach::check_joins(container)?;
+    check_joins(container)?;
     let bare = Joining {
         network: wanted.network.clone(),
         ..Joining::default()
@@ -120,7 +124,7 @@ pub(crate) async fn connect(
         bridge_slot: u32::MAX,
         ..container.clone()
     };
-    if leads_ports(engine, &joining) {
+    if ways(engine, &joining).lead_ports(container) {
         let why =
             "it would go out by network bridge, and its published ports lead to it by another; stop it first";
         return Err(Error::wrong_state("connect to a network", container, why));
@@ -140,7 +144,7 @@ pub(crate) async fn connect(
     {
         let (of, id) = (Arc::clone(engine), container.id.clone());
         let detached = blocking(move || Ok(of.config.bridge.detach(&id)?)).await;
-        lead_out_again(engine, container).await;
+        lead_out_again(engine, container, ways(engine, &joined)).await;
         // The first error is the one to tell.
         if let Err(error) = detached.and(engine.store.leave_bridge(&container.id).await) {
             tracing::error!(id = container.id, %error, "it is half on a network, until the next start of the manager");
@@ -156,11 +160,11 @@ pub(crate) async fn disconnect(engine: &Arc<Inner>, container: &Container) -> Re
         let why = "it is not connected to network bridge";
         return Err(Error::wrong_state("disconnect", container, why));
     };
-    if leads_ports(engine, container) {
+    let ways = ways(engine, container);
+    if ways.lead_ports(container) {
         let why = "its published ports lead to it by network bridge; stop it first";
         return Err(Error::wrong_state("disconnect", container, why));
     }
-    let led_out = leads_out(engine, container);
     let left = Container {
         address: None,
         ..container.clone()
@@ -170,8 +174,8 @@ pub(crate) async fn disconnect(engine: &Arc<Inner>, container: &Container) -> Re
     }
     failpoint::reach("disconnect.unlinked");
     // Before the row goes: after a kill in between nobody would know that a way is missing.
-    if container.is_running() && led_out {
-        lead_out_again(engine, &left).await;
+    if container.is_running() {
+        lead_out_again(engine, &left, ways).await;
     }
     if let Err(error) = engine.store.leave_bridge(&container.id).await {
         // The first error is the one to tell.
@@ -184,15 +188,6 @@ pub(crate) async fn disconnect(engine: &Arc<Inner>, container: &Container) -> Re
     }
     failpoint::reach("disconnect.recorded");
     Ok(Arc::new(left))
-}
-
-/// It does not go out by the bridge: another network may have to take its place.
-async fn lead_out_again(engine: &Arc<Inner>, container: &Container) {
-    let (of, owned) = (Arc::clone(engine), container.clone());
-    let led = blocking(move || super::attach::lead_out(&of, &owned, owned.pid));
-    if let Err(error) = led.await {
-        tracing::error!(id = container.id, %error, "it has no default route");
-    }
 }
 
 async fn unlink(engine: &Arc<Inner>, container: &Container, address: Ipv4Addr) -> Result<(), Error> {

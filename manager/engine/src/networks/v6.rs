@@ -9,7 +9,7 @@ use network::{Bridge, Bridge6};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{cidr, lowest};
-use super::{Joined, NetworkRequest, Networks, UserNetwork, preferred};
+use super::{Joined, NetworkRequest, Networks, UserNetwork};
 use crate::Error;
 use crate::engine::Inner;
 
@@ -181,7 +181,7 @@ impl Networks {
             let address = joined.address6.filter(|_| !network.internal)?;
             Some((joined, address))
         });
-        preferred(open, |(joined, _)| joined.wanted.gw_priority)
+        open.min_by_key(|(joined, _)| joined.rank())
             .map(|(joined, address)| (joined.clone(), address))
     }
 }

@@ -46,12 +46,8 @@ impl MountPoint {
         subpath: &str,
         folder: &Path,
     ) -> Result<MountPoint, Error> {
-        let part = open_in(data, subpath, ResolveFlag::RESOLVE_BENEATH).map_err(|source| Error::Subpath {
-            of: format!("volume {volume}"),
-            subpath: subpath.to_owned(),
-            source,
-        })?;
-        MountPoint::of_open(&part, folder)
+        let of = format!("volume {volume}");
+        MountPoint::of_part_in(data, of, subpath, ResolveFlag::RESOLVE_BENEATH, folder)
     }
 
     /// The same for `subpath` of an image that is mounted at `root`. Links in it lead where a container of it would see
@@ -62,16 +58,23 @@ impl MountPoint {
         subpath: &str,
         folder: &Path,
     ) -> Result<MountPoint, Error> {
-        let part = open_in(root, subpath, ResolveFlag::RESOLVE_IN_ROOT).map_err(|source| Error::Subpath {
-            of: format!("image {image}"),
+        let of = format!("image {image}");
+        MountPoint::of_part_in(root, of, subpath, ResolveFlag::RESOLVE_IN_ROOT, folder)
+    }
+
+    fn of_part_in(
+        root: &Path,
+        of: String,
+        subpath: &str,
+        bound: ResolveFlag,
+        folder: &Path,
+    ) -> Result<MountPoint, Error> {
+        let part = open_in(root, subpath, bound).map_err(|source| Error::Subpath {
+            of,
             subpath: subpath.to_owned(),
             source,
         })?;
-        MountPoint::of_open(&part, folder)
-    }
-
-    fn of_open(part: &OwnedFd, folder: &Path) -> Result<MountPoint, Error> {
-        let point = MountPoint::make(folder, |place| make_place(part, place))?;
+        let point = MountPoint::make(folder, |place| make_place(&part, place))?;
         let source = format!("/proc/self/fd/{}", part.as_raw_fd());
         let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
         mount(

@@ -1,7 +1,6 @@
 //! Default routes that plugins make, which know nothing of a container's other networks: where one of these is its way out
 //! they are taken away, and given back when it is not any more.
 
-use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -17,10 +16,7 @@ use crate::run::network_namespace;
 impl Told {
     /// Whom it asks that leads out, by IPv4 or by IPv6; None: it does not lead out, or by itself.
     fn gateway(&self, is_ipv4: bool) -> Option<IpAddr> {
-        let route = self
-            .routes
-            .iter()
-            .find(|route| route.prefix == 0 && route.destination.is_ipv4() == is_ipv4)?;
+        let route = self.default_route(is_ipv4)?;
         let mut gateways = self.addresses.iter().filter_map(|ip| ip.gateway);
         route
             .gateway
@@ -76,12 +72,9 @@ pub(super) fn yielded(
     joined: &Joined,
     told: &Told,
 ) -> Vec<bool> {
-    let leads = |is_ipv4: bool| {
-        let mut default = told.routes.iter().filter(|route| route.prefix == 0);
-        default.any(|route| route.destination.is_ipv4() == is_ipv4)
+    let is_yielded = |is_ipv4: &bool| {
+        told.default_route(*is_ipv4).is_some() && is_led_elsewhere(engine, id, on_bridge, joined, *is_ipv4)
     };
-    let is_yielded =
-        |is_ipv4: &bool| leads(*is_ipv4) && is_led_elsewhere(engine, id, on_bridge, joined, *is_ipv4);
     [true, false].into_iter().filter(is_yielded).collect()
 }
 
@@ -100,10 +93,7 @@ fn is_led_elsewhere(
     };
     match first {
         // Its own address of IPv6 is not known yet.
-        Some(first) => {
-            (Reverse(first.wanted.gw_priority), first.slot)
-                < (Reverse(joined.wanted.gw_priority), joined.slot)
-        }
+        Some(first) => first.rank() < joined.rank(),
         None => is_ipv4 && on_bridge.is_some(),
     }
 }
